@@ -1,0 +1,165 @@
+"""Start real servers, talk to them, and wait for what they do."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import re
+import shutil
+import signal
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, TypeVar
+
+import psutil
+from xprocess import ProcessStarter
+
+T = TypeVar("T")
+
+ROOT = Path(__file__).parents[2]
+SCRIPTS = Path(sysconfig.get_path("scripts"))
+SITE = "tests.live.site"
+UWSGI = ("uwsgi", "--die-on-term", "--need-app", "--http-socket", "127.0.0.1:0", "--module", SITE, "--worker-reload-mercy", "5")
+BOUND = re.compile(r"(?:bound to TCP address|Listening at: http://|Running on http://)\s*127\.0\.0\.1:(\d+)")
+
+_numbers = itertools.count(1)
+
+
+def script(name: str) -> str:
+    """Return the path of a program of this virtual environment."""
+    found = shutil.which(name, path=str(SCRIPTS))
+    assert found, f"{name} is not installed beside {sys.executable}"
+    return found
+
+
+def eventually(look: Callable[[], T], *, until: Callable[[T], bool] = bool, deadline: float = 20.0, log: Callable[[], str] = str) -> T:
+    """Look every few milliseconds until what is seen is as wanted; at the deadline show what was seen last."""
+    end = time.monotonic() + deadline
+    while True:
+        try:
+            value = look()
+            if until(value):
+                return value
+            last: object = value
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            last = error
+        if time.monotonic() > end:
+            raise AssertionError(f"not within {deadline} s; last seen: {last!r}\n{log()[-6000:]}")
+        time.sleep(0.005)
+
+
+@dataclass
+class Server:
+    """A running server and the folder that its processes share."""
+
+    folder: Path
+    log_path: Path
+    process: psutil.Process
+    stop: Callable[[], object]
+    ports: list[int] = field(default_factory=list)
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def request(self, method: str, path: str, body: object = None, *, socket: int = 0, timeout: float = 30.0) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[socket], timeout=timeout)
+        try:
+            headers = {"Content-Type": "application/json", "Connection": "close"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            response = connection.getresponse()
+            raw = response.read()
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise AssertionError(f"{method} {path}: {response.status} {raw!r}\n{self.log[-6000:]}")
+        return json.loads(raw)
+
+    def get(self, path: str, **options: Any) -> Any:
+        return self.request("GET", path, **options)
+
+    def post(self, path: str, body: object = None, **options: Any) -> Any:
+        return self.request("POST", path, body, **options)
+
+    def read(self, **options: Any) -> Any:
+        return self.get("/read", **options)
+
+    def update(self, number: int, **options: Any) -> Any:
+        return self.post(f"/update?n={number}", **options)
+
+    def children(self) -> list[int]:
+        return [child.pid for child in self.process.children()]
+
+    def workers(self) -> dict[int, int]:
+        """Return the pid by number of each worker that says so in the table of processes."""
+        told = self.get("/status")["processes"]
+        return {int(p["kind"].split()[1]): p["pid"] for p in told if p["kind"].startswith("worker")}
+
+    def eventually(self, look: Callable[[], T], *, until: Callable[[T], bool] = bool, deadline: float = 20.0) -> T:
+        return eventually(look, until=until, deadline=deadline, log=lambda: self.log)
+
+    def records(self, kind: str) -> list[list[str]]:
+        path = self.folder / f"{kind}.log"
+        return [line.split() for line in path.read_text().splitlines()] if path.exists() else []
+
+
+class Servers:
+    """Starts servers for one test and stops them after it."""
+
+    def __init__(self, xprocess: Any, folder: Path) -> None:
+        self._xprocess, self.folder = xprocess, folder
+        self._names: list[str] = []
+
+    def start(self, command: Iterable[str], *, sockets: int = 1, folder: Path | None = None, cwd: Path = ROOT, **environ: str) -> Server:
+        """Start a server and wait until it listens on all its sockets."""
+        folder = folder or self.folder
+        program, *arguments = command
+        name = f"{os.getpid()}-{next(_numbers)}"
+
+        class Starter(ProcessStarter):
+            pattern = "spawned|Listening at|Running on|worker"
+            timeout = 60
+            max_read_lines = 5000
+            args: ClassVar = [script(program), *arguments]
+            popen_kwargs: ClassVar = {"cwd": str(cwd), "text": True}
+            env: ClassVar = {**os.environ, "SITE_FOLDER": str(folder), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **environ}
+            terminate_on_interrupt = True
+
+        pid, log_path = self._xprocess.ensure(name, Starter, restart=True)
+        self._names.append(name)
+        info = self._xprocess.getinfo(name)
+        server = Server(folder, Path(log_path), psutil.Process(pid), lambda: self._stop(name, info))
+        server.ports = server.eventually(lambda: [int(p) for p in BOUND.findall(server.log)], until=lambda p: len(p) >= sockets)[:sockets]
+        for socket in range(sockets):
+            server.eventually(lambda at=socket: server.read(socket=at))
+        return server
+
+    def uwsgi(self, *options: str, workers: int = 4, addressed: bool = False, folder: Path | None = None, **environ: str) -> Server:
+        """Start uWSGI with a master; ``addressed`` gives each worker a socket of its own, ``socket=n`` for worker n + 1."""
+        extra = [*options]
+        if addressed:
+            extra += ["--http-socket", "127.0.0.1:0"] * (workers - 1)
+            for number in range(workers):
+                extra += ["--map-socket", f"{number}:{number + 1}"]
+        command = [*UWSGI, "--master", "--processes", str(workers), *extra]
+        return self.start(command, sockets=workers if addressed else 1, folder=folder, **environ)
+
+    def _stop(self, name: str, info: Any) -> None:
+        if name in self._names:
+            self._names.remove(name)
+            info.terminate(timeout=20)
+
+    def stop_all(self) -> None:
+        for name in list(self._names):
+            self._stop(name, self._xprocess.getinfo(name))
+
+
+def kill(pid: int) -> None:
+    """Kill as the kernel's out-of-memory killer does: nothing of the process runs any more."""
+    os.kill(pid, signal.SIGKILL)

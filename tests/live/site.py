@@ -1,0 +1,121 @@
+"""The application that the live tests serve, in every mode; it tells what it sees and changes what it is told."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+from flask import Flask, current_app, jsonify, request
+
+import uwsgi_waffle
+from uwsgi_waffle import SQLStore, WaffleConf
+from uwsgi_waffle.stores import Stored
+
+try:
+    import uwsgi
+except ImportError:
+    uwsgi = None
+
+FOLDER = Path(os.environ["SITE_FOLDER"])
+
+
+class CountedStore(SQLStore):
+    """Writes down each of its calls, so that a test can count what a host asks of its store."""
+
+    def load(self) -> Stored:
+        record("store", "load")
+        return super().load()
+
+    def transact(self, decide: Any) -> Stored:
+        record("store", "transact")
+        return super().transact(decide)
+
+
+def record(kind: str, *words: object) -> None:
+    """Append a line to ``<kind>.log``; one write, so that the lines of several processes don't mix."""
+    line = " ".join(map(str, (os.getpid(), time.monotonic_ns(), *words))) + "\n"
+    fd = os.open(FOLDER / f"{kind}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    try:
+        os.write(fd, line.encode())
+    finally:
+        os.close(fd)
+
+
+waffle = WaffleConf()
+
+
+@waffle.on_change("A")
+def changed(change: uwsgi_waffle.Change) -> None:
+    assert current_app.config["A"] >= change.new["A"]
+    record("changes", change.revision, change.old["A"], change.new["A"])
+
+
+def seen() -> dict[str, Any]:
+    """What this request sees, in every way there is to see it."""
+    values = waffle.values
+    return {
+        "pid": os.getpid(),
+        "worker": uwsgi.worker_id() if uwsgi else 0,
+        "revision": waffle.revision,
+        "all": [values.A, values["B"], current_app.config["A"], current_app.config.get("B"), waffle.values.A, waffle.values.B],
+    }
+
+
+def create_app() -> Flask:
+    app = Flask(__name__, instance_path=str(FOLDER / "instance"))
+    app.config["WAFFLE_CONFS"] = {
+        "A": {"desc": "a number", "default": 0},
+        "B": {"desc": "the same number", "default": 0},
+        "N": {"desc": "a counter", "default": 0},
+    }
+    waffle.init_app(app, CountedStore(f"sqlite:///{FOLDER}/waffle.db"))
+
+    @app.get("/read")
+    def read() -> Any:
+        return jsonify(seen())
+
+    @app.post("/update")
+    def update() -> Any:
+        number = request.args.get("n", type=int)
+        result = waffle.update({"A": number, "B": number}, wait=request.args.get("wait", type=float))
+        own = seen()
+        return jsonify(revision=result.revision, seen=own, pending=[p.kind for p in result.pending], applied=len(result.applied))
+
+    @app.post("/count")
+    def count() -> Any:
+        while True:
+            try:
+                return jsonify(waffle.update({"N": waffle.values.N + 1}, expect_revision=waffle.revision).revision)
+            except uwsgi_waffle.RevisionConflict:
+                waffle.refresh()
+
+    @app.post("/set")
+    def set_() -> Any:
+        return jsonify(waffle.update(request.get_json()).revision)
+
+    @app.get("/long")
+    def long() -> Any:
+        first = seen()
+        record("long", "begun")
+        samples = []
+        deadline = time.monotonic() + 60
+        while not (FOLDER / "finish").exists() and time.monotonic() < deadline:
+            samples.append(seen())
+            time.sleep(0.005)
+        return jsonify(first=first, samples=samples, last=seen(), moved=[waffle.refresh(), seen()])
+
+    @app.get("/status")
+    def status() -> Any:
+        return jsonify(waffle.status())
+
+    @app.get("/holdings")
+    def holdings() -> Any:
+        return jsonify(pid=os.getpid(), threads=[t.name for t in threading.enumerate()])
+
+    return app
+
+
+application = create_app()

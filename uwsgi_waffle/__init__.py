@@ -1,0 +1,48 @@
+"""Configuration variables of a Flask application that change while it runs, the same in all its processes.
+
+Import this package in the wsgi module: in uWSGI's master the import registers the signal that wakes the workers.
+"""
+
+from . import server
+from .errors import (
+    HostBusy,
+    HostFilesError,
+    InvalidValue,
+    ManagedVariable,
+    RevisionConflict,
+    SchemaError,
+    StoreReadOnly,
+    StoreUnavailable,
+    UnknownRevision,
+    UnknownVariable,
+    WaffleError,
+)
+from .extension import WaffleConf, config_changed
+from .hostfiles import ProcessInfo
+from .snapshot import Change
+from .state import HistoryEntry, UpdateResult
+from .stores import MemoryStore, SQLStore
+
+__all__ = [
+    "Change",
+    "HistoryEntry",
+    "HostBusy",
+    "HostFilesError",
+    "InvalidValue",
+    "ManagedVariable",
+    "MemoryStore",
+    "ProcessInfo",
+    "RevisionConflict",
+    "SQLStore",
+    "SchemaError",
+    "StoreReadOnly",
+    "StoreUnavailable",
+    "UnknownRevision",
+    "UnknownVariable",
+    "UpdateResult",
+    "WaffleConf",
+    "WaffleError",
+    "config_changed",
+]
+
+server.arm()

@@ -1,0 +1,112 @@
+"""``flask waffle``: read and change variables from a shell."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from typing import Any
+
+import click
+from flask import current_app
+from flask.cli import AppGroup
+
+from .errors import WaffleError
+from .extension import Binding, binding_of
+from .schema import MASK
+
+__all__ = ["waffle"]
+
+waffle = AppGroup("waffle", help="Read and change the variables of WAFFLE_CONFS.")
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _binding() -> Binding:
+    try:
+        return binding_of(current_app._get_current_object())  # type: ignore[attr-defined]  # LocalProxy's public way
+    except WaffleError as error:
+        raise click.ClickException(str(error)) from None
+
+
+def _shown(binding: Binding, name: str, text: str) -> str:
+    return MASK if name in binding.schema.secrets else text
+
+
+def _texts(binding: Binding) -> dict[str, str]:
+    """Return all values as JSON texts."""
+    values = binding.current().values
+    return {name: variable.dump(getattr(values, name)) for name, variable in binding.schema.variables.items()}
+
+
+@waffle.command("list")
+@as_json
+def list_(as_json: bool) -> None:
+    """List the variables with their values; secrets are masked."""
+    binding = _binding()
+    texts = {name: _shown(binding, name, text) for name, text in _texts(binding).items()}
+    if as_json:
+        plain = {name: MASK if name in binding.schema.secrets else json.loads(text) for name, text in texts.items()}
+        click.echo(json.dumps({"revision": binding.current().revision, "values": plain}, indent=2))
+        return
+    width = max(map(len, texts), default=0)
+    for name, text in texts.items():
+        desc = binding.schema.variables[name].desc
+        click.echo(f"{name:{width}}  {text}" + (f"  # {desc}" if desc else ""))
+
+
+@waffle.command("get")
+@click.argument("name")
+@as_json
+def get(name: str, as_json: bool) -> None:
+    """Print the value of one variable; a secret, too, for it is asked for by name."""
+    binding = _binding()
+    try:
+        variable = binding.schema.variable(name)
+    except WaffleError as error:
+        raise click.ClickException(str(error)) from None
+    value = getattr(binding.current().values, name)
+    click.echo(value if isinstance(value, str) and not as_json else variable.dump(value))
+
+
+@waffle.command("set")
+@click.argument("assignments", metavar="NAME=VALUE...", nargs=-1, required=True)
+@click.option("--note", help="Why, for the history.")
+@click.option("--expect", "expect", type=int, metavar="REVISION", help="Refuse if the store has another revision.")
+@click.option("--wait", type=float, metavar="SECONDS", help="Wait until all processes of this host have it.")
+@as_json
+def set_(assignments: tuple[str, ...], note: str | None, expect: int | None, wait: float | None, as_json: bool) -> None:
+    """Change variables, all of them in one update, or none."""
+    binding = _binding()
+    before = _texts(binding)
+    try:
+        plan = binding.state.plan_update(_parsed(binding, assignments))
+        result = binding.update(plan, expect, getpass.getuser(), note, wait)
+    except WaffleError as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        told: dict[str, Any] = {"revision": result.revision, "changed": list(result.changed)}
+        if wait is not None:
+            told |= {"applied": [p.pid for p in result.applied], "pending": [p.pid for p in result.pending]}
+        click.echo(json.dumps(told))
+        return
+    after = _texts(binding)
+    for name in result.changed:
+        click.echo(f"{name}: {_shown(binding, name, before[name])} -> {_shown(binding, name, after[name])}")
+    click.echo(f"revision {result.revision}" + ("" if result.changed else " (nothing to change)"))
+    for process in result.pending:
+        click.echo(f"not yet applied by {process.kind} (pid {process.pid})", err=True)
+
+
+def _parsed(binding: Binding, assignments: tuple[str, ...]) -> dict[str, object]:
+    values: dict[str, object] = {}
+    problems: list[str] = []
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not equals:
+            raise click.UsageError(f"{assignment!r} is no assignment; write NAME=VALUE.")
+        try:
+            values[name] = binding.schema.variable(name).parse(text)
+        except ValueError as error:
+            problems.append(f"{name}: {error}")
+    if problems:
+        raise click.ClickException("Nothing was changed: " + "; ".join(problems))
+    return values

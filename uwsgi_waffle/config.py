@@ -1,0 +1,158 @@
+"""``app.config`` with the declared variables in it, and the extension's own settings."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flask import Config, Flask
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from .errors import ManagedVariable, SchemaError
+
+__all__ = ["Settings", "manage"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The ``WAFFLE_*`` settings, from ``app.config`` or else from the process environment."""
+
+    confs: Any
+    multiproc: bool
+    watchtype: str
+    watcher_file: Path
+    store_url: str
+    poll_interval: float
+    reconcile_interval: float
+
+    @classmethod
+    def read(cls, app: Flask) -> Settings:
+        """Read the settings of an application.
+
+        Raises:
+            SchemaError: one is missing or can't be used; the text names it.
+        """
+        if "WAFFLE_CONFS" not in app.config:
+            raise SchemaError("app.config['WAFFLE_CONFS'] is missing: declare the variables there before WaffleConf sees the application.")
+        instance = Path(app.instance_path)
+        settings = cls(
+            confs=app.config["WAFFLE_CONFS"],
+            multiproc=_setting(app, "WAFFLE_MULTIPROC", bool, True),
+            watchtype=_setting(app, "WAFFLE_WATCHTYPE", str, "file"),
+            watcher_file=_setting(app, "WAFFLE_WATCHER_FILE", Path, instance / "waffle.watch"),
+            store_url=_setting(app, "WAFFLE_STORE_URL", str, f"sqlite:///{instance / 'waffle.db'}"),
+            poll_interval=_setting(app, "WAFFLE_POLL_INTERVAL", float, 1.0),
+            reconcile_interval=_setting(app, "WAFFLE_RECONCILE_INTERVAL", float, 30.0),
+        )
+        for name, value in (("POLL", settings.poll_interval), ("RECONCILE", settings.reconcile_interval)):
+            if value <= 0:
+                raise SchemaError(f"WAFFLE_{name}_INTERVAL must be a number of seconds above 0, not {value!r}.")
+        if settings.watchtype != "file":
+            raise SchemaError(f"WAFFLE_WATCHTYPE must be 'file', not {settings.watchtype!r}.")
+        return settings
+
+
+def _setting(app: Flask, name: str, kind: type[T], default: T) -> T:
+    raw = app.config[name] if name in app.config else os.environ.get(name)
+    if raw is None:
+        return default
+    try:
+        return TypeAdapter(kind).validate_python(raw)
+    except ValidationError as error:
+        raise SchemaError(f"{name} must be a {kind.__name__}, not {raw!r}: {error.errors()[0]['msg']}.") from None
+
+
+@dataclass
+class Managed:
+    """Where a configuration finds the declared variables."""
+
+    names: frozenset[str] = frozenset()
+    current: Callable[[], BaseModel] = field(default=BaseModel)
+
+
+def manage(config: Config, names: frozenset[str], current: Callable[[], BaseModel]) -> None:
+    """Let a configuration read ``names`` from ``current()`` from now on.
+
+    The object stays the same, so that whoever holds it sees the values too. All else is read as fast as before: the
+    names are taken out of the dictionary, and only a key that isn't there asks for `__missing__`.
+    """
+    for name in names:
+        config.pop(name, None)
+    kind = type(config)
+    config.__class__ = type(kind.__name__, (_ManagedConfig, kind), {"__module__": kind.__module__})
+    config.waffle = Managed(names, current)  # type: ignore[attr-defined]  # declared by the class it has just got
+
+
+class _ManagedConfig(Config):
+    waffle: Managed
+
+    def __missing__(self, key: str) -> Any:
+        if key in self.waffle.names:
+            return getattr(self.waffle.current(), key)
+        raise KeyError(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self.waffle.names or super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self[key] if key in self.waffle.names else super().get(key, default)
+
+    def __iter__(self) -> Iterator[str]:
+        yield from super().__iter__()
+        yield from sorted(self.waffle.names)
+
+    def __len__(self) -> int:
+        return super().__len__() + len(self.waffle.names)
+
+    def keys(self) -> KeysView[str]:  # type: ignore[override]  # a view of this mapping, not of the dictionary below
+        return KeysView(self)
+
+    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # as above
+        return ItemsView(self)
+
+    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as above
+        return ValuesView(self)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and dict(self.items()) == dict(other.items())
+
+    __hash__ = None  # type: ignore[assignment]  # as every mapping that can change
+
+    def copy(self) -> dict[str, Any]:
+        return dict(self.items())
+
+    def __setitem__(self, key: str, value: Any) -> None:
+        self._refuse(key)
+        super().__setitem__(key, value)
+
+    def __delitem__(self, key: str) -> None:
+        self._refuse(key)
+        super().__delitem__(key)
+
+    def update(self, *args: Any, **kwargs: Any) -> None:
+        for key in dict(*args, **kwargs):  # all or nothing
+            self._refuse(key)
+        super().update(*args, **kwargs)
+
+    def __ior__(self, other: Any) -> Any:  # type: ignore[misc]  # as dict's, whatever `other` is
+        self.update(other)
+        return self
+
+    setdefault = MutableMapping.setdefault  # through the methods above
+    pop = MutableMapping.pop
+
+    def _refuse(self, key: object) -> None:
+        if key in self.waffle.names:
+            raise ManagedVariable(
+                f"{key!r} is declared in WAFFLE_CONFS: app.config can't be assigned, for only this process would see it. "
+                f"Call waffle.update({{{key!r}: …}}) instead."
+            )
+
+    def __repr__(self) -> str:
+        shown = dict(super().items())
+        return f"<{type(self).__name__} {shown!r} and {sorted(self.waffle.names)} from uwsgi_waffle>"

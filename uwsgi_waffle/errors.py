@@ -1,0 +1,94 @@
+"""The errors that users of the package meet; every message says what happened and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+__all__ = [
+    "HostBusy",
+    "HostFilesError",
+    "InvalidValue",
+    "ManagedVariable",
+    "RevisionConflict",
+    "SchemaError",
+    "StoreReadOnly",
+    "StoreUnavailable",
+    "UnknownRevision",
+    "UnknownVariable",
+    "WaffleError",
+]
+
+
+class WaffleError(Exception):
+    """The root of all errors of this package."""
+
+
+class SchemaError(WaffleError, ValueError):
+    """A declaration in ``WAFFLE_CONFS`` or a ``WAFFLE_*`` setting can't be used."""
+
+
+class UnknownVariable(WaffleError, KeyError):
+    """A name that ``WAFFLE_CONFS`` doesn't declare."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])  # KeyError would print the repr
+
+
+class InvalidValue(WaffleError, ValueError):
+    """Values that the schema or the store refuses; nothing was changed.
+
+    Attributes:
+        problems: what is wrong, by the variable's name; ``""`` stands for all values together.
+    """
+
+    def __init__(self, problems: Mapping[str, str], message: str = "Nothing was changed") -> None:
+        self.problems = dict(problems)
+        listed = "; ".join(f"{name}: {text}" if name else text for name, text in self.problems.items())
+        super().__init__(f"{message}: {listed}")
+
+
+class RevisionConflict(WaffleError):
+    """Somebody else changed the values first; nothing was changed.
+
+    Attributes:
+        expected: the revision that the caller had read.
+        actual: the store's revision.
+    """
+
+    def __init__(self, expected: int, actual: int) -> None:
+        self.expected = expected
+        self.actual = actual
+        super().__init__(
+            f"Nothing was changed: revision {expected} was expected and the store is at {actual}. "
+            f"Read the values again, then repeat the update with expect_revision={actual}."
+        )
+
+
+class UnknownRevision(WaffleError, LookupError):
+    """A revision that the history doesn't hold."""
+
+
+class ManagedVariable(WaffleError, TypeError):
+    """A declared variable was assigned in ``app.config`` instead of through ``update``."""
+
+
+class StoreUnavailable(WaffleError):
+    """The store can't be reached, or holds something that can't be read."""
+
+
+class StoreReadOnly(StoreUnavailable):
+    """The store can be read but refuses to be written."""
+
+
+class HostFilesError(WaffleError, OSError):
+    """The watch file or the folder beside it can't be used."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])
+
+
+class HostBusy(WaffleError, TimeoutError):
+    """Another process of this host held the write lock for too long; nothing was changed."""
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -1,0 +1,352 @@
+"""The Flask extension: one `WaffleConf`, any number of applications."""
+
+from __future__ import annotations
+
+import contextvars
+import itertools
+import logging
+import weakref
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+from blinker import Namespace
+from flask import Flask, current_app, has_app_context, has_request_context, request
+
+from . import server
+from .config import Settings, manage
+from .errors import SchemaError, WaffleError
+from .hostfiles import HostFiles
+from .schema import Schema
+from .snapshot import Change, Snapshot
+from .state import HistoryEntry, Plan, State, UpdateResult
+from .stores import Store, open_store
+
+__all__ = ["EXTENSION", "Binding", "WaffleConf", "config_changed"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+EXTENSION = "waffleconf"
+LOCK_TIMEOUT = 5.0  # seconds that a writer waits for another writer of this host
+
+Hook = Callable[[Change], object]
+H = TypeVar("H", bound=Hook)
+
+config_changed = Namespace().signal(
+    "waffle-config-changed", doc="Sent in every process that applies a change: sender is the application, ``change`` the `Change`."
+)
+
+_numbers = itertools.count()
+_current_request: Callable[[], Any] = request._get_current_object  # type: ignore[attr-defined]  # LocalProxy's public way
+
+
+class Binding:
+    """What one application has of the extension; it is ``app.extensions["waffleconf"]``.
+
+    `parse_conf`, `update_db` and `update_conf` are Flask-WaffleConf's names for the same things.
+    """
+
+    def __init__(self, app: Flask, store: Store | None, hooks: list[tuple[frozenset[str], Hook]]) -> None:
+        settings = Settings.read(app)
+        self.poll_interval = settings.poll_interval
+        self.reconcile_interval = settings.reconcile_interval
+        self.schema = Schema.declare(settings.confs)
+        self._app = weakref.ref(app)
+        self._hooks = hooks
+        self._pin = f"_uwsgi_waffle_{next(_numbers)}"  # the attribute of a request that holds its snapshot
+        store = store or open_store(settings.store_url)
+        self._host = HostFiles(settings.watcher_file) if settings.multiproc and store.shared else None
+        self.state = State(
+            self.schema,
+            store,
+            self._host,
+            kind=server.kind,
+            announce=self._announce,
+            born=self._follow,
+            lock_timeout=LOCK_TIMEOUT,
+        )
+
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        """What uWSGI's master has to watch."""
+        return (self._host.bell_folder, self._host.watch_file) if self._host else ()
+
+    def tick(self) -> None:
+        """Look whether something changed, and compare with the store when that is due; signals and the thread call it."""
+        self.state.catch_up()
+        self.state.reconcile(self.reconcile_interval)
+        self._follow()
+
+    def _follow(self) -> None:
+        if self._host is not None:
+            server.follow(self)
+
+    def current(self) -> Snapshot:
+        """Return the snapshot that this request began with; outside a request, the newest."""
+        if not has_request_context():
+            return self.state.look()
+        attributes = _current_request().__dict__
+        snapshot = attributes.get(self._pin)
+        if snapshot is None:
+            snapshot = attributes[self._pin] = self.state.look()
+        return cast(Snapshot, snapshot)
+
+    def pin(self) -> None:
+        """Give the request that begins its snapshot."""
+        self.current()
+
+    def move_on(self) -> Snapshot:
+        """Let the present request, if there is one, go on with the newest snapshot."""
+        if has_request_context():
+            _current_request().__dict__.pop(self._pin, None)
+        return self.current()
+
+    def update(self, plan: Plan, expect_revision: int | None, actor: str | None, note: str | None, wait: float | None) -> UpdateResult:
+        """Carry out an update and let the present request go on with it."""
+        result = self.state.update(plan, expect_revision=expect_revision, actor=actor, note=note, wait=wait)
+        self.move_on()
+        return result
+
+    def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return the values of ``keys``, of all variables if there are none.
+
+        Raises:
+            UnknownVariable: one of them isn't declared.
+        """
+        values = self.current().values
+        return {self.schema.variable(key).name: getattr(values, key) for key in keys or self.schema.variables}
+
+    def update_db(self, values: Mapping[str, object]) -> UpdateResult:
+        """Update the variables among ``values``; what isn't declared is left out with a warning."""
+        unknown = sorted(key for key in values if key not in self.schema.variables)
+        if unknown:
+            log.warning("uwsgi_waffle: update_db left out %s: not declared in WAFFLE_CONFS", ", ".join(map(repr, unknown)))
+        known = {key: value for key, value in values.items() if key in self.schema.variables}
+        return self.update(self.state.plan_update(known), None, None, None, None)
+
+    def update_conf(self) -> None:
+        """Read the store now."""
+        self.state.refresh()
+        self.move_on()
+
+    def _announce(self, change: Change) -> None:
+        # In a context of its own: the hook sees the newest values also where a request of this thread has older ones.
+        contextvars.Context().run(self._call_hooks, change)
+
+    def _call_hooks(self, change: Change) -> None:
+        app = self._app()
+        if app is None:
+            return
+        with app.app_context():
+            for names, hook in self._hooks:
+                if not names or not names.isdisjoint(change.new):
+                    self._call(hook, change)
+            if config_changed.receivers:
+                self._call(lambda told: config_changed.send(app, change=told), change)
+
+    def _call(self, hook: Hook, change: Change) -> None:
+        try:
+            hook(change)
+        except (Exception, SystemExit):  # a hook mustn't stop the others, nor the process
+            log.exception("uwsgi_waffle: the on_change hook %r failed at revision %d", hook, change.revision)
+
+
+class WaffleConf:
+    """Variables of a Flask application that change while it runs, the same in all its processes.
+
+    Args:
+        app: the application; or call `init_app` later.
+        configstore: where the values are kept. Default: ``WAFFLE_STORE_URL``, else a SQLite file in the instance folder.
+
+    Example:
+        >>> from flask import Flask
+        >>> from uwsgi_waffle import MemoryStore, WaffleConf
+        >>> app = Flask(__name__)
+        >>> app.config["WAFFLE_CONFS"] = {"SITENAME": {"desc": "Name in the page header", "default": "Waffle"}}
+        >>> waffle = WaffleConf(app, MemoryStore())
+        >>> waffle.values.SITENAME
+        'Waffle'
+        >>> waffle.update({"SITENAME": "New"}, actor="ann").changed
+        ('SITENAME',)
+        >>> app.config["SITENAME"], waffle.revision
+        ('New', 1)
+    """
+
+    def __init__(self, app: Flask | None = None, configstore: Store | None = None) -> None:
+        self._configstore = configstore
+        self._bindings: weakref.WeakKeyDictionary[Flask, Binding] = weakref.WeakKeyDictionary()
+        self._only: Binding | None = None
+        self._hooks: list[tuple[frozenset[str], Hook]] = []
+        if app is not None:
+            self.init_app(app)
+
+    def init_app(self, app: Flask, configstore: Store | None = None) -> None:
+        """Give an application its variables.
+
+        Raises:
+            SchemaError: ``WAFFLE_CONFS`` or a setting can't be used.
+            StoreUnavailable: the store can't be read, and this host has no snapshot of it.
+            HostFilesError: the watch file or its folder can't be used.
+            WaffleError: the application has the extension already.
+        """
+        if EXTENSION in app.extensions:
+            raise WaffleError(
+                f"{app.name!r} has a WaffleConf already. Call init_app once for an application; import that WaffleConf where it is needed."
+            )
+        binding = Binding(app, configstore or self._configstore, self._hooks)
+        for names, _ in self._hooks:
+            self._check_names(binding, names)
+        manage(app.config, frozenset(binding.schema.variables), lambda: binding.current().values)
+        app.before_request_funcs.setdefault(None, []).insert(0, binding.pin)
+        app.extensions[EXTENSION] = binding
+        self._bindings[app] = binding
+        self._only = binding if len(self._bindings) == 1 else None
+        if binding.watched:
+            server.attach(binding)
+
+    @property
+    def values(self) -> Any:
+        """The variables of this request's revision, outside a request the newest: ``values.SITENAME``, ``values["SITENAME"]``.
+
+        Frozen. If ``WAFFLE_CONFS`` is a pydantic model, an instance of it.
+        """
+        return (self._only or self._binding()).current().values
+
+    @property
+    def revision(self) -> int:
+        """The revision of `values`."""
+        return self._binding().current().revision
+
+    def update(
+        self,
+        values: Mapping[str, object],
+        /,
+        *,
+        expect_revision: int | None = None,
+        actor: str | None = None,
+        note: str | None = None,
+        wait: float | None = None,
+    ) -> UpdateResult:
+        """Change variables, all of them in one transaction and one revision, or none.
+
+        When it returns, every request that any process of this host starts afterwards sees the new values.
+
+        Args:
+            values: new values by name.
+            expect_revision: the revision that the caller has read; if the store has another, nothing is changed.
+            actor: who changes them, for the history.
+            note: why, for the history.
+            wait: seconds to wait until all processes of this host have applied them, idle ones too.
+
+        Raises:
+            UnknownVariable: a name isn't declared.
+            InvalidValue: with all values that are refused.
+            RevisionConflict: somebody else was faster.
+            StoreUnavailable: the store can't be written. If the connection broke in the middle of the commit, it may
+                have been carried out; all processes then follow what the store has.
+            StoreReadOnly: the store refuses to be written.
+            HostBusy: another process of this host has been writing for too long.
+            HostFilesError: the host's files can't be written, so nothing was committed.
+        """
+        binding = self._binding()
+        return binding.update(binding.state.plan_update(values), expect_revision, actor, note, wait)
+
+    def reset(
+        self,
+        *names: str,
+        expect_revision: int | None = None,
+        actor: str | None = None,
+        note: str | None = None,
+        wait: float | None = None,
+    ) -> UpdateResult:
+        """Give variables their defaults back: a revision like any other. Arguments and errors as in `update`."""
+        binding = self._binding()
+        return binding.update(binding.state.plan_reset(names), expect_revision, actor, note, wait)
+
+    def rollback(
+        self,
+        revision: int,
+        *,
+        expect_revision: int | None = None,
+        actor: str | None = None,
+        note: str | None = None,
+        wait: float | None = None,
+    ) -> UpdateResult:
+        """Make the values of a former revision a new revision. Arguments and errors as in `update`.
+
+        Raises:
+            UnknownRevision: the history doesn't hold it.
+        """
+        binding = self._binding()
+        told = f"rollback to revision {revision}" if note is None else note
+        return binding.update(binding.state.plan_rollback(revision), expect_revision, actor, told, wait)
+
+    def refresh(self) -> int:
+        """Read the store now, let this request go on with what it has, and return the revision.
+
+        Raises:
+            StoreUnavailable: it can't be read; what was served goes on being served.
+            InvalidValue: it holds what the schema refuses; likewise.
+        """
+        binding = self._binding()
+        binding.state.refresh()
+        return binding.move_on().revision
+
+    def history(self, limit: int = 20, key: str | None = None) -> list[HistoryEntry]:
+        """Return the newest changes, newest first; of one variable if ``key`` is given. Secrets are masked."""
+        return self._binding().state.history(limit, key)
+
+    def status(self) -> dict[str, Any]:
+        """Return revision, store, errors and the processes of this host, as JSON-able values; ages in seconds."""
+        return self._binding().state.status()
+
+    def on_change(self, *names: Any) -> Any:
+        """Register a function that is called with the `Change` in every process that applies it.
+
+        Without names it is called at every change. It runs within an application context, in whichever thread applied
+        the change; what it raises is logged.
+
+        Example:
+            >>> @waffle.on_change("SITENAME")  # doctest: +SKIP
+            ... def renamed(change):
+            ...     print(change.revision, change.old["SITENAME"], change.new["SITENAME"])
+
+        Raises:
+            UnknownVariable: a name isn't declared; at `init_app` if that comes later.
+        """
+        if len(names) == 1 and callable(names[0]):
+            return self._register(frozenset(), names[0])
+        return lambda hook: self._register(frozenset(names), hook)
+
+    def _register(self, names: frozenset[str], hook: H) -> H:
+        for binding in list(self._bindings.values()):
+            self._check_names(binding, names)
+        self._hooks.append((names, hook))
+        return hook
+
+    def _check_names(self, binding: Binding, names: frozenset[str]) -> None:
+        for name in names:
+            binding.schema.variable(name)
+
+    def _binding(self) -> Binding:
+        if self._only is not None:
+            return self._only
+        if has_app_context():
+            app = current_app._get_current_object()  # type: ignore[attr-defined]  # LocalProxy's public way
+            if app in self._bindings:
+                return self._bindings[app]
+        if not self._bindings:
+            raise WaffleError("This WaffleConf has no application yet: call waffle.init_app(app) first.")
+        raise WaffleError("This WaffleConf serves several applications: use it within app.app_context() of one of them.")
+
+
+def binding_of(app: Flask) -> Binding:
+    """Return what an application has of the extension.
+
+    Raises:
+        SchemaError: it has none.
+    """
+    try:
+        return cast(Binding, app.extensions[EXTENSION])
+    except KeyError:
+        raise SchemaError(f"{app.name!r} has no WaffleConf: call WaffleConf(app) where the application is made.") from None

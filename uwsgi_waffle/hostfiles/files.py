@@ -1,0 +1,164 @@
+"""Files that are ours and nobody else's: opened without following links, owned by the folder's owner, 0600 in 0700."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+from ..errors import HostFilesError
+
+__all__ = ["create_file", "ensure_folder", "ensure_watch_file", "filesystem_of", "is_network", "open_file", "read_file"]
+
+# O_NONBLOCK: a named pipe in our file's place must not hang us.
+SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+NETWORK_FILESYSTEMS = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "9p", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs"}
+)
+
+
+def ensure_folder(path: Path) -> int:
+    """Create or check a private folder and return its owner's uid.
+
+    Raises:
+        HostFilesError: it can't be created, is a link, or is another user's.
+    """
+    try:
+        try:
+            os.mkdir(path, 0o700)
+        except FileExistsError:
+            pass
+        else:
+            os.chmod(path, 0o700)  # whatever the umask says
+            if os.geteuid() == 0:  # a shell of root's creates it for the server's user
+                os.chown(path, os.stat(path.parent).st_uid, -1)
+        found = os.lstat(path)
+        if not stat.S_ISDIR(found.st_mode):
+            raise HostFilesError(f"{path} must be a folder of our own and is something else (a link or a file). Remove it.")
+        _check_owner(path, found, os.lstat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid())
+        if stat.S_IMODE(found.st_mode) != 0o700:
+            os.chmod(path, 0o700)
+    except OSError as error:
+        raise _explained(path, error) from error
+    return found.st_uid
+
+
+def open_file(path: Path, flags: int, owner: int) -> int:
+    """Open one of our files and return its descriptor.
+
+    Raises:
+        FileNotFoundError: there is none.
+        HostFilesError: it is a link, not a plain file, or another user's.
+    """
+    try:
+        fd = os.open(path, flags | SAFE)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise _explained(path, error) from error
+    try:
+        found = os.fstat(fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise HostFilesError(f"{path} must be a plain file of our own. Remove what stands there.")
+        _check_owner(path, found, owner)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def create_file(path: Path, content: bytes, owner: int) -> None:
+    """Write a new file of ours with 0600 under any umask, in place of one that a dead process left.
+
+    Raises:
+        HostFilesError: the disk is full, the folder can't be written, …; nothing is left behind.
+    """
+    try:
+        path.unlink(missing_ok=True)
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o600)
+        try:
+            os.fchmod(fd, 0o600)
+            if os.geteuid() == 0:
+                os.fchown(fd, owner, -1)
+            _write_all(fd, content)
+        except BaseException:
+            path.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise _explained(path, error) from error
+
+
+def read_file(path: Path, owner: int) -> bytes:
+    """Return the whole of one of our files; errors as in `open_file`."""
+    fd = open_file(path, os.O_RDONLY, owner)
+    with open(fd, "rb", buffering=0) as file:
+        return file.read()
+
+
+def ensure_watch_file(path: Path) -> None:
+    """Create or check the watch file, which anyone may touch.
+
+    Raises:
+        HostFilesError: it can't be created, or is a folder, a link, or another user's.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        owner = os.lstat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid()
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o644)
+            try:
+                os.fchown(fd, owner, -1)
+            finally:
+                os.close(fd)
+        except FileExistsError:
+            pass
+        found = os.lstat(path)
+        if not stat.S_ISREG(found.st_mode):
+            raise HostFilesError(f"WAFFLE_WATCHER_FILE {path} must be a plain file, not a folder, a link or a device.")
+        _check_owner(path, found, owner)
+    except OSError as error:
+        raise _explained(path, error, "WAFFLE_WATCHER_FILE ") from error
+
+
+def filesystem_of(path: Path, mountinfo: str = "/proc/self/mountinfo") -> str:
+    """Return the type of the file system that holds ``path``, ``""`` where the kernel doesn't tell (see proc(5))."""
+    try:
+        lines = Path(mountinfo).read_text().splitlines()
+    except OSError:  # not Linux
+        return ""
+    resolved = path.resolve()
+    best, name = -1, ""
+    for line in lines:
+        fields, _, rest = line.partition(" - ")
+        mount = Path(fields.split()[4].encode().decode("unicode_escape"))
+        if resolved.is_relative_to(mount) and len(mount.parts) >= best:
+            best, name = len(mount.parts), rest.split()[0]
+    return name
+
+
+def is_network(filesystem: str) -> bool:
+    """Tell whether a file system is shared with other hosts, where neither locks nor renames reach our processes."""
+    return filesystem in NETWORK_FILESYSTEMS
+
+
+def _write_all(fd: int, content: bytes) -> None:
+    view = memoryview(content)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def _check_owner(path: Path, found: os.stat_result, owner: int) -> None:
+    if found.st_uid != owner and not found.st_uid == os.geteuid() == 0:
+        raise HostFilesError(
+            f"{path} belongs to user {found.st_uid}, not to user {owner}: it isn't ours. "
+            "Remove it, or set WAFFLE_WATCHER_FILE to another path."
+        )
+
+
+def _explained(path: Path, error: OSError, setting: str = "") -> HostFilesError:
+    if isinstance(error, HostFilesError):
+        return error
+    hint = "WAFFLE_WATCHER_FILE names a plain file in a local folder that this process may write."
+    return HostFilesError(f"{setting}{path}: {error.strerror or error}. {hint}")

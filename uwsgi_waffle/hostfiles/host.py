@@ -1,0 +1,326 @@
+"""What the processes of one host share: the watch file, and beside it a folder with header, snapshot and lock.
+
+The header begins with three words that every look compares:
+
+- ``bell``: a fresh random number each time somebody says "the store may have changed";
+- ``digest``: names the snapshot that is published;
+- ``seal``: a checksum of the two, written by whoever has read the store *after* that bell.
+
+If the seal holds, the header is *settled*: the snapshot with that digest is the store's newest. If not (somebody rang, a
+writer died, the file is damaged) whoever gets the lock reads the store. Nothing in the file is trusted further than that.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import functools
+import hashlib
+import os
+import random
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import HostBusy, HostFilesError
+from ..snapshot import DIGEST_SIZE, Encoded, SnapshotDamaged, decode
+from .files import create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file, read_file
+from .slots import SLOTS_SIZE, Slots
+
+__all__ = ["HEAD_SIZE", "LEASE", "HostFiles", "Notes", "is_settled"]
+
+WORD = DIGEST_SIZE
+HEAD_SIZE = 3 * WORD
+MAGIC = b"waffle\0\1"
+NOTES = struct.Struct(f"<8sqqqqq{WORD}s440s")
+NOTES_AT, SLOTS_AT = HEAD_SIZE, 1024
+SIZE = SLOTS_AT + SLOTS_SIZE
+
+#: Seconds for which a process may go on without looking whether the header at the path is still the one it has open.
+#: Whoever creates a header lets this time pass before an update on it returns (as with the leases of Gray and
+#: Cheriton, SOSP 1989), so that even a deleted header makes nobody stale.
+LEASE = 0.01
+FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds between attempts to read a store that fails
+LOCK_PAUSE = 0.0005  # seconds between two looks at a lock that another process holds
+
+
+@dataclass(frozen=True, slots=True)
+class Notes:
+    """What the header says beyond its three words; times in nanoseconds of the monotonic clock."""
+
+    created_at: int = 0
+    checked_at: int = 0
+    retry_at: int = 0
+    failures: int = 0
+    holder: int = 0
+    watch: bytes = bytes(WORD)
+    incident: bytes = b""
+
+    @property
+    def error(self) -> str:
+        """Why the store couldn't be read last time, ``""`` if it could."""
+        return self.incident.rstrip(b"\0").decode(errors="ignore") if self.failures > 0 else ""
+
+
+def is_settled(head: bytes) -> bool:
+    """Tell whether the three words say that the published snapshot is the newest."""
+    return len(head) == HEAD_SIZE and head[2 * WORD :] == _seal(head[: 2 * WORD])
+
+
+class HostFiles:
+    """The shared files beside one watch file.
+
+    Args:
+        watch_file: `WAFFLE_WATCHER_FILE`.
+
+    Nothing here is changed by a fork: a child may go on with its parent's object.
+    """
+
+    def __init__(self, watch_file: Path) -> None:
+        self.watch_file = watch_file.absolute()
+        self.folder = self.watch_file.with_name(self.watch_file.name + ".d")
+        #: Watched by uWSGI's master. Only the snapshot is in it, so that one update is one event.
+        self.bell_folder = self.folder / "bell"
+        self._header = self.folder / "header"
+        self._snapshot = self.bell_folder / "snapshot"
+        self._staged = self.folder / "staged"
+        self._owner = -1
+        self._fd = -1
+        self._identity = (-1, -1)
+        self.peek: Callable[[], bytes] = bytes
+        self.slots = Slots(self._read_slots, self._write_slots)
+
+    @property
+    def network(self) -> str:
+        """The name of the network file system that the folder is on, ``""`` if it is local."""
+        name = filesystem_of(self.folder)
+        return name if is_network(name) else ""
+
+    # Identity: the header at the path is the one that is open
+
+    def verify(self) -> None:
+        """Open the header at the path if it isn't the one that is open; create it if there is none.
+
+        Raises:
+            HostFilesError: the watch file or the folder can't be used; the text says why.
+        """
+        if self._fd >= 0 and _identity(self._header) == self._identity == _identity(self._fd):
+            return
+        ensure_watch_file(self.watch_file)
+        self._owner = ensure_folder(self.folder)
+        ensure_folder(self.bell_folder)
+        while True:
+            try:
+                fd = open_file(self._header, os.O_RDWR, self._owner)
+                break
+            except FileNotFoundError:
+                self._create()
+        identity = _identity(fd)
+        if self._fd >= 0 and _identity(self._fd) == self._identity:
+            # Keep the number: another thread may be reading through it at this moment.
+            os.dup2(fd, self._fd, inheritable=False)
+            os.close(fd)
+        else:
+            self._fd = fd
+            self.peek = functools.partial(os.pread, fd, HEAD_SIZE, 0)
+        self._identity = identity
+
+    def _create(self) -> None:
+        fresh = self._header.with_name(f"header.{os.getpid()}.{os.urandom(4).hex()}")
+        create_file(fresh, _blank(), self._owner)
+        try:
+            os.link(fresh, self._header)
+        except FileExistsError:  # another process was faster; its header is as good
+            return
+        except OSError as error:
+            hint = "The folder must be on a local file system that knows hard links."
+            raise HostFilesError(f"{self._header}: {error.strerror}. {hint}") from error
+        finally:
+            fresh.unlink(missing_ok=True)
+
+    # The lock, held by one writer or fetcher at a time
+
+    @contextmanager
+    def try_lock(self) -> Iterator[bool]:
+        """Hold the lock, or yield ``False`` if another process, thread or greenlet has it. Never waits."""
+        fd = self._acquire()
+        if fd is None:
+            yield False
+            return
+        try:
+            self._write(NOTES_AT + 40, struct.pack("<q", os.getpid()))
+            yield True
+        finally:
+            # Explicitly, so that a child forked meanwhile doesn't keep it.
+            fcntl.flock(fd, fcntl.LOCK_UN)
+            os.close(fd)
+
+    @contextmanager
+    def lock(self, timeout: float) -> Iterator[None]:
+        """Hold the lock, waiting at most ``timeout`` seconds.
+
+        Raises:
+            HostBusy: the time is over.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            with self.try_lock() as locked:
+                if locked:
+                    yield
+                    return
+            if time.monotonic() >= deadline:
+                raise HostBusy(
+                    f"Process {self.notes().holder} has been writing to the store for more than {timeout:g} s, so nothing was changed. "
+                    "Look whether the store answers, then try again."
+                )
+            time.sleep(LOCK_PAUSE * (0.5 + random.random()))
+
+    def _acquire(self) -> int | None:
+        while True:
+            self.verify()
+            try:
+                fd = open_file(self._header, os.O_RDWR, self._owner)
+            except FileNotFoundError:
+                continue
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(fd)
+                return None
+            except BaseException:
+                os.close(fd)
+                raise
+            if _identity(fd) == self._identity == _identity(self._header):
+                return fd
+            os.close(fd)
+
+    # Words
+
+    def ring(self) -> None:
+        """Say that the store may have changed."""
+        self._write(0, os.urandom(WORD))
+
+    def settle(self, bell: bytes, digest: bytes) -> bytes:
+        """Under the lock, say that the store was read after ``bell`` and gave the snapshot ``digest``; return the words."""
+        self._write(WORD, digest + _seal(bell + digest))
+        now = time.monotonic_ns()
+        self._write(NOTES_AT + 16, struct.pack("<qqq", now, 0, 0))
+        return bell + digest + _seal(bell + digest)
+
+    def mend(self) -> bool:
+        """Under the lock, write a whole header if this one is cut off or isn't one; tell whether that was needed."""
+        raw = os.pread(self._fd, SIZE, 0)
+        if len(raw) == SIZE and raw[NOTES_AT : NOTES_AT + len(MAGIC)] == MAGIC:
+            return False
+        self._write(0, _blank())
+        return True
+
+    def fail(self, error: str) -> bool:
+        """Under the lock, note that the store couldn't be read and when to try again; tell whether that is news."""
+        notes = self.notes()
+        known = notes.failures > 0 and notes.error == error.encode()[:440].decode(errors="ignore")
+        failures = notes.failures + 1 if notes.failures > 0 else 1
+        pause = min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)
+        self._write(NOTES_AT + 24, struct.pack("<qq", time.monotonic_ns() + round(pause * 1e9), failures))
+        self._write(NOTES_AT + 56, error.encode()[:440].ljust(440, b"\0"))
+        return not known
+
+    def notes(self) -> Notes:
+        """Read what the header says beyond its words; what can't be so is read as 0."""
+        raw = os.pread(self._fd, NOTES.size, NOTES_AT)
+        if len(raw) < NOTES.size:
+            return Notes()
+        magic, created, checked, retry, failures, holder, watch, incident = NOTES.unpack(raw)
+        if magic != MAGIC:
+            return Notes()
+        now = time.monotonic_ns()
+        return Notes(
+            created_at=created if created <= now else 0,  # later than now: written before the machine's last start
+            checked_at=checked if checked <= now else 0,
+            retry_at=retry if retry <= now + round(LAST_RETRY * 1e9) else 0,
+            failures=failures if 0 <= failures < 1_000_000 else 0,
+            holder=holder,
+            watch=watch,
+            incident=incident,
+        )
+
+    # The watch file
+
+    def touched(self) -> bool:
+        """Tell whether somebody touched the watch file since that was last noted, and note it."""
+        try:
+            stamp = _stamp(self.watch_file)
+        except FileNotFoundError:
+            ensure_watch_file(self.watch_file)
+            stamp = _stamp(self.watch_file)
+        if stamp == self.notes().watch:
+            return False
+        self._write(NOTES_AT + 48, stamp)
+        return True
+
+    def touch(self) -> None:
+        """Touch the watch file for those who watch only that, and note it as our own."""
+        os.utime(self.watch_file)
+        self._write(NOTES_AT + 48, _stamp(self.watch_file))
+
+    # The snapshot
+
+    def published(self) -> Encoded | None:
+        """Return the published snapshot, ``None`` if there is none or it is damaged."""
+        try:
+            return decode(read_file(self._snapshot, self._owner))
+        except (FileNotFoundError, SnapshotDamaged):
+            return None
+
+    def stage(self, encoded: Encoded) -> None:
+        """Under the lock, write a snapshot to the disk without showing it to anyone.
+
+        Raises:
+            HostFilesError: the disk is full, …
+        """
+        create_file(self._staged, encoded.blob, self._owner)
+
+    def promote(self) -> None:
+        """Under the lock, show the staged snapshot to everyone: one rename, one event for uWSGI's master."""
+        try:
+            os.replace(self._staged, self._snapshot)
+        except OSError as error:
+            raise HostFilesError(f"{self._snapshot}: {error.strerror}.") from error
+
+    def _write(self, offset: int, data: bytes) -> None:
+        if _identity(self._fd) != self._identity:  # somebody closed our descriptor and its number is another file's now
+            self._fd = -1
+            self.verify()
+        os.pwrite(self._fd, data, offset)
+
+    def _read_slots(self, offset: int, size: int) -> bytes:
+        return os.pread(self._fd, size, SLOTS_AT + offset)
+
+    def _write_slots(self, offset: int, data: bytes) -> None:
+        self._write(SLOTS_AT + offset, data)
+
+
+def _seal(words: bytes) -> bytes:
+    return hashlib.blake2b(words, digest_size=WORD).digest()
+
+
+def _blank() -> bytes:
+    """Return a header that isn't settled."""
+    notes = NOTES.pack(MAGIC, time.monotonic_ns(), 0, 0, 0, 0, bytes(WORD), b"")
+    return (os.urandom(HEAD_SIZE) + notes).ljust(SIZE, b"\0")
+
+
+def _identity(file: Path | int) -> tuple[int, int]:
+    try:
+        found = os.stat(file, follow_symlinks=False) if isinstance(file, Path) else os.fstat(file)
+    except OSError:  # gone, or closed by somebody else: not the file that was asked for
+        return (-2, -2)
+    return (found.st_dev, found.st_ino)
+
+
+def _stamp(path: Path) -> bytes:
+    found = os.stat(path, follow_symlinks=False)
+    told = struct.pack("<QQqq", found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
+    return hashlib.blake2b(told, digest_size=WORD).digest()

@@ -1,0 +1,55 @@
+"""How this process learns of a change while nobody asks it: by uWSGI's signal, else by a thread that looks."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from . import thread, uwsgi
+from .members import Member, add, log, tick_all
+
+__all__ = ["Member", "arm", "attach", "follow", "kind"]
+
+_warned = False
+
+
+def arm() -> None:
+    """Prepare uWSGI's master; called once, by the import of the package."""
+    uwsgi.arm(tick_all)
+
+
+def attach(member: Member) -> None:
+    """Have ``member.tick()`` called in this process, and in those forked from it, whenever something may have changed."""
+    add(member)
+    uwsgi.join_births()
+    follow(member)
+
+
+def follow(member: Member) -> str:
+    """Make sure that this process is woken, also after a fork or when a watched file was replaced.
+
+    Returns:
+        How: ``signal`` or ``thread``.
+    """
+    global _warned
+    if uwsgi.armed():
+        name = kind() or "worker 0"  # the master asks, too, before its workers are born
+        if not name.startswith("worker") or uwsgi.watch(member) or name == "worker 0":
+            return "signal"
+    elif uwsgi.under_uwsgi() and not _warned:
+        _warned = True
+        if uwsgi.is_first():
+            log.warning(
+                "uwsgi_waffle: uWSGI's master can't wake the workers, so a thread in each looks every %g s. Add %s to the ini.",
+                member.poll_interval,
+                uwsgi.missing(),
+            )
+    thread.ensure_running(member)
+    return "thread"
+
+
+def kind() -> str | None:
+    """Name this process: ``worker 3``, ``mule 1``, else the program's name; ``None`` for uWSGI's master."""
+    if uwsgi.under_uwsgi():
+        return uwsgi.kind()
+    return os.path.basename(sys.argv[0] if sys.argv and sys.argv[0] else "python")

@@ -1,0 +1,48 @@
+"""Who is to be woken in this process, whatever server it runs under."""
+
+from __future__ import annotations
+
+import logging
+import weakref
+from pathlib import Path
+from typing import Protocol
+
+__all__ = ["Member", "add", "members", "tick_all"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+
+class Member(Protocol):
+    """One application's part in this process."""
+
+    poll_interval: float
+    reconcile_interval: float
+
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        """What uWSGI's master has to watch."""
+
+    def tick(self) -> None:
+        """Look whether something changed; called by signals and by the thread."""
+
+
+_members: weakref.WeakSet[Member] = weakref.WeakSet()
+
+
+def add(member: Member) -> None:
+    """Let ``member`` be woken until it is forgotten by everyone else."""
+    _members.add(member)
+
+
+def members() -> list[Member]:
+    """Return all that are to be woken."""
+    return list(_members)
+
+
+def tick_all() -> None:
+    """Wake everyone; whatever one of them raises is logged, so that the others and the process go on."""
+    for member in members():
+        try:
+            member.tick()
+        except BaseException:  # SystemExit, too, would end a uWSGI worker here
+            log.exception("uwsgi_waffle: the look at the store's state failed; it will be tried again")

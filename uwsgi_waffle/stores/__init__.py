@@ -1,0 +1,24 @@
+"""Where the values are kept: one module per neighbour, one contract for all."""
+
+from __future__ import annotations
+
+from ..errors import SchemaError
+from .contract import Commit, HistoryRow, Store, Stored
+from .memory import MemoryStore
+from .sql import SQLStore
+
+__all__ = ["Commit", "HistoryRow", "MemoryStore", "SQLStore", "Store", "Stored", "open_store"]
+
+SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb")
+
+
+def open_store(url: str) -> Store:
+    """Return the store that ``WAFFLE_STORE_URL`` names; nothing is connected yet.
+
+    Raises:
+        SchemaError: no store knows such a URL.
+    """
+    scheme = url.partition(":")[0].partition("+")[0]
+    if scheme not in SQL_SCHEMES:
+        raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {', '.join(SQL_SCHEMES)}.")
+    return SQLStore(url)

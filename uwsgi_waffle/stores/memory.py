@@ -1,0 +1,58 @@
+"""A store in the memory of one process, for tests."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import ClassVar
+
+from ..errors import UnknownRevision
+from .contract import Decide, HistoryRow, Store, Stored
+
+__all__ = ["MemoryStore"]
+
+
+class MemoryStore(Store):
+    """Keeps values in memory: nothing is shared with other processes, nothing outlives this one."""
+
+    shared: ClassVar[bool] = False
+
+    def __init__(self) -> None:
+        self._stored = Stored(0, {})
+        self._history: list[HistoryRow] = []
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        return "memory"
+
+    def prepare(self) -> None:
+        """Do nothing: memory is always ready."""
+
+    def load(self) -> Stored:
+        return self._stored
+
+    def transact(self, decide: Decide) -> Stored:
+        with self._lock:
+            commit = decide(self._stored)
+            if commit is not None:
+                self._history.extend(commit.rows(self._stored, datetime.now(timezone.utc)))
+                self._stored = self._stored.after(commit)
+            return self._stored
+
+    def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
+        rows = [row for row in reversed(self._history) if key is None or row.key == key]
+        return rows[:limit]
+
+    def values_at(self, revision: int) -> Mapping[str, str]:
+        if not 0 <= revision <= self._stored.revision:
+            raise UnknownRevision(f"There is no revision {revision}: the store is at {self._stored.revision}.")
+        values: dict[str, str] = {}
+        for row in self._history:
+            if row.revision > revision:
+                break
+            values.pop(row.key, None)
+            if row.new is not None:
+                values[row.key] = row.new
+        return values

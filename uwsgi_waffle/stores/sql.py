@@ -1,0 +1,198 @@
+"""A store in a SQL database, on SQLAlchemy Core."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+from sqlalchemy.dialects import mysql
+from sqlalchemy.pool import NullPool
+
+from ..errors import InvalidValue, StoreReadOnly, StoreUnavailable, UnknownRevision, WaffleError
+from .contract import Commit, Decide, HistoryRow, Store, Stored
+
+__all__ = ["SQLStore"]
+
+TABLES_VERSION = 1
+LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+
+metadata = sa.MetaData()
+meta = sa.Table(
+    "waffle_meta",
+    metadata,
+    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("revision", sa.BigInteger, nullable=False),
+)
+values = sa.Table(
+    "waffle_values",
+    metadata,
+    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("value", LONG_TEXT, nullable=False),
+)
+history = sa.Table(
+    "waffle_history",
+    metadata,
+    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+    sa.Column("revision", sa.BigInteger, nullable=False, index=True),
+    sa.Column("key", sa.String(255), nullable=False, index=True),
+    sa.Column("old", LONG_TEXT),
+    sa.Column("new", LONG_TEXT),
+    sa.Column("actor", LONG_TEXT),
+    sa.Column("note", LONG_TEXT),
+    sa.Column("at", sa.DateTime, nullable=False),  # UTC
+)
+
+# One statement, so that no isolation level can show a revision beside the values of another.
+SNAPSHOT = sa.select(meta.c.revision, values.c.key, values.c.value).select_from(meta.outerjoin(values, sa.true()))
+
+
+class SQLStore(Store):
+    """Keeps values, revision and history in three tables of a SQL database.
+
+    Args:
+        url: an SQLAlchemy URL: ``sqlite:////var/lib/site/waffle.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``
+        timeout: seconds to wait for a connection or, with SQLite, for another writer.
+
+    A connection lives for one call, so that none crosses a fork and none stays open in an idle worker.
+
+    Example:
+        >>> store = SQLStore("sqlite:////var/lib/site/waffle.db")
+        >>> store.name
+        'sqlite:////var/lib/site/waffle.db'
+    """
+
+    def __init__(self, url: str | sa.URL, *, timeout: float = 5.0) -> None:
+        self._url = sa.make_url(url)
+        self._timeout = timeout
+        self._engine: sa.Engine | None = None
+        self._pid = 0
+        self._sqlite = self._url.get_backend_name() == "sqlite"
+        if self._sqlite and self._url.database in (None, "", ":memory:"):
+            raise StoreUnavailable("A SQLite database in memory can't be shared by processes: name a file, or use MemoryStore() in a test.")
+
+    @property
+    def name(self) -> str:
+        return self._url.render_as_string(hide_password=True)
+
+    def prepare(self) -> None:
+        with self._translated():
+            if self._sqlite:
+                self._create_file()
+            try:
+                self._create_tables()
+            except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError):
+                self._create_tables()  # another host was creating them at this moment
+
+    def load(self) -> Stored:
+        with self._translated(), self._connect().connect() as connection:
+            return self._read(connection)
+
+    def transact(self, decide: Decide) -> Stored:
+        with self._translated(), self._connect().connect() as connection, connection.begin() as transaction:
+            # The first statement writes: it is the lock that orders the writers of all hosts.
+            connection.execute(meta.update().values(revision=meta.c.revision + 1))
+            seen = self._read(connection)
+            stored = Stored(seen.revision - 1, seen.values)
+            commit = decide(stored)
+            if commit is None:
+                transaction.rollback()
+                return stored
+            self._write(connection, stored, commit)
+            return stored.after(commit)
+
+    def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
+        query = sa.select(history).order_by(history.c.id.desc()).limit(limit)
+        if key is not None:
+            query = query.where(history.c.key == key)
+        with self._translated(), self._connect().connect() as connection:
+            return [_history_row(row) for row in connection.execute(query)]
+
+    def values_at(self, revision: int) -> Mapping[str, str]:
+        query = sa.select(history.c.key, history.c.new).where(history.c.revision <= revision).order_by(history.c.id)
+        with self._translated(), self._connect().connect() as connection:
+            newest = connection.scalar(sa.select(meta.c.revision)) or 0
+            if not 0 <= revision <= newest:
+                raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
+            texts = {row.key: row.new for row in connection.execute(query)}
+        return {key: text for key, text in texts.items() if text is not None}
+
+    def _create_tables(self) -> None:
+        with self._connect().begin() as connection:
+            metadata.create_all(connection)
+            if connection.scalar(sa.select(meta.c.id)) is None:
+                connection.execute(meta.insert().values(id=1, version=TABLES_VERSION, revision=0))
+
+    def _read(self, connection: sa.Connection) -> Stored:
+        rows = connection.execute(SNAPSHOT).all()
+        if not rows:
+            raise StoreUnavailable(f"{self.name}: the table waffle_meta has lost its row. Restore the database from its backup.")
+        return Stored(rows[0].revision, {row.key: row.value for row in rows if row.key is not None})
+
+    def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:
+        for key, text in commit.changes.items():
+            if text is None:
+                connection.execute(values.delete().where(values.c.key == key))
+            elif key in stored.values:
+                connection.execute(values.update().where(values.c.key == key).values(value=text))
+            else:
+                connection.execute(values.insert().values(key=key, value=text))
+        rows = [
+            {column.name: getattr(row, column.name) for column in history.c if column.name != "id"}
+            for row in commit.rows(stored, datetime.now(timezone.utc).replace(tzinfo=None))
+        ]
+        connection.execute(history.insert(), rows)
+
+    def _connect(self) -> sa.Engine:
+        """Return this process's engine."""
+        if self._engine is None or self._pid != os.getpid():
+            options: dict[str, Any] = {"creator": self._open_sqlite} if self._sqlite else {}
+            if self._url.drivername.startswith("postgresql+psycopg"):
+                options["connect_args"] = {"connect_timeout": max(1, round(self._timeout))}
+            self._engine, self._pid = sa.create_engine(self._url, poolclass=NullPool, **options), os.getpid()
+        return self._engine
+
+    def _open_sqlite(self) -> sqlite3.Connection:
+        # mode=rw: a database that has vanished is an error, not a new empty one.
+        path = str(self._url.database)
+        if not path.startswith("file:"):
+            path = f"file:{quote(os.path.abspath(path))}?mode=rw"
+        return sqlite3.connect(path, uri=True, timeout=self._timeout, check_same_thread=False)
+
+    def _create_file(self) -> None:
+        path = Path(str(self._url.database))
+        if str(path).startswith("file:"):
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        connection = sqlite3.connect(path, timeout=self._timeout)
+        try:
+            # WAL: readers go on while somebody writes; the setting stays in the file.
+            connection.execute("PRAGMA journal_mode = WAL")
+        finally:
+            connection.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except WaffleError:  # raised by decide, or by ourselves
+            raise
+        except exc.DataError as error:
+            raise InvalidValue({"": f"{self.name} can't hold the value: {error.orig}"}) from error
+        except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            if "read-only" in str(cause).lower() or "readonly" in str(cause).lower():
+                raise StoreReadOnly(f"{self.name} refuses to be written: {cause}. Nothing was changed.") from error
+            raise StoreUnavailable(f"{self.name}: {cause}") from error
+
+
+def _history_row(row: Any) -> HistoryRow:
+    return HistoryRow(row.revision, row.key, row.old, row.new, row.actor, row.note, row.at.replace(tzinfo=timezone.utc))
