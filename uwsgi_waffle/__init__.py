@@ -19,8 +19,9 @@ from .errors import (
 )
 from .extension import WaffleConf, config_changed
 from .hostfiles import ProcessInfo
+from .report import HistoryEntry
 from .snapshot import Change
-from .state import HistoryEntry, UpdateResult
+from .state import UpdateResult
 from .stores import MemoryStore, SQLStore
 
 __all__ = [

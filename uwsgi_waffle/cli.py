@@ -12,6 +12,7 @@ from flask.cli import AppGroup
 
 from .errors import WaffleError
 from .extension import Binding, binding_of
+from .plans import plan_update
 from .schema import MASK
 
 __all__ = ["waffle"]
@@ -78,7 +79,7 @@ def set_(assignments: tuple[str, ...], note: str | None, expect: int | None, wai
     binding = _binding()
     before = _texts(binding)
     try:
-        plan = binding.state.plan_update(_parsed(binding, assignments))
+        plan = plan_update(binding.schema, _parsed(binding, assignments))
         result = binding.update(plan, expect, getpass.getuser(), note, wait)
     except WaffleError as error:
         raise click.ClickException(str(error)) from None

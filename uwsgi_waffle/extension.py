@@ -17,9 +17,11 @@ from . import server
 from .config import Settings, manage
 from .errors import SchemaError, WaffleError
 from .hostfiles import HostFiles
+from .plans import Plan, plan_reset, plan_rollback, plan_update
+from .report import HistoryEntry, history, status
 from .schema import Schema
 from .snapshot import Change, Snapshot
-from .state import HistoryEntry, Plan, State, UpdateResult
+from .state import State, UpdateResult
 from .stores import Store, open_store
 
 __all__ = ["EXTENSION", "Binding", "WaffleConf", "config_changed"]
@@ -62,7 +64,7 @@ class Binding:
             self._host,
             kind=server.kind,
             announce=self._announce,
-            born=self._follow,
+            follow=self._follow,
             lock_timeout=LOCK_TIMEOUT,
         )
 
@@ -73,9 +75,11 @@ class Binding:
 
     def tick(self) -> None:
         """Look whether something changed, and compare with the store when that is due; signals and the thread call it."""
-        self.state.catch_up()
-        self.state.reconcile(self.reconcile_interval)
-        self._follow()
+        self.state.wake(self.reconcile_interval)
+
+    def leave(self) -> None:
+        """Be no longer counted among the processes that follow changes."""
+        self.state.leave()
 
     def _follow(self) -> None:
         if self._host is not None:
@@ -122,7 +126,7 @@ class Binding:
         if unknown:
             log.warning("uwsgi_waffle: update_db left out %s: not declared in WAFFLE_CONFS", ", ".join(map(repr, unknown)))
         known = {key: value for key, value in values.items() if key in self.schema.variables}
-        return self.update(self.state.plan_update(known), None, None, None, None)
+        return self.update(plan_update(self.schema, known), None, None, None, None)
 
     def update_conf(self) -> None:
         """Read the store now."""
@@ -249,7 +253,7 @@ class WaffleConf:
             HostFilesError: the host's files can't be written, so nothing was committed.
         """
         binding = self._binding()
-        return binding.update(binding.state.plan_update(values), expect_revision, actor, note, wait)
+        return binding.update(plan_update(binding.schema, values), expect_revision, actor, note, wait)
 
     def reset(
         self,
@@ -261,7 +265,7 @@ class WaffleConf:
     ) -> UpdateResult:
         """Give variables their defaults back: a revision like any other. Arguments and errors as in `update`."""
         binding = self._binding()
-        return binding.update(binding.state.plan_reset(names), expect_revision, actor, note, wait)
+        return binding.update(plan_reset(binding.schema, names), expect_revision, actor, note, wait)
 
     def rollback(
         self,
@@ -279,7 +283,7 @@ class WaffleConf:
         """
         binding = self._binding()
         told = f"rollback to revision {revision}" if note is None else note
-        return binding.update(binding.state.plan_rollback(revision), expect_revision, actor, told, wait)
+        return binding.update(plan_rollback(binding.schema, binding.state.store, revision), expect_revision, actor, told, wait)
 
     def refresh(self) -> int:
         """Read the store now, let this request go on with what it has, and return the revision.
@@ -294,11 +298,11 @@ class WaffleConf:
 
     def history(self, limit: int = 20, key: str | None = None) -> list[HistoryEntry]:
         """Return the newest changes, newest first; of one variable if ``key`` is given. Secrets are masked."""
-        return self._binding().state.history(limit, key)
+        return history(self._binding().state, limit, key)
 
     def status(self) -> dict[str, Any]:
         """Return revision, store, errors and the processes of this host, as JSON-able values; ages in seconds."""
-        return self._binding().state.status()
+        return status(self._binding().state)
 
     def on_change(self, *names: Any) -> Any:
         """Register a function that is called with the `Change` in every process that applies it.

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,8 +9,8 @@ from .servers import Servers
 
 
 @pytest.fixture
-def servers(xprocess: Any, tmp_path: Path) -> Iterator[Servers]:
+def servers(tmp_path: Path) -> Iterator[Servers]:
     """Starts servers that share ``tmp_path``; stops them after the test."""
-    running = Servers(xprocess, tmp_path)
+    running = Servers(tmp_path)
     yield running
     running.stop_all()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import itertools
 import json
+import logging
 import os
 import re
 import shutil
@@ -15,10 +16,12 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar, TypeVar
 
 import psutil
-from xprocess import ProcessStarter
+import py
+from xprocess import ProcessStarter, XProcess
 
 T = TypeVar("T")
 
@@ -27,6 +30,8 @@ SCRIPTS = Path(sysconfig.get_path("scripts"))
 SITE = "tests.live.site"
 UWSGI = ("uwsgi", "--die-on-term", "--need-app", "--http-socket", "127.0.0.1:0", "--module", SITE, "--worker-reload-mercy", "5")
 BOUND = re.compile(r"(?:bound to TCP address|Listening at: http://|Running on http://)\s*127\.0\.0\.1:(\d+)")
+
+GUNICORN = ("gunicorn", "--no-control-socket", "--bind", "127.0.0.1:0", f"{SITE}:application")
 
 _numbers = itertools.count(1)
 
@@ -68,6 +73,11 @@ class Server:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def find_ports(self, sockets: int) -> bool:
+        """Read from the log where the server listens now; a reload that starts uWSGI anew changes it."""
+        self.ports = [int(port) for port in BOUND.findall(self.log)][-sockets:]
+        return len(self.ports) == sockets
+
     def request(self, method: str, path: str, body: object = None, *, socket: int = 0, timeout: float = 30.0) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[socket], timeout=timeout)
         try:
@@ -90,8 +100,8 @@ class Server:
     def read(self, **options: Any) -> Any:
         return self.get("/read", **options)
 
-    def update(self, number: int, **options: Any) -> Any:
-        return self.post(f"/update?n={number}", **options)
+    def update(self, number: int, *, wait: float | None = None, **options: Any) -> Any:
+        return self.post(f"/update?n={number}" + (f"&wait={wait}" if wait else ""), **options)
 
     def children(self) -> list[int]:
         return [child.pid for child in self.process.children()]
@@ -110,17 +120,18 @@ class Server:
 
 
 class Servers:
-    """Starts servers for one test and stops them after it."""
+    """Starts servers whose files are all in one folder, and stops them."""
 
-    def __init__(self, xprocess: Any, folder: Path) -> None:
-        self._xprocess, self.folder = xprocess, folder
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._xprocess = XProcess(SimpleNamespace(), py.path.local(folder / "xprocess"), log=logging.getLogger("xprocess"))
         self._names: list[str] = []
 
     def start(self, command: Iterable[str], *, sockets: int = 1, folder: Path | None = None, cwd: Path = ROOT, **environ: str) -> Server:
         """Start a server and wait until it listens on all its sockets."""
         folder = folder or self.folder
         program, *arguments = command
-        name = f"{os.getpid()}-{next(_numbers)}"
+        name = f"server-{next(_numbers)}"
 
         class Starter(ProcessStarter):
             pattern = "spawned|Listening at|Running on|worker"
@@ -135,7 +146,7 @@ class Servers:
         self._names.append(name)
         info = self._xprocess.getinfo(name)
         server = Server(folder, Path(log_path), psutil.Process(pid), lambda: self._stop(name, info))
-        server.ports = server.eventually(lambda: [int(p) for p in BOUND.findall(server.log)], until=lambda p: len(p) >= sockets)[:sockets]
+        server.eventually(lambda: server.find_ports(sockets))
         for socket in range(sockets):
             server.eventually(lambda at=socket: server.read(socket=at))
         return server
@@ -154,6 +165,11 @@ class Servers:
         if name in self._names:
             self._names.remove(name)
             info.terminate(timeout=20)
+            for resource in self._xprocess.resources:
+                if resource.popen.pid == info.pid:
+                    resource.popen.wait(20)
+                    resource.release()
+            assert "NO MERCY" not in Path(info.logpath).read_text(errors="replace"), "a worker did not end when it was told to"
 
     def stop_all(self) -> None:
         for name in list(self._names):

@@ -1,23 +1,37 @@
-"""The application that the live tests serve, in every mode; it tells what it sees and changes what it is told."""
+"""The application that the live tests serve, in every mode; it tells what it sees and changes what it is told.
+
+``SITE_DECORATORS`` says whether uwsgidecorators is imported ``before`` or ``after`` the package, or its hook set ``by hand``.
+"""
+
+# ruff: noqa: E402  # the order of imports is what some tests are about
 
 from __future__ import annotations
 
 import os
-import threading
+import signal
 import time
 from pathlib import Path
 from typing import Any
 
 from flask import Flask, current_app, jsonify, request
 
-import uwsgi_waffle
-from uwsgi_waffle import SQLStore, WaffleConf
-from uwsgi_waffle.stores import Stored
-
 try:
     import uwsgi
 except ImportError:
     uwsgi = None
+
+DECORATORS = os.environ.get("SITE_DECORATORS")
+if DECORATORS == "before":
+    import uwsgidecorators
+elif DECORATORS == "by hand":
+    uwsgi.post_fork_hook = lambda: record("births", "by hand")
+
+import uwsgi_waffle
+from uwsgi_waffle import SQLStore, WaffleConf
+from uwsgi_waffle.stores import Stored
+
+if DECORATORS == "after":
+    import uwsgidecorators
 
 FOLDER = Path(os.environ["SITE_FOLDER"])
 
@@ -31,7 +45,11 @@ class CountedStore(SQLStore):
 
     def transact(self, decide: Any) -> Stored:
         record("store", "transact")
-        return super().transact(decide)
+        stored = super().transact(decide)
+        if (FOLDER / "die-after-commit").exists():
+            (FOLDER / "die-after-commit").unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return stored
 
 
 def record(kind: str, *words: object) -> None:
@@ -45,6 +63,17 @@ def record(kind: str, *words: object) -> None:
 
 
 waffle = WaffleConf()
+
+if DECORATORS in ("before", "after"):
+    uwsgidecorators.postfork(lambda: record("births", "decorated"))
+
+if uwsgi and "spooler" in uwsgi.opt:
+
+    def spooled(job: dict[bytes, bytes]) -> int:
+        record("spooled", waffle.values.A)
+        return int(uwsgi.SPOOL_OK)
+
+    uwsgi.spooler = spooled
 
 
 @waffle.on_change("A")
@@ -70,6 +99,7 @@ def create_app() -> Flask:
         "A": {"desc": "a number", "default": 0},
         "B": {"desc": "the same number", "default": 0},
         "N": {"desc": "a counter", "default": 0},
+        "S": {"desc": "a text", "default": ""},
     }
     waffle.init_app(app, CountedStore(f"sqlite:///{FOLDER}/waffle.db"))
 
@@ -96,6 +126,10 @@ def create_app() -> Flask:
     def set_() -> Any:
         return jsonify(waffle.update(request.get_json()).revision)
 
+    @app.get("/values")
+    def values() -> Any:
+        return jsonify(waffle.values.model_dump())
+
     @app.get("/long")
     def long() -> Any:
         first = seen()
@@ -107,13 +141,14 @@ def create_app() -> Flask:
             time.sleep(0.005)
         return jsonify(first=first, samples=samples, last=seen(), moved=[waffle.refresh(), seen()])
 
+    @app.post("/spool")
+    def spool() -> Any:
+        uwsgi.spool({b"any": b"job"})
+        return jsonify(True)
+
     @app.get("/status")
     def status() -> Any:
         return jsonify(waffle.status())
-
-    @app.get("/holdings")
-    def holdings() -> Any:
-        return jsonify(pid=os.getpid(), threads=[t.name for t in threading.enumerate()])
 
     return app
 

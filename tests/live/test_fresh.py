@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from .servers import ROOT, SITE, UWSGI, Server, Servers, script
+from .servers import GUNICORN, ROOT, SITE, UWSGI, Server, Servers, script
 
 UPDATES = 300
 READERS = 4
@@ -24,8 +24,8 @@ MODES = {
     "gevent without monkey patch": [*UWSGI, "--master", "--processes", "2", "--gevent", "20"],
     "cheaper": [*UWSGI, *PREFORK, "--cheaper", "1", "--cheaper-initial", "1", "--cheaper-overload", "1"],
     "no master": [*UWSGI],
-    "gunicorn": ["gunicorn", "--workers", "3", "--bind", "127.0.0.1:0", f"{SITE}:application"],
-    "gunicorn --preload": ["gunicorn", "--preload", "--workers", "3", "--bind", "127.0.0.1:0", f"{SITE}:application"],
+    "gunicorn": [*GUNICORN, "--workers", "3"],
+    "gunicorn --preload": [*GUNICORN, "--preload", "--workers", "3"],
     "flask run": ["flask", "--app", f"{SITE}:application", "run", "--port", "0"],
 }
 

@@ -29,7 +29,7 @@ from ..snapshot import DIGEST_SIZE, Encoded, SnapshotDamaged, decode
 from .files import create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file, read_file
 from .slots import SLOTS_SIZE, Slots
 
-__all__ = ["HEAD_SIZE", "LEASE", "HostFiles", "Notes", "is_settled"]
+__all__ = ["HEAD_SIZE", "LEASE", "HostFiles", "Notes", "digest_in", "is_settled"]
 
 WORD = DIGEST_SIZE
 HEAD_SIZE = 3 * WORD
@@ -62,6 +62,11 @@ class Notes:
     def error(self) -> str:
         """Why the store couldn't be read last time, ``""`` if it could."""
         return self.incident.rstrip(b"\0").decode(errors="ignore") if self.failures > 0 else ""
+
+
+def digest_in(head: bytes) -> bytes:
+    """Return the digest that the three words name."""
+    return head[WORD : 2 * WORD]
 
 
 def is_settled(head: bytes) -> bool:
@@ -100,14 +105,17 @@ class HostFiles:
 
     # Identity: the header at the path is the one that is open
 
-    def verify(self) -> None:
+    def verify(self) -> bool:
         """Open the header at the path if it isn't the one that is open; create it if there is none.
+
+        Returns:
+            Whether it is another one than before.
 
         Raises:
             HostFilesError: the watch file or the folder can't be used; the text says why.
         """
         if self._fd >= 0 and _identity(self._header) == self._identity == _identity(self._fd):
-            return
+            return False
         ensure_watch_file(self.watch_file)
         self._owner = ensure_folder(self.folder)
         ensure_folder(self.bell_folder)
@@ -126,6 +134,7 @@ class HostFiles:
             self._fd = fd
             self.peek = functools.partial(os.pread, fd, HEAD_SIZE, 0)
         self._identity = identity
+        return True
 
     def _create(self) -> None:
         fresh = self._header.with_name(f"header.{os.getpid()}.{os.urandom(4).hex()}")
@@ -198,6 +207,10 @@ class HostFiles:
 
     # Words
 
+    def bell(self) -> bytes:
+        """Return the bell that was rung last."""
+        return self.peek()[:WORD]
+
     def ring(self) -> None:
         """Say that the store may have changed."""
         self._write(0, os.urandom(WORD))
@@ -248,22 +261,35 @@ class HostFiles:
 
     # The watch file
 
-    def touched(self) -> bool:
-        """Tell whether somebody touched the watch file since that was last noted, and note it."""
-        try:
-            stamp = _stamp(self.watch_file)
-        except FileNotFoundError:
-            ensure_watch_file(self.watch_file)
-            stamp = _stamp(self.watch_file)
+    def is_touched(self) -> bool:
+        """Tell whether the watch file isn't as it was last noted: somebody touched it, or is writing at this moment."""
+        return self._stamp() != self.notes().watch
+
+    def take_touch(self) -> bool:
+        """Under the lock, tell whether somebody touched the watch file, and note how it is now."""
+        stamp = self._stamp()
         if stamp == self.notes().watch:
             return False
         self._write(NOTES_AT + 48, stamp)
         return True
 
     def touch(self) -> None:
-        """Touch the watch file for those who watch only that, and note it as our own."""
-        os.utime(self.watch_file)
-        self._write(NOTES_AT + 48, _stamp(self.watch_file))
+        """Under the lock, touch the watch file for those who watch only that; somebody else's touch is kept as a ring."""
+        foreign = self.is_touched()
+        now = time.time_ns()
+        self._write(NOTES_AT + 48, self._stamp(now))  # first, so that nobody takes ours for somebody else's
+        os.utime(self.watch_file, ns=(now, now))
+        if foreign:
+            self.ring()
+
+    def _stamp(self, mtime: int | None = None) -> bytes:
+        try:
+            found = os.lstat(self.watch_file)
+        except FileNotFoundError:
+            ensure_watch_file(self.watch_file)
+            found = os.lstat(self.watch_file)
+        told = struct.pack("<QQqq", found.st_dev, found.st_ino, found.st_size, mtime or found.st_mtime_ns)
+        return hashlib.blake2b(told, digest_size=WORD).digest()
 
     # The snapshot
 
@@ -318,9 +344,3 @@ def _identity(file: Path | int) -> tuple[int, int]:
     except OSError:  # gone, or closed by somebody else: not the file that was asked for
         return (-2, -2)
     return (found.st_dev, found.st_ino)
-
-
-def _stamp(path: Path) -> bytes:
-    found = os.stat(path, follow_symlinks=False)
-    told = struct.pack("<QQqq", found.st_dev, found.st_ino, found.st_mtime_ns, found.st_ctime_ns)
-    return hashlib.blake2b(told, digest_size=WORD).digest()

@@ -25,6 +25,9 @@ class Member(Protocol):
     def tick(self) -> None:
         """Look whether something changed; called by signals and by the thread."""
 
+    def leave(self) -> None:
+        """Be no longer counted among the processes that follow changes."""
+
 
 _members: weakref.WeakSet[Member] = weakref.WeakSet()
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import weakref
+from pathlib import Path
+
+import click
+from flask.helpers import get_debug_flag
+from werkzeug.serving import is_running_from_reloader
 
 from .members import Member, log, members
 
@@ -19,31 +25,59 @@ def ensure_running(member: Member) -> None:
 
     A thread doesn't outlive a fork, whatever `threading.Thread.is_alive` says: so the pid is kept with it.
     """
-    if _started.get(member) == os.getpid():
+    if _started.get(member) == os.getpid() or _will_only_reload():
         return
     _started[member] = os.getpid()
     threading.Thread(target=_run, args=(weakref.ref(member),), name="uwsgi_waffle", daemon=True).start()
 
 
 def _run(reference: weakref.ref[Member]) -> None:
+    _leave_signals_to_the_main_thread()
     pause = threading.Event()  # never set: a wait that gevent can patch
     while (member := reference()) is not None:
         interval = member.poll_interval
         del member  # let the application go while nobody looks
         pause.wait(interval)
         member = reference()
-        if member is None or _is_reloaders_parent():
+        if member is None:
             return
         try:
+            if _only_reloads():
+                member.leave()
+                return
             member.tick()
         except Exception:
             log.exception("uwsgi_waffle: the look at the store's state failed; it will be tried again")
         del member
 
 
-def _is_reloaders_parent() -> bool:
-    """Tell whether this process only waits for Werkzeug's reloader to end its child, which is the one that serves."""
-    return "werkzeug._reloader" in sys.modules and os.environ.get("WERKZEUG_RUN_MAIN") != "true"
+def _leave_signals_to_the_main_thread() -> None:
+    """Block all signals in this thread, so that the kernel gives those sent to the process to the main thread.
+
+    uWSGI's handler of SIGTERM calls ``exit()`` in whichever thread has it; in this one it would wait for the main
+    thread, which goes on serving, until the master loses patience and kills. A greenlet, which gevent may have made of
+    this thread, runs in the main thread and must not block anything.
+    """
+    try:
+        thread = Path("/proc/thread-self").readlink().name
+    except OSError:  # not Linux
+        return
+    if thread != str(os.getpid()):
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+
+def _only_reloads() -> bool:
+    """Tell whether this process only waits for the child of Werkzeug's reloader, which is the one that serves."""
+    return "werkzeug._reloader" in sys.modules and not is_running_from_reloader()
+
+
+def _will_only_reload() -> bool:
+    """Tell the same of a process in which ``flask run --debug`` is loading the application."""
+    context = click.get_current_context(silent=True)
+    if context is None or context.info_name != "run" or is_running_from_reloader():
+        return False
+    reload = context.params.get("reload")
+    return get_debug_flag() if reload is None else bool(reload)
 
 
 def _restart_after_fork() -> None:

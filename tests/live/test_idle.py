@@ -1,0 +1,182 @@
+"""Processes that nobody asks learn of a change all the same, at their birth too."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from .servers import GUNICORN, SITE, UWSGI, Server, Servers, kill
+
+SIGNAL_MODES = {
+    "prefork": [],
+    "lazy-apps, shared-import": ["--lazy-apps", "--shared-import", "uwsgi_waffle"],
+    "threads": ["--threads", "4"],
+    "gevent": ["--gevent", "10", "--gevent-monkey-patch"],
+    "single-interpreter": ["--single-interpreter"],
+}
+THREAD_MODES = {
+    "lazy-apps": ["uwsgi", "--lazy-apps"],
+    "gunicorn": ["gunicorn"],
+    "gunicorn --preload": ["gunicorn", "--preload"],
+}
+
+
+def changed(server: Server, number: int) -> set[int]:
+    """Return the processes whose ``on_change`` was told that A is ``number`` now."""
+    return {int(pid) for pid, _, _, _, new in server.records("changes") if new == str(number)}
+
+
+def start(servers: Servers, mode: str) -> Server:
+    if mode in SIGNAL_MODES:
+        return servers.uwsgi(*SIGNAL_MODES[mode], addressed=True)
+    program, *options = THREAD_MODES[mode]
+    if program == "uwsgi":
+        return servers.uwsgi(*options, addressed=True, WAFFLE_POLL_INTERVAL="0.02")
+    server = servers.start([*GUNICORN, *options, "--workers", "4"], WAFFLE_POLL_INTERVAL="0.02")
+    server.eventually(lambda: server.get("/status")["processes"], until=lambda found: len(found) >= 4)
+    return server
+
+
+@pytest.mark.parametrize("mode", [*SIGNAL_MODES, *THREAD_MODES])
+def test_idle_workers_are_told(servers: Servers, mode: str) -> None:
+    """One worker updates; the hook runs in all four, and none of the others gets a request."""
+    server = start(servers, mode)
+    first = server.update(1, wait=20.0)
+    assert first["pending"] == []
+    server.eventually(lambda: changed(server, 1), until=lambda pids: len(pids) >= 4)
+    for number in range(2, 12):
+        server.update(number)
+        server.eventually(lambda n=number: changed(server, n), until=lambda pids: len(pids) >= 4)
+
+
+def test_two_instances_tell_each_other(servers: Servers) -> None:
+    """The idle workers of one instance are told what the other has changed."""
+    first, second = servers.uwsgi(workers=2, addressed=True), servers.uwsgi(workers=2, addressed=True)
+    for number, server in enumerate((first, second, first), start=1):
+        assert server.update(number, wait=20.0)["pending"] == []
+        server.eventually(lambda n=number: changed(first, n), until=lambda pids: len(pids) == 4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "line"),
+    [("lazy-apps", "shared-import = uwsgi_waffle"), ("no master", "master = true")],
+)
+def test_one_warning_names_the_missing_line(servers: Servers, mode: str, line: str) -> None:
+    """Where the master can't wake the workers, the log says once what would let it."""
+    server = servers.uwsgi("--lazy-apps", addressed=True) if mode == "lazy-apps" else servers.start(UWSGI)
+    server.update(1, wait=20.0)
+    assert server.log.count("can't wake the workers") == 1
+    assert line in server.log
+
+
+@pytest.mark.parametrize("mode", ["prefork", "lazy-apps, shared-import", "lazy-apps"])
+def test_a_killed_worker_is_born_with_what_was_changed_meanwhile(servers: Servers, mode: str) -> None:
+    """kill -9 of each worker, an update before its successor is there: its first answer shows the update."""
+    server = start(servers, mode)
+    for socket in range(4):
+        number = 10 * socket + 1
+        server.update(number, socket=socket)
+        victim = server.read(socket=socket)["pid"]
+        kill(victim)
+        server.update(number + 1, socket=(socket + 1) % 4)
+        answer = server.eventually(lambda at=socket: server.read(socket=at))
+        assert answer["pid"] != victim
+        assert set(answer["all"]) == {number + 1}
+
+
+@pytest.mark.parametrize("mode", ["prefork", "lazy-apps, shared-import"])
+@pytest.mark.parametrize("how", ["SIGHUP", "touch-reload", "chain"])
+def test_reloads(servers: Servers, mode: str, how: str) -> None:
+    """After each kind of reload all workers serve the store's values, and idle ones go on being told."""
+    trigger = servers.folder / "trigger"
+    trigger.touch()
+    options = {"touch-reload": ["--touch-reload", str(trigger)], "chain": ["--touch-chain-reload", str(trigger)]}.get(how, [])
+    server = servers.uwsgi(*SIGNAL_MODES[mode], *options, addressed=True)
+    for turn in range(1, 4):
+        server.update(10 * turn)
+        before = {server.read(socket=socket)["pid"] for socket in range(4)}
+        if how == "SIGHUP":
+            server.process.send_signal(signal.SIGHUP)
+        else:
+            # uWSGI compares whole seconds, and acts only when they increase.
+            os.utime(trigger, (trigger.stat().st_mtime + 2, trigger.stat().st_mtime + 2))
+        for socket in range(4):
+            answer = server.eventually(
+                lambda at=socket: server.find_ports(4) and server.read(socket=at), until=lambda a, old=before: a["pid"] not in old
+            )
+            assert set(answer["all"]) == {10 * turn}
+        assert server.update(10 * turn + 1, wait=20.0)["pending"] == []
+        server.eventually(lambda n=10 * turn + 1: changed(server, n), until=lambda pids: len(pids) >= 4)
+
+
+def test_cheapers_late_births(servers: Servers) -> None:
+    """A worker that `cheaper` calls in later serves the newest values, and is told of later ones."""
+    fifo = servers.folder / "fifo"
+    options = ["--cheaper", "1", "--cheaper-initial", "1", "--cheaper-algo", "manual", "--master-fifo", str(fifo)]
+    server = servers.uwsgi(*options, workers=3)
+    server.update(1)
+    assert len(server.workers()) == 1
+    fifo.write_text("+")
+    server.eventually(server.workers, until=lambda found: len(found) == 2)
+    assert server.update(2, wait=20.0)["pending"] == []
+    server.eventually(lambda: changed(server, 2), until=lambda pids: len(pids) == 2)
+
+
+@pytest.mark.parametrize("imported", ["before", "after", "by hand"])
+def test_other_hooks_at_birth(servers: Servers, imported: str) -> None:
+    """uwsgidecorators before and after ours, or a hook set by hand: all run, and an idle newborn is in the table at once."""
+    server = servers.uwsgi(addressed=True, SITE_DECORATORS=imported)
+    server.eventually(lambda: server.records("births"), until=lambda births: len(births) >= 4)
+    victim = server.workers()[3]
+    kill(victim)
+    born = server.eventually(lambda: server.workers().get(3), until=lambda pid: pid not in (None, victim))
+    server.eventually(lambda: server.records("births"), until=lambda births: str(born) in [b[0] for b in births])
+
+
+def test_mules_and_spoolers_read_fresh_values(servers: Servers) -> None:
+    """A mule's loop and a spooler's job have no request: each read shows what the last update has written."""
+    spool = servers.folder / "spool"
+    spool.mkdir()
+    server = servers.uwsgi("--mule=tests/live/mule.py", "--spooler", str(spool), "--spooler-frequency", "1")
+    for number in range(1, 6):
+        server.update(number)
+        server.post("/spool")
+        server.eventually(lambda n=number: str(n) in [r[2] for r in server.records("mule")])
+        server.eventually(lambda n=number: server.records("spooled"), until=lambda jobs, n=number: len(jobs) == n)
+        assert server.records("spooled")[-1][2] == str(number)
+
+
+def test_the_reloaders_parent_is_quiet(servers: Servers) -> None:
+    """Under ``flask run --debug`` only the child, which serves, follows the changes."""
+    server = servers.start(["flask", "--app", f"{SITE}:application", "run", "--debug", "--port", "0"], WAFFLE_POLL_INTERVAL="0.02")
+    child = server.read()["pid"]
+    assert child != server.process.pid
+    for number in range(1, 4):
+        assert server.update(number, wait=20.0)["applied"] == 1
+    assert changed(server, 3) == {child}
+    assert "uwsgi_waffle" not in [Path(f"/proc/{server.process.pid}/task/{t.id}/comm").read_text() for t in server.process.threads()]
+    assert [p["pid"] for p in server.get("/status")["processes"]] == [child]
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_touch_makes_everyone_look(servers: Servers, replaced: bool) -> None:
+    """A row edited by hand and a touch of the watch file, also of one that was replaced: idle workers are told, as of a revision."""
+    server = servers.uwsgi(addressed=True)
+    server.update(1, wait=20.0)
+    watch = servers.folder / "instance" / "waffle.watch"
+    for number in range(2, 5):
+        edited = sqlite3.connect(servers.folder / "waffle.db", isolation_level=None)
+        edited.execute("UPDATE waffle_values SET value = ? WHERE key IN ('A', 'B')", (str(number),))
+        edited.close()
+        if replaced:
+            fresh = watch.with_name("fresh")
+            fresh.touch()
+            fresh.rename(watch)
+        else:
+            watch.touch()
+        server.eventually(lambda n=number: changed(server, n), until=lambda pids: len(pids) == 4)
+    assert server.read()["revision"] == 4

@@ -1,0 +1,79 @@
+"""What a person is told: the history, and the state of store and processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from datetime import datetime
+from time import monotonic
+from typing import Any
+
+from .schema import MASK, Schema
+from .state import State
+from .stores import HistoryRow
+
+__all__ = ["HistoryEntry", "history", "status"]
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One changed variable of one revision.
+
+    Attributes:
+        revision: the revision that changed it.
+        key: its name.
+        old: its value before; the default if none was stored; a mask if it is secret.
+        new: likewise, after.
+        actor: who changed it; ``outside`` for an edit that was made behind the package's back.
+        note: why.
+        at: when, in UTC, by the clock of the host that wrote it; for people, never compared.
+    """
+
+    revision: int
+    key: str
+    old: Any
+    new: Any
+    actor: str | None
+    note: str | None
+    at: datetime
+
+
+def history(state: State, limit: int, key: str | None) -> list[HistoryEntry]:
+    """Return the newest changes, newest first.
+
+    Raises:
+        UnknownVariable: ``key`` is neither declared nor in the history.
+    """
+    rows = state.store.history(limit, key)
+    if not rows and key is not None:
+        state.schema.variable(key)
+    return [_entry(state.schema, row) for row in rows]
+
+
+def _entry(schema: Schema, row: HistoryRow) -> HistoryEntry:
+    def shown(text: str | None) -> Any:
+        if row.key in schema.secrets:
+            return MASK
+        return getattr(schema.defaults, row.key, None) if text is None else json.loads(text)
+
+    return HistoryEntry(row.revision, row.key, shown(row.old), shown(row.new), row.actor, row.note, row.at)
+
+
+def status(state: State) -> dict[str, Any]:
+    """Return what an operator wants to know, as JSON-able values; ages in seconds."""
+    snapshot, now, host = state.look(), monotonic(), state.host
+    notes = None if host is None else host.notes()
+    return {
+        "revision": snapshot.revision,
+        "store": state.store.name,
+        "store_error": notes.error if notes else "",
+        "store_checked": None if notes is None or not notes.checked_at else round(now - notes.checked_at / 1e9, 3),
+        "error": state.error,
+        "watcher_file": None if host is None else str(host.watch_file),
+        "pid": os.getpid(),
+        "processes": [
+            {"pid": p.pid, "kind": p.kind, "revision": p.revision, "age": round(now - p.applied_at, 3), "error": p.error}
+            for p in state.processes()
+        ],
+    }
