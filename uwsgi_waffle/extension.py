@@ -107,7 +107,8 @@ class Binding:
 
     def update(self, plan: Plan, expect_revision: int | None, actor: str | None, note: str | None, wait: float | None) -> UpdateResult:
         """Carry out an update and let the present request go on with it."""
-        result = self.state.update(plan, expect_revision=expect_revision, actor=actor, note=note, wait=wait)
+        who, why = None if actor is None else str(actor), None if note is None else str(note)
+        result = self.state.update(plan, expect_revision=expect_revision, actor=who, note=why, wait=wait)
         self.move_on()
         return result
 

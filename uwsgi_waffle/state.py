@@ -152,11 +152,10 @@ class State:
         if digest_in(head) in (self._current.snapshot.digest, self._refused):
             self._agree(head)
             return True
-        published = host.published()
-        if published is None or published.digest != digest_in(head):
-            return False
-        self._adopt(published, head)
-        return True
+        published = host.snapshot(digest_in(head))
+        if published is not None:
+            self._adopt(published, head)
+        return published is not None
 
     def _follow_header(self, host: HostFiles) -> None:
         """Look at everything: whether the header is still the one at its path, the watch file, the words."""
@@ -178,8 +177,9 @@ class State:
                 self._adopt_published(host)
 
     def _adopt_published(self, host: HostFiles) -> None:
-        published = host.published()
-        if published is not None and published.digest not in (self._current.snapshot.digest, self._refused):
+        digest = digest_in(host.peek())
+        published = None if digest in (self._current.snapshot.digest, self._refused) else host.snapshot(digest)
+        if published is not None:
             self._adopt(published, b"")
 
     def _adopt(self, published: Encoded, head: bytes) -> None:
@@ -191,7 +191,7 @@ class State:
             self._agree(head)
             self._trouble(f"revision {published.revision} can't be served here: {error}")
             return
-        self._apply(Snapshot(published.revision, published.digest, values), head)
+        self._apply(Snapshot(published.revision, published.digest, values), head, published=True)
 
     def _agree(self, head: bytes) -> None:
         """Note that the header's words go with what this process serves (or must refuse)."""
@@ -201,13 +201,13 @@ class State:
             if digest_in(head) == self._current.snapshot.digest:
                 self.error = ""
 
-    def _apply(self, snapshot: Snapshot, head: bytes) -> None:
+    def _apply(self, snapshot: Snapshot, head: bytes, *, published: bool = False) -> None:
+        """Serve a snapshot: one that the store has just given, or one that was published when it was looked for."""
         with self._applying:
             before = self._current.snapshot
             if snapshot.digest != before.digest:
-                now = b"" if self.host is None else self.host.peek()
-                if is_settled(now) and digest_in(now) == before.digest:
-                    return  # another thread was faster and has something newer
+                if published and self.host is not None and digest_in(self.host.peek()) == before.digest:
+                    return  # meanwhile something newer was published, and another thread was faster
                 change = _difference(snapshot, before)
                 if change is not None:
                     self._changes.append(change)
@@ -254,7 +254,7 @@ class State:
                 f"{self.host.folder} is on a network file system ({self.host.network}): processes of other hosts "
                 "neither lock nor see it reliably. Set WAFFLE_WATCHER_FILE to a path on a local disk; the store may be anywhere.",
             )
-        published = self.host.published()
+        published = self.host.last()
         try:
             with self.host.lock(self._lock_timeout):
                 if published is None:
@@ -317,7 +317,7 @@ class State:
         if not forced and notes.retry_at > time.monotonic_ns():
             self._adopt_published(host)
             return
-        published = host.published()
+        published = host.last()
         try:
             new = encoded(self._with_outside_edits(self.store.load(), published))
             values = self.schema.load(new.values)
@@ -338,6 +338,7 @@ class State:
             else:
                 host.stage(new)
                 head = self._show(host, new, bell)
+                host.tidy(new.digest, published.digest if published else b"")
         except OSError as error:  # each process reads the store for itself, until the disk takes a snapshot again
             head = b""
             self._trouble(f"revision {new.revision} can't be shown to this host's processes: {error}")
@@ -345,14 +346,10 @@ class State:
 
     def _show(self, host: HostFiles, new: Encoded, bell: bytes) -> bytes:
         """Under the lock, show a staged revision that the store has; return the header's words that go with it."""
-        try:
-            head = host.settle(bell, new.digest)
-            host.promote()
-            host.verify()
-            return head
-        except OSError:
-            host.ring()  # nobody may take the header at its word
-            raise
+        head = host.settle(bell, new.digest)
+        host.toll()
+        host.verify()
+        return head
 
     def _with_outside_edits(self, stored: Stored, published: Encoded | None) -> Stored:
         """Make a revision of what somebody wrote into the store by hand, under the number that was published already."""
@@ -429,8 +426,9 @@ class State:
         head = b""
         if self.host is not None:
             try:
+                before = digest_in(self.host.peek())
                 head = self._show(self.host, staged.encoded, staged.bell)
-                self.host.touch()
+                self.host.tidy(staged.encoded.digest, before)
             except OSError as error:  # it is committed: every process finds the bell unanswered and reads the store
                 self._trouble(f"revision {staged.encoded.revision} is stored but can't be shown to this host's processes: {error}")
         self._apply(Snapshot(staged.encoded.revision, staged.encoded.digest, staged.values), head)

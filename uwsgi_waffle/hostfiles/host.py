@@ -17,6 +17,7 @@ import functools
 import hashlib
 import os
 import random
+import re
 import struct
 import time
 from collections.abc import Callable, Iterator
@@ -86,11 +87,15 @@ class HostFiles:
     def __init__(self, watch_file: Path) -> None:
         self.watch_file = watch_file.absolute()
         self.folder = self.watch_file.with_name(self.watch_file.name + ".d")
-        #: Watched by uWSGI's master. Only the snapshot is in it, so that one update is one event.
+        #: Watched by uWSGI's master. One file is in it, so that one update is one event; a folder's watch survives
+        #: whatever is done to the file.
         self.bell_folder = self.folder / "bell"
-        self._header = self.folder / "header"
-        self._snapshot = self.bell_folder / "snapshot"
-        self._staged = self.folder / "staged"
+        self._bell_file = self.bell_folder / "bell"
+        self._snapshots = self.folder / "snapshots"
+        # As text, for what every look needs.
+        self._header = str(self.folder / "header")
+        self._prefix = f"{self._snapshots}/"
+        self._watch = str(self.watch_file)
         self._owner = -1
         self._fd = -1
         self._identity = (-1, -1)
@@ -119,6 +124,7 @@ class HostFiles:
         ensure_watch_file(self.watch_file)
         self._owner = ensure_folder(self.folder)
         ensure_folder(self.bell_folder)
+        ensure_folder(self._snapshots)
         while True:
             try:
                 fd = open_file(self._header, os.O_RDWR, self._owner)
@@ -137,7 +143,7 @@ class HostFiles:
         return True
 
     def _create(self) -> None:
-        fresh = self._header.with_name(f"header.{os.getpid()}.{os.urandom(4).hex()}")
+        fresh = self.folder / f"header.{os.getpid()}.{os.urandom(4).hex()}"
         create_file(fresh, _blank(), self._owner)
         try:
             os.link(fresh, self._header)
@@ -259,7 +265,21 @@ class HostFiles:
             incident=incident,
         )
 
-    # The watch file
+    # The doorbells
+
+    def toll(self) -> None:
+        """Under the lock, touch the watch file, for those who watch only that, and wake uWSGI's master."""
+        foreign = self.is_touched()
+        now = time.time_ns()
+        self._write(NOTES_AT + 48, self._stamp(now))  # first, so that nobody takes ours for somebody else's
+        # Both at once, so that the master reads them as one event.
+        os.utime(self.watch_file, ns=(now, now))
+        try:
+            os.utime(self._bell_file)
+        except FileNotFoundError:
+            create_file(self._bell_file, b"", self._owner)
+        if foreign:  # what somebody else's touch has told isn't told yet
+            self.ring()
 
     def is_touched(self) -> bool:
         """Tell whether the watch file isn't as it was last noted: somebody touched it, or is writing at this moment."""
@@ -273,47 +293,47 @@ class HostFiles:
         self._write(NOTES_AT + 48, stamp)
         return True
 
-    def touch(self) -> None:
-        """Under the lock, touch the watch file for those who watch only that; somebody else's touch is kept as a ring."""
-        foreign = self.is_touched()
-        now = time.time_ns()
-        self._write(NOTES_AT + 48, self._stamp(now))  # first, so that nobody takes ours for somebody else's
-        os.utime(self.watch_file, ns=(now, now))
-        if foreign:
-            self.ring()
-
     def _stamp(self, mtime: int | None = None) -> bytes:
         try:
-            found = os.lstat(self.watch_file)
+            found = os.lstat(self._watch)
         except FileNotFoundError:
             ensure_watch_file(self.watch_file)
-            found = os.lstat(self.watch_file)
+            found = os.lstat(self._watch)
         told = struct.pack("<QQqq", found.st_dev, found.st_ino, found.st_size, mtime or found.st_mtime_ns)
         return hashlib.blake2b(told, digest_size=WORD).digest()
 
-    # The snapshot
+    # The snapshots, each in a file that is named by its digest and never changes
 
-    def published(self) -> Encoded | None:
-        """Return the published snapshot, ``None`` if there is none or it is damaged."""
+    def snapshot(self, digest: bytes) -> Encoded | None:
+        """Return the snapshot with this digest, ``None`` if there is none or it is damaged."""
         try:
-            return decode(read_file(self._snapshot, self._owner))
+            found = decode(read_file(self._prefix + digest.hex(), self._owner))
         except (FileNotFoundError, SnapshotDamaged):
             return None
+        return found if found.digest == digest else None
+
+    def last(self) -> Encoded | None:
+        """Return the snapshot that was published last; if the header doesn't tell, the one with the highest revision."""
+        named = self.snapshot(digest_in(self.peek()))
+        if named is not None:
+            return named
+        names = [bytes.fromhex(name) for name in os.listdir(self._snapshots) if re.fullmatch(f"[0-9a-f]{{{2 * WORD}}}", name)]
+        return max(filter(None, map(self.snapshot, names)), key=lambda found: found.revision, default=None)
 
     def stage(self, encoded: Encoded) -> None:
-        """Under the lock, write a snapshot to the disk without showing it to anyone.
+        """Under the lock, write a snapshot to the disk; nobody looks at it before `settle` names it.
 
         Raises:
             HostFilesError: the disk is full, …
         """
-        create_file(self._staged, encoded.blob, self._owner)
+        create_file(self._snapshots / encoded.digest.hex(), encoded.blob, self._owner)
 
-    def promote(self) -> None:
-        """Under the lock, show the staged snapshot to everyone: one rename, one event for uWSGI's master."""
-        try:
-            os.replace(self._staged, self._snapshot)
-        except OSError as error:
-            raise HostFilesError(f"{self._snapshot}: {error.strerror}.") from error
+    def tidy(self, *kept: bytes) -> None:
+        """Under the lock, remove all snapshots but those with the digests ``kept``."""
+        names = {digest.hex() for digest in kept}
+        for name in os.listdir(self._snapshots):
+            if name not in names:
+                (self._snapshots / name).unlink(missing_ok=True)
 
     def _write(self, offset: int, data: bytes) -> None:
         if _identity(self._fd) != self._identity:  # somebody closed our descriptor and its number is another file's now
@@ -338,9 +358,9 @@ def _blank() -> bytes:
     return (os.urandom(HEAD_SIZE) + notes).ljust(SIZE, b"\0")
 
 
-def _identity(file: Path | int) -> tuple[int, int]:
+def _identity(file: str | int) -> tuple[int, int]:
     try:
-        found = os.stat(file, follow_symlinks=False) if isinstance(file, Path) else os.fstat(file)
+        found = os.fstat(file) if isinstance(file, int) else os.lstat(file)
     except OSError:  # gone, or closed by somebody else: not the file that was asked for
         return (-2, -2)
     return (found.st_dev, found.st_ino)

@@ -172,6 +172,12 @@ class SQLStore(Store):
         if str(path).startswith("file:"):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+        except FileExistsError:  # whatever it is, it isn't ours to set up
+            return
+        if os.geteuid() == 0:  # a shell of root's creates it for the server's user
+            os.chown(path, path.parent.stat().st_uid, -1)
         connection = sqlite3.connect(path, timeout=self._timeout)
         try:
             # WAL: readers go on while somebody writes; the setting stays in the file.
