@@ -55,6 +55,7 @@ class Binding:
         self.schema = Schema.declare(settings.confs)
         self._app = weakref.ref(app)
         self._hooks = hooks
+        self.woken_by = ""  # what tells this process of changes while it is idle: signal, thread, or nothing
         self._pin = f"_uwsgi_waffle_{next(_numbers)}"  # the attribute of a request that holds its snapshot
         store = store or open_store(settings.store_url)
         self._host = HostFiles(settings.watcher_file) if settings.multiproc and store.shared else None
@@ -73,6 +74,12 @@ class Binding:
         """What uWSGI's master has to watch."""
         return (self._host.bell_folder, self._host.watch_file) if self._host else ()
 
+    def attach(self) -> None:
+        """Have this process, and those forked from it, woken whenever something may have changed."""
+        if self._host is not None:
+            server.attach(self)
+            self._follow()
+
     def tick(self) -> None:
         """Look whether something changed, and compare with the store when that is due; signals and the thread call it."""
         self.state.wake(self.reconcile_interval)
@@ -83,7 +90,7 @@ class Binding:
 
     def _follow(self) -> None:
         if self._host is not None:
-            server.follow(self)
+            self.woken_by = server.follow(self)
 
     def current(self) -> Snapshot:
         """Return the snapshot that this request began with; outside a request, the newest."""
@@ -206,8 +213,7 @@ class WaffleConf:
         app.extensions[EXTENSION] = binding
         self._bindings[app] = binding
         self._only = binding if len(self._bindings) == 1 else None
-        if binding.watched:
-            server.attach(binding)
+        binding.attach()
 
     @property
     def values(self) -> Any:
@@ -303,7 +309,8 @@ class WaffleConf:
 
     def status(self) -> dict[str, Any]:
         """Return revision, store, errors and the processes of this host, as JSON-able values; ages in seconds."""
-        return status(self._binding().state)
+        binding = self._binding()
+        return {**status(binding.state), "kind": server.kind(), "woken_by": binding.woken_by}
 
     def on_change(self, *names: Any) -> Any:
         """Register a function that is called with the `Change` in every process that applies it.

@@ -19,10 +19,9 @@ def arm() -> None:
 
 
 def attach(member: Member) -> None:
-    """Have ``member.tick()`` called in this process, and in those forked from it, whenever something may have changed."""
+    """Have ``member`` ticked at the births of processes; `follow` does the rest."""
     add(member)
     uwsgi.join_births()
-    follow(member)
 
 
 def follow(member: Member) -> str:
