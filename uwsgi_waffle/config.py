@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Settings:
             reconcile_interval=_setting(app, "WAFFLE_RECONCILE_INTERVAL", float, 30.0),
         )
         for name, value in (("POLL", settings.poll_interval), ("RECONCILE", settings.reconcile_interval)):
-            if value <= 0:
+            if not 0 < value < math.inf:
                 raise SchemaError(f"WAFFLE_{name}_INTERVAL must be a number of seconds above 0, not {value!r}.")
         if settings.watchtype != "file":
             raise SchemaError(f"WAFFLE_WATCHTYPE must be 'file', not {settings.watchtype!r}.")
@@ -121,6 +122,9 @@ class _ManagedConfig(Config):
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mapping) and dict(self.items()) == dict(other.items())
 
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
     __hash__ = None  # type: ignore[assignment]  # as every mapping that can change
 
     def copy(self) -> dict[str, Any]:
@@ -144,7 +148,16 @@ class _ManagedConfig(Config):
         return self
 
     setdefault = MutableMapping.setdefault  # through the methods above
-    pop = MutableMapping.pop
+
+    def pop(self, key: str, *default: Any) -> Any:
+        self._refuse(key)
+        return super().pop(key, *default)
+
+    def __reversed__(self) -> Iterator[str]:
+        yield from reversed(list(self))
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return dict, (self.copy(),)  # a copy, shallow, deep or pickled, is of the values as they are now
 
     def _refuse(self, key: object) -> None:
         if key in self.waffle.names:

@@ -8,7 +8,7 @@ import logging
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, overload
 
 from blinker import Namespace
 from flask import Flask, current_app, has_app_context, has_request_context, request
@@ -311,6 +311,12 @@ class WaffleConf:
         """Return revision, store, errors and the processes of this host, as JSON-able values; ages in seconds."""
         binding = self._binding()
         return {**status(binding.state), "kind": server.kind(), "woken_by": binding.woken_by}
+
+    @overload
+    def on_change(self, hook: H, /) -> H: ...
+
+    @overload
+    def on_change(self, *names: str) -> Callable[[H], H]: ...
 
     def on_change(self, *names: Any) -> Any:
         """Register a function that is called with the `Change` in every process that applies it.

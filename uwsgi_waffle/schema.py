@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, get_origin
+from dataclasses import dataclass, replace
+from dataclasses import field as dataclass_field
+from typing import Annotated, Any, ClassVar, get_args, get_origin
 
 from pydantic import (
     BaseModel,
@@ -38,7 +39,6 @@ CONFIG = ConfigDict(
     protected_namespaces=(),
     validate_by_alias=False,
     validate_by_name=True,
-    validate_default=True,
     arbitrary_types_allowed=False,
 )
 
@@ -70,7 +70,7 @@ class Variable:
     name: str
     desc: str
     type: Any
-    default: Any
+    default: Any = dataclass_field(repr=False)  # it may be a secret
     secret: bool
     adapter: TypeAdapter[Any]
 
@@ -133,7 +133,11 @@ class Schema:
         self.variables = dict(variables)
         self.model = model
         self.secrets = frozenset(name for name, variable in variables.items() if variable.secret)
-        self.defaults = self.load(b"{}")
+        texts = ",".join(f'"{name}":{variable.to_json(variable.default)}' for name, variable in variables.items())
+        self.defaults = self.load(f"{{{texts}}}")
+        for name, field in model.model_fields.items():  # what their validators made of them; every process has the same
+            field.default, field.default_factory = getattr(self.defaults, name), None
+        model.model_rebuild(force=True)
 
     @classmethod
     def declare(cls, confs: object) -> Schema:
@@ -234,17 +238,17 @@ def _declared(name: object, declaration: object) -> Variable:
     return _variable(name, str(declaration.get("desc", "")), wanted or _infer(default), default, bool(declaration.get("secret")))
 
 
-def _field(name: str, field: FieldInfo) -> Variable:
+def _field(name: str, info: FieldInfo) -> Variable:
     _check_name(name)
-    if field.is_required():
+    if info.is_required():
         raise SchemaError(f"WAFFLE_CONFS: field {name!r} needs a default.")
-    annotation: Any = field.annotation
-    for metadata in field.metadata:
+    annotation: Any = info.annotation
+    for metadata in info.metadata:
         annotation = Annotated[annotation, metadata]
-    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-    secret = bool(extra.get("secret")) or field.annotation in (SecretStr, SecretBytes)
-    default = field.get_default(call_default_factory=True, validated_data={})
-    return _variable(name, field.description or "", annotation, default, secret)
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    secret = bool(extra.get("secret"))
+    default = info.get_default(call_default_factory=True, validated_data={})
+    return _variable(name, info.description or "", annotation, default, secret)
 
 
 def _variable(name: str, desc: str, wanted: Any, default: Any, secret: bool) -> Variable:
@@ -252,12 +256,16 @@ def _variable(name: str, desc: str, wanted: Any, default: Any, secret: bool) -> 
         adapter: TypeAdapter[Any] = TypeAdapter(wanted)
     except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
         raise SchemaError(f"WAFFLE_CONFS[{name!r}]: pydantic can't validate {wanted!r}: {error}") from error
-    variable = Variable(name, desc, wanted, default, secret or wanted in (SecretStr, SecretBytes), adapter)
+    variable = Variable(name, desc, wanted, default, secret or _holds_secret(wanted), adapter)
     try:
         variable.to_json(default)
+        return replace(variable, default=adapter.validate_python(default))
     except ValueError as error:
         raise SchemaError(f"WAFFLE_CONFS[{name!r}]: the default is refused: {error}") from None
-    return variable
+
+
+def _holds_secret(kind: Any) -> bool:
+    return kind in (SecretStr, SecretBytes) or any(map(_holds_secret, get_args(kind)))
 
 
 def _infer(default: object) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -53,7 +54,7 @@ class Encoded:
 
 def encode(revision: int, values: Mapping[str, str]) -> Encoded:
     """Write ``values``, JSON texts by name, as a snapshot; equal input gives equal bytes."""
-    body = ",".join(f'"{name}":{text}' for name, text in sorted(values.items())).encode()
+    body = ",".join(f"{json.dumps(name)}:{text}" for name, text in sorted(values.items())).encode()
     payload = b"%d\n{%s}\n" % (revision, body)
     checksum = hashlib.sha256(payload)
     blob = checksum.hexdigest().encode() + b"\n" + payload

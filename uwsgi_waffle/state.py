@@ -319,9 +319,12 @@ class State:
             return
         published = host.last()
         try:
-            new = encoded(self._with_outside_edits(self.store.load(), published))
-            values = self.schema.load(new.values)
+            stored = self.store.load()
+            values = self.schema.load(encoded(stored).values)
+            new = encoded(self._with_outside_edits(stored, published))
         except (StoreUnavailable, InvalidValue) as error:
+            if is_settled(host.peek()):
+                host.ring()  # asked for by nobody: the next look shall try again
             if host.fail(str(error)):
                 self._say(logging.ERROR, f"the store can't be used, the last good values stay in force: {error}")
             if strict:
@@ -346,6 +349,7 @@ class State:
 
     def _show(self, host: HostFiles, new: Encoded, bell: bytes) -> bytes:
         """Under the lock, show a staged revision that the store has; return the header's words that go with it."""
+        host.promote(new.digest)
         head = host.settle(bell, new.digest)
         host.toll()
         host.verify()
@@ -385,6 +389,7 @@ class State:
 
         def decide(stored: Stored) -> Commit | None:
             nonlocal changed, staged
+            staged = None
             if expect_revision is not None and expect_revision != stored.revision:
                 raise RevisionConflict(expect_revision, stored.revision)
             changes = {name: text for name, text in plan(stored).items() if text != stored.values.get(name)}

@@ -30,14 +30,13 @@ def ensure_folder(path: Path) -> int:
         except FileExistsError:
             pass
         else:
-            os.chmod(path, 0o700)  # whatever the umask says
             if os.geteuid() == 0:  # a shell of root's creates it for the server's user
                 os.chown(path, os.stat(path.parent).st_uid, -1)
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
             raise HostFilesError(f"{path} must be a folder of our own and is something else (a link or a file). Remove it.")
         _check_owner(path, found, os.lstat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid())
-        if stat.S_IMODE(found.st_mode) != 0o700:
+        if stat.S_IMODE(found.st_mode) != 0o700:  # by the umask, or by somebody
             os.chmod(path, 0o700)
     except OSError as error:
         raise _explained(path, error) from error

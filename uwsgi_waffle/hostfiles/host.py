@@ -92,6 +92,7 @@ class HostFiles:
         self.bell_folder = self.folder / "bell"
         self._bell_file = self.bell_folder / "bell"
         self._snapshots = self.folder / "snapshots"
+        self._staged = self.folder / "staged"
         # As text, for what every look needs.
         self._header = str(self.folder / "header")
         self._prefix = f"{self._snapshots}/"
@@ -317,16 +318,28 @@ class HostFiles:
         named = self.snapshot(digest_in(self.peek()))
         if named is not None:
             return named
-        names = [bytes.fromhex(name) for name in os.listdir(self._snapshots) if re.fullmatch(f"[0-9a-f]{{{2 * WORD}}}", name)]
+        try:
+            found = os.listdir(self._snapshots)
+        except FileNotFoundError:
+            return None
+        names = [bytes.fromhex(name) for name in found if re.fullmatch(f"[0-9a-f]{{{2 * WORD}}}", name)]
         return max(filter(None, map(self.snapshot, names)), key=lambda found: found.revision, default=None)
 
     def stage(self, encoded: Encoded) -> None:
-        """Under the lock, write a snapshot to the disk; nobody looks at it before `settle` names it.
+        """Under the lock, write a snapshot to the disk, where nobody looks at it.
 
         Raises:
             HostFilesError: the disk is full, …
         """
-        create_file(self._snapshots / encoded.digest.hex(), encoded.blob, self._owner)
+        create_file(self._staged, encoded.blob, self._owner)
+
+    def promote(self, digest: bytes) -> None:
+        """Under the lock, put the staged snapshot, which the store has now, where `settle` will name it."""
+        try:
+            os.rename(self._staged, self._prefix + digest.hex())
+        except FileNotFoundError:
+            ensure_folder(self._snapshots)
+            os.rename(self._staged, self._prefix + digest.hex())
 
     def tidy(self, *kept: bytes) -> None:
         """Under the lock, remove all snapshots but those with the digests ``kept``."""

@@ -75,7 +75,7 @@ class Slots:
         """Yield the living processes."""
         table = self._read(0, SLOTS_SIZE)
         for pid, start, revision, applied_at, digest, kind, error in SLOT.iter_unpack(table[: len(table) // SLOT.size * SLOT.size]):
-            if pid > 0 and started(pid) == start:
+            if pid > 0 and started(pid) == start >= 0:
                 yield ProcessInfo(pid, _text(kind), revision, applied_at / 1e9, digest, _text(error))
 
     def _free(self) -> int:

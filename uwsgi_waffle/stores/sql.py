@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import sqlalchemy as sa
 from sqlalchemy import exc
@@ -76,12 +76,13 @@ class SQLStore(Store):
         self._engine: sa.Engine | None = None
         self._pid = 0
         self._sqlite = self._url.get_backend_name() == "sqlite"
-        if self._sqlite and self._url.database in (None, "", ":memory:"):
+        if self._sqlite and (self._url.database in (None, "", ":memory:", "file::memory:") or self._url.query.get("mode") == "memory"):
             raise StoreUnavailable("A SQLite database in memory can't be shared by processes: name a file, or use MemoryStore() in a test.")
 
     @property
     def name(self) -> str:
-        return self._url.render_as_string(hide_password=True)
+        hidden = {key: "***" for key in self._url.query if "passw" in key.lower() or key.lower() == "pwd"}
+        return self._url.update_query_dict(hidden).render_as_string(hide_password=True)
 
     def prepare(self) -> None:
         with self._translated():
@@ -119,7 +120,7 @@ class SQLStore(Store):
     def values_at(self, revision: int) -> Mapping[str, str]:
         query = sa.select(history.c.key, history.c.new).where(history.c.revision <= revision).order_by(history.c.id)
         with self._translated(), self._connect().connect() as connection:
-            newest = connection.scalar(sa.select(meta.c.revision)) or 0
+            newest = self._read(connection).revision
             if not 0 <= revision <= newest:
                 raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
             texts = {row.key: row.new for row in connection.execute(query)}
@@ -163,7 +164,9 @@ class SQLStore(Store):
     def _open_sqlite(self) -> sqlite3.Connection:
         # mode=rw: a database that has vanished is an error, not a new empty one.
         path = str(self._url.database)
-        if not path.startswith("file:"):
+        if path.startswith("file:"):  # the URL says for itself how to open it
+            path += "?" + urlencode({key: value for key, value in self._url.query.items() if key != "uri"})
+        else:
             path = f"file:{quote(os.path.abspath(path))}?mode=rw"
         return sqlite3.connect(path, uri=True, timeout=self._timeout, check_same_thread=False)
 
@@ -193,7 +196,7 @@ class SQLStore(Store):
             raise
         except exc.DataError as error:
             raise InvalidValue({"": f"{self.name} can't hold the value: {error.orig}"}) from error
-        except (exc.SQLAlchemyError, sqlite3.Error, OSError) as error:
+        except (exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             cause = getattr(error, "orig", None) or error
             if "read-only" in str(cause).lower() or "readonly" in str(cause).lower():
                 raise StoreReadOnly(f"{self.name} refuses to be written: {cause}. Nothing was changed.") from error

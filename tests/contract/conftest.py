@@ -1,0 +1,57 @@
+"""Every store once; a further one is one more entry of ``STORES``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from uwsgi_waffle.stores import Commit, MemoryStore, SQLStore, Store
+
+OpenStore = Callable[[], Store]
+
+
+def sqlite_url(folder: Path) -> str:
+    return f"sqlite:///{folder / 'waffle.db'}"
+
+
+#: By name: how to open a store in a folder; each call gives one more object on the same data, if the store is shared.
+STORES: dict[str, Callable[[Path], OpenStore]] = {
+    "memory": lambda folder: MemoryStore,
+    "sqlite": lambda folder: partial(SQLStore, sqlite_url(folder)),
+}
+
+
+@pytest.fixture(params=list(STORES))
+def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+    return STORES[request.param](tmp_path)
+
+
+@pytest.fixture
+def store(open_store: OpenStore) -> Store:
+    """A store that is ready and empty."""
+    store = open_store()
+    store.prepare()
+    return store
+
+
+@pytest.fixture
+def sqlite(tmp_path: Path) -> SQLStore:
+    """A SQLite store that holds revision 1, A = 1."""
+    store = SQLStore(sqlite_url(tmp_path))
+    store.prepare()
+    put(store, A="1")
+    return store
+
+
+@pytest.fixture
+def sqlite_file(sqlite: SQLStore, tmp_path: Path) -> Path:
+    """The database of `sqlite`, checkpointed and closed: all of it is in this one file."""
+    return tmp_path / "waffle.db"
+
+
+def put(store: Store, *, actor: str | None = None, note: str | None = None, **changes: str | None) -> int:
+    """Commit ``changes`` and return the revision that they made."""
+    return store.transact(lambda stored: Commit(changes, actor, note)).revision

@@ -1,0 +1,189 @@
+"""What `SQLStore` promises beyond the contract."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import sys
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import sqlalchemy as sa
+
+from uwsgi_waffle import InvalidValue, SQLStore, StoreReadOnly, StoreUnavailable, UnknownRevision, WaffleError
+from uwsgi_waffle.stores import Commit, Store, Stored
+
+from .conftest import put, sqlite_url
+
+PASSWORD = "geheim"
+NOISE = bytes(range(256)) * 64
+
+
+def execute(database: Path, statement: str) -> None:
+    """Do something to the database behind the store's back."""
+    connection = sqlite3.connect(database)
+    try:
+        with connection:
+            connection.execute(statement)
+    finally:
+        connection.close()
+
+
+def every_call(store: Store) -> list[Any]:
+    return [store.load, lambda: put(store, A="2"), lambda: store.history(1), lambda: store.values_at(1)]
+
+
+class TestConnections:
+    def test_none_is_open_between_calls_so_none_crosses_a_fork(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+        for call in every_call(sqlite):
+            call()
+            assert not [file for file in psutil.Process().open_files() if file.path.startswith(str(sqlite_file))]
+
+    def test_none_is_open_after_an_error(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+        with pytest.raises(ZeroDivisionError):
+            sqlite.transact(lambda stored: Commit({"A": str(1 // 0)}))
+        with pytest.raises(UnknownRevision):
+            sqlite.values_at(-1)
+        assert not [file for file in psutil.Process().open_files() if file.path.startswith(str(sqlite_file))]
+
+    def test_a_forked_process_makes_an_engine_of_its_own(self, sqlite: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
+        parents = sqlite._connect()
+        assert sqlite._connect() is parents
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        assert sqlite._connect() is not parents
+
+    def test_nothing_is_connected_before_the_first_call(self, tmp_path: Path) -> None:
+        SQLStore(sqlite_url(tmp_path / "missing"))
+        assert list(tmp_path.iterdir()) == []
+
+
+class TestFile:
+    def test_prepare_creates_folder_and_file(self, tmp_path: Path) -> None:
+        store = SQLStore(sqlite_url(tmp_path / "a" / "b"))
+        store.prepare()
+        assert store.load() == Stored(0, {})
+        assert (tmp_path / "a" / "b" / "waffle.db").is_file()
+
+    @pytest.mark.parametrize("name", ["with space.db", "50%.db", "a#b.db", "a?mode=ro.db", "grün.db"])
+    def test_odd_characters_of_a_path_are_kept(self, tmp_path: Path, name: str) -> None:
+        store = SQLStore(sa.URL.create("sqlite", database=str(tmp_path / name)))
+        store.prepare()
+        put(store, A="1")
+        assert [file.name for file in tmp_path.iterdir()] == [name]
+        assert SQLStore(sa.URL.create("sqlite", database=str(tmp_path / name))).load() == Stored(1, {"A": "1"})
+
+    def test_a_vanished_database_is_an_error_and_no_new_empty_one(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+        sqlite_file.unlink()
+        for call in every_call(sqlite):
+            with pytest.raises(StoreUnavailable, match="unable to open"):
+                call()
+        assert list(sqlite_file.parent.iterdir()) == []
+
+    def test_a_database_that_came_back_is_used_again(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+        content = sqlite_file.read_bytes()
+        sqlite_file.unlink()
+        with pytest.raises(StoreUnavailable):
+            sqlite.load()
+        sqlite_file.write_bytes(content)
+        assert sqlite.load() == Stored(1, {"A": "1"})
+
+    def test_noise_in_place_of_a_database_is_an_error(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+        sqlite_file.write_bytes(NOISE)
+        for call in every_call(sqlite):
+            with pytest.raises(StoreUnavailable, match="not a database"):
+                call()
+        assert sqlite_file.read_bytes() == NOISE
+
+    def test_a_lost_revision_is_an_error(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+        execute(sqlite_file, "DELETE FROM waffle_meta")
+        for call in (sqlite.load, lambda: put(sqlite, A="2")):
+            with pytest.raises(StoreUnavailable, match="waffle_meta has lost its row"):
+                call()
+
+    @pytest.mark.parametrize("table", ["waffle_meta", "waffle_values", "waffle_history"])
+    def test_a_lost_table_is_an_error_and_changes_nothing(self, sqlite: SQLStore, sqlite_file: Path, table: str) -> None:
+        execute(sqlite_file, f"DROP TABLE {table}")
+        with pytest.raises(StoreUnavailable, match=table):
+            put(sqlite, A="2")
+        if table == "waffle_history":
+            assert sqlite.load() == Stored(1, {"A": "1"})
+
+    @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
+    def test_a_database_in_memory_is_refused(self, url: str) -> None:
+        with pytest.raises(StoreUnavailable, match="in memory"):
+            SQLStore(url)
+
+    def test_a_named_database_in_memory_is_refused(self) -> None:
+        with pytest.raises(StoreUnavailable, match="in memory"):
+            SQLStore("sqlite:///file:name?mode=memory&cache=shared&uri=true")
+
+
+class TestReadOnly:
+    @pytest.fixture
+    def read_only(self, sqlite_file: Path) -> SQLStore:
+        return SQLStore(f"sqlite:///file:{sqlite_file}?mode=ro&uri=true")
+
+    def test_it_can_be_read(self, read_only: SQLStore) -> None:
+        assert read_only.load() == read_only.load() == Stored(1, {"A": "1"})
+        assert len(read_only.history(10)) == 1
+
+    def test_writing_is_refused_and_changes_nothing(self, read_only: SQLStore) -> None:
+        with pytest.raises(StoreReadOnly, match="refuses to be written"):
+            put(read_only, A="2")
+        assert read_only.load() == Stored(1, {"A": "1"})
+
+
+class TestLocked:
+    def test_a_writer_that_keeps_the_database_is_an_error_and_changes_nothing(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+        impatient = SQLStore(sqlite_url(sqlite_file.parent), timeout=0)
+        holder = sqlite3.connect(sqlite_file, isolation_level=None)
+        try:
+            holder.execute("BEGIN IMMEDIATE")
+            with pytest.raises(StoreUnavailable, match="locked"):
+                put(impatient, A="2")
+            assert impatient.load() == Stored(1, {"A": "1"}), "readers go on"
+        finally:
+            holder.close()
+        assert put(impatient, A="2") == 2
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3.Connection.setlimit is new in Python 3.11")
+def test_a_value_that_is_too_large_is_invalid_and_changes_nothing(sqlite: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def connect(*args: Any, **options: Any) -> sqlite3.Connection:
+        connection: sqlite3.Connection = genuine(*args, **options)
+        connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
+        return connection
+
+    genuine = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", connect)
+    with pytest.raises(InvalidValue, match="can't hold the value"):
+        put(sqlite, A="2", B='"' + "x" * 20_000 + '"')
+    assert sqlite.load() == Stored(1, {"A": "1"})
+    assert len(sqlite.history(10)) == 1
+
+
+class TestPassword:
+    @pytest.mark.parametrize("url", ["postgresql+psycopg://ann:{}@db/site", "mysql+pymysql://db/site?user=ann&password={}"])
+    def test_it_is_not_in_the_name(self, url: str) -> None:
+        name = SQLStore(url.format(PASSWORD)).name
+        assert PASSWORD not in name
+        assert "db/site" in name
+
+    def test_it_is_not_in_the_repr(self) -> None:
+        assert PASSWORD not in repr(SQLStore(f"postgresql+psycopg://ann:{PASSWORD}@db/site"))
+
+    def test_it_is_not_in_the_text_of_an_error(self, tmp_path: Path) -> None:
+        store = SQLStore(f"sqlite://ann:{PASSWORD}@/{tmp_path / 'waffle.db'}")
+        for call in every_call(store):
+            with pytest.raises(WaffleError) as caught:
+                call()
+            assert PASSWORD not in str(caught.value)
+
+
+def test_a_missing_driver_is_told_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "psycopg", None)  # as if it weren't installed
+    with pytest.raises(WaffleError, match="psycopg") as caught:
+        SQLStore(f"postgresql+psycopg://ann:{PASSWORD}@db/site").load()
+    assert PASSWORD not in str(caught.value)

@@ -1,0 +1,98 @@
+"""The floors of the house, DESIGN section 6: imports go down only, and each neighbour has one door."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import uwsgi_waffle
+
+PACKAGE = Path(uwsgi_waffle.__file__).parent
+FLOORS = (
+    {"errors"},
+    {"schema", "snapshot"},
+    {"stores", "hostfiles", "server"},
+    {"plans"},
+    {"state", "config"},
+    {"report"},
+    {"extension"},
+    {"cli", "mule", "admin", "testing"},
+    {"__init__"},
+)
+#: What only these files may import; the rest of the package doesn't know that it exists.
+DOORS = {
+    "uwsgi": {"server/uwsgi.py"},
+    "uwsgidecorators": set(),
+    "sqlalchemy": {"stores/"},
+    "sqlite3": {"stores/"},
+    "redis": {"stores/", "server/"},
+    "peewee": {"stores/"},
+    "fcntl": {"hostfiles/"},
+    "mmap": {"hostfiles/", "server/"},
+    "flask": {"server/thread.py", "config.py", "extension.py", "cli.py", "mule.py", "admin/", "testing.py"},
+    "wtforms": {"admin/"},
+    "pickle": set(),
+}
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """Return the room that a file belongs to: the first part of its path within the package."""
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path, source: str | None = None) -> Iterator[str]:
+    """Yield the full names of all that a file imports, wherever in it."""
+    package = ["uwsgi_waffle", *path.relative_to(PACKAGE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text() if source is None else source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def rooms_of(path: Path) -> set[str]:
+    """Return the rooms of the package that a file imports, without its own."""
+    inside = (name.split(".") for name in imports(path) if name.split(".")[0] == "uwsgi_waffle")
+    return {parts[1] if len(parts) > 1 else "__init__" for parts in inside} - {room(path)}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_go_down_only(path: Path) -> None:
+    floor = {name: number for number, names in enumerate(FLOORS) for name in names}
+    assert room(path) in floor, "a new room: give it a floor"
+    upwards = {name for name in rooms_of(path) if floor.get(name, len(FLOORS)) >= floor[room(path)]}
+    assert upwards == set()
+
+
+@pytest.mark.parametrize("neighbour", DOORS)
+def test_each_neighbour_has_its_door(neighbour: str) -> None:
+    users = {str(path.relative_to(PACKAGE)) for path in FILES if any(name.split(".")[0] == neighbour for name in imports(path))}
+    assert {user for user in users if not user.startswith(tuple(DOORS[neighbour]))} == set()
+
+
+def test_the_reader_of_imports_sees_them_all() -> None:
+    """A test of the test: what it doesn't see it can't refuse."""
+    source = "import a.b\nfrom . import c\nfrom ..errors import D\ndef f():\n    from uwsgi_waffle.state import E\n"
+    found = list(imports(PACKAGE / "stores" / "sample.py", source))
+    assert found == ["a.b", "uwsgi_waffle.stores.c", "uwsgi_waffle.errors.D", "uwsgi_waffle.state.E"]
+
+
+def test_importing_the_package_loads_no_optional_library() -> None:
+    program = "import sys, uwsgi_waffle; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert "uwsgi_waffle" in loaded
+    assert loaded.isdisjoint({"redis", "peewee", "playhouse", "wtforms", "flask_wtf", "flask_sqlalchemy", "psycopg", "pymysql", "gevent"})
+
+
+def test_every_public_name_exists() -> None:
+    assert sorted(uwsgi_waffle.__all__) == list(uwsgi_waffle.__all__)
+    assert all(hasattr(uwsgi_waffle, name) for name in uwsgi_waffle.__all__)

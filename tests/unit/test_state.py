@@ -1,0 +1,1131 @@
+"""Two processes of one host, their store, and what may happen to each of them."""
+
+from __future__ import annotations
+
+import gc
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+import weakref
+from typing import Any, NoReturn
+
+import pytest
+from flask import Flask, current_app
+from pydantic import BaseModel, model_validator
+
+import uwsgi_waffle
+from uwsgi_waffle import (
+    Change,
+    HostBusy,
+    HostFilesError,
+    InvalidValue,
+    MemoryStore,
+    RevisionConflict,
+    StoreUnavailable,
+    UnknownRevision,
+    UnknownVariable,
+    WaffleConf,
+    WaffleError,
+)
+from uwsgi_waffle.hostfiles import HostFiles, is_settled
+from uwsgi_waffle.schema import MASK
+from uwsgi_waffle.stores import Commit, Stored
+
+from .conftest import ALWAYS, CONFS, NEVER, FaultyStore, Host, Process
+
+NOISE = bytes(range(256)) * 8
+
+
+def logged(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == level and record.name == "uwsgi_waffle"]
+
+
+def damage_snapshots(host: Host, damage: str) -> None:
+    for path in host.snapshots.iterdir():
+        if damage == "noise":
+            path.write_bytes(NOISE)
+        elif damage == "truncated":
+            os.truncate(path, 10)
+        else:
+            path.unlink()
+    if damage == "folder deleted":
+        host.snapshots.rmdir()
+
+
+def killed(*args: object) -> NoReturn:
+    """Stand for kill -9: the process does nothing more, the kernel frees its locks."""
+    raise SystemExit("killed")
+
+
+def recorded(process: Process, *names: str) -> list[Change]:
+    """Return the list to which each change of ``names`` will be added."""
+    changes: list[Change] = []
+    process.waffle.on_change(*names)(changes.append)
+    return changes
+
+
+class TestUpdate:
+    def test_it_says_what_it_did(self, site: Process) -> None:
+        result = site.waffle.update({"SITENAME": "New", "LIMIT": 20})
+        assert (result.revision, result.changed, result.applied, result.pending) == (1, ("LIMIT", "SITENAME"), (), ())
+        assert site.waffle.revision == 1
+        assert (site.waffle.values.SITENAME, site.app.config["LIMIT"]) == ("New", 20)
+
+    def test_another_process_sees_it_at_once(self, site: Process, other: Process) -> None:
+        """By comparing the header's words alone, with no signal, no thread and no tick."""
+        other.trust_header()
+        for number in range(1, 4):
+            site.waffle.update({"LIMIT": number, "SITENAME": str(number)})
+            assert (other.waffle.values.LIMIT, other.app.config["SITENAME"], other.waffle.revision) == (number, str(number), number)
+
+    def test_one_store_read_is_enough_for_the_host(self, host: Host, site: Process) -> None:
+        stores = [host.store() for _ in range(3)]
+        processes = [host.start(store) for store in stores]
+        before = [store.calls for store in stores]
+        site.waffle.update({"LIMIT": 20})
+        assert [process.waffle.values.LIMIT for process in processes] == [20] * 3
+        assert [store.calls for store in stores] == before, "the snapshot was read, not the store"
+
+    def test_a_look_reads_neither_store_nor_files_when_nothing_changed(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        process = host.start(store := host.store())
+        process.trust_header()
+        calls = store.calls
+        monkeypatch.setattr(HostFiles, "snapshot", killed)
+        monkeypatch.setattr(HostFiles, "verify", killed)
+        for _ in range(100):
+            assert process.waffle.values.LIMIT == 10
+        assert store.calls == calls
+
+    def test_what_another_wrote_is_kept(self, site: Process, other: Process) -> None:
+        with other.app.test_request_context():
+            assert other.waffle.revision == 0
+            site.waffle.update({"SITENAME": "New"})
+            other.waffle.update({"LIMIT": 20})
+        for process in (site, other):
+            assert process.binding.parse_conf() == {"SITENAME": "New", "LIMIT": 20, "TOKEN": ""}
+            assert process.waffle.revision == 2
+
+    def test_what_is_not_declared_here_is_kept(self, host: Host, site: Process) -> None:
+        """Two versions of the application may run beside each other."""
+        newer = host.start(confs={**CONFS, "ADDED": {"default": 0}})
+        newer.waffle.update({"ADDED": 7})
+        site.waffle.update({"LIMIT": 20})
+        site.waffle.reset("LIMIT")
+        site.waffle.rollback(0)
+        assert newer.waffle.values.ADDED == 7
+        assert newer.state.store.load().values["ADDED"] == "7"
+
+    def test_nothing_to_change_makes_no_revision(self, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        before = site.files.peek()
+        assert site.waffle.update({"LIMIT": 20}) == site.waffle.update({}) == uwsgi_waffle.UpdateResult(1, ())
+        assert site.waffle.revision == 1
+        assert len(site.waffle.history()) == 1
+        assert site.files.peek() == before, "and no bell"
+
+    def test_a_value_is_stored_as_validated(self, site: Process) -> None:
+        site.waffle.update({"LIMIT": "20"})
+        assert site.waffle.values.LIMIT == 20
+        assert site.state.store.load().values == {"LIMIT": "20"}
+
+    def test_an_unknown_name_changes_nothing(self, site: Process) -> None:
+        with pytest.raises(UnknownVariable, match="'SITE' is not declared"):
+            site.waffle.update({"LIMIT": 20, "SITE": "x"})
+        assert site.state.store.load().revision == 0
+
+    def test_bad_values_are_told_together_and_change_nothing(self, site: Process, other: Process) -> None:
+        with pytest.raises(InvalidValue) as caught:
+            site.waffle.update({"LIMIT": -1, "SITENAME": 5, "TOKEN": "x"})
+        assert list(caught.value.problems) == ["LIMIT", "SITENAME"]
+        assert other.waffle.refresh() == site.waffle.revision == 0
+        assert site.waffle.history() == []
+
+    def test_values_are_validated_together_with_what_the_store_holds(self, host: Host) -> None:
+        class Range(BaseModel):
+            low: int = 0
+            high: int = 10
+
+            @model_validator(mode="after")
+            def check(self) -> Range:
+                if self.low > self.high:
+                    raise ValueError("low is above high")
+                return self
+
+        first, second = host.start(confs=Range), host.start(confs=Range)
+        first.waffle.update({"high": 5})
+        with pytest.raises(InvalidValue, match="low is above high"):
+            second.waffle.update({"low": 7})
+        assert second.waffle.update({"low": 20, "high": 30}).changed == ("high", "low")
+        assert isinstance(first.waffle.values, Range)
+        assert (first.waffle.values.low, first.waffle.values.high) == (20, 30)
+
+    def test_a_model_shows_its_values_in_the_configuration(self, host: Host) -> None:
+        class Page(BaseModel):
+            size: int = 10
+
+        process = host.start(confs=Page)
+        process.waffle.update({"size": 20})
+        assert process.app.config["size"] == process.waffle.values["size"] == 20
+
+    def test_concurrent_updates_of_threads_lose_nothing(self, site: Process, other: Process) -> None:
+        def count(process: Process) -> None:
+            for _ in range(10):
+                while True:
+                    revision, limit = process.waffle.revision, process.waffle.values.LIMIT
+                    try:
+                        process.waffle.update({"LIMIT": limit + 1}, expect_revision=revision)
+                        break
+                    except RevisionConflict:
+                        continue
+
+        threads = [threading.Thread(target=count, args=(process,)) for process in (site, other, site)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert site.waffle.values.LIMIT == 10 + 30
+        assert site.waffle.revision == other.waffle.revision == 30
+
+    def test_who_holds_the_lock_too_long_stops_writers_only(self, site: Process, other: Process) -> None:
+        site.state._lock_timeout = 0.0
+        with other.files.lock(1):
+            with pytest.raises(HostBusy, match="nothing was changed"):
+                site.waffle.update({"LIMIT": 20})
+            assert site.waffle.values.LIMIT == 10
+
+
+class TestExpectRevision:
+    def test_who_was_slower_is_refused(self, site: Process, other: Process) -> None:
+        site.waffle.update({"SITENAME": "New"})
+        with pytest.raises(RevisionConflict, match=r"revision 0 was expected and the store is at 1.*expect_revision=1") as caught:
+            other.waffle.update({"LIMIT": 20}, expect_revision=0)
+        assert (caught.value.expected, caught.value.actual) == (0, 1)
+        assert other.waffle.values.LIMIT == 10
+        assert other.waffle.update({"LIMIT": 20}, expect_revision=1).revision == 2
+
+    def test_a_conflict_is_found_in_the_store_itself(self, host: Host, site: Process) -> None:
+        """Another host may have written, of which no file here tells."""
+        host.sql("UPDATE waffle_meta SET revision = 5")
+        assert site.waffle.revision == 0
+        with pytest.raises(RevisionConflict, match="the store is at 5"):
+            site.waffle.update({"LIMIT": 20}, expect_revision=0)
+
+    def test_it_is_refused_also_where_nothing_would_change(self, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        with pytest.raises(RevisionConflict):
+            site.waffle.update({"LIMIT": 20}, expect_revision=0)
+
+    @pytest.mark.parametrize("write", ["reset", "rollback"])
+    def test_it_holds_for_every_way_to_write(self, site: Process, write: str) -> None:
+        site.waffle.update({"LIMIT": 20})
+        site.waffle.update({"LIMIT": 30})
+        with pytest.raises(RevisionConflict):
+            site.waffle.reset("LIMIT", expect_revision=1) if write == "reset" else site.waffle.rollback(1, expect_revision=1)
+        assert site.waffle.values.LIMIT == 30
+
+
+class RacedStore(FaultyStore):
+    """Has decided when somebody on another host is faster, and so lets decide look again."""
+
+    def transact(self, decide: Any) -> Stored:
+        if self.load().revision == 0:
+            decide(self.load())
+            super().transact(lambda stored: Commit({"LIMIT": "20", "SITENAME": '"Raced"'}))
+        return super().transact(decide)
+
+
+class TestRace:
+    @pytest.fixture
+    def raced(self, host: Host, site: Process) -> Process:
+        return host.start(RacedStore(f"sqlite:///{host.database}"))
+
+    def test_an_update_goes_on_upon_what_the_faster_one_wrote(self, site: Process, raced: Process) -> None:
+        assert raced.waffle.update({"LIMIT": 30}).revision == 2
+        for process in (raced, site):
+            assert (process.waffle.values.LIMIT, process.waffle.values.SITENAME, process.waffle.revision) == (30, "Raced", 2)
+
+    def test_what_the_faster_one_has_written_already_is_served_as_it_is_stored(self, site: Process, raced: Process) -> None:
+        result = raced.waffle.update({"LIMIT": 20})
+        assert (result.revision, result.changed) == (1, ())
+        for process in (raced, site):
+            assert (process.waffle.values.LIMIT, process.waffle.values.SITENAME, process.waffle.revision) == (20, "Raced", 1)
+
+    def test_a_conflict_leaves_what_the_faster_one_wrote(self, site: Process, raced: Process) -> None:
+        with pytest.raises(RevisionConflict, match="the store is at 1"):
+            raced.waffle.update({"LIMIT": 30}, expect_revision=0)
+        for process in (raced, site):
+            assert (process.waffle.values.LIMIT, process.waffle.values.SITENAME, process.waffle.revision) == (20, "Raced", 1)
+
+
+class TestPast:
+    def test_reset_gives_the_default_back_as_a_revision(self, site: Process, other: Process) -> None:
+        site.waffle.update({"LIMIT": 20, "SITENAME": "New"})
+        result = site.waffle.reset("LIMIT", actor="ann", note="too large")
+        assert (result.revision, result.changed) == (2, ("LIMIT",))
+        assert (other.waffle.values.LIMIT, other.waffle.values.SITENAME) == (10, "New")
+        entry = site.waffle.history(1)[0]
+        assert (entry.key, entry.old, entry.new, entry.actor, entry.note) == ("LIMIT", 20, 10, "ann", "too large")
+        assert site.waffle.reset("LIMIT").revision == 2, "nothing left to do"
+        with pytest.raises(UnknownVariable):
+            site.waffle.reset("SITE")
+
+    def test_rollback_makes_former_values_a_new_revision(self, site: Process, other: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        site.waffle.update({"LIMIT": 30, "SITENAME": "New"})
+        result = site.waffle.rollback(1)
+        assert (result.revision, result.changed) == (3, ("LIMIT", "SITENAME"))
+        assert (other.waffle.values.LIMIT, other.waffle.values.SITENAME, other.waffle.revision) == (20, "Waffle", 3)
+        assert {entry.note for entry in site.waffle.history(2)} == {"rollback to revision 1"}
+        with pytest.raises(UnknownRevision, match="no revision 4"):
+            site.waffle.rollback(4)
+
+    def test_rollback_to_what_is_refused_today_changes_nothing(self, host: Host) -> None:
+        earlier = host.start(confs={"LIMIT": {"default": 10}})
+        for number in (-5, 5):
+            earlier.waffle.update({"LIMIT": number})
+        today = host.start()
+        with pytest.raises(InvalidValue, match="LIMIT"):
+            today.waffle.rollback(1)
+        assert (today.waffle.values.LIMIT, today.waffle.refresh()) == (5, 2)
+
+    def test_history_tells_values_newest_first(self, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20}, actor="ann", note="more")
+        site.waffle.update({"SITENAME": "New"})
+        entries = site.waffle.history()
+        assert [(e.revision, e.key, e.old, e.new, e.actor, e.note) for e in entries] == [
+            (2, "SITENAME", "Waffle", "New", None, None),
+            (1, "LIMIT", 10, 20, "ann", "more"),
+        ]
+        assert site.waffle.history(limit=1) == entries[:1]
+        assert site.waffle.history(key="LIMIT") == entries[1:]
+        with pytest.raises(UnknownVariable):
+            site.waffle.history(key="SITE")
+
+    def test_history_masks_secrets(self, site: Process) -> None:
+        site.waffle.update({"TOKEN": "geheim"})
+        assert [(e.old, e.new) for e in site.waffle.history()] == [(MASK, MASK)]
+
+    def test_history_knows_what_is_no_longer_declared(self, host: Host) -> None:
+        host.start(confs={"GONE": {"default": 1}}).waffle.update({"GONE": 2})
+        assert [(e.old, e.new) for e in host.start().waffle.history(key="GONE")] == [(None, 2)]
+
+
+class TestHooks:
+    def test_a_change_is_told_once_with_old_and_new(self, site: Process, other: Process) -> None:
+        mine, theirs = recorded(site), recorded(other)
+        site.waffle.update({"LIMIT": 20, "SITENAME": "New"})
+        other.tick()
+        other.tick()
+        for (change,) in (mine, theirs):
+            assert (change.revision, change.old, change.new) == (
+                1,
+                {"LIMIT": 10, "SITENAME": "Waffle"},
+                {"LIMIT": 20, "SITENAME": "New"},
+            )
+
+    def test_changes_are_told_in_order(self, site: Process, other: Process) -> None:
+        changes = recorded(other)
+        for number in (1, 2, 3):
+            site.waffle.update({"LIMIT": number})
+            other.tick()
+        assert [(c.revision, c.old["LIMIT"], c.new["LIMIT"]) for c in changes] == [(1, 10, 1), (2, 1, 2), (3, 2, 3)]
+
+    def test_what_was_missed_meanwhile_is_one_change(self, site: Process, other: Process) -> None:
+        changes = recorded(other)
+        for number in (1, 2, 3):
+            site.waffle.update({"LIMIT": number})
+        other.tick()
+        assert [(c.revision, c.old["LIMIT"], c.new["LIMIT"]) for c in changes] == [(3, 10, 3)]
+
+    def test_names_select(self, site: Process) -> None:
+        limit, either = recorded(site, "LIMIT"), recorded(site, "LIMIT", "TOKEN")
+        site.waffle.update({"SITENAME": "New"})
+        site.waffle.update({"LIMIT": 20, "SITENAME": "x"})
+        site.waffle.update({"TOKEN": "y"})
+        assert [c.revision for c in limit] == [2]
+        assert [c.revision for c in either] == [2, 3]
+
+    def test_it_decorates_with_and_without_parentheses(self, site: Process) -> None:
+        seen = []
+
+        @site.waffle.on_change
+        def bare(change: Change) -> None:
+            seen.append("bare")
+
+        @site.waffle.on_change("LIMIT")
+        def named(change: Change) -> None:
+            seen.append("named")
+
+        site.waffle.update({"LIMIT": 20})
+        assert seen == ["bare", "named"]
+        assert callable(bare)
+        assert callable(named)
+
+    def test_an_unknown_name_is_refused_before_and_after_init_app(self, host: Host, site: Process) -> None:
+        with pytest.raises(UnknownVariable, match="'SITE'"):
+            site.waffle.on_change("SITE")(print)
+        waffle = WaffleConf()
+        waffle.on_change("SITE")(print)
+        with pytest.raises(UnknownVariable, match="'SITE'"):
+            host.start(waffle=waffle)
+
+    def test_a_start_is_no_change(self, host: Host, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        waffle = WaffleConf()
+        changes: list[Change] = []
+        waffle.on_change(changes.append)
+        host.start(waffle=waffle).tick()
+        assert changes == []
+
+    def test_an_undone_change_is_no_change(self, site: Process, other: Process) -> None:
+        changes = recorded(other)
+        site.waffle.update({"LIMIT": 20})
+        site.waffle.reset("LIMIT")
+        other.tick()
+        assert changes == []
+        assert other.waffle.revision == 2
+
+    @pytest.mark.parametrize("error", [ValueError, SystemExit])
+    def test_one_that_raises_is_logged_and_the_others_run(
+        self, site: Process, caplog: pytest.LogCaptureFixture, error: type[BaseException]
+    ) -> None:
+        @site.waffle.on_change
+        def faulty(change: Change) -> None:
+            raise error("no")
+
+        changes = recorded(site)
+        assert site.waffle.update({"LIMIT": 20}).revision == 1
+        assert len(changes) == 1
+        (told,) = logged(caplog)
+        assert "faulty" in told
+        assert "revision 1" in told
+
+    def test_one_may_update_and_all_are_told_in_order(self, site: Process, other: Process) -> None:
+        @site.waffle.on_change("SITENAME")
+        def follow(change: Change) -> None:
+            for number in (1, 2):
+                site.waffle.update({"LIMIT": number})
+
+        changes = recorded(site)
+        site.waffle.update({"SITENAME": "New"})
+        assert [(c.revision, dict(c.new)) for c in changes] == [(1, {"SITENAME": "New"}), (2, {"LIMIT": 1}), (3, {"LIMIT": 2})]
+        assert (other.waffle.values.LIMIT, other.waffle.revision) == (2, 3)
+
+    def test_it_sees_the_new_values_also_within_a_request_that_has_old_ones(self, site: Process, other: Process) -> None:
+        seen: list[Any] = []
+
+        @site.waffle.on_change
+        def look(change: Change) -> None:
+            seen.append((site.waffle.values.LIMIT, current_app.config["LIMIT"], current_app.name))
+
+        with site.app.test_request_context():
+            assert site.waffle.values.LIMIT == 10
+            other.waffle.update({"LIMIT": 20})
+            site.tick()
+            assert site.waffle.values.LIMIT == 10
+        assert seen == [(20, 20, "site")]
+
+    def test_the_signal_names_the_application(self, site: Process, other: Process) -> None:
+        seen: list[tuple[Flask, int]] = []
+
+        def receive(sender: Flask, change: Change) -> None:
+            seen.append((sender, change.revision))
+
+        with uwsgi_waffle.config_changed.connected_to(receive):
+            site.waffle.update({"LIMIT": 20})
+            other.tick()
+        assert seen == [(site.app, 1), (other.app, 1)]
+
+    def test_the_mappings_of_a_change_are_read_only(self, site: Process) -> None:
+        changes = recorded(site)
+        site.waffle.update({"LIMIT": 20})
+        with pytest.raises(TypeError):
+            changes[0].new["LIMIT"] = 5  # type: ignore[index]  # that is what is tested
+
+
+class TestRequests:
+    def test_a_request_keeps_its_revision(self, site: Process, other: Process) -> None:
+        with site.app.test_request_context():
+            first = site.waffle.values
+            other.waffle.update({"LIMIT": 20})
+            site.tick()
+            assert site.waffle.values is first
+            assert (site.app.config["LIMIT"], site.app.config.get("LIMIT"), site.waffle.revision) == (10, 10, 0)
+        assert site.waffle.values.LIMIT == 20
+        with site.app.test_request_context():
+            assert site.waffle.values.LIMIT == 20
+
+    def test_it_is_that_of_its_beginning_not_of_its_first_look(self, site: Process, other: Process) -> None:
+        @site.app.before_request
+        def meanwhile() -> None:
+            other.waffle.update({"LIMIT": 20})
+
+        @site.app.get("/")
+        def view() -> str:
+            return f"{site.waffle.values.LIMIT} {current_app.config['LIMIT']}"
+
+        assert site.app.test_client().get("/").text == "10 10"
+
+    def test_it_begins_before_what_the_application_does_first(self, host: Host, other: Process) -> None:
+        app = Flask("site", instance_path=str(host.instance))
+        app.config["WAFFLE_CONFS"] = CONFS
+
+        @app.before_request
+        def meanwhile() -> None:
+            other.waffle.update({"LIMIT": 20})
+
+        @app.get("/")
+        def view() -> str:
+            return str(current_app.config["LIMIT"])
+
+        WaffleConf(app)
+        assert app.test_client().get("/").text == "10"
+
+    def test_its_own_update_moves_it_on(self, site: Process, other: Process) -> None:
+        with site.app.test_request_context():
+            assert site.waffle.revision == 0
+            other.waffle.update({"LIMIT": 20})
+            site.waffle.update({"SITENAME": "New"})
+            assert (site.waffle.values.LIMIT, site.app.config["SITENAME"], site.waffle.revision) == (20, "New", 2)
+
+    def test_its_own_refresh_moves_it_on(self, site: Process, other: Process) -> None:
+        with site.app.test_request_context():
+            assert site.waffle.revision == 0
+            other.waffle.update({"LIMIT": 20})
+            assert site.waffle.refresh() == site.waffle.revision == 1
+            assert site.app.config["LIMIT"] == 20
+
+    def test_an_update_that_fails_does_not(self, site: Process, other: Process) -> None:
+        with site.app.test_request_context():
+            assert site.waffle.revision == 0
+            other.waffle.update({"LIMIT": 20})
+            with pytest.raises(InvalidValue):
+                site.waffle.update({"LIMIT": -1})
+            assert (site.waffle.revision, site.app.config["LIMIT"]) == (0, 10)
+
+    def test_the_update_of_another_request_does_not(self, site: Process) -> None:
+        with site.app.test_request_context():
+            assert site.waffle.revision == 0
+            with site.app.test_request_context():
+                site.waffle.update({"LIMIT": 20})
+                assert site.waffle.values.LIMIT == 20
+            assert site.waffle.values.LIMIT == 10
+
+    def test_each_thread_has_its_own_request(self, site: Process) -> None:
+        seen = []
+
+        def request() -> None:
+            with site.app.test_request_context():
+                site.waffle.update({"LIMIT": 20})
+                seen.append(site.waffle.values.LIMIT)
+
+        with site.app.test_request_context():
+            seen.append(site.waffle.values.LIMIT)
+            thread = threading.Thread(target=request)
+            thread.start()
+            thread.join()
+            seen.append(site.waffle.values.LIMIT)
+        assert seen == [10, 20, 10]
+
+    @pytest.mark.parametrize("context", ["none", "application"])
+    def test_outside_a_request_every_look_is_at_the_newest(self, site: Process, other: Process, context: str) -> None:
+        def look() -> int:
+            if context == "none":
+                return int(site.waffle.values.LIMIT)
+            with site.app.app_context():
+                return int(current_app.config["LIMIT"])
+
+        for number in (1, 2):
+            other.waffle.update({"LIMIT": number})
+            assert look() == number
+
+
+class TestApplications:
+    def test_several_in_one_waffle_conf_need_a_context(self, host: Host) -> None:
+        waffle = WaffleConf()
+        first = host.start(MemoryStore(), waffle=waffle)
+        second = host.start(MemoryStore(), waffle=waffle)
+        with pytest.raises(WaffleError, match=r"several applications.*app_context"):
+            _ = waffle.values
+        with first.app.app_context():
+            waffle.update({"LIMIT": 20})
+            assert waffle.values.LIMIT == 20
+        with second.app.app_context():
+            assert (waffle.values.LIMIT, waffle.revision) == (10, 0)
+        assert (first.app.config["LIMIT"], second.app.config["LIMIT"]) == (20, 10)
+
+    def test_one_alone_needs_none(self, site: Process) -> None:
+        assert site.waffle.values.LIMIT == 10
+
+    def test_a_foreign_applications_context_does_not_mislead_the_only_one(self, site: Process) -> None:
+        with Flask("foreign").app_context():
+            assert site.waffle.values.LIMIT == 10
+
+    def test_none_at_all_is_told(self) -> None:
+        with pytest.raises(WaffleError, match=r"no application yet.*init_app"):
+            _ = WaffleConf().values
+
+    def test_a_second_init_app_is_refused(self, site: Process) -> None:
+        with pytest.raises(WaffleError, match="'site' has a WaffleConf already"):
+            site.waffle.init_app(site.app)
+        with pytest.raises(WaffleError, match="already"):
+            WaffleConf(site.app)
+
+    def test_an_application_can_be_forgotten(self, host: Host) -> None:
+        waffle = WaffleConf()
+        process = host.start(waffle=waffle)
+        process.waffle.on_change(lambda change: None)
+        process.waffle.update({"LIMIT": 20})
+        forgotten = weakref.ref(process.app)
+        del process
+        gc.collect()
+        assert forgotten() is None
+
+    def test_the_store_may_be_given_to_either(self, host: Host) -> None:
+        store = MemoryStore()
+        app = Flask("site", instance_path=str(host.instance))
+        app.config["WAFFLE_CONFS"] = CONFS
+        WaffleConf(app, store).update({"LIMIT": 20})
+        assert host.start(store).waffle.values.LIMIT == 20
+
+    def test_the_default_store_is_a_sqlite_file_in_the_instance_folder(self, host: Host, site: Process) -> None:
+        assert host.database.is_file()
+        assert site.waffle.status()["store"] == f"sqlite:///{host.database}"
+
+    def test_without_multiproc_nothing_is_shared_but_the_store(self, host: Host) -> None:
+        first, second = (host.start(MULTIPROC=False) for _ in range(2))
+        first.waffle.update({"LIMIT": 20})
+        assert (first.waffle.values.LIMIT, second.waffle.values.LIMIT) == (20, 10)
+        assert second.waffle.refresh() == 1
+        assert second.waffle.values.LIMIT == 20
+        assert second.waffle.update({"SITENAME": "New"}, wait=5).pending == ()
+        assert [path.name for path in host.instance.iterdir()] == ["waffle.db"]
+        assert json.dumps(second.waffle.status())
+
+
+class TestOldNames:
+    def test_parse_conf_gives_a_dictionary(self, site: Process) -> None:
+        old = site.app.extensions["waffleconf"]
+        assert old.parse_conf() == {"SITENAME": "Waffle", "LIMIT": 10, "TOKEN": ""}
+        assert old.parse_conf(keys=["LIMIT"]) == old.parse_conf(["LIMIT"]) == {"LIMIT": 10}
+        with pytest.raises(UnknownVariable):
+            old.parse_conf(["SITE"])
+
+    def test_update_db_leaves_unknown_keys_out_with_a_warning(
+        self, site: Process, other: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        site.app.extensions["waffleconf"].update_db({"LIMIT": 20, "SITE": "x"})
+        assert other.waffle.values.LIMIT == 20
+        (told,) = logged(caplog, logging.WARNING)
+        assert "'SITE'" in told
+        with pytest.raises(InvalidValue):
+            site.app.extensions["waffleconf"].update_db({"LIMIT": -1})
+
+    def test_update_conf_reads_the_store(self, host: Host, site: Process) -> None:
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        with site.app.test_request_context():
+            assert site.app.config["LIMIT"] == 10
+            site.app.extensions["waffleconf"].update_conf()
+            assert site.app.config["LIMIT"] == 20
+
+
+class TestStoreDown:
+    def test_the_last_good_values_are_served_until_it_is_back(self, host: Host, caplog: pytest.LogCaptureFixture) -> None:
+        process = host.start(store := host.store())
+        process.waffle.update({"LIMIT": 20})
+        host.sql("UPDATE waffle_values SET value = '30'")
+        store.failing = ALWAYS
+        process.files.ring()
+        for _ in range(5):
+            assert process.waffle.values.LIMIT == 20
+        assert "the store is down" in process.waffle.status()["store_error"]
+        store.failing = NEVER
+        assert process.waffle.values.LIMIT == 30
+        assert process.waffle.status()["store_error"] == ""
+        assert [message for message in logged(caplog, logging.WARNING) if "is back" in message]
+
+    def test_an_incident_is_logged_once_for_the_host(self, host: Host, caplog: pytest.LogCaptureFixture) -> None:
+        stores = [host.store(), host.store()]
+        first, second = (host.start(store) for store in stores)
+        for incident in (1, 2):
+            for store in stores:
+                store.failing = ALWAYS
+            first.files.ring()
+            for _ in range(5):
+                first.tick()
+                second.tick()
+            assert len(logged(caplog)) == incident
+            assert "last good values stay in force: the store is down" in logged(caplog)[-1]
+            for store in stores:
+                store.failing = NEVER
+            first.tick()
+
+    def test_it_is_not_asked_again_before_its_time(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.undo()
+        monkeypatch.setattr(uwsgi_waffle.server.thread, "ensure_running", lambda member: None)
+        monkeypatch.setattr("uwsgi_waffle.hostfiles.host.FIRST_RETRY", 4.0)
+        process = host.start(store := host.store())
+        store.failing = ALWAYS
+        process.files.ring()
+        process.tick()
+        calls = store.calls
+        for _ in range(10):
+            process.tick()
+        assert store.calls == calls
+        store.failing = NEVER
+        assert process.waffle.refresh() == 0, "but whoever asks for it gets an answer now"
+
+    @pytest.mark.parametrize("call", [1, 2, 3, 4])
+    def test_a_failure_at_any_call_leaves_whole_values(self, host: Host, site: Process, call: int) -> None:
+        process = host.start(store := host.store())
+        store.failing = [store.calls + call]
+        done = 0
+        for number in range(1, 6):
+            process.files.ring()
+            process.tick()
+            try:
+                process.waffle.update({"LIMIT": number, "SITENAME": str(number)})
+                done = number
+            except StoreUnavailable:
+                pass
+            assert site.waffle.values.LIMIT == process.waffle.values.LIMIT == (done or 10)
+            assert (str(done) if done else "Waffle") == site.waffle.values.SITENAME
+        assert done == 5
+
+    def test_an_update_is_refused_and_changes_nothing(self, host: Host, site: Process) -> None:
+        process = host.start(store := host.store())
+        store.failing = ALWAYS
+        with pytest.raises(StoreUnavailable, match="down"):
+            process.waffle.update({"LIMIT": 20})
+        assert (process.waffle.values.LIMIT, site.waffle.values.LIMIT) == (10, 10)
+
+    def test_a_refresh_says_so(self, host: Host) -> None:
+        process = host.start(store := host.store())
+        store.failing = ALWAYS
+        with pytest.raises(StoreUnavailable, match="down"):
+            process.waffle.refresh()
+        assert process.waffle.values.LIMIT == 10
+
+    def test_a_start_serves_the_hosts_last_snapshot(self, host: Host, site: Process, caplog: pytest.LogCaptureFixture) -> None:
+        site.waffle.update({"LIMIT": 20})
+        process = host.start(store := host.store(ALWAYS), RECONCILE_INTERVAL=1e-9)
+        assert (process.waffle.values.LIMIT, process.waffle.revision) == (20, 1)
+        assert "the store is down" in process.waffle.status()["store_error"]
+        assert "last snapshot" in "".join(logged(caplog))
+        store.failing = NEVER
+        host.sql("UPDATE waffle_values SET value = '30'")
+        process.tick()
+        assert process.waffle.values.LIMIT == 30
+
+    def test_a_start_without_a_snapshot_is_refused(self, host: Host) -> None:
+        with pytest.raises(StoreUnavailable, match="down"):
+            host.start(host.store(ALWAYS))
+
+    def test_a_start_with_a_damaged_snapshot_is_refused(self, host: Host, site: Process) -> None:
+        damage_snapshots(host, "noise")
+        with pytest.raises(StoreUnavailable, match="down"):
+            host.start(host.store(ALWAYS))
+
+    def test_a_start_with_a_snapshot_that_the_schema_refuses_is_refused(self, host: Host, site: Process) -> None:
+        site.waffle.update({"SITENAME": "New"})
+        with pytest.raises(StoreUnavailable, match="down"):
+            host.start(host.store(ALWAYS), confs={"SITENAME": {"default": 1}})
+
+    def test_a_vanished_database_is_not_replaced_by_an_empty_one(self, host: Host, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        host.database.unlink()
+        site.files.ring()
+        assert site.waffle.values.LIMIT == 20
+        assert host.start().waffle.values.LIMIT == 20
+        with pytest.raises(StoreUnavailable):
+            site.waffle.update({"LIMIT": 30})
+        assert not host.database.exists()
+
+
+class TestBadStore:
+    @pytest.mark.parametrize("text", ["{noise", "-5", '"many"', ""])
+    def test_a_damaged_value_is_not_served(self, host: Host, site: Process, caplog: pytest.LogCaptureFixture, text: str) -> None:
+        site.waffle.update({"LIMIT": 20})
+        host.sql("UPDATE waffle_values SET value = ?", text)
+        site.files.ring()
+        for _ in range(3):
+            site.tick()
+            assert site.waffle.values.LIMIT == 20
+        (told,) = logged(caplog)
+        assert "LIMIT" in told
+        assert "LIMIT" in site.waffle.status()["store_error"]
+        with pytest.raises(InvalidValue, match="LIMIT"):
+            site.waffle.refresh()
+        host.sql("UPDATE waffle_values SET value = '30'")
+        site.tick()
+        assert site.waffle.values.LIMIT == 30
+
+    def test_an_update_can_mend_it(self, host: Host, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        host.sql("UPDATE waffle_values SET value = '-5'")
+        with pytest.raises(InvalidValue, match=r"LIMIT.*this is what the store holds; set or reset it"):
+            site.waffle.update({"SITENAME": "New"})
+        site.waffle.reset("LIMIT")
+        site.waffle.update({"SITENAME": "New"})
+        assert (site.waffle.values.LIMIT, site.waffle.values.SITENAME) == (10, "New")
+
+    def test_an_update_can_mend_what_is_not_even_json(self, host: Host, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        host.sql("UPDATE waffle_values SET value = '{noise'")
+        site.waffle.update({"LIMIT": 30})
+        assert site.waffle.values.LIMIT == 30
+
+    def test_a_key_that_nobody_declared_stops_nothing(self, host: Host, site: Process) -> None:
+        host.sql("INSERT INTO waffle_values VALUES (?, ?)", 'odd "key"\\', "1")
+        site.waffle.update({"LIMIT": 20})
+        site.files.ring()
+        site.tick()
+        assert site.waffle.values.LIMIT == 20
+        assert site.waffle.status()["store_error"] == ""
+
+    @pytest.mark.parametrize("look", ["refresh", "touch"])
+    def test_an_edit_by_hand_becomes_a_revision_of_its_own(self, host: Host, site: Process, other: Process, look: str) -> None:
+        site.waffle.update({"LIMIT": 20, "SITENAME": "New"})
+        other.tick()
+        changes = recorded(other)
+        host.sql("UPDATE waffle_values SET value = '30' WHERE key = 'LIMIT'")
+        if look == "refresh":
+            assert site.waffle.refresh() == 2
+        else:
+            os.utime(host.watch_file, ns=(1, 1))
+            site.tick()
+        other.tick()
+        assert (other.waffle.values.LIMIT, other.waffle.revision) == (30, 2)
+        entry = site.waffle.history()[0]
+        assert (entry.revision, entry.key, entry.old, entry.new, entry.actor) == (2, "LIMIT", 20, 30, "outside")
+        assert [(c.revision, dict(c.new)) for c in changes] == [(2, {"LIMIT": 30})]
+        site.waffle.rollback(1)
+        assert other.waffle.values.LIMIT == 20
+        assert site.waffle.refresh() == 3, "one edit is one revision"
+
+    def test_a_bad_edit_by_hand_that_is_mended_by_hand_leaves_a_true_history(self, host: Host, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        host.sql("UPDATE waffle_values SET value = '-5'")
+        with pytest.raises(InvalidValue):
+            site.waffle.refresh()
+        host.sql("UPDATE waffle_values SET value = '30'")
+        site.waffle.refresh()
+        store = site.state.store
+        assert store.values_at(site.waffle.revision) == store.load().values == {"LIMIT": "30"}
+
+    def test_a_restored_backup_wins(self, host: Host, site: Process, other: Process, caplog: pytest.LogCaptureFixture) -> None:
+        """Revisions are compared for difference, never for order."""
+        site.waffle.update({"LIMIT": 1})
+        backup = host.database.with_name("backup")
+        shutil.copyfile(host.database, backup)
+        site.waffle.update({"LIMIT": 2})
+        site.waffle.update({"LIMIT": 3})
+        other.tick()
+        changes = recorded(other)
+        shutil.copyfile(backup, host.database)
+        os.utime(host.watch_file, ns=(1, 1))
+        other.tick()
+        for process in (site, other):
+            assert (process.waffle.values.LIMIT, process.waffle.revision) == (1, 1)
+        assert [(c.revision, c.old["LIMIT"], c.new["LIMIT"]) for c in changes] == [(1, 3, 1)]
+        assert any("went back from revision 3 to 1" in message for message in logged(caplog, logging.WARNING))
+        assert site.waffle.update({"LIMIT": 22}).revision == 2
+        assert other.waffle.values.LIMIT == 22, "a revision 2 that is another than the first"
+
+
+class TestDamagedFiles:
+    def test_a_foreign_touch_has_the_store_read_again_once(self, host: Host, site: Process) -> None:
+        process = host.start(store := host.store())
+        calls = store.calls
+        os.utime(host.watch_file, ns=(1, 1))
+        for _ in range(3):
+            process.tick()
+        assert store.calls == calls + 1
+
+    def test_a_reading_that_finds_nothing_new_wakes_nobody(self, host: Host, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        bell = site.files.bell_folder / "bell"
+        os.utime(bell, ns=(1, 1))
+        os.utime(host.watch_file, ns=(1, 1))
+        site.tick()
+        site.waffle.refresh()
+        assert (bell.stat().st_mtime_ns, host.watch_file.stat().st_mtime_ns) == (1, 1)
+
+    def test_a_foreign_touch_is_noticed_by_a_look(self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("uwsgi_waffle.state.LEASE", 0.0)
+        site.tick()
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        os.utime(host.watch_file, ns=(1, 1))
+        assert site.waffle.values.LIMIT == 20
+
+    @pytest.mark.parametrize("damage", ["noise", "truncated", "deleted", "folder deleted"])
+    def test_a_damaged_snapshot_loses_nothing(self, host: Host, site: Process, damage: str) -> None:
+        site.waffle.update({"LIMIT": 20})
+        damage_snapshots(host, damage)
+        site.tick()
+        assert site.waffle.values.LIMIT == 20
+        other = host.start()
+        assert other.waffle.values.LIMIT == 20
+        site.waffle.update({"LIMIT": 30})
+        assert other.waffle.values.LIMIT == 30
+
+    @pytest.mark.parametrize("damage", ["noise", "truncated", "deleted", "folder deleted"])
+    def test_a_damaged_snapshot_is_replaced_from_the_store_by_whoever_needs_it(
+        self, host: Host, site: Process, other: Process, damage: str
+    ) -> None:
+        site.waffle.update({"LIMIT": 20})
+        damage_snapshots(host, damage)
+        assert other.waffle.values.LIMIT == 20
+        assert host.start(host.store(ALWAYS)).waffle.values.LIMIT == 20, "there is a good one again"
+
+    @pytest.mark.parametrize("damage", ["noise", "zeros", "truncated", "empty", "deleted", "replaced", "folder deleted"])
+    def test_a_damaged_header_loses_nothing(self, host: Host, site: Process, other: Process, damage: str) -> None:
+        site.waffle.update({"LIMIT": 20})
+        size = host.header.stat().st_size
+        if damage in ("noise", "zeros"):
+            with host.header.open("r+b") as file:
+                file.write(bytes(size) if damage == "zeros" else NOISE * (size // len(NOISE)))
+        elif damage in ("truncated", "empty"):
+            os.truncate(host.header, 10 if damage == "truncated" else 0)
+        elif damage == "folder deleted":
+            shutil.rmtree(host.header.parent)
+        else:
+            host.header.unlink()
+        if damage == "replaced":
+            host.header.write_bytes(NOISE)
+        assert (site.waffle.values.LIMIT, other.waffle.values.LIMIT) == (20, 20)
+        site.tick()
+        assert site.waffle.status()["store_checked"] is not None, "a reader has written a whole header"
+        for number in (30, 40):
+            site.waffle.update({"LIMIT": number})
+            assert number == other.waffle.values.LIMIT
+            other.waffle.update({"SITENAME": str(number)})
+            assert str(number) == site.waffle.values.SITENAME
+        assert is_settled(site.files.peek())
+
+    def test_a_lease_on_a_deleted_header_has_run_out_when_an_update_returns(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever still trusts the deleted header may do so no longer than `LEASE`; the writer waits for that."""
+        lease = 0.2  # more than an update takes
+        monkeypatch.setattr("uwsgi_waffle.state.LEASE", lease)
+        host.header.unlink()
+        site.waffle.update({"LIMIT": 20})
+        created_at = site.files.notes().created_at / 1e9
+        assert created_at > 0
+        assert time.monotonic() >= created_at + lease
+
+    def test_a_thread_that_is_late_does_not_bring_old_values_back(self, site: Process, other: Process) -> None:
+        site.waffle.update({"LIMIT": 1})
+        late = other.files.last()
+        assert late is not None
+        site.waffle.update({"LIMIT": 2})
+        assert other.waffle.values.LIMIT == 2
+        other.state._adopt(late, b"")
+        assert other.state._current.snapshot.revision == 2
+
+    def test_a_snapshot_with_a_good_checksum_and_bad_values_is_not_served(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Another version of the application may have declared another type."""
+        site.waffle.update({"SITENAME": "New"})
+        newer = host.start(confs={"SITENAME": {"default": None, "type": "json"}})
+        newer.waffle.update({"SITENAME": [1]})
+        site.tick()
+        with monkeypatch.context() as disk:
+            disk.setattr(site.files, "snapshot", killed)  # once refused, it isn't read again
+            for _ in range(3):
+                site.tick()
+                assert site.waffle.values.SITENAME == "New"
+        (told,) = logged(caplog)
+        assert "revision 2 can't be served here" in told
+        assert "SITENAME" in site.waffle.status()["error"]
+        newer.waffle.update({"SITENAME": "Good"})
+        assert site.waffle.values.SITENAME == "Good"
+        assert site.waffle.status()["error"] == ""
+
+    def test_a_header_that_is_not_ours_is_told_once_and_stops_nobody(
+        self, host: Host, site: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        host.header.unlink()
+        host.header.mkdir()
+        for _ in range(3):
+            site.tick()
+            assert site.waffle.values.LIMIT == 10
+        (told,) = logged(caplog)
+        assert str(host.header) in told
+        assert str(host.header) in site.waffle.status()["error"]
+        with pytest.raises(HostFilesError, match=str(host.header)):
+            site.waffle.update({"LIMIT": 20})
+        host.header.rmdir()
+        site.tick()
+        assert site.waffle.update({"LIMIT": 20}).revision == 1
+        assert site.waffle.status()["error"] == ""
+
+    def test_a_closed_descriptor_stops_nobody(self, site: Process, other: Process) -> None:
+        os.close(site.files._fd)
+        assert site.waffle.values.LIMIT == 10
+        other.waffle.update({"LIMIT": 20})
+        assert site.waffle.values.LIMIT == 20
+
+    def test_an_update_on_a_full_disk_changes_nothing(self, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+        def full(fd: int, data: bytes) -> int:
+            raise OSError(28, "No space left on device")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(os, "write", full)
+            with pytest.raises(HostFilesError, match="No space left"):
+                site.waffle.update({"LIMIT": 20})
+        assert other.waffle.refresh() == 0
+        assert site.waffle.update({"LIMIT": 20}).revision == 1
+        assert other.waffle.values.LIMIT == 20
+
+    def test_a_network_folder_is_warned_about_in_plain_words(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("uwsgi_waffle.hostfiles.host.filesystem_of", lambda path: "nfs4")
+        host.start()
+        (told,) = logged(caplog, logging.WARNING)
+        assert "network file system (nfs4)" in told
+        assert "WAFFLE_WATCHER_FILE" in told
+
+
+class TestKilledWriter:
+    @pytest.mark.parametrize("step", ["settle", "toll", "tidy"])
+    def test_what_it_had_committed_is_finished_by_the_next_reader(
+        self, host: Host, other: Process, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        writer = host.start()
+        monkeypatch.setattr(writer.files, step, killed)
+        with pytest.raises(SystemExit):
+            writer.waffle.update({"LIMIT": 20})
+        other.trust_header()
+        assert (other.waffle.values.LIMIT, other.waffle.revision) == (20, 1)
+        assert is_settled(other.files.peek())
+        assert host.start(host.store(ALWAYS)).waffle.values.LIMIT == 20, "the snapshot is published, too"
+
+    @pytest.mark.parametrize("step", ["settle", "toll", "tidy"])
+    def test_a_process_that_starts_afterwards_sees_it(self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+        writer = host.start()
+        monkeypatch.setattr(writer.files, step, killed)
+        with pytest.raises(SystemExit):
+            writer.waffle.update({"LIMIT": 20})
+        assert host.start().waffle.values.LIMIT == 20
+        assert site.waffle.values.LIMIT == 20
+
+    @pytest.mark.parametrize("step", ["mend", "stage", "ring"])
+    def test_what_it_had_not_committed_is_seen_by_nobody(
+        self, host: Host, other: Process, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
+        writer = host.start()
+        with monkeypatch.context() as death:
+            death.setattr(writer.files, step, killed)
+            with pytest.raises(SystemExit):
+                writer.waffle.update({"LIMIT": 20})
+        assert (other.waffle.values.LIMIT, other.waffle.refresh()) == (10, 0)
+        assert other.waffle.update({"LIMIT": 30}).revision == 1
+        assert host.start().waffle.values.LIMIT == 30
+
+    def test_a_staged_snapshot_of_a_rolled_back_update_is_never_shown(
+        self, host: Host, other: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It died between the bell and the commit: whoever answers the bell finds the old values in the store."""
+        writer = host.start()
+        ring = writer.files.ring
+        monkeypatch.setattr(writer.files, "ring", lambda: (ring(), killed()))
+        with pytest.raises(SystemExit):
+            writer.waffle.update({"LIMIT": 20})
+        assert not is_settled(other.files.peek())
+        assert (other.waffle.values.LIMIT, other.waffle.revision) == (10, 0)
+        assert is_settled(other.files.peek())
+
+    def test_a_staged_snapshot_is_not_served_either_when_header_and_store_are_lost(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        site.waffle.update({"LIMIT": 20})
+        with monkeypatch.context() as death:
+            death.setattr(site.files, "ring", killed)
+            with pytest.raises(SystemExit):
+                site.waffle.update({"LIMIT": 30})
+        host.header.unlink()
+        assert host.start(host.store(ALWAYS)).waffle.values.LIMIT == 20
+
+    @pytest.mark.parametrize("step", ["settle", "toll"])
+    def test_what_can_not_be_shown_is_read_from_the_store(
+        self, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+    ) -> None:
+        def refused(*args: object) -> NoReturn:
+            raise HostFilesError("header: Input/output error.")
+
+        with monkeypatch.context() as disk:
+            disk.setattr(site.files, step, refused)
+            assert site.waffle.update({"LIMIT": 20}).revision == 1, "it is in the store"
+        assert other.waffle.values.LIMIT == site.waffle.values.LIMIT == 20
+        assert "can't be shown" in logged(caplog)[0]
+
+
+class TestStatus:
+    def test_wait_tells_who_has_applied_it_and_who_has_not(self, site: Process, neighbour: int) -> None:
+        result = site.waffle.update({"LIMIT": 20}, wait=0)
+        assert [p.pid for p in result.applied] == [os.getpid()]
+        assert [(p.pid, p.kind) for p in result.pending] == [(neighbour, "worker 9")]
+
+    def test_wait_ends_when_all_have_applied_it(self, site: Process) -> None:
+        result = site.waffle.update({"LIMIT": 20}, wait=100)
+        assert [p.revision for p in result.applied] == [1]
+        assert result.pending == ()
+
+    def test_wait_is_allowed_where_nothing_changed(self, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        assert [p.pid for p in site.waffle.update({"LIMIT": 20}, wait=100).applied] == [os.getpid()]
+
+    def test_it_can_be_written_as_json_and_names_every_process(self, host: Host, site: Process, neighbour: int) -> None:
+        site.waffle.update({"LIMIT": 20})
+        status = json.loads(json.dumps(site.waffle.status()))
+        assert (status["revision"], status["store_error"], status["error"]) == (1, "", "")
+        assert status["watcher_file"] == str(host.watch_file)
+        assert status["store_checked"] >= 0
+        assert {(p["pid"], p["revision"]) for p in status["processes"]} == {(os.getpid(), 1), (neighbour, 0)}
+
+    def test_it_holds_no_secret(self, site: Process) -> None:
+        site.waffle.update({"TOKEN": "geheim"})
+        assert "geheim" not in json.dumps(site.waffle.status())
+
+    def test_a_refused_secret_is_told_nowhere(self, host: Host, site: Process, caplog: pytest.LogCaptureFixture) -> None:
+        host.sql("INSERT INTO waffle_values VALUES ('TOKEN', '[\"geheim\"]')")
+        site.files.ring()
+        site.tick()
+        told = json.dumps(site.waffle.status()) + "".join(logged(caplog))
+        assert "TOKEN" in told
+        assert "geheim" not in told
+
+
+class TestReconcile:
+    def test_a_lost_bell_is_made_good_when_it_is_time(self, host: Host) -> None:
+        """Another host may have written, and its message was lost."""
+        process = host.start(RECONCILE_INTERVAL=1e-9)
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        process.tick()
+        assert process.waffle.values.LIMIT == 20
+
+    def test_one_process_of_a_host_is_enough(self, host: Host) -> None:
+        process = host.start(store := host.store(), RECONCILE_INTERVAL=3600)
+        calls = store.calls
+        for _ in range(3):
+            process.tick()
+        assert store.calls == calls
+
+    def test_a_store_that_is_down_is_an_incident_like_any_other(self, host: Host, caplog: pytest.LogCaptureFixture) -> None:
+        process = host.start(store := host.store(), RECONCILE_INTERVAL=1e-9)
+        store.failing = ALWAYS
+        for _ in range(3):
+            process.tick()
+        assert len(logged(caplog)) == 1
+        store.failing = NEVER
+        process.tick()
+        assert process.waffle.status()["store_error"] == ""
