@@ -44,7 +44,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A snapshot as bytes: ``values`` is one JSON object, ``digest`` the start of the SHA-256 over the rest."""
+    """A snapshot as bytes: ``blob`` is the revision and one JSON object, ``digest`` the start of its SHA-256."""
 
     revision: int
     values: bytes
@@ -55,21 +55,21 @@ class Encoded:
 def encode(revision: int, values: Mapping[str, str]) -> Encoded:
     """Write ``values``, JSON texts by name, as a snapshot; equal input gives equal bytes."""
     body = ",".join(f"{json.dumps(name)}:{text}" for name, text in sorted(values.items())).encode()
-    payload = b"%d\n{%s}\n" % (revision, body)
-    checksum = hashlib.sha256(payload)
-    blob = checksum.hexdigest().encode() + b"\n" + payload
-    return Encoded(revision, b"{%s}" % body, checksum.digest()[:DIGEST_SIZE], blob)
+    blob = b"%d\n{%s}" % (revision, body)
+    return Encoded(revision, b"{%s}" % body, _digest(blob), blob)
 
 
-def decode(blob: bytes) -> Encoded:
+def decode(blob: bytes, digest: bytes) -> Encoded:
     """Read what `encode` wrote.
 
     Raises:
-        SnapshotDamaged: the checksum doesn't hold.
+        SnapshotDamaged: the bytes aren't those with this digest.
     """
-    checksum, _, payload = blob.partition(b"\n")
-    actual = hashlib.sha256(payload)
-    if checksum != actual.hexdigest().encode():
-        raise SnapshotDamaged(f"checksum does not hold ({len(blob)} bytes)")
-    revision, _, values = payload.partition(b"\n")
-    return Encoded(int(revision), values[:-1], actual.digest()[:DIGEST_SIZE], blob)
+    if _digest(blob) != digest:
+        raise SnapshotDamaged(f"the checksum does not hold ({len(blob)} bytes)")
+    revision, _, values = blob.partition(b"\n")
+    return Encoded(int(revision), values, digest, blob)
+
+
+def _digest(blob: bytes) -> bytes:
+    return hashlib.sha256(blob).digest()[:DIGEST_SIZE]

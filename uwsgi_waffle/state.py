@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import threading
 import time
@@ -92,7 +93,9 @@ class State:
         self.schema, self.store, self.host = schema, store, host
         self.error = ""
         self._kind, self._announce, self._follow, self._lock_timeout = kind, announce, follow, lock_timeout
-        self._lease = 0.0
+        # What a look compares; without files to share there is nothing that could change.
+        self._peek: Callable[[], bytes] = bytes
+        self._lease = math.inf if host is None else 0.0
         self._refused = b""  # the digest of a published snapshot that our schema doesn't take
         self._applied_at = 0
         self._noted: tuple[int, bytes, str] | None = None
@@ -112,27 +115,29 @@ class State:
     def look(self) -> Snapshot:
         """Return the newest snapshot: three compared words if nothing changed, else the way there is gone first."""
         current = self._current
-        if self.host is None:
-            return current.snapshot
         try:
-            if self.host.peek() == current.head and monotonic() < self._lease:
+            if self._peek() == current.head and monotonic() < self._lease:
                 return current.snapshot
         except OSError:  # somebody closed our descriptor; catching up opens another
             pass
         return self.catch_up()
 
-    def catch_up(self) -> Snapshot:
-        """Do what the header asks for: load the published snapshot, or read the store. Serve on whatever fails."""
+    def catch_up(self, *, thorough: bool = False) -> Snapshot:
+        """Do what the header asks for: load the published snapshot, or read the store. Serve on whatever fails.
+
+        Args:
+            thorough: look at the files, too, even if that was done a moment ago.
+        """
         if self.host is not None:
             if self._pid != os.getpid():
                 self._belong_to_this_process()
                 self._follow()
             try:
-                # What is published is taken, and told to the hooks, before all else is looked at: idle workers are
-                # woken for just this, all of them at once.
                 taken = self._take_published(self.host)
-                self._announce_all()
-                if not taken or monotonic() >= self._lease:
+                if self._changes:
+                    self._announce_all()
+                    os.sched_yield()  # all workers were woken at once: let each take the news before any looks at the rest
+                if thorough or not taken or monotonic() >= self._lease:
                     self._follow_header(self.host)
             except (WaffleError, OSError) as error:
                 self._trouble(str(error))
@@ -161,6 +166,7 @@ class State:
         """Look at everything: whether the header is still the one at its path, the watch file, the words."""
         now = monotonic()
         replaced = host.verify()
+        self._peek = host.peek
         touched = host.is_touched()
         self._lease = now + LEASE
         if replaced or touched:
@@ -289,9 +295,10 @@ class State:
 
     def wake(self, interval: float) -> None:
         """Look at everything, and compare with the store if no process of this host has for ``interval`` seconds."""
-        self._lease = 0.0
-        self.catch_up()
-        if self.host is not None and self._is_due(self.host, interval):
+        if self.host is None:
+            return
+        self.catch_up(thorough=True)
+        if self._is_due(self.host, interval):
             with self.host.try_lock() as locked:
                 if locked and self._is_due(self.host, interval):
                     self._fetch(self.host, forced=True)
@@ -338,6 +345,7 @@ class State:
         try:
             if published is not None and published.digest == new.digest:
                 head = host.settle(bell, new.digest)
+                host.succeed()
             else:
                 host.stage(new)
                 head = self._show(host, new, bell)
@@ -352,6 +360,7 @@ class State:
         host.promote(new.digest)
         head = host.settle(bell, new.digest)
         host.toll()
+        host.succeed()
         host.verify()
         return head
 

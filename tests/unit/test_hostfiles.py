@@ -229,10 +229,10 @@ class TestNotes:
             pauses.append((shared.notes().retry_at - 10**12) / 1e9)
         assert pauses == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0]
 
-    def test_settling_ends_the_incident(self, shared: HostFiles) -> None:
+    def test_success_ends_the_incident(self, shared: HostFiles) -> None:
         shared.fail("down")
         before = time.monotonic_ns()
-        settle(shared)
+        shared.succeed()
         notes = shared.notes()
         assert (notes.failures, notes.error, notes.retry_at) == (0, "", 0)
         assert notes.checked_at >= before

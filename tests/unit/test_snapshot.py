@@ -23,7 +23,7 @@ EXAMPLE = encode(7, {"B": "2", "A": '"a"'})
 def test_what_is_encoded_comes_back(revision: int, values: dict[str, object], ascii_only: bool) -> None:
     texts = {name: json.dumps(value, ensure_ascii=ascii_only) for name, value in values.items()}
     encoded = encode(revision, texts)
-    assert decode(encoded.blob) == encoded
+    assert decode(encoded.blob, encoded.digest) == encoded
     assert encoded.revision == revision
     assert json.loads(encoded.values) == values
 
@@ -35,22 +35,22 @@ def test_damage_is_noticed(data: st.DataObject) -> None:
     blob = bytearray(EXAMPLE.blob)
     place = data.draw(st.integers(0, len(blob) - 1))
     with pytest.raises(SnapshotDamaged):
-        decode(bytes(blob[:place]))
+        decode(bytes(blob[:place]), EXAMPLE.digest)
     blob[place] ^= data.draw(st.integers(1, 255))
     with pytest.raises(SnapshotDamaged):
-        decode(bytes(blob))
+        decode(bytes(blob), EXAMPLE.digest)
 
 
 @anywhere
 @given(st.binary(max_size=200))
 def test_noise_is_no_snapshot(noise: bytes) -> None:
     with pytest.raises(SnapshotDamaged):
-        decode(noise)
+        decode(noise, EXAMPLE.digest)
 
 
 def test_what_stands_behind_the_end_is_noticed() -> None:
     with pytest.raises(SnapshotDamaged):
-        decode(EXAMPLE.blob + b"\n")
+        decode(EXAMPLE.blob + b"\n", EXAMPLE.digest)
 
 
 def test_the_order_of_names_makes_no_other_snapshot() -> None:

@@ -10,7 +10,6 @@ from ..errors import HostFilesError
 
 __all__ = ["create_file", "ensure_folder", "ensure_watch_file", "filesystem_of", "is_network", "open_file", "read_file"]
 
-CHUNK = 1 << 15  # bytes; a larger buffer would cost more than the file that is usually read
 # O_NONBLOCK: a named pipe in our file's place must not hang us.
 SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 NETWORK_FILESYSTEMS = frozenset(
@@ -50,6 +49,11 @@ def open_file(path: str, flags: int, owner: int) -> int:
         FileNotFoundError: there is none.
         HostFilesError: it is a link, not a plain file, or another user's.
     """
+    return _open(path, flags, owner)[0]
+
+
+def _open(path: str, flags: int, owner: int) -> tuple[int, int]:
+    """Return a descriptor and the size of the file."""
     try:
         fd = os.open(path, flags | SAFE)
     except FileNotFoundError:
@@ -65,7 +69,7 @@ def open_file(path: str, flags: int, owner: int) -> int:
     except BaseException:
         os.close(fd)
         raise
-    return fd
+    return fd, found.st_size
 
 
 def create_file(path: Path, content: bytes, owner: int) -> None:
@@ -93,14 +97,14 @@ def create_file(path: Path, content: bytes, owner: int) -> None:
 
 def read_file(path: str, owner: int) -> bytes:
     """Return the whole of one of our files; errors as in `open_file`."""
-    fd = open_file(path, os.O_RDONLY, owner)
+    fd, size = _open(path, os.O_RDONLY, owner)
     try:
-        chunks = [os.read(fd, CHUNK)]
-        while chunks[-1]:
-            chunks.append(os.read(fd, CHUNK))
+        content = os.read(fd, size)
+        while len(content) < size and (more := os.read(fd, size - len(content))):
+            content += more
     finally:
         os.close(fd)
-    return b"".join(chunks)
+    return content
 
 
 def ensure_watch_file(path: Path) -> None:

@@ -29,17 +29,17 @@ class Member(Protocol):
         """Be no longer counted among the processes that follow changes."""
 
 
-_members: weakref.WeakSet[Member] = weakref.WeakSet()
+_members: list[weakref.ref[Member]] = []
 
 
 def add(member: Member) -> None:
     """Let ``member`` be woken until it is forgotten by everyone else."""
-    _members.add(member)
+    _members.append(weakref.ref(member, _members.remove))
 
 
 def members() -> list[Member]:
     """Return all that are to be woken."""
-    return list(_members)
+    return [member for reference in tuple(_members) if (member := reference()) is not None]
 
 
 def tick_all() -> None:
