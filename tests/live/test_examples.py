@@ -1,0 +1,288 @@
+"""What a newcomer starts first: `uwsgi.ini.example` as it is, over HTTP and in a real browser."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import subprocess
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from .servers import ROOT, Server, Servers, script
+
+README = (ROOT / "README.md").read_text()
+CHROMIUM = Path("/usr/bin/chromium")
+QUIET = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+AS_IT_IS = (r"http-socket = 127\.0\.0\.1:8000", "http-socket = 127.0.0.1:0")
+LAZY = (r"; lazy-apps = true", "lazy-apps = true")
+SUSPICIOUS = re.compile(r"warning|error|!!!|uwsgi_waffle:", re.IGNORECASE)
+# What the ini can do nothing about: where it is, who starts it, and how uWSGI was compiled.
+UNAVOIDABLE = ("getting INI configuration", "running uWSGI as root", "no internal routing support")
+
+MOUNTED = (
+    r"module = app:application",
+    "pythonpath = {folder}\nmount = /=app:application\nmount = /second=second:application\nmanage-script-name = true",
+)
+SECOND = """
+from pathlib import Path
+from flask import Flask, jsonify
+import uwsgi_waffle
+
+application = Flask(__name__, instance_path=str(Path(__file__).parent / "second"))
+application.config["WAFFLE_STORE_URL"] = f"sqlite:///{application.instance_path}.db"
+application.config["WAFFLE_WATCHER_FILE"] = f"{application.instance_path}.watch"
+application.config["WAFFLE_CONFS"] = {"NUMBER": {"default": 0}}
+waffle = uwsgi_waffle.WaffleConf(application)
+
+@application.post("/<int:number>")
+def update(number):
+    result = waffle.update({"NUMBER": number}, wait=20.0)
+    return jsonify(applied=[p.kind for p in result.applied], pending=[p.kind for p in result.pending])
+"""
+
+Start = Callable[..., Server]
+
+
+@pytest.fixture
+def start(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Start the example from a copy of the ini with the given changes; all that it writes is in ``tmp_path``."""
+    monkeypatch.setattr(Server, "read", lambda server, **_: get(server))  # this application answers with a page
+
+    def start(*changes: tuple[str, str]) -> Server:
+        ini = tmp_path / "uwsgi.ini"
+        text = (ROOT / "uwsgi.ini.example").read_text()
+        for pattern, replacement in (AS_IT_IS, *changes):
+            text, count = re.subn(f"^{pattern}$", replacement, text, flags=re.MULTILINE)
+            assert count == 1, f"{pattern!r} is one line of uwsgi.ini.example"
+        ini.write_text(text)
+        server = servers.start(
+            ["uwsgi", "--ini", str(ini)],
+            WAFFLE_STORE_URL=store(servers),
+            WAFFLE_WATCHER_FILE=watch_file(servers),
+        )
+        server.eventually(lambda: processes(server), until=lambda told: sorted(told) == [f"worker {n}" for n in (1, 2, 3, 4)])
+        return server
+
+    return start
+
+
+@pytest.fixture
+def quickstart(start: Start) -> Server:
+    """The example under uWSGI with `uwsgi.ini.example`."""
+    return start()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; where there is none the test is skipped, under CI it fails."""
+    if not CHROMIUM.exists():
+        missing = f"{CHROMIUM} is missing: apt-get install chromium"
+        if "CI" in os.environ:
+            pytest.fail(missing)
+        pytest.skip(missing)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser, quickstart: Server) -> Iterator[Callable[[], Page]]:
+    """Open the page for one more visitor, on a phone 390 pixels wide; it must fit without scrolling sideways."""
+    context = browser.new_context(base_url=url(quickstart), viewport={"width": 390, "height": 844}, color_scheme="dark")
+
+    def visit() -> Page:
+        page = context.new_page()
+        page.goto("/")
+        assert page.evaluate("document.documentElement.scrollWidth") == 390
+        return page
+
+    yield visit
+    context.close()
+
+
+def url(server: Server) -> str:
+    return f"http://127.0.0.1:{server.ports[0]}/"
+
+
+def store(at: Server | Servers) -> str:
+    return f"sqlite:///{at.folder}/waffle.db"
+
+
+def watch_file(at: Server | Servers) -> str:
+    return f"{at.folder}/waffle.watch"
+
+
+def get(server: Server) -> str:
+    with urllib.request.urlopen(url(server), timeout=30) as response:
+        return str(response.read().decode())
+
+
+def post(server: Server, path: str = "", **fields: str) -> str:
+    """Send the form and return the page that it leads to."""
+    with urllib.request.urlopen(url(server) + path, urllib.parse.urlencode(fields).encode(), timeout=30) as response:
+        return str(response.read().decode())
+
+
+def processes(server: Server) -> dict[str, int]:
+    """Return the revision of each process, as the page's table tells it."""
+    rows = re.findall(r"<th scope=\"row\">(.+?)</th><td>\d+</td><td>(\d+)</td>", get(server))
+    return {kind: int(revision) for kind, revision in rows}
+
+
+def answered(page: str) -> str:
+    found = re.search(r'id="answered">(.+?)<', page)
+    assert found
+    return found[1]
+
+
+@pytest.mark.parametrize("changes", [(), (LAZY,)], ids=["as it is", "lazy-apps"])
+def test_the_ini_gives_no_warning_and_wakes_every_worker(start: Start, changes: tuple[tuple[str, str], ...]) -> None:
+    """Its log has nothing that the ini could avoid; an update reaches all workers, and whichever answers serves it."""
+    server = start(*changes)
+    suspicious = [line for line in server.log.splitlines() if SUSPICIOUS.search(line)]
+    assert [line for line in suspicious if not any(known in line for known in UNAVOIDABLE)] == []
+
+    page = post(server, revision="0", SITENAME="Brüssel", MAX_FILESIZE="2000", OPEN="on")
+    assert "<h1>Brüssel</h1>" in page
+    server.eventually(lambda: processes(server), until=lambda told: told == {f"worker {n}": 1 for n in (1, 2, 3, 4)})
+
+    seen: set[str] = set()
+
+    def another() -> bool:
+        page = get(server)
+        assert "<h1>Brüssel</h1>" in page
+        seen.add(answered(page))
+        return len(seen) > 1
+
+    server.eventually(another)
+
+
+def test_two_applications_in_one_server(start: Start, tmp_path: Path) -> None:
+    """Both are mounted by the ini, each with a store of its own: the idle workers are told of either's changes."""
+    (tmp_path / "second.py").write_text(SECOND)
+    server = start((MOUNTED[0], MOUNTED[1].format(folder=tmp_path)))
+    workers = [f"worker {n}" for n in (1, 2, 3, 4)]
+    for number in range(1, 6):
+        told = json.loads(post(server, f"second/{number}"))
+        assert (sorted(told["applied"]), told["pending"]) == (workers, [])
+        post(server, revision=str(number - 1), SITENAME=str(number), MAX_FILESIZE="1")
+        server.eventually(lambda: processes(server), until=dict.fromkeys(workers, number).__eq__)
+    assert [line for line in server.log.splitlines() if "uwsgi_waffle:" in line] == []
+
+
+def test_the_readmes_shell_command(quickstart: Server) -> None:
+    """The command that the README gives changes what the running example serves."""
+    command = next(line for line in README.splitlines() if "waffle set" in line and line.startswith(".venv/bin/"))
+    program, *arguments = shlex.split(command)
+    environ = {**os.environ, "WAFFLE_STORE_URL": store(quickstart), "WAFFLE_WATCHER_FILE": watch_file(quickstart)}
+    subprocess.run([script(Path(program).name), *arguments], cwd=ROOT, env={**environ, "PYTHONPATH": str(ROOT)}, check=True)
+    page = get(quickstart)
+    assert "<h1>Gent</h1>" in page
+    assert "2,000 bytes" in page
+
+
+def test_the_readmes_first_lines(tmp_path: Path) -> None:
+    """They make an application whose variable can be read and changed."""
+    block = re.search(r"^```python\n(from flask import Flask\n.*?)```$", README, re.DOTALL | re.MULTILINE)
+    assert block
+    (tmp_path / "first_lines.py").write_text(block[1])
+    tell = "from first_lines import *; print(waffle.update({'SITENAME': 'New'}).revision, app.config['SITENAME'])"
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", tell], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+    )
+    assert (done.stdout, done.stderr) == ("1 New\n", "")
+    assert (tmp_path / "instance" / "waffle.db").exists()
+
+
+def test_a_form_without_its_revision_changes_nothing(quickstart: Server) -> None:
+    """A request that doesn't say what it has seen is answered as a conflict."""
+    for forged in ({}, {"revision": "x"}):
+        with pytest.raises(urllib.error.HTTPError, match="409") as refused:
+            post(quickstart, SITENAME="Forged", MAX_FILESIZE="1", **forged)
+        with refused.value as answer:
+            assert "somebody else was faster" in answer.read().decode()
+    assert "<h1>Waffle</h1>" in get(quickstart)
+
+
+def test_the_form_changes_what_another_worker_serves(quickstart: Server, visit: Callable[[], Page]) -> None:
+    """All three values of one update are seen in the answer of another worker than the one that was shown first."""
+    page = visit()
+    first = page.locator("#answered").inner_text()
+    page.get_by_label("Name of the site").fill("Liège")
+    page.get_by_label("Upload limit").fill("12345")
+    page.get_by_label("Accept uploads").uncheck()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status")).to_contain_text("revision 1")
+
+    def another() -> bool:
+        page.goto("/")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Liège")
+        expect(page.get_by_label("Upload limit")).to_have_value("12345")
+        expect(page.get_by_label("Accept uploads")).not_to_be_checked()
+        return page.locator("#answered").inner_text() != first
+
+    quickstart.eventually(another)
+
+
+def test_a_refused_value_is_named_at_its_field(visit: Callable[[], Page]) -> None:
+    """Its message belongs to the field, which has the focus; what was typed anywhere is kept, and nothing is changed."""
+    page = visit()
+    page.get_by_label("Name of the site").fill("Gent")
+    limit = page.get_by_label("Upload limit")
+    limit.fill("-5")
+    page.get_by_label("Accept uploads").uncheck()
+    page.get_by_role("button", name="Save").click()
+
+    expect(page.get_by_role("alert")).to_contain_text("Nothing was changed")
+    expect(limit).to_have_accessible_description(re.compile("greater than 0, not '-5'"))
+    expect(limit).to_have_attribute("aria-invalid", "true")
+    expect(limit).to_be_focused()
+    expect(limit).to_have_value("-5")
+    expect(page.get_by_label("Name of the site")).to_have_value("Gent")
+    expect(page.get_by_label("Name of the site")).not_to_have_attribute("aria-invalid", "true")
+    expect(page.get_by_label("Accept uploads")).not_to_be_checked()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Waffle")
+
+    limit.fill("5")
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_role("status")).to_contain_text("revision 1")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Gent")
+
+
+def test_the_slower_of_two_visitors_is_told(visit: Callable[[], Page]) -> None:
+    """Nothing is overwritten; what was typed is kept beside what is in force, and a second look may save it."""
+    slow, fast = visit(), visit()
+    fast.get_by_label("Name of the site").fill("Fast")
+    fast.get_by_role("button", name="Save").click()
+    expect(fast.get_by_role("status")).to_contain_text("revision 1")
+
+    name = slow.get_by_label("Name of the site")
+    name.fill("Slow")
+    slow.get_by_role("button", name="Save").click()
+    expect(slow.get_by_role("alert")).to_contain_text("somebody else was faster")
+    expect(slow.get_by_role("heading", level=1)).to_have_text("Fast")
+    expect(name).to_have_value("Slow")
+    expect(name).to_have_accessible_description("In force: Fast")
+
+    slow.get_by_role("button", name="Save").click()
+    expect(slow.get_by_role("status")).to_contain_text("revision 2")
+    expect(slow.get_by_role("heading", level=1)).to_have_text("Slow")
