@@ -325,9 +325,16 @@ class WaffleConf:
         the change; what it raises is logged.
 
         Example:
-            >>> @waffle.on_change("SITENAME")  # doctest: +SKIP
+            >>> from flask import Flask
+            >>> from uwsgi_waffle import MemoryStore, WaffleConf
+            >>> app = Flask(__name__)
+            >>> app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
+            >>> waffle = WaffleConf(app, MemoryStore())
+            >>> @waffle.on_change("SITENAME")
             ... def renamed(change):
             ...     print(change.revision, change.old["SITENAME"], change.new["SITENAME"])
+            >>> result = waffle.update({"SITENAME": "New"})
+            1 Waffle New
 
         Raises:
             UnknownVariable: a name isn't declared; at `init_app` if that comes later.

@@ -51,9 +51,9 @@ class UpdateResult:
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The snapshot that this process serves, and the header's words that were seen with it (``b""``: look again)."""
+    """The snapshot that this process serves, and the header's words that were seen with it (``None``: look again)."""
 
-    head: bytes
+    head: bytes | None
     snapshot: Snapshot
 
 
@@ -100,7 +100,7 @@ class State:
         self._applied_at = 0
         self._noted: tuple[int, bytes, str] | None = None
         self._changes: deque[Change] = deque()
-        self._current = Current(b"", Snapshot(0, b"", schema.defaults))
+        self._current = Current(None, Snapshot(0, b"", schema.defaults))
         self._belong_to_this_process()
         self._boot()
         self._changes.clear()  # a start is no change
@@ -186,15 +186,16 @@ class State:
         digest = digest_in(host.peek())
         published = None if digest in (self._current.snapshot.digest, self._refused) else host.snapshot(digest)
         if published is not None:
-            self._adopt(published, b"")
+            self._adopt(published, None)
 
-    def _adopt(self, published: Encoded, head: bytes) -> None:
+    def _adopt(self, published: Encoded, head: bytes | None) -> None:
         try:
             values = self.schema.load(published.values)
         except InvalidValue as error:
             # Another version of the application declares other types; its values aren't ours to serve.
             self._refused = published.digest
-            self._agree(head)
+            if head is not None:
+                self._agree(head)
             self._trouble(f"revision {published.revision} can't be served here: {error}")
             return
         self._apply(Snapshot(published.revision, published.digest, values), head, published=True)
@@ -207,7 +208,7 @@ class State:
             if digest_in(head) == self._current.snapshot.digest:
                 self.error = ""
 
-    def _apply(self, snapshot: Snapshot, head: bytes, *, published: bool = False) -> None:
+    def _apply(self, snapshot: Snapshot, head: bytes | None, *, published: bool = False) -> None:
         """Serve a snapshot: one that the store has just given, or one that was published when it was looked for."""
         with self._applying:
             before = self._current.snapshot
@@ -268,9 +269,11 @@ class State:
                 forced = self.host.take_touch() or self.host.notes().checked_at < asked_at
                 self._fetch(self.host, forced=forced, strict=True)
         except (WaffleError, OSError) as error:
+            if published is None and isinstance(error, StoreUnavailable):
+                raise type(error)(f"{error} This host has no snapshot to start with.") from error
             if published is None:
                 raise
-            self._adopt(published, b"")
+            self._adopt(published, None)
             if self._refused:
                 raise
             self._trouble(f"started with the last snapshot of this host: {error}")
@@ -342,6 +345,7 @@ class State:
             self._say(logging.WARNING, "the store is back")
         if published is not None and new.revision < published.revision:
             self._say(logging.WARNING, f"the store went back from revision {published.revision} to {new.revision}; it is followed")
+        head: bytes | None = None
         try:
             if published is not None and published.digest == new.digest:
                 head = host.settle(bell, new.digest)
@@ -351,7 +355,6 @@ class State:
                 head = self._show(host, new, bell)
                 host.tidy(new.digest, published.digest if published else b"")
         except OSError as error:  # each process reads the store for itself, until the disk takes a snapshot again
-            head = b""
             self._trouble(f"revision {new.revision} can't be shown to this host's processes: {error}")
         self._apply(Snapshot(new.revision, new.digest, values), head)
 
@@ -437,7 +440,7 @@ class State:
         return self.host.bell()
 
     def _show_committed(self, staged: Staged) -> None:
-        head = b""
+        head: bytes | None = self._peek() if self.host is None else None
         if self.host is not None:
             try:
                 before = digest_in(self.host.peek())
@@ -479,7 +482,7 @@ class State:
 
     def _serve(self, stored: Stored) -> None:
         new = encoded(stored)
-        self._apply(Snapshot(stored.revision, new.digest, self.schema.load(new.values)), b"")
+        self._apply(Snapshot(stored.revision, new.digest, self.schema.load(new.values)), self._peek())
 
     def _trouble(self, error: str) -> None:
         """Log an error once per incident, and show it in the status."""

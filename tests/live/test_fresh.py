@@ -22,7 +22,7 @@ MODES = {
     "threads": [*UWSGI, "--master", "--processes", "2", "--threads", "4"],
     "gevent": [*UWSGI, "--master", "--processes", "2", "--gevent", "20", "--gevent-monkey-patch"],
     "gevent without monkey patch": [*UWSGI, "--master", "--processes", "2", "--gevent", "20"],
-    "cheaper": [*UWSGI, *PREFORK, "--cheaper", "1", "--cheaper-initial", "1", "--cheaper-overload", "1"],
+    "cheaper": [*UWSGI, *PREFORK, "--cheaper", "1", "--cheaper-initial", "1", "--cheaper-algo", "manual"],
     "no master": [*UWSGI],
     "gunicorn": [*GUNICORN, "--workers", "3"],
     "gunicorn --preload": [*GUNICORN, "--preload", "--workers", "3"],
@@ -84,9 +84,13 @@ def hammer(servers: list[Server], write: Callable[[int], None], updates: int = U
 @pytest.mark.parametrize("mode", MODES)
 def test_nothing_stale_and_nothing_torn(servers: Servers, mode: str) -> None:
     """While readers hammer all workers through 300 two-key updates."""
-    server = servers.start(MODES[mode])
+    fifo = servers.folder / "fifo"
+    late = ["--master-fifo", str(fifo)] if mode == "cheaper" else []
+    server = servers.start([*MODES[mode], *late])
 
     def write(number: int) -> None:
+        if late and number % 50 == 10:  # one more worker is born amid all this
+            fifo.write_text("+")
         answer = server.update(number)
         assert set(answer["seen"]["all"]) == {number}, "the request that updates goes on with what it wrote"
 

@@ -32,7 +32,7 @@ DOORS = {
     "sqlite3": {"stores/"},
     "redis": {"stores/", "server/"},
     "peewee": {"stores/"},
-    "fcntl": {"hostfiles/"},
+    "fcntl": {"hostfiles/", "server/"},
     "mmap": {"hostfiles/", "server/"},
     "flask": {"server/thread.py", "config.py", "extension.py", "cli.py", "mule.py", "admin/", "testing.py"},
     "wtforms": {"admin/"},

@@ -926,7 +926,7 @@ class TestDamagedFiles:
         assert late is not None
         site.waffle.update({"LIMIT": 2})
         assert other.waffle.values.LIMIT == 2
-        other.state._adopt(late, b"")
+        other.state._adopt(late, None)
         assert other.state._current.snapshot.revision == 2
 
     def test_a_snapshot_with_a_good_checksum_and_bad_values_is_not_served(

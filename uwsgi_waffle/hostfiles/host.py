@@ -47,6 +47,9 @@ FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds between attempts to read a store t
 LOCK_PAUSE = 0.0005  # seconds between two looks at a lock that another process holds
 
 
+_held: set[int] = set()  # the descriptors by which this process holds locks
+
+
 @dataclass(frozen=True, slots=True)
 class Notes:
     """What the header says beyond its three words; times in nanoseconds of the monotonic clock."""
@@ -168,11 +171,12 @@ class HostFiles:
         if fd is None:
             yield False
             return
+        _held.add(fd)
         try:
             self._write(NOTES_AT + 40, struct.pack("<q", os.getpid()))
             yield True
         finally:
-            # Explicitly, so that a child forked meanwhile doesn't keep it.
+            _held.discard(fd)
             fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
@@ -375,6 +379,15 @@ class HostFiles:
 
     def _write_slots(self, offset: int, data: bytes) -> None:
         self._write(SLOTS_AT + offset, data)
+
+
+def _let_go() -> None:
+    """In a forked child: it has its parent's descriptors, and mustn't keep the lock when the parent dies."""
+    while _held:
+        os.close(_held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
 
 
 def _seal(words: bytes) -> bytes:

@@ -28,12 +28,14 @@ def follow(member: Member) -> str:
     """Make sure that this process is woken, also after a fork or when a watched file was replaced.
 
     Returns:
-        How: ``signal`` or ``thread``.
+        How: ``signal`` or ``thread``; ``""`` for a mule or a spooler, which no signal reaches and which reads fresh values.
     """
     global _warned
     if uwsgi.armed():
-        name = kind() or "worker 0"  # the master asks, too, before its workers are born
-        if not name.startswith("worker") or uwsgi.watch(member) or name == "worker 0":
+        name = kind()
+        if name is not None and not name.startswith("worker"):
+            return ""
+        if uwsgi.watch(member) or name is None:  # the master asks, too, before its workers are born
             return "signal"
     elif uwsgi.under_uwsgi() and not _warned:
         _warned = True

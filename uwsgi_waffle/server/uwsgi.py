@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import mmap
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from .members import Member, log, tick_all
 
@@ -25,6 +27,7 @@ LOOK_AGAIN = 2  # seconds after which a monitor that a worker has added is surel
 
 _signal: int | None = None
 _table: mmap.mmap | None = None  # what is being watched; shared with all processes forked later
+_lock: IO[bytes] | None = None
 _known: set[bytes] = set()
 _born: Callable[[], None] | None = None
 
@@ -40,7 +43,7 @@ def arm(born: Callable[[], None]) -> None:
     Args:
         born: called in each process that uWSGI forks.
     """
-    global _signal, _table, _born
+    global _signal, _table, _lock, _born
     if uwsgi is None:
         return
     _born = born
@@ -53,6 +56,7 @@ def arm(born: Callable[[], None]) -> None:
         if number is not None:
             uwsgi.register_signal(number, TARGET, lambda _: tick_all())
             _signal, _table = number, mmap.mmap(-1, ENTRY * ENTRIES)
+            _lock = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as uWSGI runs
     except ValueError as error:
         log.warning("uwsgi_waffle: uWSGI refused a signal (%s): set `single-interpreter = true`. A thread looks instead.", error)
 
@@ -114,23 +118,29 @@ def _once(what: str, ask: Callable[[], Any]) -> bool:
     key = hashlib.blake2b(what.encode(), digest_size=ENTRY).digest()
     if key in _known:
         return True
-    assert _table is not None
-    uwsgi.lock()
+    assert _lock is not None
     try:
-        entries = [_table[at : at + ENTRY] for at in range(0, len(_table), ENTRY)]
-        if key not in entries:
-            if bytes(ENTRY) not in entries:
-                return False
-            at = entries.index(bytes(ENTRY)) * ENTRY
-            ask()
-            _table[at : at + ENTRY] = key
-            if uwsgi.worker_id():  # the master takes it up at its next turn: look once more then
-                uwsgi.add_rb_timer(_signal, LOOK_AGAIN, 1)
-    except ValueError as error:
+        # Opened anew, for what a fork has shared would exclude nobody; not uWSGI's lock, which the application may hold.
+        with open(f"/proc/self/fd/{_lock.fileno()}") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return _claim(key, ask)
+    except (ValueError, OSError) as error:
         log.warning("uwsgi_waffle: uWSGI can't watch for us (%s); a thread in each worker looks instead", error)
         return False
-    finally:
-        uwsgi.unlock()
+
+
+def _claim(key: bytes, ask: Callable[[], Any]) -> bool:
+    """Under the lock, ask unless somebody else has, and remember it for all."""
+    assert _table is not None
+    entries = [_table[at : at + ENTRY] for at in range(0, len(_table), ENTRY)]
+    if key not in entries:
+        if bytes(ENTRY) not in entries:
+            return False
+        at = entries.index(bytes(ENTRY)) * ENTRY
+        ask()
+        _table[at : at + ENTRY] = key
+        if uwsgi.worker_id():  # the master takes it up at its next turn: look once more then
+            uwsgi.add_rb_timer(_signal, LOOK_AGAIN, 1)
     _known.add(key)
     return True
 

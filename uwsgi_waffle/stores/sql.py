@@ -200,7 +200,12 @@ class SQLStore(Store):
             cause = getattr(error, "orig", None) or error
             if "read-only" in str(cause).lower() or "readonly" in str(cause).lower():
                 raise StoreReadOnly(f"{self.name} refuses to be written: {cause}. Nothing was changed.") from error
-            raise StoreUnavailable(f"{self.name}: {cause}") from error
+            raise StoreUnavailable(f"{self.name}: {cause}. {self._hint()}") from error
+
+    def _hint(self) -> str:
+        if self._sqlite and not str(self._url.database).startswith("file:") and not Path(str(self._url.database)).exists():
+            return "The file has vanished: restore it or, to start afresh, delete the folder beside the watch file, too."
+        return "Look whether the database answers; it is tried again without a restart."
 
 
 def _history_row(row: Any) -> HistoryRow:
