@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
@@ -15,6 +16,8 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from .errors import ManagedVariable, SchemaError
 
 __all__ = ["Settings", "manage"]
+
+log = logging.getLogger("uwsgi_waffle")
 
 T = TypeVar("T")
 
@@ -45,7 +48,7 @@ class Settings:
             confs=app.config["WAFFLE_CONFS"],
             multiproc=_setting(app, "WAFFLE_MULTIPROC", bool, True),
             watchtype=_setting(app, "WAFFLE_WATCHTYPE", str, "file"),
-            watcher_file=_setting(app, "WAFFLE_WATCHER_FILE", Path, instance / "waffle.watch"),
+            watcher_file=instance / _setting(app, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch")),  # an absolute one stays
             store_url=_setting(app, "WAFFLE_STORE_URL", str, f"sqlite:///{instance / 'waffle.db'}"),
             poll_interval=_setting(app, "WAFFLE_POLL_INTERVAL", float, 1.0),
             reconcile_interval=_setting(app, "WAFFLE_RECONCILE_INTERVAL", float, 30.0),
@@ -82,8 +85,9 @@ def manage(config: Config, names: frozenset[str], current: Callable[[], BaseMode
     The object stays the same, so that whoever holds it sees the values too. All else is read as fast as before: the
     names are taken out of the dictionary, and only a key that isn't there asks for `__missing__`.
     """
-    for name in names:
-        config.pop(name, None)
+    for name in sorted(names & config.keys()):
+        log.warning("uwsgi_waffle: app.config[%r] was set, but WAFFLE_CONFS declares it: the store's value counts, or its default", name)
+        del config[name]
     kind = type(config)
     config.__class__ = type(kind.__name__, (_ManagedConfig, kind), {"__module__": kind.__module__})
     config.waffle = Managed(names, current)  # type: ignore[attr-defined]  # declared by the class it has just got

@@ -74,6 +74,11 @@ class Binding:
         """What uWSGI's master has to watch."""
         return (self._host.bell_folder, self._host.watch_file) if self._host else ()
 
+    @property
+    def generation(self) -> int:
+        """A number that changes when what is watched was made anew."""
+        return self._host.notes().created_at if self._host else 0
+
     def attach(self) -> None:
         """Have this process, and those forked from it, woken whenever something may have changed."""
         if self._host is not None:
@@ -152,13 +157,13 @@ class Binding:
         with app.app_context():
             for names, hook in self._hooks:
                 if not names or not names.isdisjoint(change.new):
-                    self._call(hook, change)
-            if config_changed.receivers:
-                self._call(lambda told: config_changed.send(app, change=told), change)
+                    self._call(hook, change=change)
+            for receiver in config_changed.receivers_for(app):
+                self._call(receiver, app, change=change)
 
-    def _call(self, hook: Hook, change: Change) -> None:
+    def _call(self, hook: Callable[..., object], *args: object, change: Change) -> None:
         try:
-            hook(change)
+            hook(*args, change=change) if args else hook(change)
         except (Exception, SystemExit):  # a hook mustn't stop the others, nor the process
             log.exception("uwsgi_waffle: the on_change hook %r failed at revision %d", hook, change.revision)
 
@@ -264,6 +269,8 @@ class WaffleConf:
 
     def reset(
         self,
+        name: str,
+        /,
         *names: str,
         expect_revision: int | None = None,
         actor: str | None = None,
@@ -272,7 +279,7 @@ class WaffleConf:
     ) -> UpdateResult:
         """Give variables their defaults back: a revision like any other. Arguments and errors as in `update`."""
         binding = self._binding()
-        return binding.update(plan_reset(binding.schema, names), expect_revision, actor, note, wait)
+        return binding.update(plan_reset(binding.schema, (name, *names)), expect_revision, actor, note, wait)
 
     def rollback(
         self,

@@ -63,7 +63,7 @@ def encoded(stored: Stored) -> Encoded:
     for name, text in stored.values.items():
         try:
             json.loads(text)
-        except ValueError as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InvalidValue({name: f"the stored text isn't JSON ({error})"}, "The store is damaged") from None
     return encode(stored.revision, stored.values)
 

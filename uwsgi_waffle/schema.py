@@ -80,11 +80,16 @@ class Variable:
         Raises:
             ValueError: the value isn't of the type, or JSON would not give it back; the text says why.
         """
+        return self.dump(self._validate(value))
+
+    def _validate(self, value: object) -> object:
         try:
-            validated = self.adapter.validate_python(value)
+            return self.adapter.validate_python(value)
         except ValidationError as error:
             raise ValueError(self._explain(error, value)) from None
-        return self.dump(validated)
+        except Exception as error:  # a validator of the application's own may raise anything
+            told = "" if self.secret else f": {error}"
+            raise ValueError(f"its validator failed with {type(error).__name__}{told}") from None
 
     def dump(self, validated: object) -> str:
         """Return the JSON text of a value that is already of the type."""
@@ -109,10 +114,7 @@ class Variable:
                 return self.adapter.validate_json(text)
             except ValidationError:  # not JSON of this type: the text itself may be
                 pass
-        try:
-            return self.adapter.validate_python(text)
-        except ValidationError as error:
-            raise ValueError(self._explain(error, text)) from None
+        return self._validate(text)
 
     def _is_text(self) -> bool:
         bare = self.type.__origin__ if get_origin(self.type) is Annotated else self.type
@@ -199,6 +201,9 @@ class Schema:
                 told = entry["type"] if hidden else entry["msg"] + _place(entry["loc"][1:])
                 problems[name] = f"{problems[name]}; {told}" if name in problems else told
             raise InvalidValue(problems, "The values don't fit the schema") from None
+        except Exception as error:  # a validator of the application's own may raise anything
+            told = f"a validator failed with {type(error).__name__}" + ("" if self.secrets else f": {error}")
+            raise InvalidValue({"": told}, "The values don't fit the schema") from None
 
 
 def _place(location: tuple[int | str, ...]) -> str:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 from pydantic import BaseModel
 
-from .errors import InvalidValue, RevisionConflict, StoreUnavailable, WaffleError
+from .errors import HostFilesError, InvalidValue, RevisionConflict, StoreUnavailable, WaffleError
 from .hostfiles import LEASE, HostFiles, ProcessInfo, digest_in, is_settled
 from .plans import Plan, encoded
 from .schema import Schema
@@ -96,6 +96,7 @@ class State:
         # What a look compares; without files to share there is nothing that could change.
         self._peek: Callable[[], bytes] = bytes
         self._lease = math.inf if host is None else 0.0
+        self._ahead = False  # whether we serve what couldn't be published
         self._refused = b""  # the digest of a published snapshot that our schema doesn't take
         self._applied_at = 0
         self._noted: tuple[int, bytes, str] | None = None
@@ -107,7 +108,8 @@ class State:
 
     def _belong_to_this_process(self) -> None:
         self._pid = os.getpid()
-        self._applying, self._announcing = threading.Lock(), threading.Lock()
+        # Taking what is published is one step, so that the threads of a process take revisions in their order.
+        self._taking, self._announcing, self._writing = threading.RLock(), threading.Lock(), threading.Lock()
         self._applied_at = time.monotonic_ns()
 
     # Reading: what every process does
@@ -136,31 +138,35 @@ class State:
                 taken = self._take_published(self.host)
                 if self._changes:
                     self._announce_all()
-                    os.sched_yield()  # all workers were woken at once: let each take the news before any looks at the rest
+                    if thorough:
+                        os.sched_yield()  # all workers were woken at once: let each take the news before any looks further
                 if thorough or not taken or monotonic() >= self._lease:
                     self._follow_header(self.host)
-            except (WaffleError, OSError) as error:
-                self._trouble(str(error))
+            except Exception as error:  # whatever it is: a look serves what there is
+                self._trouble(f"{type(error).__name__}: {error}")
         self._finish()
         return self._current.snapshot
 
     def _take_published(self, host: HostFiles) -> bool:
         """Load what is published if the header says that it is the newest; tell whether this process serves that now."""
-        try:
-            head = host.peek()
-        except OSError:
-            return False
-        if head == self._current.head:
+        with self._taking:
+            try:
+                head = host.peek()
+            except OSError:
+                return False
+            if head == self._current.head:
+                return True
+            if not is_settled(head):
+                return False
+            if digest_in(head) not in (self._current.snapshot.digest, self._refused):
+                published = host.snapshot(digest_in(head))
+                if published is None:
+                    return False
+                self._adopt(published)
+            self._current = replace(self._current, head=head)
+            if digest_in(head) != self._refused:
+                self.error = ""
             return True
-        if not is_settled(head):
-            return False
-        if digest_in(head) in (self._current.snapshot.digest, self._refused):
-            self._agree(head)
-            return True
-        published = host.snapshot(digest_in(head))
-        if published is not None:
-            self._adopt(published, head)
-        return published is not None
 
     def _follow_header(self, host: HostFiles) -> None:
         """Look at everything: whether the header is still the one at its path, the watch file, the words."""
@@ -169,9 +175,14 @@ class State:
         self._peek = host.peek
         touched = host.is_touched()
         self._lease = now + LEASE
+        if replaced:
+            self._noted = None  # the table is another, too
         if replaced or touched:
             self._follow()
         if self._take_published(host) and not touched:
+            return
+        if not touched and host.notes().retry_at > time.monotonic_ns():
+            self._take_last(host)
             return
         with host.try_lock() as locked:
             if locked:
@@ -180,47 +191,39 @@ class State:
                 self._fetch(host, forced=False)
             else:
                 # Another process is writing or reading the store: every update that has returned is published.
-                self._adopt_published(host)
+                self._take_last(host)
 
-    def _adopt_published(self, host: HostFiles) -> None:
-        digest = digest_in(host.peek())
-        published = None if digest in (self._current.snapshot.digest, self._refused) else host.snapshot(digest)
-        if published is not None:
-            self._adopt(published, None)
+    def _take_last(self, host: HostFiles) -> None:
+        """Load what was published last, though the header doesn't say that it is the newest."""
+        with self._taking:
+            digest = digest_in(host.peek())
+            if self._ahead or digest in (self._current.snapshot.digest, self._refused):
+                return
+            published = host.snapshot(digest)
+            if published is not None:
+                self._adopt(published)
 
-    def _adopt(self, published: Encoded, head: bytes | None) -> None:
+    def _adopt(self, published: Encoded) -> None:
         try:
             values = self.schema.load(published.values)
         except InvalidValue as error:
             # Another version of the application declares other types; its values aren't ours to serve.
             self._refused = published.digest
-            if head is not None:
-                self._agree(head)
             self._trouble(f"revision {published.revision} can't be served here: {error}")
             return
-        self._apply(Snapshot(published.revision, published.digest, values), head, published=True)
+        self._apply(Snapshot(published.revision, published.digest, values), None)
 
-    def _agree(self, head: bytes) -> None:
-        """Note that the header's words go with what this process serves (or must refuse)."""
-        with self._applying:
-            if digest_in(head) in (self._current.snapshot.digest, self._refused):
-                self._current = replace(self._current, head=head)
-            if digest_in(head) == self._current.snapshot.digest:
-                self.error = ""
-
-    def _apply(self, snapshot: Snapshot, head: bytes | None, *, published: bool = False) -> None:
-        """Serve a snapshot: one that the store has just given, or one that was published when it was looked for."""
-        with self._applying:
+    def _apply(self, snapshot: Snapshot, head: bytes | None, *, ahead: bool = False) -> None:
+        """Serve a snapshot; ``ahead``: the store has it, but it couldn't be published."""
+        with self._taking:
             before = self._current.snapshot
             if snapshot.digest != before.digest:
-                if published and self.host is not None and digest_in(self.host.peek()) == before.digest:
-                    return  # meanwhile something newer was published, and another thread was faster
                 change = _difference(snapshot, before)
                 if change is not None:
                     self._changes.append(change)
                 self._applied_at = time.monotonic_ns()
             self._current = Current(head, snapshot)
-            self._refused, self.error = b"", ""
+            self._refused, self.error, self._ahead = b"", "", ahead
 
     def _announce_all(self) -> None:
         """Tell the hooks, one change after the other; a thread that finds another at it leaves the rest to it."""
@@ -261,9 +264,11 @@ class State:
                 f"{self.host.folder} is on a network file system ({self.host.network}): processes of other hosts "
                 "neither lock nor see it reliably. Set WAFFLE_WATCHER_FILE to a path on a local disk; the store may be anywhere.",
             )
-        published = self.host.last()
+        published: Encoded | None = None
         try:
             with self.host.lock(self._lock_timeout):
+                self.host.claim(self.store.name)
+                published = self.host.last()
                 if published is None:
                     self.store.prepare()
                 forced = self.host.take_touch() or self.host.notes().checked_at < asked_at
@@ -273,7 +278,7 @@ class State:
                 raise type(error)(f"{error} This host has no snapshot to start with.") from error
             if published is None:
                 raise
-            self._adopt(published, None)
+            self._adopt(published)
             if self._refused:
                 raise
             self._trouble(f"started with the last snapshot of this host: {error}")
@@ -288,10 +293,10 @@ class State:
             InvalidValue: it holds what the schema refuses.
             HostBusy: another process holds the lock for too long.
         """
-        if self.host is None:
-            self._serve(self.store.load())
-        else:
-            with self.host.lock(self._lock_timeout):
+        with self._host_lock():
+            if self.host is None:
+                self._serve(self.store.load())
+            else:
                 self._fetch(self.host, forced=True, strict=True)
         self._finish()
         return self._current.snapshot
@@ -309,7 +314,8 @@ class State:
 
     def _is_due(self, host: HostFiles, interval: float) -> bool:
         notes, now = host.notes(), time.monotonic_ns()
-        return now - notes.checked_at > interval * 1e9 and now >= notes.retry_at
+        # A little early, for who asks doesn't ask continuously.
+        return now - notes.checked_at > 0.6 * interval * 1e9 and now >= notes.retry_at
 
     def _fetch(self, host: HostFiles, *, forced: bool, strict: bool = False) -> None:
         """Under the lock: read the store and publish it, unless somebody else just has.
@@ -325,7 +331,7 @@ class State:
             return
         notes = host.notes()
         if not forced and notes.retry_at > time.monotonic_ns():
-            self._adopt_published(host)
+            self._take_last(host)
             return
         published = host.last()
         try:
@@ -339,7 +345,7 @@ class State:
                 self._say(logging.ERROR, f"the store can't be used, the last good values stay in force: {error}")
             if strict:
                 raise
-            self._adopt_published(host)
+            self._take_last(host)
             return
         if notes.failures:
             self._say(logging.WARNING, "the store is back")
@@ -356,15 +362,20 @@ class State:
                 host.tidy(new.digest, published.digest if published else b"")
         except OSError as error:  # each process reads the store for itself, until the disk takes a snapshot again
             self._trouble(f"revision {new.revision} can't be shown to this host's processes: {error}")
-        self._apply(Snapshot(new.revision, new.digest, values), head)
+        self._apply(Snapshot(new.revision, new.digest, values), head, ahead=head is None)
 
     def _show(self, host: HostFiles, new: Encoded, bell: bytes) -> bytes:
-        """Under the lock, show a staged revision that the store has; return the header's words that go with it."""
+        """Under the lock, show a staged revision that the store has; return the header's words that go with it.
+
+        Raises:
+            HostFilesError: it was shown in files that are no longer the ones that the others look at.
+        """
         host.promote(new.digest)
         head = host.settle(bell, new.digest)
         host.toll()
         host.succeed()
-        host.verify()
+        if host.verify():
+            raise HostFilesError("the header was replaced meanwhile")
         return head
 
     def _with_outside_edits(self, stored: Stored, published: Encoded | None) -> Stored:
@@ -398,10 +409,11 @@ class State:
         """
         changed: tuple[str, ...] = ()
         staged: Staged | None = None
+        seen: Stored | None = None
 
         def decide(stored: Stored) -> Commit | None:
-            nonlocal changed, staged
-            staged = None
+            nonlocal changed, staged, seen
+            staged, seen = None, stored
             if expect_revision is not None and expect_revision != stored.revision:
                 raise RevisionConflict(expect_revision, stored.revision)
             changes = {name: text for name, text in plan(stored).items() if text != stored.values.get(name)}
@@ -413,46 +425,87 @@ class State:
             staged = Staged(new, self.schema.load(new.values), self._stage(new))
             return commit
 
+        shown = True
         with self._host_lock():
-            stored = self.store.transact(decide)
-            if staged is not None:
-                self._show_committed(staged)
-        self.catch_up()
+            try:
+                stored = self.store.transact(decide)
+            except WaffleError:
+                self._ring_if_news(seen)
+                raise
+            if staged is None:
+                self._ring_if_news(stored)
+            else:
+                shown = self._show_committed(staged)
         if self.host is not None:
+            if not shown:
+                self._show_again(self.host)
+            self.catch_up()
             self._outlast_old_header(self.host)
+        self._finish()
         return self._wait_for(UpdateResult(stored.revision, changed), wait)
 
     @contextmanager
     def _host_lock(self) -> Iterator[None]:
-        if self.host is None:
-            yield
-        else:
+        if self.host is not None:
             with self.host.lock(self._lock_timeout):
                 yield
+        else:
+            while not self._writing.acquire(blocking=False):  # not waiting in it, for it may be held by a greenlet of this thread
+                time.sleep(WAIT_PAUSE)
+            try:
+                yield
+            finally:
+                self._writing.release()
 
     def _stage(self, new: Encoded) -> bytes:
         """Put a snapshot on the disk while the transaction can still be undone, then ring; return the bell."""
         if self.host is None:
             return b""
-        self.host.mend()
-        self.host.stage(new)
-        self.host.ring()
-        return self.host.bell()
+        try:
+            self.host.mend()
+            self.host.stage(new)
+            self.host.ring()
+            return self.host.bell()
+        except HostFilesError:
+            raise
+        except OSError as error:
+            raise HostFilesError(f"{self.host.folder}: {error.strerror or error}. Nothing was changed.") from error
 
-    def _show_committed(self, staged: Staged) -> None:
-        head: bytes | None = self._peek() if self.host is None else None
+    def _ring_if_news(self, stored: Stored | None) -> None:
+        """Under the lock, after an update that changed nothing: if the store has what this host doesn't know, look at it."""
+        if stored is None:
+            return
+        if self.host is None:
+            self._serve(stored)
+        elif encoded(stored).digest != digest_in(self.host.peek()):
+            self.host.ring()
+
+    def _show_committed(self, staged: Staged) -> bool:
+        """Under the lock, show what was committed; tell whether that worked."""
+        new, head = staged.encoded, None if self.host else self._peek()
         if self.host is not None:
             try:
                 before = digest_in(self.host.peek())
-                head = self._show(self.host, staged.encoded, staged.bell)
-                self.host.tidy(staged.encoded.digest, before)
-            except OSError as error:  # it is committed: every process finds the bell unanswered and reads the store
-                self._trouble(f"revision {staged.encoded.revision} is stored but can't be shown to this host's processes: {error}")
-        self._apply(Snapshot(staged.encoded.revision, staged.encoded.digest, staged.values), head)
+                head = self._show(self.host, new, staged.bell)
+                self.host.tidy(new.digest, before)
+            except OSError as error:
+                self._say(logging.WARNING, f"revision {new.revision} is stored and has to be shown once more: {error}")
+        self._apply(Snapshot(new.revision, new.digest, staged.values), head, ahead=head is None)
+        return head is not None
+
+    def _show_again(self, host: HostFiles) -> None:
+        """Show what is committed by way of the store: the files were removed or replaced while it was on its way."""
+        try:
+            with host.lock(self._lock_timeout):
+                self._fetch(host, forced=True)
+                host.toll()
+        except (WaffleError, OSError) as error:  # the bell stays unanswered: every process that finds it reads the store
+            self._trouble(f"an update is stored but can't be shown to this host's processes: {error}")
+            host.ring()
 
     def _outlast_old_header(self, host: HostFiles) -> None:
-        """If the header was created a moment ago, wait until every process has looked for it."""
-        left = host.notes().created_at / 1e9 + LEASE - monotonic()
+        """If the header was opened a moment ago, wait until every process has noticed that it is the one to look at."""
+        left = host.opened_at + LEASE - monotonic()
         if left > 0:
             time.sleep(min(left, LEASE))
 
@@ -461,11 +514,11 @@ class State:
             return result
         deadline = monotonic() + wait
         while True:
-            newest = self.catch_up().digest
+            newest = self.catch_up()
             applied: list[ProcessInfo] = []
             pending: list[ProcessInfo] = []
             for process in self.processes():
-                done = process.revision >= result.revision or process.digest == newest
+                done = process.digest == newest.digest or result.revision <= process.revision <= newest.revision
                 (applied if done else pending).append(process)
             if not pending or monotonic() >= deadline:
                 return replace(result, applied=tuple(applied), pending=tuple(pending))
@@ -495,8 +548,13 @@ class State:
         log.log(level, "uwsgi_waffle: %s (pid %d, %s, revision %d)", text, os.getpid(), self._kind() or "master", revision)
 
 
+def _differs(new: object, old: object) -> bool:
+    """Compare as JSON does: 1 isn't true, and neither is it within a list."""
+    return new != old or type(new) is not type(old) or (isinstance(new, (list, dict, tuple)) and repr(new) != repr(old))
+
+
 def _difference(new: Snapshot, old: Snapshot) -> Change | None:
-    names = [name for name, value in new.values.__dict__.items() if value != old.values.__dict__[name]]
+    names = [name for name, value in new.values.__dict__.items() if _differs(value, old.values.__dict__[name])]
     if not names:
         return None
     return Change(

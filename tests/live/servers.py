@@ -125,7 +125,7 @@ class Servers:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._xprocess = XProcess(SimpleNamespace(), py.path.local(folder / "xprocess"), log=logging.getLogger("xprocess"))
-        self._names: list[str] = []
+        self._names: dict[str, str] = {}
 
     def start(self, command: Iterable[str], *, sockets: int = 1, folder: Path | None = None, cwd: Path = ROOT, **environ: str) -> Server:
         """Start a server and wait until it listens on all its sockets."""
@@ -143,9 +143,9 @@ class Servers:
             terminate_on_interrupt = True
 
         pid, log_path = self._xprocess.ensure(name, Starter, restart=True)
-        self._names.append(name)
+        self._names[name] = program
         info = self._xprocess.getinfo(name)
-        server = Server(folder, Path(log_path), psutil.Process(pid), lambda: self._stop(name, info))
+        server = Server(folder, Path(log_path), psutil.Process(pid), lambda: self._stop(name, info, program))
         server.eventually(lambda: server.find_ports(sockets))
         for socket in range(sockets):
             server.eventually(lambda at=socket: server.read(socket=at))
@@ -161,10 +161,11 @@ class Servers:
         command = [*UWSGI, "--master", "--processes", str(workers), *extra]
         return self.start(command, sockets=workers if addressed else 1, folder=folder, **environ)
 
-    def _stop(self, name: str, info: Any) -> None:
+    def _stop(self, name: str, info: Any, program: str) -> None:
         if name in self._names:
-            self._names.remove(name)
-            info.terminate(timeout=20)
+            del self._names[name]
+            # uWSGI's master ends its workers; a second signal on their way out can hang them.
+            info.terminate(timeout=20, kill_proc_tree=program != "uwsgi")
             for resource in self._xprocess.resources:
                 if resource.popen.pid == info.pid:
                     resource.popen.wait(20)
@@ -172,8 +173,8 @@ class Servers:
             assert "NO MERCY" not in Path(info.logpath).read_text(errors="replace"), "a worker did not end when it was told to"
 
     def stop_all(self) -> None:
-        for name in list(self._names):
-            self._stop(name, self._xprocess.getinfo(name))
+        for name, program in list(self._names.items()):
+            self._stop(name, self._xprocess.getinfo(name), program)
 
 
 def kill(pid: int) -> None:

@@ -20,12 +20,13 @@ import random
 import re
 import struct
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import HostBusy, HostFilesError
+from ..errors import HostBusy, HostFilesError, SchemaError
 from ..snapshot import DIGEST_SIZE, Encoded, SnapshotDamaged, decode
 from .files import create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file, read_file
 from .slots import SLOTS_SIZE, Slots
@@ -35,19 +36,21 @@ __all__ = ["HEAD_SIZE", "LEASE", "HostFiles", "Notes", "digest_in", "is_settled"
 WORD = DIGEST_SIZE
 HEAD_SIZE = 3 * WORD
 MAGIC = b"waffle\0\1"
-NOTES = struct.Struct(f"<8sqqqqq{WORD}s440s")
+ERROR_SIZE = 432
+NOTES = struct.Struct(f"<8sqqqqq{WORD}s{ERROR_SIZE}s{WORD}s")
 NOTES_AT, SLOTS_AT = HEAD_SIZE, 1024
 SIZE = SLOTS_AT + SLOTS_SIZE
 
 #: Seconds for which a process may go on without looking whether the header at the path is still the one it has open.
-#: Whoever creates a header lets this time pass before an update on it returns (as with the leases of Gray and
-#: Cheriton, SOSP 1989), so that even a deleted header makes nobody stale.
+#: Whoever opens a header lets this time pass before an update on it returns (as with the leases of Gray and Cheriton,
+#: SOSP 1989): by then everyone has it open, too, and even a deleted or replaced header makes nobody stale.
 LEASE = 0.01
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds between attempts to read a store that fails
 LOCK_PAUSE = 0.0005  # seconds between two looks at a lock that another process holds
 
 
 _held: set[int] = set()  # the descriptors by which this process holds locks
+_claimed: set[tuple[int, int]] = set()  # the headers that applications of this process, or of its parent, use
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +58,7 @@ class Notes:
     """What the header says beyond its three words; times in nanoseconds of the monotonic clock."""
 
     created_at: int = 0
+    store: bytes = bytes(WORD)
     checked_at: int = 0
     retry_at: int = 0
     failures: int = 0
@@ -103,6 +107,9 @@ class HostFiles:
         self._owner = -1
         self._fd = -1
         self._identity = (-1, -1)
+        #: When the header was opened, in seconds of the monotonic clock.
+        self.opened_at = 0.0
+        self._closing = weakref.finalize(self, _close, -1, self._identity)
         self._touch: tuple[int, bytes] | None = None
         self.peek: Callable[[], bytes] = bytes
         self.slots = Slots(self._read_slots, self._write_slots)
@@ -147,6 +154,9 @@ class HostFiles:
             self._fd = fd
             self.peek = functools.partial(os.pread, fd, HEAD_SIZE, 0)
         self._identity = identity
+        self.opened_at = time.monotonic()
+        self._closing.detach()
+        self._closing = weakref.finalize(self, _close, self._fd, identity)
         return True
 
     def _create(self) -> None:
@@ -239,10 +249,28 @@ class HostFiles:
         """Under the lock, note that the store was read just now."""
         self._write(NOTES_AT + 16, struct.pack("<qqq", time.monotonic_ns(), 0, 0))
 
+    def claim(self, store: str) -> None:
+        """Under the lock, note which store these files belong to; those of another that nobody uses are given up.
+
+        Raises:
+            SchemaError: processes that live use them for another store.
+        """
+        mine = hashlib.blake2b(store.encode(), digest_size=WORD).digest()
+        theirs = self.notes().store
+        if theirs not in (mine, bytes(WORD)):
+            if self._identity in _claimed or any(self.slots):
+                raise SchemaError(
+                    f"WAFFLE_WATCHER_FILE {self.watch_file} is used for another store than {store}. Give each application a watch file "
+                    "of its own; if the store has moved, stop all processes that use it before one is started anew."
+                )
+            self._write(0, _blank())
+            self.tidy()
+        self._write(NOTES_AT + NOTES.size - WORD, mine)
+        _claimed.add(self._identity)
+
     def mend(self) -> bool:
         """Under the lock, write a whole header if this one is cut off or isn't one; tell whether that was needed."""
-        raw = os.pread(self._fd, SIZE, 0)
-        if len(raw) == SIZE and raw[NOTES_AT : NOTES_AT + len(MAGIC)] == MAGIC:
+        if os.fstat(self._fd).st_size == SIZE and os.pread(self._fd, len(MAGIC), NOTES_AT) == MAGIC:
             return False
         self._write(0, _blank())
         return True
@@ -250,11 +278,11 @@ class HostFiles:
     def fail(self, error: str) -> bool:
         """Under the lock, note that the store couldn't be read and when to try again; tell whether that is news."""
         notes = self.notes()
-        known = notes.failures > 0 and notes.error == error.encode()[:440].decode(errors="ignore")
+        known = notes.failures > 0 and notes.error == error.encode()[:ERROR_SIZE].decode(errors="ignore")
         failures = notes.failures + 1 if notes.failures > 0 else 1
         pause = min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)
         self._write(NOTES_AT + 24, struct.pack("<qq", time.monotonic_ns() + round(pause * 1e9), failures))
-        self._write(NOTES_AT + 56, error.encode()[:440].ljust(440, b"\0"))
+        self._write(NOTES_AT + 56, error.encode()[:ERROR_SIZE].ljust(ERROR_SIZE, b"\0"))
         return not known
 
     def notes(self) -> Notes:
@@ -262,13 +290,14 @@ class HostFiles:
         raw = os.pread(self._fd, NOTES.size, NOTES_AT)
         if len(raw) < NOTES.size:
             return Notes()
-        magic, created, checked, retry, failures, holder, watch, incident = NOTES.unpack(raw)
+        magic, created, checked, retry, failures, holder, watch, incident, store = NOTES.unpack(raw)
         if magic != MAGIC:
             return Notes()
         now = time.monotonic_ns()
         return Notes(
-            created_at=created if created <= now else 0,  # later than now: written before the machine's last start
-            checked_at=checked if checked <= now else 0,
+            created_at=created,
+            store=store,
+            checked_at=checked if checked <= now else 0,  # later than now: written before the machine's last start
             retry_at=retry if retry <= now + round(LAST_RETRY * 1e9) else 0,
             failures=failures if 0 <= failures < 1_000_000 else 0,
             holder=holder,
@@ -345,7 +374,7 @@ class HostFiles:
         return max(filter(None, map(self.snapshot, names)), key=lambda found: found.revision, default=None)
 
     def stage(self, encoded: Encoded) -> None:
-        """Under the lock, write a snapshot to the disk, where nobody looks at it.
+        """Under the lock, write a snapshot to the disk, where nobody looks at it, and all else that can be written before.
 
         Raises:
             HostFilesError: the disk is full, …
@@ -381,6 +410,11 @@ class HostFiles:
         self._write(SLOTS_AT + offset, data)
 
 
+def _close(fd: int, identity: tuple[int, int]) -> None:
+    if _identity(fd) == identity:
+        os.close(fd)
+
+
 def _let_go() -> None:
     """In a forked child: it has its parent's descriptors, and mustn't keep the lock when the parent dies."""
     while _held:
@@ -396,7 +430,7 @@ def _seal(words: bytes) -> bytes:
 
 def _blank() -> bytes:
     """Return a header that isn't settled."""
-    notes = NOTES.pack(MAGIC, time.monotonic_ns(), 0, 0, 0, 0, bytes(WORD), b"")
+    notes = NOTES.pack(MAGIC, time.monotonic_ns(), 0, 0, 0, 0, bytes(WORD), b"", bytes(WORD))
     return (os.urandom(HEAD_SIZE) + notes).ljust(SIZE, b"\0")
 
 

@@ -28,15 +28,15 @@ def follow(member: Member) -> str:
     """Make sure that this process is woken, also after a fork or when a watched file was replaced.
 
     Returns:
-        How: ``signal`` or ``thread``; ``""`` for a mule or a spooler, which no signal reaches and which reads fresh values.
+        How: ``signal``, or ``thread`` where no signal comes: also in mules and spoolers.
     """
     global _warned
     if uwsgi.armed():
-        name = kind()
-        if name is not None and not name.startswith("worker"):
-            return ""
-        if uwsgi.watch(member) or name is None:  # the master asks, too, before its workers are born
+        name = kind() or "worker"  # the master asks for its workers, before they are born
+        if name.startswith("worker") and (uwsgi.watch(member) or name == "worker"):
             return "signal"
+    elif kind() is None:
+        return "thread"  # in the workers; not in uWSGI's master, which serves nobody and forks
     elif uwsgi.under_uwsgi() and not _warned:
         _warned = True
         if uwsgi.is_first():

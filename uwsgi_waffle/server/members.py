@@ -22,6 +22,10 @@ class Member(Protocol):
     def watched(self) -> tuple[Path, ...]:
         """What uWSGI's master has to watch."""
 
+    @property
+    def generation(self) -> int:
+        """A number that changes when what is watched was made anew."""
+
     def tick(self) -> None:
         """Look whether something changed; called by signals and by the thread."""
 

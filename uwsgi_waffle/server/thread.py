@@ -17,6 +17,10 @@ from .members import Member, log, members
 
 __all__ = ["ensure_running"]
 
+LONGEST_TICK = 10.0  # seconds that a fork waits for a store that doesn't answer
+
+_busy = threading.RLock()  # held while a thread of ours looks
+_waited: list[bool] = []
 _started: weakref.WeakKeyDictionary[Member, int] = weakref.WeakKeyDictionary()
 
 
@@ -45,7 +49,8 @@ def _run(reference: weakref.ref[Member]) -> None:
             if _only_reloads():
                 member.leave()
                 return
-            member.tick()
+            with _busy:
+                member.tick()
         except Exception:
             log.exception("uwsgi_waffle: the look at the store's state failed; it will be tried again")
         del member
@@ -80,10 +85,23 @@ def _will_only_reload() -> bool:
     return get_debug_flag() if reload is None else bool(reload)
 
 
+def _wait_for_ticks() -> None:
+    """Before a fork, wait until no thread of ours is within a database's library, whose locks the child would inherit."""
+    if _busy.acquire(timeout=LONGEST_TICK):
+        _waited.append(True)
+
+
+def _go_on() -> None:
+    if _waited:
+        _waited.pop()
+        _busy.release()
+
+
 def _restart_after_fork() -> None:
+    _go_on()
     for member in members():
         if member in _started:
             ensure_running(member)
 
 
-os.register_at_fork(after_in_child=_restart_after_fork)
+os.register_at_fork(before=_wait_for_ticks, after_in_parent=_go_on, after_in_child=_restart_after_fork)

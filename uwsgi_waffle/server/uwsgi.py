@@ -99,19 +99,22 @@ def watch(member: Member) -> bool:
     Returns:
         Whether all of them are watched.
     """
-    return all([_ask(path) for path in member.watched] + [_ask_timer(member.reconcile_interval)])
+    return all([_ask(path, member.generation) for path in member.watched] + [_ask_timer(member.reconcile_interval)])
 
 
-def _ask(path: Path) -> bool:
+def _ask(path: Path, generation: int) -> bool:
     try:
         inode = os.stat(path).st_ino
     except FileNotFoundError:
         return False
-    return _once(f"{path}\0{inode}", lambda: uwsgi.add_file_monitor(_signal, str(path)))
+    # The inode's number may be used again for a new folder, the header in it tells them apart.
+    return _once(f"{path}\0{inode}\0{generation}", lambda: uwsgi.add_file_monitor(_signal, str(path)))
 
 
 def _ask_timer(interval: float) -> bool:
-    return _once("timer", lambda: uwsgi.add_timer(_signal, max(1, round(interval))))
+    # Three times an interval: the second finds that a comparison is due, so that none comes later than promised.
+    seconds = max(1, round(interval / 3))
+    return _once(f"timer {seconds}", lambda: uwsgi.add_timer(_signal, seconds))
 
 
 def _once(what: str, ask: Callable[[], Any]) -> bool:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from sqlalchemy.exc import ArgumentError
-
 from ..errors import SchemaError
 from .contract import Commit, HistoryRow, Store, Stored
 from .memory import MemoryStore
@@ -23,7 +21,4 @@ def open_store(url: str) -> Store:
     scheme = url.partition(":")[0].partition("+")[0]
     if scheme not in SQL_SCHEMES:
         raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {', '.join(SQL_SCHEMES)}.")
-    try:
-        return SQLStore(url)
-    except ArgumentError as error:
-        raise SchemaError(f"WAFFLE_STORE_URL: {error}") from None
+    return SQLStore(url)

@@ -16,7 +16,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
 from sqlalchemy.pool import NullPool
 
-from ..errors import InvalidValue, StoreReadOnly, StoreUnavailable, UnknownRevision, WaffleError
+from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, UnknownRevision, WaffleError
 from .contract import Commit, Decide, HistoryRow, Store, Stored
 
 __all__ = ["SQLStore"]
@@ -62,6 +62,9 @@ class SQLStore(Store):
         url: an SQLAlchemy URL: ``sqlite:////var/lib/site/waffle.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``
         timeout: seconds to wait for a connection or, with SQLite, for another writer.
 
+    Raises:
+        SchemaError: it isn't a URL.
+
     A connection lives for one call, so that none crosses a fork and none stays open in an idle worker.
 
     Example:
@@ -71,7 +74,10 @@ class SQLStore(Store):
     """
 
     def __init__(self, url: str | sa.URL, *, timeout: float = 5.0) -> None:
-        self._url = sa.make_url(url)
+        try:
+            self._url = sa.make_url(url)
+        except exc.ArgumentError as error:
+            raise SchemaError(f"WAFFLE_STORE_URL: {error}") from None
         self._timeout = timeout
         self._engine: sa.Engine | None = None
         self._pid = 0
@@ -155,7 +161,9 @@ class SQLStore(Store):
     def _connect(self) -> sa.Engine:
         """Return this process's engine."""
         if self._engine is None or self._pid != os.getpid():
-            options: dict[str, Any] = {"creator": self._open_sqlite} if self._sqlite else {}
+            options: dict[str, Any] = {"hide_parameters": True}  # they may be secrets, and errors end in logs
+            if self._sqlite:
+                options["creator"] = self._open_sqlite
             if self._url.drivername.startswith("postgresql+psycopg"):
                 options["connect_args"] = {"connect_timeout": max(1, round(self._timeout))}
             self._engine, self._pid = sa.create_engine(self._url, poolclass=NullPool, **options), os.getpid()
