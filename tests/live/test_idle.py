@@ -150,6 +150,16 @@ def test_mules_and_spoolers_read_fresh_values(servers: Servers) -> None:
         assert server.records("spooled")[-1][2] == str(number)
 
 
+def test_an_idle_mule_is_told(servers: Servers) -> None:
+    """No signal reaches it, so a thread in it looks; an update that waits doesn't wait for it in vain."""
+    server = servers.uwsgi("--mules", "1", addressed=True, WAFFLE_POLL_INTERVAL="0.02")
+    server.eventually(lambda: server.get("/status")["processes"], until=lambda found: len(found) == 5)
+    for number in range(1, 6):
+        answer = server.update(number, wait=20.0)
+        assert (answer["pending"], answer["applied"]) == ([], 5)
+        assert len(changed(server, number)) == 5
+
+
 def test_the_reloaders_parent_is_quiet(servers: Servers) -> None:
     """Under ``flask run --debug`` only the child, which serves, follows the changes."""
     server = servers.start(["flask", "--app", f"{SITE}:application", "run", "--debug", "--port", "0"], WAFFLE_POLL_INTERVAL="0.02")
