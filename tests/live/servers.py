@@ -23,15 +23,20 @@ import psutil
 import py
 from xprocess import ProcessStarter, XProcess
 
+from uwsgi_waffle.hostfiles import HostFiles
+
 T = TypeVar("T")
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 SITE = "tests.live.site"
-UWSGI = ("uwsgi", "--die-on-term", "--need-app", "--http-socket", "127.0.0.1:0", "--module", SITE, "--worker-reload-mercy", "5")
+UWSGI = ("uwsgi", "--die-on-term", "--need-app", "--http-socket", "127.0.0.1:0", "--module", SITE, "--worker-reload-mercy", "40")
 BOUND = re.compile(r"(?:bound to TCP address|Listening at: http://|Running on http://)\s*127\.0\.0\.1:(\d+)")
 
 GUNICORN = ("gunicorn", "--no-control-socket", "--bind", "127.0.0.1:0", f"{SITE}:application")
+
+# No process compares with the store of its own accord: who is told of a change is told of it by what is tested.
+ALWAYS = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), "WAFFLE_RECONCILE_INTERVAL": "3600"}
 
 _numbers = itertools.count(1)
 
@@ -111,6 +116,12 @@ class Server:
         told = self.get("/status")["processes"]
         return {int(p["kind"].split()[1]): p["pid"] for p in told if p["kind"].startswith("worker")}
 
+    def table(self) -> dict[int, str]:
+        """Return the kind of each process in the table, by its pid; read from the file, so that no process is asked."""
+        files = HostFiles(self.folder / "instance" / "waffle.watch")
+        files.verify()
+        return {process.pid: process.kind for process in files.slots}
+
     def eventually(self, look: Callable[[], T], *, until: Callable[[T], bool] = bool, deadline: float = 20.0) -> T:
         return eventually(look, until=until, deadline=deadline, log=lambda: self.log)
 
@@ -139,7 +150,7 @@ class Servers:
             max_read_lines = 5000
             args: ClassVar = [script(program), *arguments]
             popen_kwargs: ClassVar = {"cwd": str(cwd), "text": True}
-            env: ClassVar = {**os.environ, "SITE_FOLDER": str(folder), "PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), **environ}
+            env: ClassVar = {**os.environ, **ALWAYS, "SITE_FOLDER": str(folder), **environ}
             terminate_on_interrupt = True
 
         pid, log_path = self._xprocess.ensure(name, Starter, restart=True)
@@ -165,7 +176,7 @@ class Servers:
         if name in self._names:
             del self._names[name]
             # uWSGI's master ends its workers; a second signal on their way out can hang them.
-            info.terminate(timeout=20, kill_proc_tree=program != "uwsgi")
+            info.terminate(timeout=60, kill_proc_tree=program != "uwsgi")
             for resource in self._xprocess.resources:
                 if resource.popen.pid == info.pid:
                     resource.popen.wait(20)

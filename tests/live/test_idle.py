@@ -37,7 +37,8 @@ def start(servers: Servers, mode: str) -> Server:
     if program == "uwsgi":
         return servers.uwsgi(*options, addressed=True, WAFFLE_POLL_INTERVAL="0.02")
     server = servers.start([*GUNICORN, *options, "--workers", "4"], WAFFLE_POLL_INTERVAL="0.02")
-    server.eventually(lambda: server.get("/status")["processes"], until=lambda found: len(found) >= 4)
+    # With --preload the arbiter has the application, too.
+    server.eventually(server.table, until=lambda found: len(found) == (5 if options else 4))
     return server
 
 
@@ -131,9 +132,9 @@ def test_other_hooks_at_birth(servers: Servers, imported: str) -> None:
     """uwsgidecorators before and after ours, or a hook set by hand: all run, and an idle newborn is in the table at once."""
     server = servers.uwsgi(addressed=True, SITE_DECORATORS=imported)
     server.eventually(lambda: server.records("births"), until=lambda births: len(births) >= 4)
-    victim = server.workers()[3]
+    (victim,) = (pid for pid, kind in server.table().items() if kind == "worker 3")
     kill(victim)
-    born = server.eventually(lambda: server.workers().get(3), until=lambda pid: pid not in (None, victim))
+    born = server.eventually(lambda: {pid for pid, kind in server.table().items() if kind == "worker 3"} - {victim}).pop()
     server.eventually(lambda: server.records("births"), until=lambda births: str(born) in [b[0] for b in births])
 
 
@@ -153,7 +154,7 @@ def test_mules_and_spoolers_read_fresh_values(servers: Servers) -> None:
 def test_an_idle_mule_is_told(servers: Servers) -> None:
     """No signal reaches it, so a thread in it looks; an update that waits doesn't wait for it in vain."""
     server = servers.uwsgi("--mules", "1", addressed=True, WAFFLE_POLL_INTERVAL="0.02")
-    server.eventually(lambda: server.get("/status")["processes"], until=lambda found: len(found) == 5)
+    server.eventually(server.table, until=lambda found: len(found) == 5)
     for number in range(1, 6):
         answer = server.update(number, wait=20.0)
         assert (answer["pending"], answer["applied"]) == ([], 5)
@@ -190,3 +191,19 @@ def test_a_touch_makes_everyone_look(servers: Servers, replaced: bool) -> None:
             watch.touch()
         server.eventually(lambda n=number: changed(server, n), until=lambda pids: len(pids) == 4)
     assert server.read()["revision"] == 4
+
+
+@pytest.mark.parametrize("mode", ["prefork", "lazy-apps, shared-import", "gunicorn"])
+def test_what_nobody_tells_is_found_within_the_interval(servers: Servers, mode: str) -> None:
+    """A row edited by hand and nothing else: one process of the host compares with the store, and all are told."""
+    if mode == "gunicorn":
+        server = servers.start([*GUNICORN, "--workers", "4"], WAFFLE_POLL_INTERVAL="0.02", WAFFLE_RECONCILE_INTERVAL="1")
+        server.eventually(server.table, until=lambda found: len(found) == 4)
+    else:
+        server = servers.uwsgi(*SIGNAL_MODES[mode], addressed=True, WAFFLE_RECONCILE_INTERVAL="1")
+    server.update(1, wait=20.0)
+    edited = sqlite3.connect(servers.folder / "waffle.db", isolation_level=None)
+    edited.execute("UPDATE waffle_values SET value = '2' WHERE key IN ('A', 'B')")
+    edited.close()
+    server.eventually(lambda: changed(server, 2), until=lambda pids: len(pids) >= 4)
+    assert server.read()["revision"] == 2
