@@ -858,7 +858,7 @@ class TestDamagedFiles:
         assert (bell.stat().st_mtime_ns, host.watch_file.stat().st_mtime_ns) == (1, 1)
 
     def test_a_foreign_touch_is_noticed_by_a_look(self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("uwsgi_waffle.state.LEASE", 0.0)
+        monkeypatch.setattr("uwsgi_waffle.reading.LEASE", 0.0)
         site.tick()
         host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
         os.utime(host.watch_file, ns=(1, 1))

@@ -1,0 +1,259 @@
+"""What one process serves of one application, and how it takes what was published."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import threading
+import time
+from abc import ABC, abstractmethod
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from time import monotonic
+from types import MappingProxyType
+
+from .errors import InvalidValue, WaffleError
+from .hostfiles import LEASE, HostFiles, ProcessInfo, digest_in, is_settled
+from .schema import Schema
+from .snapshot import Change, Encoded, Snapshot
+from .stores import Store
+
+__all__ = ["Reader"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The snapshot that this process serves, and the header's words that were seen with it (``None``: look again)."""
+
+    head: bytes | None
+    snapshot: Snapshot
+
+
+class Reader(ABC):
+    """One application's values in this process: what every process does, without asking the store.
+
+    Args:
+        schema: what may be stored.
+        store: where it is stored.
+        host: the files shared with other processes; ``None`` if there are none to share with.
+        kind: names this process, ``None`` for one that serves nobody.
+        announce: called with each change, after it was applied, in the process and thread that applied it.
+        follow: called in every process that a fork has made, and when what uWSGI watches was replaced.
+        lock_timeout: seconds that a writer waits for another writer of this host.
+    """
+
+    def __init__(
+        self,
+        schema: Schema,
+        store: Store,
+        host: HostFiles | None,
+        *,
+        kind: Callable[[], str | None],
+        announce: Callable[[Change], None],
+        follow: Callable[[], None],
+        lock_timeout: float,
+    ) -> None:
+        self.schema, self.store, self.host = schema, store, host
+        self.error = ""
+        self._kind, self._announce, self._follow, self._lock_timeout = kind, announce, follow, lock_timeout
+        # What a look compares; without files to share there is nothing that could change.
+        self._peek: Callable[[], bytes] = bytes
+        self._lease = math.inf if host is None else 0.0
+        self._ahead = False  # whether we serve what couldn't be published
+        self._refused = b""  # the digest of a published snapshot that our schema doesn't take
+        self._applied_at = 0
+        self._noted: tuple[int, bytes, str] | None = None
+        self._changes: deque[Change] = deque()
+        self._current = Current(None, Snapshot(0, b"", schema.defaults))
+        self._belong_to_this_process()
+        self._boot()
+        self._changes.clear()  # a start is no change
+
+    def _belong_to_this_process(self) -> None:
+        self._pid = os.getpid()
+        # Taking what is published is one step, so that the threads of a process take revisions in their order.
+        self._taking, self._announcing, self._writing = threading.RLock(), threading.Lock(), threading.Lock()
+        self._applied_at = time.monotonic_ns()
+
+    def look(self) -> Snapshot:
+        """Return the newest snapshot: three compared words if nothing changed, else the way there is gone first."""
+        current = self._current
+        try:
+            if self._peek() == current.head and monotonic() < self._lease:
+                return current.snapshot
+        except OSError:  # somebody closed our descriptor; catching up opens another
+            pass
+        return self.catch_up()
+
+    def catch_up(self, *, thorough: bool = False) -> Snapshot:
+        """Do what the header asks for: load the published snapshot, or read the store. Serve on whatever fails.
+
+        Args:
+            thorough: look at the files, too, even if that was done a moment ago.
+        """
+        if self.host is not None:
+            if self._pid != os.getpid():
+                self._belong_to_this_process()
+                self._follow()
+            try:
+                taken = self._take_published(self.host)
+                if self._changes:
+                    self._announce_all()
+                    if thorough:
+                        os.sched_yield()  # all workers were woken at once: let each take the news before any looks further
+                if thorough or not taken or monotonic() >= self._lease:
+                    self._follow_header(self.host)
+            except (WaffleError, OSError) as error:
+                self._trouble(str(error))
+            except Exception as error:  # whatever it is: a look serves what there is
+                self._trouble(f"{type(error).__name__}: {error}", error)
+        self._finish()
+        return self._current.snapshot
+
+    def _take_published(self, host: HostFiles) -> bool:
+        """Load what is published if the header says that it is the newest; tell whether this process serves that now."""
+        with self._taking:
+            try:
+                head = host.peek()
+            except OSError:
+                return False
+            if head == self._current.head:
+                return True
+            if not is_settled(head):
+                return False
+            if digest_in(head) not in (self._current.snapshot.digest, self._refused):
+                published = host.snapshot(digest_in(head))
+                if published is None:
+                    return False
+                self._adopt(published)
+            self._current = replace(self._current, head=head)
+            if digest_in(head) != self._refused:
+                self.error = ""
+            return True
+
+    def _follow_header(self, host: HostFiles) -> None:
+        """Look at everything: whether the header is still the one at its path, the watch file, the words."""
+        now = monotonic()
+        replaced = host.verify()
+        self._peek = host.peek
+        touched = host.is_touched()
+        self._lease = now + LEASE
+        if replaced:
+            self._noted = None  # the table is another, too
+        if replaced or touched:
+            self._follow()
+        if self._take_published(host) and not touched:
+            return
+        if not touched and host.notes().retry_at > time.monotonic_ns():
+            self._take_last(host)
+            return
+        with host.try_lock() as locked:
+            if locked:
+                if host.take_touch():
+                    host.ring()
+                self._fetch(host, forced=False)
+            else:
+                # Another process is writing or reading the store: every update that has returned is published.
+                self._take_last(host)
+
+    def _take_last(self, host: HostFiles) -> None:
+        """Load what was published last, though the header doesn't say that it is the newest."""
+        with self._taking:
+            digest = digest_in(host.peek())
+            if self._ahead or digest in (self._current.snapshot.digest, self._refused):
+                return
+            published = host.snapshot(digest)
+            if published is not None:
+                self._adopt(published)
+
+    def _adopt(self, published: Encoded) -> None:
+        try:
+            values = self.schema.load(published.values)
+        except InvalidValue as error:
+            # Another version of the application declares other types; its values aren't ours to serve.
+            self._refused = published.digest
+            self._trouble(f"revision {published.revision} can't be served here: {error}")
+            return
+        self._apply(Snapshot(published.revision, published.digest, values), None)
+
+    def _apply(self, snapshot: Snapshot, head: bytes | None, *, ahead: bool = False) -> None:
+        """Serve a snapshot; ``ahead``: the store has it, but it couldn't be published."""
+        with self._taking:
+            before = self._current.snapshot
+            if snapshot.digest != before.digest:
+                change = _difference(snapshot, before)
+                if change is not None:
+                    self._changes.append(change)
+                self._applied_at = time.monotonic_ns()
+            self._current = Current(head, snapshot)
+            self._refused, self.error, self._ahead = b"", "", ahead
+
+    def _announce_all(self) -> None:
+        """Tell the hooks, one change after the other; a thread that finds another at it leaves the rest to it."""
+        while self._changes and self._announcing.acquire(blocking=False):
+            try:
+                while self._changes:
+                    self._announce(self._changes.popleft())
+            finally:
+                self._announcing.release()
+
+    def _finish(self) -> None:
+        """Tell the hooks what is left to tell, then the table of processes that this one has it all."""
+        self._announce_all()
+        snapshot = self._current.snapshot
+        mine = (os.getpid(), snapshot.digest, self.error)
+        kind = None if self._noted == mine else self._kind()
+        if self.host is None or kind is None:
+            return
+        try:
+            if self.host.slots.note(kind, snapshot.revision, snapshot.digest, self._applied_at, self.error):
+                self._noted = mine
+        except (WaffleError, OSError) as error:
+            self._trouble(str(error))
+
+    @abstractmethod
+    def _boot(self) -> None:
+        """Find the values to start with, or raise."""
+
+    @abstractmethod
+    def _fetch(self, host: HostFiles, *, forced: bool, strict: bool = False) -> None:
+        """Under the lock: read the store and publish it, unless somebody else just has."""
+
+    def leave(self) -> None:
+        """Take this process out of the table."""
+        if self.host is not None:
+            self.host.slots.leave()
+
+    def processes(self) -> list[ProcessInfo]:
+        """Return the living processes that serve this application on this host."""
+        return [] if self.host is None else list(self.host.slots)
+
+    def _trouble(self, error: str, cause: Exception | None = None) -> None:
+        """Log an error once per incident, and show it in the status."""
+        if error != self.error:
+            self.error = error
+            self._say(logging.ERROR, error, cause)
+
+    def _say(self, level: int, text: str, cause: Exception | None = None) -> None:
+        revision = self._current.snapshot.revision
+        log.log(level, "uwsgi_waffle: %s (pid %d, %s, revision %d)", text, os.getpid(), self._kind() or "master", revision, exc_info=cause)
+
+
+def _differs(new: object, old: object) -> bool:
+    """Compare as JSON does: 1 isn't true, and neither is it within a list."""
+    return new != old or type(new) is not type(old) or (isinstance(new, (list, dict, tuple)) and repr(new) != repr(old))
+
+
+def _difference(new: Snapshot, old: Snapshot) -> Change | None:
+    names = [name for name, value in new.values.__dict__.items() if _differs(value, old.values.__dict__[name])]
+    if not names:
+        return None
+    return Change(
+        new.revision,
+        old=MappingProxyType({name: old.values.__dict__[name] for name in names}),
+        new=MappingProxyType({name: new.values.__dict__[name] for name in names}),
+    )
