@@ -203,8 +203,10 @@ class Reader(ABC):
 
     def _finish(self) -> None:
         """Tell the hooks what is left to tell, then the table of processes that this one has it all."""
-        self._announce_all()
         snapshot = self._current.snapshot
+        self._announce_all()
+        if self._changes or self._announcing.locked():
+            return  # another thread is still telling them, and comes here after that
         mine = (os.getpid(), snapshot.digest, self.error)
         kind = None if self._noted == mine else self._kind()
         if self.host is None or kind is None:

@@ -197,6 +197,34 @@ class TestHooks:
         assert told == [1]
         assert "failing" in caplog.text
 
+    def test_a_process_has_applied_a_change_when_its_hooks_have_run(self, site: Process, other: Process) -> None:
+        """Also where one thread runs them while another looks."""
+        called, go_on = threading.Event(), threading.Event()
+
+        @other.waffle.on_change()
+        def slow(change: uwsgi_waffle.Change) -> None:
+            called.set()
+            assert go_on.wait(20)
+
+        def noted() -> list[int]:
+            return [process.revision for process in other.files.slots]
+
+        other.tick()
+        assert noted() == [0]
+        site.state.leave()  # both stand for processes of their own, and have one pid
+        site.state._noted = (os.getpid(), b"", "")
+        site.state._kind = lambda: None
+        site.waffle.update({"LIMIT": 1})
+        thread = threading.Thread(target=other.tick)
+        thread.start()
+        assert called.wait(20)
+        other.tick()
+        assert other.waffle.values.LIMIT == 1
+        assert 1 not in noted()
+        go_on.set()
+        thread.join()
+        assert noted() == [1]
+
     @pytest.mark.parametrize(("old", "new"), [(0, False), (1, True), ([0], [False]), ({"a": 1}, {"a": True})])
     def test_what_python_calls_equal_may_be_a_change(self, host: Host, old: object, new: object) -> None:
         site = host.start(confs={"ANY": {"default": old, "type": "json"}})
