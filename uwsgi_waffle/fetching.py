@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from .errors import HostFilesError, InvalidValue, StoreUnavailable, WaffleError
-from .hostfiles import HostFiles, is_settled
+from .hostfiles import HostFiles, is_settled, settled
 from .plans import encoded
 from .reading import Reader
 from .snapshot import Encoded, Snapshot
@@ -125,32 +125,32 @@ class Fetcher(Reader):
             self._say(logging.WARNING, "the store is back")
         if published is not None and new.revision < published.revision:
             self._say(logging.WARNING, f"the store went back from revision {published.revision} to {new.revision}; it is followed")
-        head: bytes | None = None
+        head, shown = settled(bell, new.digest), True
         try:
             if published is not None and published.digest == new.digest:
-                head = host.settle(bell, new.digest)
+                host.settle(head)
                 host.succeed()
             else:
                 host.stage(new)
-                head = self._show(host, new, bell)
-                host.tidy(new.digest, published.digest if published else b"")
+                host.settle(head)
+                host.toll()
+                self._keep(host, new, published.digest if published else b"")
         except OSError as error:  # each process reads the store for itself, until the disk takes a snapshot again
             self._trouble(f"revision {new.revision} can't be shown to this host's processes: {error}")
-        self._apply(Snapshot(new.revision, new.digest, values), head, ahead=head is None)
+            shown = False
+        self._apply(Snapshot(new.revision, new.digest, values), head if shown else None, ahead=not shown)
 
-    def _show(self, host: HostFiles, new: Encoded, bell: bytes) -> bytes:
-        """Under the lock, show a staged revision that the store has; return the header's words that go with it.
+    def _keep(self, host: HostFiles, new: Encoded, before: bytes) -> None:
+        """Under the lock, put what is shown in order for the future.
 
         Raises:
             HostFilesError: it was shown in files that are no longer the ones that the others look at.
         """
         host.promote(new.digest)
-        head = host.settle(bell, new.digest)
-        host.toll()
         host.succeed()
         if host.verify():
             raise HostFilesError("the header was replaced meanwhile")
-        return head
+        host.tidy(new.digest, before)
 
     def _with_outside_edits(self, stored: Stored, published: Encoded | None) -> Stored:
         """Make a revision of what somebody wrote into the store by hand, under the number that was published already."""

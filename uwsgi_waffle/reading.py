@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from time import monotonic
 from types import MappingProxyType
@@ -31,6 +32,14 @@ class Current:
 
     head: bytes | None
     snapshot: Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What this process will serve if the header comes to say so, and what that changes in what it serves now."""
+
+    current: Current
+    change: Change | None
 
 
 class Reader(ABC):
@@ -64,6 +73,7 @@ class Reader(ABC):
         self._peek: Callable[[], bytes] = bytes
         self._lease = math.inf if host is None else 0.0
         self._ahead = False  # whether we serve what couldn't be published
+        self._prepared: Prepared | None = None
         self._refused = b""  # the digest of a published snapshot that our schema doesn't take
         self._applied_at = 0
         self._noted: tuple[int, bytes, str] | None = None
@@ -123,6 +133,10 @@ class Reader(ABC):
                 return False
             if head == self._current.head:
                 return True
+            prepared = self._prepared
+            if prepared is not None and prepared.current.head == head:
+                self._serve_now(prepared.current, prepared.change)
+                return True
             if not is_settled(head):
                 return False
             if digest_in(head) not in (self._current.snapshot.digest, self._refused):
@@ -135,11 +149,25 @@ class Reader(ABC):
                 self.error = ""
             return True
 
+    def _prepare(self, host: HostFiles) -> None:
+        """Read what a writer is committing at this moment, so that it can be served as soon as that is done."""
+        with self._taking:
+            head, before = host.coming(), self._current.snapshot
+            known = self._prepared is not None and self._prepared.current.head == head
+            if known or not is_settled(head) or digest_in(head) in (before.digest, self._refused):
+                return
+            announced = host.snapshot(digest_in(head))
+            if announced is not None:
+                with suppress(InvalidValue):  # said when it is published
+                    new = Snapshot(announced.revision, announced.digest, self.schema.load(announced.values))
+                    self._prepared = Prepared(Current(head, new), _difference(new, before))
+
     def _follow_header(self, host: HostFiles) -> None:
         """Look at everything: whether the header is still the one at its path, the watch file, the words."""
         now = monotonic()
         replaced = host.verify()
         self._peek = host.peek
+        self._prepare(host)
         touched = host.is_touched()
         self._lease = now + LEASE
         if replaced:
@@ -184,13 +212,16 @@ class Reader(ABC):
         """Serve a snapshot; ``ahead``: the store has it, but it couldn't be published."""
         with self._taking:
             before = self._current.snapshot
-            if snapshot.digest != before.digest:
-                change = _difference(snapshot, before)
-                if change is not None:
-                    self._changes.append(change)
-                self._applied_at = time.monotonic_ns()
-            self._current = Current(head, snapshot)
-            self._refused, self.error, self._ahead = b"", "", ahead
+            self._serve_now(Current(head, snapshot), _difference(snapshot, before))
+            self._ahead = ahead
+
+    def _serve_now(self, current: Current, change: Change | None) -> None:
+        if current.snapshot.digest != self._current.snapshot.digest:
+            self._applied_at = time.monotonic_ns()
+        if change is not None:
+            self._changes.append(change)
+        self._current, self._prepared = current, None
+        self._refused, self.error, self._ahead = b"", "", False
 
     def _announce_all(self) -> None:
         """Tell the hooks, one change after the other; a thread that finds another at it leaves the rest to it."""

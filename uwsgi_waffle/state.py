@@ -19,6 +19,9 @@ from .stores import Commit, Stored
 
 __all__ = ["State", "UpdateResult"]
 
+#: Seconds for which a writer leaves the processor to the workers that it has woken.
+HEAD_START = 0.0003
+
 
 @dataclass(frozen=True, slots=True)
 class UpdateResult:
@@ -43,7 +46,7 @@ class Staged:
 
     encoded: Encoded
     values: BaseModel
-    bell: bytes
+    head: bytes
 
 
 class State(Fetcher):
@@ -94,14 +97,13 @@ class State(Fetcher):
         return self._wait_for(UpdateResult(stored.revision, changed), wait)
 
     def _stage(self, new: Encoded) -> bytes:
-        """Put a snapshot on the disk while the transaction can still be undone, then ring; return the bell."""
+        """Put a snapshot on the disk while the transaction can still be undone, then ring; return the words that will show it."""
         if self.host is None:
             return b""
         try:
             self.host.mend()
             self.host.stage(new)
-            self.host.ring()
-            return self.host.bell()
+            return self.host.announce(new.digest)
         except HostFilesError:
             raise
         except OSError as error:
@@ -118,16 +120,19 @@ class State(Fetcher):
 
     def _show_committed(self, staged: Staged) -> bool:
         """Under the lock, show what was committed; tell whether that worked."""
-        new, head = staged.encoded, None if self.host else self._peek()
+        new, head, shown = staged.encoded, staged.head if self.host else self._peek(), True
         if self.host is not None:
             try:
                 before = digest_in(self.host.peek())
-                head = self._show(self.host, new, staged.bell)
-                self.host.tidy(new.digest, before)
+                self.host.settle(staged.head)
+                self.host.toll()
+                time.sleep(HEAD_START)
+                self._keep(self.host, new, before)
             except OSError as error:
                 self._say(logging.WARNING, f"revision {new.revision} is stored and has to be shown once more: {error}")
-        self._apply(Snapshot(new.revision, new.digest, staged.values), head, ahead=head is None)
-        return head is not None
+                shown = False
+        self._apply(Snapshot(new.revision, new.digest, staged.values), head if shown else None, ahead=not shown)
+        return shown
 
     def _show_again(self, host: HostFiles) -> None:
         """Show what is committed by way of the store: the files were removed or replaced while it was on its way."""

@@ -136,6 +136,7 @@ def test_other_hooks_at_birth(servers: Servers, imported: str) -> None:
     kill(victim)
     born = server.eventually(lambda: {pid for pid, kind in server.table().items() if kind == "worker 3"} - {victim}).pop()
     server.eventually(lambda: server.records("births"), until=lambda births: str(born) in [b[0] for b in births])
+    assert server.read(socket=2)["pid"] == born  # only a worker that is complete heeds a SIGTERM
 
 
 def test_mules_and_spoolers_read_fresh_values(servers: Servers) -> None:

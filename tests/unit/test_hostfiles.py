@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from uwsgi_waffle import HostBusy, HostFilesError
-from uwsgi_waffle.hostfiles import HEAD_SIZE, HostFiles, is_settled
+from uwsgi_waffle.hostfiles import HEAD_SIZE, HostFiles, is_settled, settled
 from uwsgi_waffle.hostfiles import host as host_module
 from uwsgi_waffle.hostfiles.files import create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file, read_file
 from uwsgi_waffle.hostfiles.host import Notes
@@ -43,7 +43,9 @@ def open_files(folder: Path) -> HostFiles:
 
 def settle(shared: HostFiles, bell: bytes = b"") -> bytes:
     with shared.lock(1):
-        return shared.settle(bell or shared.peek()[:8], ONE.digest)
+        head = settled(bell or shared.peek()[:8], ONE.digest)
+        shared.settle(head)
+        return head
 
 
 def publish(shared: HostFiles, encoded: Encoded) -> None:
@@ -347,13 +349,42 @@ class TestSnapshots:
         monkeypatch.setattr(os, "write", write)
         with pytest.raises(HostFilesError, match=r"staged: No space left on device"):
             shared.stage(ONE)
-        assert not (shared.folder / "staged").exists()
+        assert not list((shared.folder / "snapshots").iterdir())
 
-    def test_a_staged_one_is_not_yet_one(self, shared: HostFiles) -> None:
-        """Its transaction may still be undone, or its writer killed."""
+    def test_a_staged_one_is_only_for_a_header_that_names_it(self, shared: HostFiles) -> None:
+        """Its transaction may still be undone, or its writer killed; the header says when it is committed."""
         shared.stage(ONE)
-        assert shared.snapshot(ONE.digest) is None
         assert shared.last() is None
+        settle(shared)
+        assert shared.last() == ONE
+
+    def test_one_that_is_promoted_between_two_looks_is_found(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        genuine = host_module.read_file
+        looked: list[str] = []
+
+        def promoted_meanwhile(path: str, owner: int) -> bytes:
+            looked.append(path)
+            if len(looked) == 2:
+                shared.promote(ONE.digest)
+            return genuine(path, owner)
+
+        shared.stage(ONE)
+        monkeypatch.setattr(host_module, "read_file", promoted_meanwhile)
+        assert shared.snapshot(ONE.digest) == ONE
+        assert len(looked) == 3
+
+    def test_what_was_announced_is_what_the_header_will_say(self, shared: HostFiles, other: HostFiles) -> None:
+        with shared.lock(1):
+            shared.stage(ONE)
+            shared.toll()
+            bell = shared.bell_folder / "bell"
+            os.utime(bell, ns=(1, 1))
+            head = shared.announce(ONE.digest)
+            assert bell.stat().st_mtime_ns > 1, "the master is woken"
+            assert (is_settled(head), is_settled(other.peek())) == (True, False)
+            assert other.coming() == head
+            shared.settle(head)
+        assert other.peek() == head
 
     def test_a_folder_that_was_deleted_is_made_again(self, shared: HostFiles) -> None:
         (shared.folder / "snapshots").rmdir()

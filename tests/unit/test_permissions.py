@@ -52,12 +52,13 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_may_no_longer_be_written(tmp_path: Path) -> None:
-    """An update is refused before anything is committed; with the right given back it works, without a restart."""
+    """An update is refused before anything is committed; with what stands there removed it works, without a restart."""
     told = run(
         tmp_path,
         """
 waffle = start()
 ours = instance / "waffle.watch.d"
+(ours / "snapshots").rename(ours / "moved")
 ours.chmod(0o555)
 print(refused(lambda: waffle.update({"SITENAME": "New"})))
 print(waffle.refresh(), waffle.values.SITENAME, waffle.history())
@@ -65,7 +66,7 @@ ours.chmod(0o700)
 print(waffle.update({"SITENAME": "New"}).revision, start().values.SITENAME)
 """,
     ).splitlines()
-    assert told[0].startswith(f"HostFilesError: {tmp_path}/instance/waffle.watch.d/staged: Permission denied.")
+    assert told[0].startswith(f"HostFilesError: {tmp_path}/instance/waffle.watch.d/snapshots: Permission denied.")
     assert told[1:] == ["0 Waffle []", "1 New"]
 
 

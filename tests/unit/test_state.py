@@ -10,6 +10,7 @@ import shutil
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 import pytest
@@ -32,8 +33,9 @@ from uwsgi_waffle import (
 )
 from uwsgi_waffle.hostfiles import HostFiles, is_settled
 from uwsgi_waffle.schema import MASK
-from uwsgi_waffle.snapshot import Encoded
+from uwsgi_waffle.snapshot import Encoded, Snapshot
 from uwsgi_waffle.stores import Commit, Stored
+from uwsgi_waffle.stores.contract import Decide
 
 from .conftest import ALWAYS, CONFS, NEVER, FaultyStore, Host, Process
 
@@ -1016,8 +1018,114 @@ class TestDamagedFiles:
         assert "WAFFLE_WATCHER_FILE" in told
 
 
+class CommittingStore(FaultyStore):
+    """Calls ``meanwhile`` when everything is written and not yet committed."""
+
+    meanwhile: Callable[[], object] = staticmethod(int)
+
+    def transact(self, decide: Decide) -> Stored:
+        def decided(stored: Stored) -> Commit | None:
+            commit = decide(stored)
+            self.meanwhile()
+            return commit
+
+        return super().transact(decided)
+
+
+class TestPreparing:
+    """What a worker does that is woken while a writer commits."""
+
+    @pytest.fixture
+    def store(self, host: Host) -> CommittingStore:
+        return CommittingStore(f"sqlite:///{host.database}")
+
+    def test_a_process_woken_before_the_commit_takes_the_update_without_reading_it_again(
+        self, host: Host, site: Process, store: CommittingStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = recorded(site)
+        writer = host.start(store)
+        store.meanwhile = site.tick
+        writer.waffle.update({"LIMIT": 20})
+        site.state._lease = float("inf")
+        assert told == []
+        monkeypatch.setattr(site.files, "snapshot", killed)
+        assert (site.waffle.values.LIMIT, site.waffle.revision) == (20, 1)
+        assert [(change.revision, dict(change.old), dict(change.new)) for change in told] == [(1, {"LIMIT": 10}, {"LIMIT": 20})]
+
+    def test_it_serves_the_old_values_until_then(self, host: Host, site: Process, store: CommittingStore) -> None:
+        seen: list[object] = []
+
+        def look() -> None:
+            site.tick()
+            seen.append((site.waffle.values.LIMIT, site.waffle.revision))
+
+        writer = host.start(store)
+        store.meanwhile = look
+        writer.waffle.update({"LIMIT": 20})
+        assert seen == [(10, 0)]
+
+    def test_what_is_rolled_back_is_never_served(self, host: Host, site: Process, store: CommittingStore) -> None:
+        def look_and_die() -> None:
+            site.tick()
+            killed()
+
+        writer = host.start(store)
+        store.meanwhile = look_and_die
+        with pytest.raises(SystemExit):
+            writer.waffle.update({"LIMIT": 20})
+        site.tick()
+        assert (site.waffle.values.LIMIT, site.waffle.revision) == (10, 0)
+        store.meanwhile = site.tick
+        writer.waffle.update({"LIMIT": 30})
+        assert (site.waffle.values.LIMIT, site.waffle.revision) == (30, 1)
+
+    def test_what_was_prepared_upon_other_values_tells_the_true_change(self, host: Host, site: Process, store: CommittingStore) -> None:
+        """The store was read meanwhile: this process serves other values than when it prepared."""
+        told = recorded(site)
+        writer = host.start(store)
+
+        def look() -> None:
+            site.tick()
+            site.state._apply(Snapshot(1, b"from afar"[:8], writer.state.schema.load('{"LIMIT":15}')), None)
+
+        store.meanwhile = look
+        writer.waffle.update({"LIMIT": 20})
+        assert site.waffle.values.LIMIT == 20
+        assert [(change.old["LIMIT"], change.new["LIMIT"]) for change in told] == [(10, 15), (15, 20)]
+
+    def test_a_header_that_is_replaced_before_the_commit_makes_nobody_stale(
+        self, host: Host, site: Process, store: CommittingStore
+    ) -> None:
+        """Who looks at the new one has read the store when it still had the old values."""
+
+        def replace() -> None:
+            writer.state._lease = float("inf")
+            host.header.unlink()
+            site.tick()
+            assert is_settled(site.files.peek())
+
+        writer = host.start(store)
+        store.meanwhile = replace
+        writer.waffle.update({"LIMIT": 20})
+        site.state._lease = float("inf")
+        assert site.waffle.values.LIMIT == 20
+
+    def test_a_type_that_this_process_does_not_know_is_no_news_until_it_is_committed(
+        self, host: Host, site: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        store = CommittingStore(f"sqlite:///{host.database}")
+        newer = host.start(store, confs={"SITENAME": {"default": None, "type": "json"}})
+        store.meanwhile = lambda: (site.tick(), seen.append(list(logged(caplog))))
+        seen: list[list[str]] = []
+        newer.waffle.update({"SITENAME": [1]})
+        site.tick()
+        assert seen == [[]]
+        assert "can't be served here" in logged(caplog)[0]
+        assert site.waffle.values.SITENAME == "Waffle"
+
+
 class TestKilledWriter:
-    @pytest.mark.parametrize("step", ["settle", "toll", "tidy"])
+    @pytest.mark.parametrize("step", ["settle", "toll", "promote", "succeed", "tidy"])
     def test_what_it_had_committed_is_finished_by_the_next_reader(
         self, host: Host, other: Process, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
@@ -1030,7 +1138,7 @@ class TestKilledWriter:
         assert is_settled(other.files.peek())
         assert host.start(host.store(ALWAYS)).waffle.values.LIMIT == 20, "the snapshot is published, too"
 
-    @pytest.mark.parametrize("step", ["settle", "toll", "tidy"])
+    @pytest.mark.parametrize("step", ["settle", "toll", "promote", "succeed", "tidy"])
     def test_a_process_that_starts_afterwards_sees_it(self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
         writer = host.start()
         monkeypatch.setattr(writer.files, step, killed)
@@ -1039,7 +1147,7 @@ class TestKilledWriter:
         assert host.start().waffle.values.LIMIT == 20
         assert site.waffle.values.LIMIT == 20
 
-    @pytest.mark.parametrize("step", ["mend", "stage", "ring"])
+    @pytest.mark.parametrize("step", ["mend", "stage", "announce", "ring"])
     def test_what_it_had_not_committed_is_seen_by_nobody(
         self, host: Host, other: Process, monkeypatch: pytest.MonkeyPatch, step: str
     ) -> None:
@@ -1057,8 +1165,8 @@ class TestKilledWriter:
     ) -> None:
         """It died between the bell and the commit: whoever answers the bell finds the old values in the store."""
         writer = host.start()
-        ring = writer.files.ring
-        monkeypatch.setattr(writer.files, "ring", lambda: (ring(), killed()))
+        announce = writer.files.announce
+        monkeypatch.setattr(writer.files, "announce", lambda digest: (announce(digest), killed()))
         with pytest.raises(SystemExit):
             writer.waffle.update({"LIMIT": 20})
         assert not is_settled(other.files.peek())
@@ -1070,7 +1178,7 @@ class TestKilledWriter:
     ) -> None:
         site.waffle.update({"LIMIT": 20})
         with monkeypatch.context() as death:
-            death.setattr(site.files, "ring", killed)
+            death.setattr(site.files, "announce", killed)
             with pytest.raises(SystemExit):
                 site.waffle.update({"LIMIT": 30})
         host.header.unlink()

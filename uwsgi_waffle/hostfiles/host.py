@@ -31,14 +31,15 @@ from ..snapshot import DIGEST_SIZE, Encoded, SnapshotDamaged, decode
 from .files import create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file, read_file
 from .slots import SLOTS_SIZE, Slots
 
-__all__ = ["HEAD_SIZE", "LEASE", "HostFiles", "Notes", "digest_in", "is_settled"]
+__all__ = ["HEAD_SIZE", "LEASE", "HostFiles", "Notes", "digest_in", "is_settled", "settled"]
 
 WORD = DIGEST_SIZE
 HEAD_SIZE = 3 * WORD
 MAGIC = b"waffle\0\1"
 ERROR_SIZE = 432
-NOTES = struct.Struct(f"<8sqqqqq{WORD}s{ERROR_SIZE}s{WORD}s")
+NOTES = struct.Struct(f"<8sqqqqq{WORD}s{ERROR_SIZE}s{WORD}s{HEAD_SIZE}s")
 NOTES_AT, SLOTS_AT = HEAD_SIZE, 1024
+COMING_AT = NOTES_AT + NOTES.size - HEAD_SIZE
 SIZE = SLOTS_AT + SLOTS_SIZE
 
 #: Seconds for which a process may go on without looking whether the header at the path is still the one it has open.
@@ -48,6 +49,8 @@ LEASE = 0.01
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds between attempts to read a store that fails
 LOCK_PAUSE = 0.0005  # seconds between two looks at a lock that another process holds
 
+
+STAGED = ".staged"  # ends the name of a snapshot that isn't in the store yet, or was a moment ago
 
 _held: set[int] = set()  # the descriptors by which this process holds locks
 _claimed: set[tuple[int, int]] = set()  # the headers that applications of this process, or of its parent, use
@@ -82,6 +85,11 @@ def is_settled(head: bytes) -> bool:
     return len(head) == HEAD_SIZE and head[2 * WORD :] == _seal(head[: 2 * WORD])
 
 
+def settled(bell: bytes, digest: bytes) -> bytes:
+    """Return the three words that say that the snapshot ``digest`` was the store's newest after that bell."""
+    return bell + digest + _seal(bell + digest)
+
+
 class HostFiles:
     """The shared files beside one watch file.
 
@@ -99,11 +107,11 @@ class HostFiles:
         self.bell_folder = self.folder / "bell"
         self._bell_file = self.bell_folder / "bell"
         self._snapshots = self.folder / "snapshots"
-        self._staged = self.folder / "staged"
         # As text, for what every look needs.
         self._header = str(self.folder / "header")
         self._prefix = f"{self._snapshots}/"
         self._watch = str(self.watch_file)
+        self._bell_path = str(self._bell_file)
         self._owner = -1
         self._fd = -1
         self._identity = (-1, -1)
@@ -239,11 +247,9 @@ class HostFiles:
         """Say that the store may have changed."""
         self._write(0, os.urandom(WORD))
 
-    def settle(self, bell: bytes, digest: bytes) -> bytes:
-        """Under the lock, say that the store was read after ``bell`` and gave the snapshot ``digest``; return the words."""
-        seal = _seal(bell + digest)
-        os.pwrite(self._fd, digest + seal, WORD)  # which file it is was looked at when the lock was taken
-        return bell + digest + seal
+    def settle(self, head: bytes) -> None:
+        """Under the lock, say that the store was read after the bell in ``head`` and gave the snapshot in it."""
+        os.pwrite(self._fd, head[WORD:], WORD)  # which file it is was looked at when the lock was taken
 
     def succeed(self) -> None:
         """Under the lock, note that the store was read just now."""
@@ -265,7 +271,7 @@ class HostFiles:
                 )
             self._write(0, _blank())
             self.tidy()
-        self._write(NOTES_AT + NOTES.size - WORD, mine)
+        self._write(COMING_AT - WORD, mine)
         _claimed.add(self._identity)
 
     def mend(self) -> bool:
@@ -290,7 +296,7 @@ class HostFiles:
         raw = os.pread(self._fd, NOTES.size, NOTES_AT)
         if len(raw) < NOTES.size:
             return Notes()
-        magic, created, checked, retry, failures, holder, watch, incident, store = NOTES.unpack(raw)
+        magic, created, checked, retry, failures, holder, watch, incident, store, _ = NOTES.unpack(raw)
         if magic != MAGIC:
             return Notes()
         now = time.monotonic_ns()
@@ -309,17 +315,34 @@ class HostFiles:
 
     def toll(self) -> None:
         """Under the lock, wake uWSGI's master, and touch the watch file for those who watch only that."""
+        mtime, before = self._touch or self._prepare_touch()
+        if self._stamp() != before:  # what somebody else's touch has told isn't told yet
+            self.ring()
+        os.utime(self._watch, ns=(mtime, mtime))
+        self._knock()  # at once, so that the master reads both as one event
+        self._touch = None
+
+    def announce(self, digest: bytes) -> bytes:
+        """Under the lock, before a commit: ring, and wake uWSGI's workers, so that they prepare the staged snapshot meanwhile.
+
+        Returns:
+            The words that say, when it is committed, that the snapshot is the newest.
+        """
+        self.ring()
+        head = settled(self.bell(), digest)
+        os.pwrite(self._fd, head, COMING_AT)
+        self._knock()
+        return head
+
+    def coming(self) -> bytes:
+        """Return the words that the header will have when what was announced last is committed."""
+        return os.pread(self._fd, HEAD_SIZE, COMING_AT)
+
+    def _knock(self) -> None:
         try:
-            os.utime(self._bell_file)
+            os.utime(self._bell_path)
         except FileNotFoundError:
             create_file(self._bell_file, b"", self._owner)
-        # Soon after, so that the master reads both as one event.
-        mtime, before = self._touch or self._prepare_touch()
-        foreign = self._stamp() != before
-        os.utime(self._watch, ns=(mtime, mtime))
-        self._touch = None
-        if foreign:  # what somebody else's touch has told isn't told yet
-            self.ring()
 
     def _prepare_touch(self) -> tuple[int, bytes]:
         """Note how the watch file will be after our touch, so that nobody takes that for somebody else's.
@@ -356,10 +379,15 @@ class HostFiles:
 
     def snapshot(self, digest: bytes) -> Encoded | None:
         """Return the snapshot with this digest, ``None`` if there is none or it is damaged."""
-        try:
-            return decode(read_file(self._prefix + digest.hex(), self._owner), digest)
-        except (FileNotFoundError, SnapshotDamaged):
-            return None
+        path = self._prefix + digest.hex()
+        for place in (path, path + STAGED, path):  # it may be promoted between two looks
+            try:
+                return decode(read_file(place, self._owner), digest)
+            except FileNotFoundError:
+                continue
+            except SnapshotDamaged:
+                break
+        return None
 
     def last(self) -> Encoded | None:
         """Return the snapshot that was published last; if the header doesn't tell, the one with the highest revision."""
@@ -379,16 +407,14 @@ class HostFiles:
         Raises:
             HostFilesError: the disk is full, …
         """
-        create_file(self._staged, encoded.blob, self._owner)
+        ensure_folder(self._snapshots)
+        create_file(Path(self._prefix + encoded.digest.hex() + STAGED), encoded.blob, self._owner)
         self._touch = self._prepare_touch()
 
     def promote(self, digest: bytes) -> None:
         """Under the lock, put the staged snapshot, which the store has now, where `settle` will name it."""
-        try:
-            os.rename(self._staged, self._prefix + digest.hex())
-        except FileNotFoundError:
-            ensure_folder(self._snapshots)
-            os.rename(self._staged, self._prefix + digest.hex())
+        path = self._prefix + digest.hex()
+        os.rename(path + STAGED, path)
 
     def tidy(self, *kept: bytes) -> None:
         """Under the lock, remove all snapshots but those with the digests ``kept``."""
@@ -430,7 +456,7 @@ def _seal(words: bytes) -> bytes:
 
 def _blank() -> bytes:
     """Return a header that isn't settled."""
-    notes = NOTES.pack(MAGIC, time.monotonic_ns(), 0, 0, 0, 0, bytes(WORD), b"", bytes(WORD))
+    notes = NOTES.pack(MAGIC, time.monotonic_ns(), 0, 0, 0, 0, bytes(WORD), b"", bytes(WORD), bytes(HEAD_SIZE))
     return (os.urandom(HEAD_SIZE) + notes).ljust(SIZE, b"\0")
 
 
