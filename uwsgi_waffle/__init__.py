@@ -3,7 +3,7 @@
 Import this package in the wsgi module: in uWSGI's master the import registers the signal that wakes the workers.
 """
 
-from . import server
+from . import mule, server
 from .errors import (
     HostBusy,
     HostFilesError,
@@ -22,7 +22,7 @@ from .hostfiles import ProcessInfo
 from .report import HistoryEntry
 from .snapshot import Change
 from .state import UpdateResult
-from .stores import MemoryStore, SQLStore
+from .stores import MemoryStore, RedisStore, SQLStore
 
 __all__ = [
     "Change",
@@ -33,6 +33,7 @@ __all__ = [
     "ManagedVariable",
     "MemoryStore",
     "ProcessInfo",
+    "RedisStore",
     "RevisionConflict",
     "SQLStore",
     "SchemaError",
@@ -46,4 +47,4 @@ __all__ = [
     "config_changed",
 ]
 
-server.arm()
+server.arm(mule.born)

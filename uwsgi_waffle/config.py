@@ -15,11 +15,53 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from .errors import ManagedVariable, SchemaError
 
-__all__ = ["Settings", "manage"]
+__all__ = ["Settings", "Watching", "manage"]
 
 log = logging.getLogger("uwsgi_waffle")
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Where processes and hosts find each other: what a mule without the application has to know, too."""
+
+    watchtype: str
+    watcher_file: Path
+    redis_url: str = field(repr=False)  # it may hold a password
+    redis_channel: str
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], instance: Path) -> Watching:
+        """Read the settings from a configuration or else from the process environment.
+
+        Args:
+            config: the application's, or an empty one.
+            instance: the folder that relative paths are in.
+
+        Raises:
+            SchemaError: one of them can't be used; the text names it.
+        """
+        watchtype = _setting(config, "WAFFLE_WATCHTYPE", str, "file")
+        if watchtype not in ("file", "redis"):
+            raise SchemaError(f"WAFFLE_WATCHTYPE must be 'file' or 'redis', not {watchtype!r}.")
+        return cls(
+            watchtype=watchtype,
+            watcher_file=instance / _setting(config, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch")),  # an absolute one stays
+            redis_url=(_setting(config, "WAFFLE_REDIS_URL", str, "") or _redis_url(config)) if watchtype == "redis" else "",
+            redis_channel=_setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf"),
+        )
+
+    @classmethod
+    def from_environment(cls) -> Watching | None:
+        """Return where a process without the application is to listen, ``None`` if the process environment doesn't say."""
+        try:
+            watching = cls.read({}, Path())
+            wanted = _setting({}, "WAFFLE_MULTIPROC", bool, True) and watching.watchtype == "redis"
+        except SchemaError as error:
+            log.warning("uwsgi_waffle: the process environment doesn't say where a mule is to listen: %s", error)
+            return None
+        return watching if wanted and watching.watcher_file.is_absolute() else None
 
 
 @dataclass(frozen=True)
@@ -28,9 +70,8 @@ class Settings:
 
     confs: Any
     multiproc: bool
-    watchtype: str
-    watcher_file: Path
-    store_url: str
+    watching: Watching
+    store_url: str = field(repr=False)  # it may hold a password
     poll_interval: float
     reconcile_interval: float
 
@@ -41,34 +82,39 @@ class Settings:
         Raises:
             SchemaError: one is missing or can't be used; the text names it.
         """
-        if "WAFFLE_CONFS" not in app.config:
+        config, instance = app.config, Path(app.instance_path)
+        if "WAFFLE_CONFS" not in config:
             raise SchemaError("app.config['WAFFLE_CONFS'] is missing: declare the variables there before WaffleConf sees the application.")
-        instance = Path(app.instance_path)
         settings = cls(
-            confs=app.config["WAFFLE_CONFS"],
-            multiproc=_setting(app, "WAFFLE_MULTIPROC", bool, True),
-            watchtype=_setting(app, "WAFFLE_WATCHTYPE", str, "file"),
-            watcher_file=instance / _setting(app, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch")),  # an absolute one stays
-            store_url=_setting(app, "WAFFLE_STORE_URL", str, f"sqlite:///{instance / 'waffle.db'}"),
-            poll_interval=_setting(app, "WAFFLE_POLL_INTERVAL", float, 1.0),
-            reconcile_interval=_setting(app, "WAFFLE_RECONCILE_INTERVAL", float, 30.0),
+            confs=config["WAFFLE_CONFS"],
+            multiproc=_setting(config, "WAFFLE_MULTIPROC", bool, True),
+            watching=Watching.read(config, instance),
+            store_url=_setting(config, "WAFFLE_STORE_URL", str, f"sqlite:///{instance / 'waffle.db'}"),
+            poll_interval=_setting(config, "WAFFLE_POLL_INTERVAL", float, 1.0),
+            reconcile_interval=_setting(config, "WAFFLE_RECONCILE_INTERVAL", float, 30.0),
         )
         for name, value in (("POLL", settings.poll_interval), ("RECONCILE", settings.reconcile_interval)):
             if not 0 < value < math.inf:
                 raise SchemaError(f"WAFFLE_{name}_INTERVAL must be a number of seconds above 0, not {value!r}.")
-        if settings.watchtype != "file":
-            raise SchemaError(f"WAFFLE_WATCHTYPE must be 'file', not {settings.watchtype!r}.")
         return settings
 
 
-def _setting(app: Flask, name: str, kind: type[T], default: T) -> T:
-    raw = app.config[name] if name in app.config else os.environ.get(name)
+def _setting(config: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
+    raw = config[name] if name in config else os.environ.get(name)
     if raw is None:
         return default
     try:
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
-        raise SchemaError(f"{name} must be a {kind.__name__}, not {raw!r}: {error.errors()[0]['msg']}.") from None
+        shown = "what it is" if name.endswith("_URL") else repr(raw)  # a URL may hold a password
+        raise SchemaError(f"{name} must be a {kind.__name__}, not {shown}: {error.errors()[0]['msg']}.") from None
+
+
+def _redis_url(config: Mapping[str, Any]) -> str:
+    host, port = _setting(config, "WAFFLE_REDIS_HOST", str, "localhost"), _setting(config, "WAFFLE_REDIS_PORT", int, 6379)
+    if not host or not 0 < port < 2**16:
+        raise SchemaError(f"WAFFLE_REDIS_PORT must be one of the ports of WAFFLE_REDIS_HOST, not {port} of {host!r}.")
+    return f"redis://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 @dataclass

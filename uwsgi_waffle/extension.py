@@ -14,7 +14,8 @@ from blinker import Namespace
 from flask import Flask, current_app, has_app_context, has_request_context, request
 
 from . import server
-from .config import Settings, manage
+from .bridge import Bridge
+from .config import Settings, Watching, manage
 from .errors import SchemaError, WaffleError
 from .hostfiles import HostFiles
 from .plans import Plan, plan_reset, plan_rollback, plan_update
@@ -56,9 +57,11 @@ class Binding:
         self._app = weakref.ref(app)
         self._hooks = hooks
         self.woken_by = ""  # what tells this process of changes while it is idle: signal, thread, or nothing
+        self._mule_knows = False  # whether a mule of this instance knows where to listen, so that no worker has to
         self._pin = f"_uwsgi_waffle_{next(_numbers)}"  # the attribute of a request that holds its snapshot
         store = store or open_store(settings.store_url)
-        self._host = HostFiles(settings.watcher_file) if settings.multiproc and store.shared else None
+        self._host = HostFiles(settings.watching.watcher_file) if settings.multiproc and store.shared else None
+        self._bridge = self._build_bridge(settings.watching)
         self.state = State(
             self.schema,
             store,
@@ -66,6 +69,7 @@ class Binding:
             kind=server.kind,
             announce=self._announce,
             follow=self._follow,
+            publish=self._publish,
             lock_timeout=LOCK_TIMEOUT,
         )
 
@@ -77,21 +81,56 @@ class Binding:
     @property
     def generation(self) -> int:
         """A number that changes when what is watched was made anew."""
-        return self._host.notes().created_at if self._host else 0
+        return self._host.notes().generation if self._host else 0
 
     def attach(self) -> None:
         """Have this process, and those forked from it, woken whenever something may have changed."""
         if self._host is not None:
             server.attach(self)
+            self._mule_knows = self._mule_knows or server.kind() is None
             self._follow()
+            if server.is_born():
+                self._stand()
 
     def tick(self) -> None:
         """Look whether something changed, and compare with the store when that is due; signals and the thread call it."""
         self.state.wake(self.reconcile_interval)
+        self._stand()
 
     def leave(self) -> None:
         """Be no longer counted among the processes that follow changes."""
         self.state.leave()
+
+    def _build_bridge(self, watching: Watching) -> Bridge | None:
+        if self._host is None or watching.watchtype != "redis":
+            return None
+        try:
+            self._mule_knows = Watching.from_environment() == watching
+            channel = server.Channel(watching.redis_url, watching.redis_channel)
+        except ImportError:
+            if server.is_first():
+                log.warning(
+                    "uwsgi_waffle: WAFFLE_WATCHTYPE is 'redis' and redis-py isn't installed, so only this host's processes tell each "
+                    "other of changes. Run: pip install 'uwsgi_waffle[redis]'"
+                )
+            return None
+        myself = weakref.ref(self)
+        return Bridge(self._host, channel, needed=lambda: (me := myself()) is not None and me._may_listen())
+
+    def _stand(self) -> None:
+        if self._bridge is not None and self._may_listen():
+            self._bridge.stand()
+
+    def _may_listen(self) -> bool:
+        return server.may_listen(mule_knows=self._mule_knows)
+
+    def redis_status(self) -> dict[str, Any] | None:
+        """Return how this host hears of others, ``None`` if it doesn't by Redis."""
+        return None if self._bridge is None else self._bridge.status()
+
+    def _publish(self) -> None:
+        if self._bridge is not None:
+            self._bridge.publish()
 
     def _follow(self) -> None:
         if self._host is not None:
@@ -317,7 +356,7 @@ class WaffleConf:
     def status(self) -> dict[str, Any]:
         """Return revision, store, errors and the processes of this host, as JSON-able values; ages in seconds."""
         binding = self._binding()
-        return {**status(binding.state), "kind": server.kind(), "woken_by": binding.woken_by}
+        return {**status(binding.state), "kind": server.kind(), "woken_by": binding.woken_by, "redis": binding.redis_status()}
 
     @overload
     def on_change(self, hook: H, /) -> H: ...

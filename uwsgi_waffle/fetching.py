@@ -167,7 +167,9 @@ class Fetcher(Reader):
             return Commit(changes, actor=OUTSIDE, old={name: known.get(name) for name in differing})
 
         try:
-            return self.store.transact(decide)
+            mended = self.store.transact(decide)
+            self._publish()
+            return mended
         except StoreUnavailable as error:
             self._say(logging.WARNING, f"values were edited outside, and the history can't be told: {error}")
             return stored

@@ -52,6 +52,7 @@ class Reader(ABC):
         kind: names this process, ``None`` for one that serves nobody.
         announce: called with each change, after it was applied, in the process and thread that applied it.
         follow: called in every process that a fork has made, and when what uWSGI watches was replaced.
+        publish: called when this process has brought something new into the store; tells other hosts.
         lock_timeout: seconds that a writer waits for another writer of this host.
     """
 
@@ -64,16 +65,19 @@ class Reader(ABC):
         kind: Callable[[], str | None],
         announce: Callable[[Change], None],
         follow: Callable[[], None],
+        publish: Callable[[], None],
         lock_timeout: float,
     ) -> None:
         self.schema, self.store, self.host = schema, store, host
         self.error = ""
         self._kind, self._announce, self._follow, self._lock_timeout = kind, announce, follow, lock_timeout
+        self._publish = publish
         # What a look compares; without files to share there is nothing that could change.
         self._peek: Callable[[], bytes] = bytes
         self._lease = math.inf if host is None else 0.0
         self._ahead = False  # whether we serve what couldn't be published
         self._prepared: Prepared | None = None
+        self._announced = b""  # the words that were looked at last to prepare what they announce
         self._refused = b""  # the digest of a published snapshot that our schema doesn't take
         self._applied_at = 0
         self._noted: tuple[int, bytes, str] | None = None
@@ -153,9 +157,9 @@ class Reader(ABC):
         """Read what a writer is committing at this moment, so that it can be served as soon as that is done."""
         with self._taking:
             head, before = host.coming(), self._current.snapshot
-            known = self._prepared is not None and self._prepared.current.head == head
-            if known or not is_settled(head) or digest_in(head) in (before.digest, self._refused):
+            if head == self._announced or not is_settled(head) or digest_in(head) in (before.digest, self._refused):
                 return
+            self._announced = head
             announced = host.snapshot(digest_in(head))
             if announced is not None:
                 with suppress(InvalidValue):  # said when it is published

@@ -83,6 +83,8 @@ class State(Fetcher):
                 stored = self.store.transact(decide)
             except WaffleError:
                 self._ring_if_news(seen)
+                if staged is not None:  # the connection broke in the middle of the commit: it may have been carried out
+                    self._publish()
                 raise
             if staged is None:
                 self._ring_if_news(stored)
@@ -91,6 +93,8 @@ class State(Fetcher):
         if self.host is not None:
             if not shown:
                 self._show_again(self.host)
+            if staged is not None:
+                self._publish()
             self.catch_up()
             self._outlast_old_header(self.host)
         self._finish()

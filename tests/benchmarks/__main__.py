@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from ..live.servers import Servers
-from . import propagation, reading
+from ..redis_server import RedisServer
+from . import hosts, propagation, reading
 from .table import HEADING
 
 
@@ -24,6 +25,13 @@ def main() -> None:
         try:
             for row in propagation.measure(servers, rounds):
                 print(row, flush=True)
+            redis = RedisServer(Path(folder))
+            try:
+                for row in hosts.measure(servers, redis, rounds):
+                    print(row, flush=True)
+                servers.stop_all()
+            finally:
+                redis.kill()
         finally:
             servers.stop_all()
 

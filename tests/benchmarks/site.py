@@ -20,7 +20,8 @@ times = memoryview(mmap.mmap(-1, 4096)).cast("q")  # made before the fork: share
 
 def told(_: object) -> None:
     """Note when this worker was told."""
-    times[uwsgi.worker_id()] = time.monotonic_ns()
+    if uwsgi.worker_id():  # not a mule
+        times[uwsgi.worker_id()] = time.monotonic_ns()
 
 
 class TimedStore(SQLStore):
@@ -35,7 +36,7 @@ class TimedStore(SQLStore):
 uwsgi.register_signal(BARE, "active-workers", told)
 application = Flask(__name__, instance_path=str(FOLDER / "instance"))
 application.config["WAFFLE_CONFS"] = {f"V{number}": {"desc": "", "default": 0} for number in range(10)}
-waffle = WaffleConf(application, TimedStore(f"sqlite:///{FOLDER}/waffle.db"))
+waffle = WaffleConf(application, TimedStore(f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"))
 waffle.on_change()(told)
 
 

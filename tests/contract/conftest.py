@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from uwsgi_waffle.stores import Commit, MemoryStore, SQLStore, Store
+from uwsgi_waffle.stores import Commit, MemoryStore, RedisStore, SQLStore, Store
 
 OpenStore = Callable[[], Store]
 
@@ -18,15 +18,16 @@ def sqlite_url(folder: Path) -> str:
 
 
 #: By name: how to open a store in a folder; each call gives one more object on the same data, if the store is shared.
-STORES: dict[str, Callable[[Path], OpenStore]] = {
-    "memory": lambda folder: MemoryStore,
-    "sqlite": lambda folder: partial(SQLStore, sqlite_url(folder)),
+STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenStore]] = {
+    "memory": lambda request, folder: MemoryStore,
+    "sqlite": lambda request, folder: partial(SQLStore, sqlite_url(folder)),
+    "redis": lambda request, folder: partial(RedisStore, request.getfixturevalue("redis_server").url),
 }
 
 
 @pytest.fixture(params=list(STORES))
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
-    return STORES[request.param](tmp_path)
+    return STORES[request.param](request, tmp_path)
 
 
 @pytest.fixture

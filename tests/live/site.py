@@ -27,7 +27,7 @@ elif DECORATORS == "by hand":
     uwsgi.post_fork_hook = lambda: record("births", "by hand")
 
 import uwsgi_waffle
-from uwsgi_waffle import SQLStore, WaffleConf
+from uwsgi_waffle import RedisStore, SQLStore, WaffleConf
 from uwsgi_waffle.stores import Stored
 
 if DECORATORS == "after":
@@ -36,7 +36,7 @@ if DECORATORS == "after":
 FOLDER = Path(os.environ["SITE_FOLDER"])
 
 
-class CountedStore(SQLStore):
+class CountedStore(RedisStore if "SITE_REDIS" in os.environ else SQLStore):  # type: ignore[misc]  # one of them
     """Writes down each of its calls, so that a test can count what a host asks of its store."""
 
     def load(self) -> Stored:
@@ -46,6 +46,7 @@ class CountedStore(SQLStore):
     def transact(self, decide: Any) -> Stored:
         record("store", "transact")
         stored = super().transact(decide)
+        record("commits", stored.revision)
         if (FOLDER / "die-after-commit").exists():
             (FOLDER / "die-after-commit").unlink()
             os.kill(os.getpid(), signal.SIGKILL)
@@ -101,7 +102,7 @@ def create_app() -> Flask:
         "N": {"desc": "a counter", "default": 0},
         "S": {"desc": "a text", "default": ""},
     }
-    waffle.init_app(app, CountedStore(f"sqlite:///{FOLDER}/waffle.db"))
+    waffle.init_app(app, CountedStore(os.environ.get("SITE_REDIS") or f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"))
 
     @app.get("/read")
     def read() -> Any:
@@ -145,6 +146,11 @@ def create_app() -> Flask:
     def spool() -> Any:
         uwsgi.spool({b"any": b"job"})
         return jsonify(True)
+
+    @app.get("/history")
+    def history() -> Any:
+        told = waffle.history(limit=request.args.get("limit", 20, type=int))
+        return jsonify([[entry.revision, entry.old, entry.new] for entry in told])
 
     @app.get("/status")
     def status() -> Any:

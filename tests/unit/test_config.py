@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import copy
 import json
+import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from flask import Config, Flask, render_template_string
 from pydantic import BaseModel
 
 from uwsgi_waffle import ManagedVariable, MemoryStore, SchemaError, WaffleConf, WaffleError
-from uwsgi_waffle.config import Settings, manage
+from uwsgi_waffle.config import Settings, Watching, manage
 from uwsgi_waffle.stores import open_store
 
 ALL = {"OWN": 1, "SITENAME": "Waffle", "LIMIT": 5}
@@ -197,8 +199,7 @@ class TestSettings:
         assert Settings.read(app) == Settings(
             confs={},
             multiproc=True,
-            watchtype="file",
-            watcher_file=tmp_path / "waffle.watch",
+            watching=Watching("file", tmp_path / "waffle.watch", "", "waffleconf"),
             store_url=f"sqlite:///{tmp_path}/waffle.db",
             poll_interval=1.0,
             reconcile_interval=30.0,
@@ -206,7 +207,9 @@ class TestSettings:
 
     ENVIRON = (
         ("WAFFLE_MULTIPROC", "false", "multiproc", False),
-        ("WAFFLE_WATCHER_FILE", "/srv/bell", "watcher_file", Path("/srv/bell")),
+        ("WAFFLE_WATCHTYPE", "redis", "watching.watchtype", "redis"),
+        ("WAFFLE_WATCHER_FILE", "/srv/bell", "watching.watcher_file", Path("/srv/bell")),
+        ("WAFFLE_REDIS_CHANNEL", "site", "watching.redis_channel", "site"),
         ("WAFFLE_STORE_URL", "sqlite:////srv/x.db", "store_url", "sqlite:////srv/x.db"),
         ("WAFFLE_POLL_INTERVAL", "0.5", "poll_interval", 0.5),
         ("WAFFLE_RECONCILE_INTERVAL", "7", "reconcile_interval", 7.0),
@@ -216,11 +219,60 @@ class TestSettings:
     def test_each_comes_from_the_application_or_else_the_environment(
         self, app: Flask, monkeypatch: pytest.MonkeyPatch, name: str, text: str, attribute: str, value: Any
     ) -> None:
-        default = getattr(Settings.read(app), attribute)
+        read = operator.attrgetter(attribute)
+        default = read(Settings.read(app))
         monkeypatch.setenv(name, text)
-        assert getattr(Settings.read(app), attribute) == value
+        assert read(Settings.read(app)) == value
         app.config[name] = default
-        assert getattr(Settings.read(app), attribute) == default
+        assert read(Settings.read(app)) == default
+
+    @pytest.mark.parametrize(
+        ("settings", "url"),
+        [
+            ({"HOST": "cache.example"}, "redis://cache.example:6379"),
+            ({"HOST": "::1", "PORT": "6380"}, "redis://[::1]:6380"),
+            ({"HOST": "cache.example", "URL": "rediss://ann:geheim@cache.example/2"}, "rediss://ann:geheim@cache.example/2"),
+        ],
+    )
+    def test_redis_is_named_by_host_and_port_or_by_a_url(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], url: str
+    ) -> None:
+        app.config["WAFFLE_WATCHTYPE"] = "redis"
+        for name, text in settings.items():
+            monkeypatch.setenv(f"WAFFLE_REDIS_{name}", text)
+        settled = Settings.read(app)
+        assert settled.watching.redis_url == url
+        assert "geheim" not in repr(settled)
+
+    def test_a_port_counts_only_where_it_is_used(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Kubernetes sets it to something else for a service that is called waffle-redis."""
+        monkeypatch.setenv("WAFFLE_REDIS_PORT", "tcp://10.0.0.1:6379")
+        assert Settings.read(app).watching.redis_url == ""
+        app.config.update(WAFFLE_WATCHTYPE="redis", WAFFLE_REDIS_URL="redis://cache.example")
+        assert Settings.read(app).watching.redis_url == "redis://cache.example"
+        monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
+        assert Watching.from_environment() is None
+
+    def test_a_url_that_is_no_text_is_refused_without_its_password(self, app: Flask) -> None:
+        for name in ("WAFFLE_STORE_URL", "WAFFLE_REDIS_URL"):
+            app.config.update(WAFFLE_WATCHTYPE="redis", WAFFLE_REDIS_URL="redis://cache.example")
+            app.config[name] = urlsplit("redis://:geheim@cache.example")
+            with pytest.raises(SchemaError, match=name) as caught:
+                Settings.read(app)
+            assert "geheim" not in str(caught.value)
+        app.config.update(WAFFLE_STORE_URL="redis://:geheim@cache.example", WAFFLE_REDIS_URL="redis://:geheim@cache.example")
+        assert "geheim" not in repr(Settings.read(app))
+
+    def test_a_process_without_the_application_reads_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert Watching.from_environment() is None
+        monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
+        assert Watching.from_environment() is None, "it can't know where the watch file is"
+        monkeypatch.setenv("WAFFLE_WATCHER_FILE", "/srv/bell")
+        found = Watching.from_environment()
+        assert found is not None
+        assert (found.watcher_file, found.redis_url) == (Path("/srv/bell"), "redis://localhost:6379")
+        monkeypatch.setenv("WAFFLE_MULTIPROC", "0")
+        assert Watching.from_environment() is None, "nothing is watched"
 
     def test_an_empty_list_of_variables_is_not_a_missing_one(self, app: Flask) -> None:
         del app.config["WAFFLE_CONFS"]
@@ -233,12 +285,15 @@ class TestSettings:
             ("WAFFLE_MULTIPROC", "perhaps"),
             ("WAFFLE_WATCHTYPE", "pigeon"),
             ("WAFFLE_WATCHER_FILE", 5),
+            ("WAFFLE_REDIS_PORT", "six"),
+            ("WAFFLE_REDIS_PORT", 0),
             ("WAFFLE_STORE_URL", 5),
             ("WAFFLE_POLL_INTERVAL", "soon"),
             *((f"WAFFLE_{which}_INTERVAL", value) for which in ("POLL", "RECONCILE") for value in (0, -1, float("nan"), float("inf"))),
         ],
     )
     def test_a_bad_one_is_named(self, app: Flask, name: str, value: Any) -> None:
+        app.config["WAFFLE_WATCHTYPE"] = "redis"
         app.config[name] = value
         with pytest.raises(SchemaError, match=rf"^{name} must be"):
             Settings.read(app)

@@ -207,10 +207,11 @@ class TestDamage:
 
 
 class TestNotes:
-    def test_a_new_header_says_when_it_was_made(self, tmp_path: Path) -> None:
-        before = time.monotonic_ns()
+    def test_a_new_header_has_a_number_of_its_own(self, tmp_path: Path) -> None:
+        (tmp_path / "other").mkdir()
         notes = open_files(tmp_path).notes()
-        assert before <= notes.created_at <= time.monotonic_ns()
+        assert notes.generation == open_files(tmp_path).notes().generation > 0
+        assert notes.generation != open_files(tmp_path / "other").notes().generation
         assert (notes.checked_at, notes.retry_at, notes.failures, notes.error) == (0, 0, 0, "")
 
     def test_a_failure_is_news_once_and_puts_the_next_try_off(self, shared: HostFiles, other: HostFiles) -> None:

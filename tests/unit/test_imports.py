@@ -15,9 +15,9 @@ import uwsgi_waffle
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
     {"errors"},
-    {"schema", "snapshot"},
+    {"schema", "snapshot", "redis_client"},
     {"stores", "hostfiles", "server"},
-    {"plans"},
+    {"plans", "bridge"},
     {"reading", "config"},
     {"fetching"},
     {"state"},
@@ -32,7 +32,7 @@ DOORS = {
     "uwsgidecorators": set(),
     "sqlalchemy": {"stores/"},
     "sqlite3": {"stores/"},
-    "redis": {"stores/", "server/"},
+    "redis": {"redis_client.py", "stores/", "server/"},
     "peewee": {"stores/"},
     "fcntl": {"hostfiles/", "server/"},
     "mmap": {"hostfiles/", "server/"},

@@ -19,6 +19,7 @@ import os
 import random
 import re
 import struct
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
@@ -29,9 +30,9 @@ from pathlib import Path
 from ..errors import HostBusy, HostFilesError, SchemaError
 from ..snapshot import DIGEST_SIZE, Encoded, SnapshotDamaged, decode
 from .files import create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file, read_file
-from .slots import SLOTS_SIZE, Slots
+from .slots import SLOTS_SIZE, Slots, started
 
-__all__ = ["HEAD_SIZE", "LEASE", "HostFiles", "Notes", "digest_in", "is_settled", "settled"]
+__all__ = ["HEAD_SIZE", "LEASE", "HostFiles", "Listener", "Notes", "digest_in", "is_settled", "settled"]
 
 WORD = DIGEST_SIZE
 HEAD_SIZE = 3 * WORD
@@ -40,6 +41,11 @@ ERROR_SIZE = 432
 NOTES = struct.Struct(f"<8sqqqqq{WORD}s{ERROR_SIZE}s{WORD}s{HEAD_SIZE}s")
 NOTES_AT, SLOTS_AT = HEAD_SIZE, 1024
 COMING_AT = NOTES_AT + NOTES.size - HEAD_SIZE
+UNTOLD_AT = COMING_AT + HEAD_SIZE
+LISTENER, TROUBLE_SIZE = struct.Struct("<qqq"), 200  # its pid, its start, its number; then what is wrong with listening and with telling
+LISTENER_AT = UNTOLD_AT + WORD
+TROUBLES_AT = LISTENER_AT + LISTENER.size
+assert TROUBLES_AT + 2 * TROUBLE_SIZE <= SLOTS_AT
 SIZE = SLOTS_AT + SLOTS_SIZE
 
 #: Seconds for which a process may go on without looking whether the header at the path is still the one it has open.
@@ -52,15 +58,19 @@ LOCK_PAUSE = 0.0005  # seconds between two looks at a lock that another process 
 
 STAGED = ".staged"  # ends the name of a snapshot that isn't in the store yet, or was a moment ago
 
+_opening = threading.Lock()  # one thread opens a header at a time
 _held: set[int] = set()  # the descriptors by which this process holds locks
 _claimed: set[tuple[int, int]] = set()  # the headers that applications of this process, or of its parent, use
 
 
 @dataclass(frozen=True, slots=True)
 class Notes:
-    """What the header says beyond its three words; times in nanoseconds of the monotonic clock."""
+    """What the header says beyond its three words; times in nanoseconds of the monotonic clock.
 
-    created_at: int = 0
+    Its ``generation`` is a random number that tells this header from those that were here before.
+    """
+
+    generation: int = 0
     store: bytes = bytes(WORD)
     checked_at: int = 0
     retry_at: int = 0
@@ -72,7 +82,24 @@ class Notes:
     @property
     def error(self) -> str:
         """Why the store couldn't be read last time, ``""`` if it could."""
-        return self.incident.rstrip(b"\0").decode(errors="ignore") if self.failures > 0 else ""
+        return _text(self.incident) if self.failures > 0 else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """The process of the host that listens to other hosts.
+
+    Attributes:
+        pid: its process id; 0 if there is none.
+        number: drawn at its election; the messages of this host carry it.
+        listening: what is wrong with that, ``""`` if nothing is.
+        telling: likewise, with telling other hosts.
+    """
+
+    pid: int
+    number: int
+    listening: str
+    telling: str
 
 
 def digest_in(head: bytes) -> bytes:
@@ -119,6 +146,7 @@ class HostFiles:
         self.opened_at = 0.0
         self._closing = weakref.finalize(self, _close, -1, self._identity)
         self._touch: tuple[int, bytes] | None = None
+        self._elected: tuple[int, int] | None = None  # the descriptor by which the process with that pid is the listener
         self.peek: Callable[[], bytes] = bytes
         self.slots = Slots(self._read_slots, self._write_slots)
 
@@ -141,6 +169,12 @@ class HostFiles:
         """
         if self._fd >= 0 and _identity(self._header) == self._identity == _identity(self._fd):
             return False
+        with _opening:
+            return self._open()
+
+    def _open(self) -> bool:
+        if self._fd >= 0 and _identity(self._header) == self._identity == _identity(self._fd):
+            return True  # by another thread, a moment ago
         ensure_watch_file(self.watch_file)
         self._owner = ensure_folder(self.folder)
         ensure_folder(self.bell_folder)
@@ -237,6 +271,70 @@ class HostFiles:
                 return fd
             os.close(fd)
 
+    # The one process that listens to other hosts
+
+    def elect(self) -> bool:
+        """Make this process the listener, until it ends, if no other is; tell whether it is. Never waits."""
+        self.verify()
+        if not self._is_elected():
+            self.resign()
+            ensure_folder(self.bell_folder)
+            fd = os.open(self.bell_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            _held.add(fd)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                _held.discard(fd)
+                os.close(fd)
+                if isinstance(error, BlockingIOError):
+                    return False
+                raise
+            self._elected = (fd, os.getpid())
+        if self.listener().pid != os.getpid():
+            self._write(LISTENER_AT, LISTENER.pack(os.getpid(), started(os.getpid()), int.from_bytes(os.urandom(7), "big")))
+        return True
+
+    def resign(self) -> None:
+        """Be no longer the listener."""
+        if self._elected is not None and self._elected[1] == os.getpid():
+            if self.listener().pid == os.getpid():
+                self._write(LISTENER_AT, bytes(LISTENER.size))
+            fd = self._elected[0]
+            fcntl.flock(fd, fcntl.LOCK_UN)  # also for a child that was forked at this moment
+            _held.discard(fd)
+            os.close(fd)
+        self._elected = None
+
+    def _is_elected(self) -> bool:
+        return (
+            self._elected is not None
+            and self._elected[1] == os.getpid()
+            and _identity(self._elected[0]) == _identity(str(self.bell_folder))
+        )
+
+    def listener(self) -> Listener:
+        """Return who listens, and what is wrong with listening and telling."""
+        raw = os.pread(self._fd, LISTENER.size + 2 * TROUBLE_SIZE, LISTENER_AT).ljust(LISTENER.size + 2 * TROUBLE_SIZE, b"\0")
+        pid, start, number = LISTENER.unpack_from(raw)
+        listening, telling = raw[LISTENER.size : -TROUBLE_SIZE], raw[-TROUBLE_SIZE:]
+        alive = pid > 0 and started(pid) == start
+        return Listener(pid if alive else 0, max(0, number), _text(listening), _text(telling))
+
+    def note_trouble(self, *, listening: str | None = None, telling: str | None = None) -> None:
+        """Note what is wrong with listening to other hosts, or with telling them, ``""`` if nothing is."""
+        for index, text in enumerate((listening, telling)):
+            if text is not None:
+                self._write(TROUBLES_AT + index * TROUBLE_SIZE, text.encode(errors="replace")[:TROUBLE_SIZE].ljust(TROUBLE_SIZE, b"\0"))
+
+    def untold(self) -> bytes:
+        """Return what says that there may be something that other hosts weren't told; all zeros if there is nothing."""
+        return os.pread(self._fd, WORD, UNTOLD_AT)
+
+    def note_told(self, untold: bytes) -> None:
+        """Note that other hosts were told, unless there is something new since ``untold`` was read."""
+        if self.untold() == untold:
+            self._write(UNTOLD_AT, bytes(WORD))
+
     # Words
 
     def bell(self) -> bytes:
@@ -296,12 +394,12 @@ class HostFiles:
         raw = os.pread(self._fd, NOTES.size, NOTES_AT)
         if len(raw) < NOTES.size:
             return Notes()
-        magic, created, checked, retry, failures, holder, watch, incident, store, _ = NOTES.unpack(raw)
+        magic, generation, checked, retry, failures, holder, watch, incident, store, _ = NOTES.unpack(raw)
         if magic != MAGIC:
             return Notes()
         now = time.monotonic_ns()
         return Notes(
-            created_at=created,
+            generation=generation,
             store=store,
             checked_at=checked if checked <= now else 0,  # later than now: written before the machine's last start
             retry_at=retry if retry <= now + round(LAST_RETRY * 1e9) else 0,
@@ -319,7 +417,7 @@ class HostFiles:
         if self._stamp() != before:  # what somebody else's touch has told isn't told yet
             self.ring()
         os.utime(self._watch, ns=(mtime, mtime))
-        self._knock()  # at once, so that the master reads both as one event
+        self.knock()  # at once, so that the master reads both as one event
         self._touch = None
 
     def announce(self, digest: bytes) -> bytes:
@@ -330,18 +428,20 @@ class HostFiles:
         """
         self.ring()
         head = settled(self.bell(), digest)
-        os.pwrite(self._fd, head, COMING_AT)
-        self._knock()
+        os.pwrite(self._fd, head + head[:WORD], COMING_AT)  # the second part: other hosts aren't told yet
+        self.knock()
         return head
 
     def coming(self) -> bytes:
         """Return the words that the header will have when what was announced last is committed."""
         return os.pread(self._fd, HEAD_SIZE, COMING_AT)
 
-    def _knock(self) -> None:
+    def knock(self) -> None:
+        """Wake uWSGI's masters, and they their workers."""
         try:
             os.utime(self._bell_path)
         except FileNotFoundError:
+            ensure_folder(self.bell_folder)
             create_file(self._bell_file, b"", self._owner)
 
     def _prepare_touch(self) -> tuple[int, bytes]:
@@ -443,11 +543,17 @@ def _close(fd: int, identity: tuple[int, int]) -> None:
 
 def _let_go() -> None:
     """In a forked child: it has its parent's descriptors, and mustn't keep the lock when the parent dies."""
+    global _opening
+    _opening = threading.Lock()
     while _held:
         os.close(_held.pop())
 
 
 os.register_at_fork(after_in_child=_let_go)
+
+
+def _text(raw: bytes) -> str:
+    return raw.rstrip(b"\0").decode(errors="ignore")
 
 
 def _seal(words: bytes) -> bytes:
@@ -456,7 +562,7 @@ def _seal(words: bytes) -> bytes:
 
 def _blank() -> bytes:
     """Return a header that isn't settled."""
-    notes = NOTES.pack(MAGIC, time.monotonic_ns(), 0, 0, 0, 0, bytes(WORD), b"", bytes(WORD), bytes(HEAD_SIZE))
+    notes = NOTES.pack(MAGIC, int.from_bytes(os.urandom(7), "big"), 0, 0, 0, 0, bytes(WORD), b"", bytes(WORD), bytes(HEAD_SIZE))
     return (os.urandom(HEAD_SIZE) + notes).ljust(SIZE, b"\0")
 
 

@@ -4,24 +4,82 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
 from . import thread, uwsgi
-from .members import Member, add, log, tick_all
+from .channel import Channel, ChannelDown
+from .members import Member, add, log, members, tick_all
+from .thread import leave_signals_to_the_main_thread, tick_here
+from .uwsgi import is_our_mule, serve_as_mule
 
-__all__ = ["Member", "arm", "attach", "follow", "kind"]
+__all__ = [
+    "Channel",
+    "ChannelDown",
+    "Member",
+    "arm",
+    "attach",
+    "follow",
+    "is_born",
+    "is_first",
+    "is_our_mule",
+    "kind",
+    "leave_signals_to_the_main_thread",
+    "may_listen",
+    "members",
+    "serve_as_mule",
+    "tick_here",
+]
 
 _warned = False
+_armed_in_master = False
 
 
-def arm() -> None:
-    """Prepare uWSGI's master; called once, by the import of the package."""
-    uwsgi.arm(tick_all)
+def arm(born: Callable[[], object]) -> None:
+    """Prepare uWSGI's master; called once, by the import of the package.
+
+    Args:
+        born: called in each process that uWSGI forks, after its applications have looked.
+    """
+
+    global _armed_in_master
+    _armed_in_master = kind() is None
+
+    def look() -> None:
+        tick_all()
+        born()
+
+    uwsgi.arm(look)
 
 
 def attach(member: Member) -> None:
     """Have ``member`` ticked at the births of processes; `follow` does the rest."""
     add(member)
     uwsgi.join_births()
+
+
+def may_listen(*, mule_knows: bool) -> bool:
+    """Tell whether this process may be the one of its host that listens to Redis.
+
+    Where uWSGI has mules, its workers leave it to them.
+
+    Args:
+        mule_knows: whether a mule knows where to listen: by the application, or by the process environment.
+    """
+    name = kind()
+    if name in (None, "spooler") or thread.only_reloads():
+        return False
+    a_mule_does = uwsgi.under_uwsgi() and uwsgi.has_mules() and _armed_in_master and mule_knows
+    return str(name).startswith("mule") or not a_mule_does
+
+
+def is_born() -> bool:
+    """Tell whether this is a process that uWSGI has forked already, so that no birth is still to come."""
+    return uwsgi.under_uwsgi() and kind() is not None
+
+
+def is_first() -> bool:
+    """Tell whether this process may speak for all of its uWSGI instance, so that one of them warns."""
+    return not uwsgi.under_uwsgi() or uwsgi.is_first()
 
 
 def follow(member: Member) -> str:

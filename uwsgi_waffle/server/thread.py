@@ -13,9 +13,9 @@ import click
 from flask.helpers import get_debug_flag
 from werkzeug.serving import is_running_from_reloader
 
-from .members import Member, log, members
+from .members import Member, log, members, tick_all
 
-__all__ = ["ensure_running"]
+__all__ = ["ensure_running", "leave_signals_to_the_main_thread", "only_reloads", "tick_here"]
 
 LONGEST_TICK = 10.0  # seconds that a fork waits for a store that doesn't answer
 
@@ -36,7 +36,7 @@ def ensure_running(member: Member) -> None:
 
 
 def _run(reference: weakref.ref[Member]) -> None:
-    _leave_signals_to_the_main_thread()
+    leave_signals_to_the_main_thread()
     pause = threading.Event()  # never set: a wait that gevent can patch
     while (member := reference()) is not None:
         interval = member.poll_interval
@@ -46,7 +46,7 @@ def _run(reference: weakref.ref[Member]) -> None:
         if member is None:
             return
         try:
-            if _only_reloads():
+            if only_reloads():
                 member.leave()
                 return
             with _busy:
@@ -56,7 +56,13 @@ def _run(reference: weakref.ref[Member]) -> None:
         del member
 
 
-def _leave_signals_to_the_main_thread() -> None:
+def tick_here() -> None:
+    """Look in a thread of the package's own, with forks held off meanwhile."""
+    with _busy:
+        tick_all()
+
+
+def leave_signals_to_the_main_thread() -> None:
     """Block all signals in this thread, so that the kernel gives those sent to the process to the main thread.
 
     uWSGI's handler of SIGTERM calls ``exit()`` in whichever thread has it; in this one it would wait for the main
@@ -71,7 +77,7 @@ def _leave_signals_to_the_main_thread() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
 
 
-def _only_reloads() -> bool:
+def only_reloads() -> bool:
     """Tell whether this process only waits for the child of Werkzeug's reloader, which is the one that serves."""
     return "werkzeug._reloader" in sys.modules and not is_running_from_reloader()
 

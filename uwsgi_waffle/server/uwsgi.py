@@ -86,6 +86,22 @@ def kind() -> str | None:
     return None if uwsgi.masterpid() == os.getpid() else "uwsgi"
 
 
+def has_mules() -> bool:
+    """Tell whether the instance has mules."""
+    return "mule" in uwsgi.opt or uwsgi.opt.get("mules", b"0") != b"0"
+
+
+def is_our_mule() -> bool:
+    """Tell whether this is a mule, and the ini's last ``mule =`` line is the package's."""
+    return bool(uwsgi and uwsgi.mule_id() and uwsgi.opt.get("mule") in (b"uwsgi_waffle.mule", b"uwsgi_waffle.mule:run"))
+
+
+def serve_as_mule() -> None:
+    """Do what a mule without a program does: handle uWSGI's signals."""
+    while True:
+        uwsgi.mule_get_msg(False)  # in uWSGI 2.0 this "no" to signals means yes
+
+
 def is_first() -> bool:
     """Tell whether this is the process that speaks for all: the master, or the first worker."""
     return uwsgi.worker_id() <= 1 and not uwsgi.mule_id()

@@ -5,11 +5,15 @@ from __future__ import annotations
 from ..errors import SchemaError
 from .contract import Commit, HistoryRow, Store, Stored
 from .memory import MemoryStore
+from .redis import RedisStore
 from .sql import SQLStore
 
-__all__ = ["Commit", "HistoryRow", "MemoryStore", "SQLStore", "Store", "Stored", "open_store"]
+__all__ = ["Commit", "HistoryRow", "MemoryStore", "RedisStore", "SQLStore", "Store", "Stored", "open_store"]
 
-SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb")
+STORES: dict[str, type[SQLStore] | type[RedisStore]] = {
+    **dict.fromkeys(("sqlite", "postgresql", "mysql", "mariadb"), SQLStore),
+    **dict.fromkeys(("redis", "rediss", "unix"), RedisStore),
+}
 
 
 def open_store(url: str) -> Store:
@@ -19,6 +23,6 @@ def open_store(url: str) -> Store:
         SchemaError: no store knows such a URL.
     """
     scheme = url.partition(":")[0].partition("+")[0]
-    if scheme not in SQL_SCHEMES:
-        raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {', '.join(SQL_SCHEMES)}.")
-    return SQLStore(url)
+    if scheme not in STORES:
+        raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {', '.join(STORES)}.")
+    return STORES[scheme](url)

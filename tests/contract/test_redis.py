@@ -1,0 +1,216 @@
+"""What only the Redis store can meet."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import traceback
+
+import pytest
+
+from uwsgi_waffle import RedisStore, SchemaError, StoreReadOnly, StoreUnavailable, UnknownRevision
+from uwsgi_waffle.stores import Commit, Stored, open_store
+from uwsgi_waffle.stores.redis import PAGE
+
+from ..redis_server import RedisServer
+from .conftest import put
+
+
+@pytest.fixture
+def store(redis_server: RedisServer) -> RedisStore:
+    """A store that holds revision 1, A = 1."""
+    store = RedisStore(redis_server.url)
+    store.prepare()
+    put(store, A="1")
+    return store
+
+
+def test_what_redis_has_forgotten_is_not_taken_for_an_empty_store(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.flushall()
+    for call in (store.load, lambda: put(store, A="2"), lambda: store.values_at(1)):
+        with pytest.raises(StoreUnavailable, match="has lost its revision"):
+            call()
+    assert store.history(10) == []
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [("A", b"\xff", "can't decode"), ("WAFFLE_REVISION", b"one", "invalid literal"), ("WAFFLE_REVISION", b"-3", "lost its revision")],
+)
+def test_what_somebody_else_wrote_there_is_told(store: RedisStore, redis_server: RedisServer, key: str, value: bytes, told: str) -> None:
+    with redis_server.client() as client:
+        client.hset("waffle", key, value)
+    with pytest.raises(StoreUnavailable, match=told):
+        store.load()
+
+
+def test_a_key_of_another_type_is_told(redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.set("waffle", "mine")
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        RedisStore(redis_server.url).prepare()
+
+
+def test_a_replica_is_read_and_not_written(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.config_set("replica-serve-stale-data", "yes")
+        client.replicaof("127.0.0.1", "1")
+    with pytest.raises(StoreReadOnly, match="refuses to be written"):
+        put(store, A="2")
+    assert store.load() == Stored(1, {"A": "1"})
+
+
+def test_redis_down_is_told_with_its_name_and_what_was_committed_survives_a_kill(store: RedisStore, redis_server: RedisServer) -> None:
+    redis_server.kill()
+    with pytest.raises(StoreUnavailable, match=r"unix://.*refused\. Look.*it is tried again"):
+        store.load()
+    redis_server.start()
+    assert store.load() == Stored(1, {"A": "1"})
+    assert [row.new for row in store.history(10)] == ["1"]
+
+
+def test_who_was_slower_decides_again_upon_what_the_faster_one_wrote(store: RedisStore) -> None:
+    seen: list[Stored] = []
+
+    def decide(stored: Stored) -> Commit:
+        seen.append(stored)
+        if len(seen) == 1:
+            put(RedisStore(store._url), A="2", B="2")
+        return Commit({"A": f"{stored.values['A']}9"})
+
+    assert store.transact(decide) == store.load() == Stored(3, {"A": "29", "B": "2"})
+    assert [stored.revision for stored in seen] == [1, 2]
+    assert [(row.revision, row.old, row.new) for row in store.history(10, "A")] == [(3, "2", "29"), (2, "1", "2"), (1, None, "1")]
+
+
+def test_no_connection_stays_open(store: RedisStore, redis_server: RedisServer) -> None:
+    store.history(10)
+    with redis_server.client() as client:
+        client.hset("waffle", "A", b"\xff")
+    with pytest.raises(StoreUnavailable):
+        store.load()
+    with redis_server.client() as client:
+        assert len(client.client_list()) == 1, "only the test's own"
+
+
+def test_a_long_history_is_read_page_by_page(store: RedisStore) -> None:
+    for number in range(2, 2 * PAGE + 3):
+        put(store, A=str(number))
+    assert [row.revision for row in store.history(10_000)] == list(range(2 * PAGE + 2, 0, -1))
+    assert store.history(0) == []
+    assert store.history(-1) == []
+    assert store.values_at(3) == {"A": "3"}
+
+
+def test_two_prefixes_are_two_stores(store: RedisStore, redis_server: RedisServer) -> None:
+    other = RedisStore(redis_server.url, prefix="other")
+    other.prepare()
+    put(other, A="9")
+    assert (store.load(), other.load()) == (Stored(1, {"A": "1"}), Stored(1, {"A": "9"}))
+    assert (store.history(1)[0].new, other.history(1)[0].new) == ("1", "9")
+    assert "(other)" in other.name
+
+
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
+def test_a_url_opens_it(scheme: str) -> None:
+    assert isinstance(open_store(f"{scheme}://:geheim@cache.example/0"), RedisStore)
+
+
+@pytest.mark.parametrize(
+    ("url", "name"),
+    [
+        ("redis://cache.example", "redis://cache.example"),
+        ("redis://ann:geheim@cache.example:6380/2", "redis://ann:***@cache.example:6380/2"),
+        ("rediss://:geheim@cache.example/0?ssl_cert_reqs=none", "rediss://:***@cache.example/0?ssl_cert_reqs=none"),
+        ("unix:///run/redis/s?db=2&password=geheim", "unix:///run/redis/s?db=2&password=***"),
+    ],
+)
+def test_its_name_has_no_password(url: str, name: str) -> None:
+    assert RedisStore(url).name == name
+
+
+@pytest.mark.parametrize("url", ["http://cache.example", "redis", "", "redis://cache.example:port", "redis://cache.example?foo=1"])
+def test_a_url_that_is_none_is_refused_by_the_settings_name(url: str) -> None:
+    with pytest.raises(SchemaError, match="WAFFLE_STORE_URL"):
+        RedisStore(url)
+
+
+def test_without_redis_py_the_error_is_the_install_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis", None)
+    with pytest.raises(SchemaError, match=r"pip install 'uwsgi_waffle\[redis\]'"):
+        RedisStore("redis://cache.example")
+
+
+def test_an_answer_that_does_not_come_is_not_taken_for_a_faster_host(redis_server: RedisServer) -> None:
+    """The commit may have been carried out, and here it is: nobody may claim that nothing was changed, nor try again."""
+    store = RedisStore(redis_server.url, timeout=0.2)
+    store.prepare()
+
+    def decide(stored: Stored) -> Commit:
+        redis_server.send_signal(signal.SIGSTOP)
+        return Commit({"A": "1"})
+
+    try:
+        with pytest.raises(StoreUnavailable) as caught:
+            store.transact(decide)
+    finally:
+        redis_server.send_signal(signal.SIGCONT)
+    assert "Nothing was changed" not in str(caught.value)
+    assert RedisStore(redis_server.url).load() == Stored(1, {"A": "1"})
+
+
+def test_a_full_redis_is_told_without_the_values(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.config_set("maxmemory", "1")
+    with pytest.raises(StoreUnavailable, match="OOM") as caught:
+        put(store, A="".join(("ge", "heim")))
+    assert "geheim" not in "".join(traceback.format_exception(caught.value))
+    assert store.load() == Stored(1, {"A": "1"})
+    assert len(store.history(10)) == 1
+
+
+@pytest.mark.parametrize("row", [b"{", b"{}", b'{"revision": 1}', b"\xff"])
+def test_a_damaged_history_is_told(store: RedisStore, redis_server: RedisServer, row: bytes) -> None:
+    with redis_server.client() as client:
+        client.lpush("waffle:history", row)
+    for call in (lambda: store.history(10), lambda: store.values_at(1)):
+        with pytest.raises(StoreUnavailable, match="isn't as it was written"):
+            call()
+
+
+def test_a_history_that_is_of_another_type_stops_a_commit_before_it_begins(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.delete("waffle:history")
+        client.set("waffle:history", "mine")
+    with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        put(store, A="2")
+    assert store.load() == Stored(1, {"A": "1"})
+
+
+def test_a_history_with_a_gap_is_no_ground_for_a_rollback(store: RedisStore, redis_server: RedisServer) -> None:
+    put(store, B="2")
+    with redis_server.client() as client:
+        client.rpop("waffle:history")
+    with pytest.raises(UnknownRevision, match="has lost earlier changes"):
+        store.values_at(2)
+
+
+def test_a_replica_that_holds_data_can_be_prepared(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.replicaof("127.0.0.1", "1")
+    store.prepare()
+    assert store.load() == Stored(1, {"A": "1"})
+
+
+def test_hosts_that_are_always_faster_end_in_an_error(redis_server: RedisServer) -> None:
+    store, faster = RedisStore(redis_server.url, timeout=0.2), RedisStore(redis_server.url)
+    store.prepare()
+
+    def decide(stored: Stored) -> Commit:
+        put(faster, B="1")
+        return Commit({"A": "1"})
+
+    with pytest.raises(StoreUnavailable, match="other hosts were faster"):
+        store.transact(decide)
+    assert "A" not in store.load().values
