@@ -22,9 +22,10 @@ from .hostfiles import ProcessInfo
 from .report import HistoryEntry
 from .snapshot import Change
 from .state import UpdateResult
-from .stores import MemoryStore, RedisStore, SQLStore
+from .stores import AlchemyWaffleStore, MemoryStore, PeeweeWaffleStore, RedisStore, SQLStore, WaffleMixin, WaffleStore
 
 __all__ = [
+    "AlchemyWaffleStore",
     "Change",
     "HistoryEntry",
     "HostBusy",
@@ -32,6 +33,7 @@ __all__ = [
     "InvalidValue",
     "ManagedVariable",
     "MemoryStore",
+    "PeeweeWaffleStore",
     "ProcessInfo",
     "RedisStore",
     "RevisionConflict",
@@ -44,6 +46,8 @@ __all__ = [
     "UpdateResult",
     "WaffleConf",
     "WaffleError",
+    "WaffleMixin",
+    "WaffleStore",
     "config_changed",
 ]
 

@@ -7,6 +7,7 @@ import itertools
 import logging
 import weakref
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, TypeVar, cast, overload
 
@@ -59,7 +60,7 @@ class Binding:
         self.woken_by = ""  # what tells this process of changes while it is idle: signal, thread, or nothing
         self._mule_knows = False  # whether a mule of this instance knows where to listen, so that no worker has to
         self._pin = f"_uwsgi_waffle_{next(_numbers)}"  # the attribute of a request that holds its snapshot
-        store = store or open_store(settings.store_url)
+        store = (store or open_store(settings.store_url)).bind(frozenset(self.schema.variables), self._app_context)
         self._host = HostFiles(settings.watching.watcher_file) if settings.multiproc and store.shared else None
         self._bridge = self._build_bridge(settings.watching)
         self.state = State(
@@ -188,6 +189,10 @@ class Binding:
     def _announce(self, change: Change) -> None:
         # In a context of its own: the hook sees the newest values also where a request of this thread has older ones.
         contextvars.Context().run(self._call_hooks, change)
+
+    def _app_context(self) -> AbstractContextManager[object]:
+        app = self._app()
+        return nullcontext() if app is None else app.app_context()
 
     def _call_hooks(self, change: Change) -> None:
         app = self._app()

@@ -10,6 +10,8 @@ import pytest
 
 from uwsgi_waffle.stores import Commit, MemoryStore, RedisStore, SQLStore, Store
 
+from .models import alchemy_store, peewee_store
+
 OpenStore = Callable[[], Store]
 
 
@@ -21,6 +23,8 @@ def sqlite_url(folder: Path) -> str:
 STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenStore]] = {
     "memory": lambda request, folder: MemoryStore,
     "sqlite": lambda request, folder: partial(SQLStore, sqlite_url(folder)),
+    "alchemy": lambda request, folder: partial(alchemy_store, folder),
+    "peewee": lambda request, folder: partial(peewee_store, folder),
     "redis": lambda request, folder: partial(RedisStore, request.getfixturevalue("redis_server").url),
 }
 

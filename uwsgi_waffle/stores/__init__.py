@@ -3,12 +3,30 @@
 from __future__ import annotations
 
 from ..errors import SchemaError
-from .contract import Commit, HistoryRow, Store, Stored
+from .alchemy import AlchemyWaffleStore
+from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
 from .memory import MemoryStore
+from .own import WaffleMixin, WaffleStore
+from .peewee import PeeweeWaffleStore
 from .redis import RedisStore
 from .sql import SQLStore
 
-__all__ = ["Commit", "HistoryRow", "MemoryStore", "RedisStore", "SQLStore", "Store", "Stored", "open_store"]
+__all__ = [
+    "AlchemyWaffleStore",
+    "Commit",
+    "Context",
+    "Decide",
+    "HistoryRow",
+    "MemoryStore",
+    "PeeweeWaffleStore",
+    "RedisStore",
+    "SQLStore",
+    "Store",
+    "Stored",
+    "WaffleMixin",
+    "WaffleStore",
+    "open_store",
+]
 
 STORES: dict[str, type[SQLStore] | type[RedisStore]] = {
     **dict.fromkeys(("sqlite", "postgresql", "mysql", "mariadb"), SQLStore),

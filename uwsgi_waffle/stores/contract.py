@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import ClassVar
 
-__all__ = ["Commit", "Decide", "HistoryRow", "Store", "Stored"]
+__all__ = ["Commit", "Context", "Decide", "HistoryRow", "Store", "Stored"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,8 @@ class HistoryRow:
 
 
 Decide = Callable[[Stored], "Commit | None"]
+#: Enters the context of the application that uses a store, in any thread.
+Context = Callable[[], AbstractContextManager[object]]
 
 
 class Store(ABC):
@@ -80,6 +83,10 @@ class Store(ABC):
     def name(self) -> str:
         """The store as a person may see it: no password in it."""
 
+    def bind(self, names: frozenset[str], context: Context) -> Store:
+        """Return this store as one application uses it, which declares ``names``; most stores need to know neither."""
+        return self
+
     @abstractmethod
     def prepare(self) -> None:
         """Create what is missing; called where this host has never seen the store."""
@@ -87,6 +94,10 @@ class Store(ABC):
     @abstractmethod
     def load(self) -> Stored:
         """Read values and revision in one transaction."""
+
+    def rows(self) -> Mapping[str, str]:
+        """Return every row as it stands, those that aren't JSON, too."""
+        return self.load().values
 
     @abstractmethod
     def transact(self, decide: Decide) -> Stored:

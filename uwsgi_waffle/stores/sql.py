@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, UnknownRevision, WaffleError
 from .contract import Commit, Decide, HistoryRow, Store, Stored
 
-__all__ = ["SQLStore"]
+__all__ = ["SQLStore", "shown_url"]
 
 TABLES_VERSION = 1
 LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
@@ -87,8 +87,7 @@ class SQLStore(Store):
 
     @property
     def name(self) -> str:
-        hidden = {key: "***" for key in self._url.query if "passw" in key.lower() or key.lower() == "pwd"}
-        return self._url.update_query_dict(hidden).render_as_string(hide_password=True)
+        return shown_url(self._url)
 
     def prepare(self) -> None:
         with self._translated():
@@ -214,6 +213,12 @@ class SQLStore(Store):
         if self._sqlite and not str(self._url.database).startswith("file:") and not Path(str(self._url.database)).exists():
             return "The file has vanished: restore it or, to start afresh, delete the folder beside the watch file, too."
         return "Look whether the database answers; it is tried again without a restart."
+
+
+def shown_url(url: sa.URL) -> str:
+    """Return a URL as a person may see it."""
+    hidden = {key: "***" for key in url.query if "passw" in key.lower() or key.lower() == "pwd"}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
 
 def _history_row(row: Any) -> HistoryRow:

@@ -1,0 +1,147 @@
+"""A store over a model of the application's own, on Flask-SQLAlchemy."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
+from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore
+from .sql import shown_url
+
+__all__ = ["AlchemyWaffleStore"]
+
+
+class AlchemyWaffleStore(RowStore):
+    """Keeps values in the rows of a Flask-SQLAlchemy model that has a unique ``key`` and a ``value``.
+
+    The revision is one more row, ``WAFFLE_REVISION``; the newest 100 changes are another, ``WAFFLE_HISTORY``.
+
+    Each call has a connection of its own, made as the application's engine makes its connections, with one short
+    transaction: sessions of the application's are neither used nor touched. A session that has written and not yet
+    committed can hold an update off; on SQLite it always does, until that gives up.
+
+    Args:
+        db: the application's ``SQLAlchemy``. Its engine is looked up at the first call, in a context of the application
+            that the store was given to by `WaffleConf`; without that, in the context that is active.
+        model: the model.
+
+    Raises:
+        SchemaError: the model has no such columns.
+
+    Example:
+        >>> from flask_sqlalchemy import SQLAlchemy
+        >>> db = SQLAlchemy()
+        >>> class Conf(db.Model):
+        ...     id = db.Column(db.Integer, primary_key=True)
+        ...     key = db.Column(db.String(255), unique=True)
+        ...     value = db.Column(db.Text)
+        >>> store = AlchemyWaffleStore(db=db, model=Conf)
+    """
+
+    def __init__(self, db: Any = None, model: Any = None) -> None:
+        try:
+            columns = sa.inspect(model).columns
+            self._key, self._value = columns["key"], columns["value"]
+        except (exc.NoInspectionAvailable, AttributeError, KeyError):
+            raise SchemaError(f"AlchemyWaffleStore needs db= and model=, a model with the columns key and value, not {model!r}.") from None
+        self.db, self.model = db, model
+        self._table: sa.Table = self._key.table
+        self._theirs: sa.Engine | None = None
+        self._engine: sa.Engine | None = None
+        self._pid = 0
+
+    @property
+    def name(self) -> str:
+        return f"{shown_url(self._application_engine().url)} ({self._table.name})"
+
+    def _room(self) -> tuple[int | None, int | None]:
+        key, value = (getattr(column.type, "length", None) for column in (self._key, self._value))
+        if value is None and self._application_engine().dialect.name in ("mysql", "mariadb"):
+            value = MYSQL_TEXT if self._value.type.__class__ in (sa.Text, sa.UnicodeText, sa.TEXT) else None
+        return key, value
+
+    @contextmanager
+    def _open(self, *, lock: bool) -> Iterator[AlchemyRows]:
+        with self._translated(), self._connect().connect() as connection:
+            connection.detach()  # closed with this block, whatever the pool
+            # Whatever the application's connections are set to: a transaction, that sees what the lock has waited for.
+            level = "SERIALIZABLE" if connection.dialect.name == "sqlite" else "READ COMMITTED"
+            connection.dialect.set_isolation_level(connection.connection.dbapi_connection, level)  # type: ignore[arg-type]  # it is there
+            with connection.begin():
+                if lock:
+                    connection.execute(self._table.update().where(self._key == REVISION).values({self._value: self._value}))
+                yield AlchemyRows(connection, self._key, self._value)
+
+    def _connect(self) -> sa.Engine:
+        """Return this process's engine."""
+        if self._engine is None or self._pid != os.getpid():
+            theirs = self._application_engine()
+            self._engine = sa.create_engine(theirs.url, pool=theirs.pool.recreate(), hide_parameters=True)
+            self._pid = os.getpid()
+        return self._engine
+
+    def _application_engine(self) -> sa.Engine:
+        if self._theirs is None:
+            try:
+                with self._context():
+                    engine: sa.Engine = self.db.engines[self._table.metadata.info.get("bind_key")]
+            except (RuntimeError, KeyError) as error:
+                raise StoreUnavailable(
+                    "AlchemyWaffleStore can't reach its database outside an application: give the store to WaffleConf, or enter "
+                    f"app.app_context(), after db.init_app(app). ({error})"
+                ) from error
+            if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:", "file::memory:"):
+                raise StoreUnavailable(
+                    "A SQLite database in memory can't be shared by processes: name a file, or give WaffleConf a MemoryStore() in a test."
+                )
+            self._theirs = engine
+        return self._theirs
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except WaffleError:  # raised by decide, or by ourselves
+            raise
+        except exc.IntegrityError as error:
+            raise Collision(f"{self.name} refuses the row: {error.orig}. Look at the table's constraints.") from error
+        except exc.DataError as error:
+            raise InvalidValue({"": f"{self.name} can't hold the value: {error.orig}"}) from error
+        except (exc.SQLAlchemyError, OSError, ImportError) as error:
+            cause = getattr(error, "orig", None) or error
+            if "read-only" in str(cause).lower() or "readonly" in str(cause).lower():
+                raise StoreReadOnly(f"{self.name} refuses to be written: {cause}. Nothing was changed.") from error
+            raise StoreUnavailable(
+                f"{self.name}: {cause}. Look whether the database answers and has the table; it is tried again without a restart."
+            ) from error
+
+
+class AlchemyRows:
+    """The rows, within one transaction."""
+
+    def __init__(self, connection: sa.Connection, key: sa.Column[Any], value: sa.Column[Any]) -> None:
+        self._connection, self._key, self._value, self._table = connection, key, value, key.table
+
+    def exist(self) -> bool:
+        return sa.inspect(self._connection).has_table(self._table.name, schema=self._table.schema)
+
+    def read(self, *, history: bool = False) -> Mapping[str, str | None]:
+        query = sa.select(self._key, self._value)
+        if not history:
+            query = query.where(self._key != HISTORY)
+        return {key: text for key, text in self._connection.execute(query) if key is not None}
+
+    def insert(self, key: str, text: str) -> None:
+        self._connection.execute(self._table.insert().values({self._key: key, self._value: text}))
+
+    def update(self, key: str, text: str) -> None:
+        self._connection.execute(self._table.update().where(self._key == key).values({self._value: text}))
+
+    def delete(self, key: str) -> None:
+        self._connection.execute(self._table.delete().where(self._key == key))

@@ -1,0 +1,144 @@
+"""A store over a model of the application's own, on peewee."""
+
+from __future__ import annotations
+
+import copy
+import os
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
+from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore
+
+__all__ = ["PeeweeWaffleStore"]
+
+
+class PeeweeWaffleStore(RowStore):
+    """Keeps values in the rows of a peewee model that has a unique ``key`` and a ``value``.
+
+    The revision is one more row, ``WAFFLE_REVISION``; the newest 100 changes are another, ``WAFFLE_HISTORY``.
+
+    Each call has a connection of its own, made as the model's database makes its connections, with one short transaction:
+    the connection that this thread may have open, and a transaction on it, are neither used nor touched. If that has
+    written and not yet committed it can hold an update off; on SQLite it always does, until that gives up.
+
+    Args:
+        model: the model; its database may be a proxy or deferred, if it is there at the first call.
+        db: not needed; Flask-WaffleConf's argument.
+
+    Raises:
+        SchemaError: the model has no such fields, or peewee isn't installed.
+
+    Example:
+        >>> from peewee import CharField, Model, SqliteDatabase, TextField
+        >>> class Conf(Model):
+        ...     key = CharField(unique=True)
+        ...     value = TextField()
+        ...     class Meta:
+        ...         database = SqliteDatabase("/var/lib/site/site.db")
+        >>> PeeweeWaffleStore(model=Conf).name
+        'SqliteDatabase /var/lib/site/site.db (conf)'
+    """
+
+    def __init__(self, db: Any = None, model: Any = None) -> None:
+        try:
+            import peewee
+            from playhouse import pool
+        except ImportError:
+            raise SchemaError("PeeweeWaffleStore needs peewee: pip install 'uwsgi_waffle[peewee]'.") from None
+        self._peewee: Any = peewee
+        self._pooled: Any = pool.PooledDatabase
+        if not {"key", "value"} <= getattr(getattr(model, "_meta", None), "fields", {}).keys():
+            raise SchemaError(f"PeeweeWaffleStore needs model=, a model with the fields key and value, not {model!r}.")
+        self.db, self.model = db, model
+
+    @property
+    def name(self) -> str:
+        database = self.model._meta.database
+        place = str(database.database)
+        if self._is_sqlite(database) and not place.startswith("file:"):
+            place = os.path.abspath(place)
+        host = database.connect_params.get("host")
+        return f"{type(getattr(database, 'obj', database)).__name__} {f'{host}/' if host else ''}{place} ({self.model._meta.table_name})"
+
+    def _is_sqlite(self, database: Any) -> bool:
+        return isinstance(getattr(database, "obj", database), self._peewee.SqliteDatabase)
+
+    def _room(self) -> tuple[int | None, int | None]:
+        fields = self.model._meta.fields
+        key, value = (getattr(fields[name], "max_length", None) for name in ("key", "value"))
+        database = self.model._meta.database
+        if value is None and isinstance(getattr(database, "obj", database), self._peewee.MySQLDatabase):
+            value = MYSQL_TEXT if fields["value"].field_type == "TEXT" else None
+        return key, value
+
+    @contextmanager
+    def _open(self, *, lock: bool) -> Iterator[PeeweeRows]:
+        with self._translated():
+            database = self._database()
+            with database.connection_context(), database.atomic():
+                if lock:
+                    model = self.model
+                    model.update({model.value: model.value}).where(model.key == REVISION).execute(database)
+                yield PeeweeRows(database, self.model)
+
+    def _database(self) -> Any:
+        """Return a database like the model's, whose connection is its own and ends with it."""
+        theirs = self.model._meta.database
+        theirs = getattr(theirs, "obj", theirs)  # what a proxy stands for
+        if theirs is None or theirs.deferred:
+            raise StoreUnavailable("PeeweeWaffleStore: the model's database isn't initialized yet. Do that before WaffleConf is made.")
+        if self._is_sqlite(theirs) and str(theirs.database) in (":memory:", "file::memory:"):
+            raise StoreUnavailable(
+                "A SQLite database in memory can't be shared by processes: name a file, or give WaffleConf a MemoryStore() in a test."
+            )
+        own = copy.copy(theirs)  # with all that was set or registered
+        own._state, own._lock = type(theirs._state)(), threading.Lock()
+        if isinstance(own, self._pooled):  # past the pool, to the real ones
+            beyond: Any = super(self._pooled, own)
+            own._connect, own._close = beyond._connect, beyond._close
+        return own
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except WaffleError:  # raised by decide, or by ourselves
+            raise
+        except self._peewee.IntegrityError as error:
+            raise Collision(f"{self.name} refuses the row: {error}. Look at the table's constraints.") from error
+        except self._peewee.DataError as error:
+            raise InvalidValue({"": f"{self.name} can't hold the value: {error}"}) from error
+        except (self._peewee.PeeweeException, OSError) as error:
+            if "read-only" in str(error).lower() or "readonly" in str(error).lower():
+                raise StoreReadOnly(f"{self.name} refuses to be written: {error}. Nothing was changed.") from error
+            raise StoreUnavailable(
+                f"{self.name}: {error}. Look whether the database answers and has the table; it is tried again without a restart."
+            ) from error
+
+
+class PeeweeRows:
+    """The rows, within one transaction."""
+
+    def __init__(self, database: Any, model: Any) -> None:
+        self._database, self._model = database, model
+
+    def exist(self) -> bool:
+        return bool(self._database.table_exists(self._model._meta.table_name, schema=self._model._meta.schema))
+
+    def read(self, *, history: bool = False) -> Mapping[str, str | None]:
+        query = self._model.select(self._model.key, self._model.value)
+        if not history:
+            query = query.where(self._model.key != HISTORY)
+        return {key: text for key, text in query.tuples().execute(self._database) if key is not None}
+
+    def insert(self, key: str, text: str) -> None:
+        self._model.insert({self._model.key: key, self._model.value: text}).execute(self._database)
+
+    def update(self, key: str, text: str) -> None:
+        self._model.update({self._model.value: text}).where(self._model.key == key).execute(self._database)
+
+    def delete(self, key: str) -> None:
+        self._model.delete().where(self._model.key == key).execute(self._database)
