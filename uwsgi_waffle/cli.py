@@ -8,8 +8,9 @@ from typing import Any
 
 import click
 from flask import current_app
-from flask.cli import AppGroup
+from flask.cli import AppGroup, ScriptInfo
 
+from . import legacy
 from .errors import WaffleError
 from .extension import Binding, binding_of
 from .plans import plan_update
@@ -95,6 +96,53 @@ def set_(assignments: tuple[str, ...], note: str | None, expect: int | None, wai
     click.echo(f"revision {result.revision}" + ("" if result.changed else " (nothing to change)"))
     for process in result.pending:
         click.echo(f"not yet applied by {process.kind} (pid {process.pid})", err=True)
+
+
+@waffle.command("import-legacy", with_appcontext=False)
+@click.option("--dry-run", is_flag=True, help="Show what would happen, and write nothing.")
+@as_json
+@click.pass_context
+def import_legacy(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
+    """Make JSON of the values that Flask-WaffleConf wrote, in one update.
+
+    They are pickles; they are read without executing anything. What can't be read so, or isn't declared, is named and left alone,
+    and the exit code is 1.
+    """
+    try:
+        with legacy.previewing():  # with the store as it is the application may refuse to start
+            app = ctx.ensure_object(ScriptInfo).load_app()
+        with app.app_context():
+            binding = binding_of(app)
+            store = binding.state.store
+            store = store.store if isinstance(store, legacy.Preview) else store
+            findings = legacy.examine(binding.schema, store.rows())
+            decide = legacy.convert(binding.schema, getpass.getuser())
+            if dry_run:
+                decide(store.load())
+                revision = None
+            else:
+                revision = store.transact(decide).revision
+                binding.ring()
+    except WaffleError as error:
+        raise click.ClickException(str(error)) from None
+    _tell_findings(binding, findings, revision, as_json)
+    if any(finding.text is None for finding in findings):
+        ctx.exit(1)
+
+
+def _tell_findings(binding: Binding, findings: list[legacy.Finding], revision: int | None, as_json: bool) -> None:
+    converted = {finding.name: finding.text for finding in findings if finding.text is not None}
+    left = {finding.name: finding.problem for finding in findings if finding.text is None}
+    if as_json:
+        plain = {name: MASK if name in binding.schema.secrets else json.loads(text) for name, text in converted.items()}
+        click.echo(json.dumps({"revision": revision, "dry_run": revision is None, "converted": plain, "left": left}, indent=2))
+        return
+    for name, text in converted.items():
+        click.echo(f"{name}: {_shown(binding, name, text)}")
+    for name, problem in left.items():
+        click.echo(f"{name}: left alone, {problem}", err=True)
+    done = "would be converted; nothing was written" if revision is None else f"converted, revision {revision}"
+    click.echo(f"{len(converted)} {done}" if converted else "nothing to convert")
 
 
 def _parsed(binding: Binding, assignments: tuple[str, ...]) -> dict[str, object]:

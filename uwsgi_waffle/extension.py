@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
+import os
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -19,6 +20,7 @@ from .bridge import Bridge
 from .config import Settings, Watching, manage
 from .errors import SchemaError, WaffleError
 from .hostfiles import HostFiles
+from .legacy import Preview, wanted_as_preview
 from .plans import Plan, plan_reset, plan_rollback, plan_update
 from .report import HistoryEntry, history, status
 from .schema import Schema
@@ -61,6 +63,9 @@ class Binding:
         self._mule_knows = False  # whether a mule of this instance knows where to listen, so that no worker has to
         self._pin = f"_uwsgi_waffle_{next(_numbers)}"  # the attribute of a request that holds its snapshot
         store = (store or open_store(settings.store_url)).bind(frozenset(self.schema.variables), self._app_context)
+        if wanted_as_preview():
+            store = Preview(store, self.schema)
+        self._watch_file = settings.watching.watcher_file
         self._host = HostFiles(settings.watching.watcher_file) if settings.multiproc and store.shared else None
         self._bridge = self._build_bridge(settings.watching)
         self.state = State(
@@ -97,6 +102,11 @@ class Binding:
         """Look whether something changed, and compare with the store when that is due; signals and the thread call it."""
         self.state.wake(self.reconcile_interval)
         self._stand()
+
+    def ring(self) -> None:
+        """Have the processes of this host look at the store, which something else than `update` has changed."""
+        if self._watch_file.exists():
+            os.utime(self._watch_file)
 
     def leave(self) -> None:
         """Be no longer counted among the processes that follow changes."""
@@ -263,6 +273,11 @@ class WaffleConf:
         self._bindings[app] = binding
         self._only = binding if len(self._bindings) == 1 else None
         binding.attach()
+
+    @property
+    def state(self) -> Binding:
+        """The same as ``app.extensions["waffleconf"]``, by Flask-WaffleConf's name."""
+        return self._binding()
 
     @property
     def values(self) -> Any:

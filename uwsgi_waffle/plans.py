@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 
 from .errors import InvalidValue
+from .legacy import bad_row
 from .schema import Schema
 from .snapshot import Encoded, encode
 from .stores import Commit, Store, Stored
@@ -64,7 +65,7 @@ def encoded(stored: Stored) -> Encoded:
         try:
             json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
-            raise InvalidValue({name: f"the stored text isn't JSON ({error})"}, "The store is damaged") from None
+            raise InvalidValue({name: bad_row(text, error)}, "The store is damaged") from None
     return encode(stored.revision, stored.values)
 
 

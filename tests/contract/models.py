@@ -28,6 +28,7 @@ def alchemy_app(folder: Path, *, length: int | None = None, **settings: Any) -> 
 
     with app.app_context():
         db.create_all()
+        db.engine.dispose()
     return SimpleNamespace(app=app, db=db, model=Conf)
 
 
