@@ -1,0 +1,97 @@
+"""The sites that come from Flask-WaffleConf, under uWSGI as it is: their own table, their own names for things."""
+
+from __future__ import annotations
+
+import base64
+import os
+import pickle
+import re
+import sqlite3
+import subprocess
+import urllib.parse
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from .servers import ALWAYS, ROOT, Server, Servers, script
+
+EXAMPLES = ROOT / "examples" / "from_waffleconf"
+WORKERS = 4
+START = r"--master --processes 4 --shared-import uwsgi_waffle"
+
+Start = Callable[[], Server]
+Flask = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(params=["with_sqlalchemy", "with_peewee"])
+def module(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def start(servers: Servers, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
+    """Start the example with the options that it names, and an address for each worker; what it writes is in ``tmp_path``."""
+    assert f"uwsgi {START} --http-socket 127.0.0.1:8000 --module {module}\n" in (EXAMPLES / f"{module}.py").read_text()
+    monkeypatch.setattr(Server, "read", lambda server, *, socket: show(server, socket))  # this application answers with a line
+
+    def start() -> Server:
+        command = ["uwsgi", *START.split(), "--die-on-term", "--need-app", "--module", module]
+        for number in range(WORKERS):
+            command += ["--http-socket", "127.0.0.1:0", "--map-socket", f"{number}:{number + 1}"]
+        return servers.start(command, sockets=WORKERS, cwd=EXAMPLES, EXAMPLE_FOLDER=str(tmp_path / "instance"))
+
+    return start
+
+
+@pytest.fixture
+def flask(module: str, tmp_path: Path) -> Flask:
+    """Run ``flask waffle`` with the example."""
+
+    def flask(*words: str) -> subprocess.CompletedProcess[str]:
+        command = [script("flask"), "--app", f"{EXAMPLES / module}.py", "waffle", *words]
+        environ = {**os.environ, **ALWAYS, "EXAMPLE_FOLDER": str(tmp_path / "instance")}
+        return subprocess.run(command, capture_output=True, text=True, env=environ, cwd=tmp_path)
+
+    return flask
+
+
+def show(server: Server, worker: int, **fields: str) -> str:
+    data = urllib.parse.urlencode(fields).encode() if fields else None
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports[worker]}/", data, timeout=30) as response:
+        return str(response.read().decode())
+
+
+def test_an_update_in_one_worker_is_seen_in_the_others(start: Start) -> None:
+    server = start()
+    seen: set[str] = set()
+    for number in range(20):
+        show(server, number % WORKERS, SITENAME=f"Site {number}", MAX_FILESIZE=str(number), UNKNOWN="x")
+        answers = [show(server, worker) for worker in range(WORKERS)]
+        assert all(answer.startswith(f"Site {number} takes {number} bytes") for answer in answers), answers
+        seen |= {found for answer in answers for found in re.findall(r"process (\d+)", answer)}
+    assert len(seen) == WORKERS
+    for pid in seen:
+        assert not [file for file in psutil.Process(int(pid)).open_files() if "site.db" in file.path], "no connection stays open"
+
+
+def test_a_shell_is_one_more_process(start: Start, flask: Flask) -> None:
+    server = start()
+    assert flask("set", "SITENAME=Gent").returncode == 0
+    assert [show(server, worker)[:4] for worker in range(WORKERS)] == ["Gent"] * WORKERS
+
+
+def test_what_flask_waffleconf_wrote_is_converted_before_it_starts(start: Start, flask: Flask, tmp_path: Path) -> None:
+    assert flask("list").returncode == 0  # makes the table
+    connection = sqlite3.connect(tmp_path / "instance" / "site.db")
+    with connection:
+        for key, value in {"SITENAME": "Old", "MAX_FILESIZE": 7}.items():
+            row = (key, base64.b64encode(pickle.dumps(value)).decode())
+            connection.execute("INSERT INTO confs (key, value) VALUES (?, ?)", row)
+    connection.close()
+    done = flask("import-legacy")
+    assert (done.returncode, done.stdout) == (0, 'MAX_FILESIZE: 7\nSITENAME: "Old"\n2 converted, revision 1\n'), done.stderr
+    server = start()
+    assert [show(server, worker)[:17] for worker in range(WORKERS)] == ["Old takes 7 bytes"] * WORKERS
