@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +14,7 @@ import peewee
 import psutil
 import pytest
 import sqlalchemy as sa
+from flask import Flask
 from sqlalchemy.orm.attributes import instance_state
 
 from uwsgi_waffle import (
@@ -138,7 +140,9 @@ class TestTable:
         with pytest.raises(UnknownRevision, match="lead back to revision 2"):
             store.values_at(1)
 
-    def test_a_table_that_is_yet_to_be_made_is_an_empty_store_until_then(self, make: MakeStore, tmp_path: Path, sql: Any) -> None:
+    def test_a_table_that_is_yet_to_be_made_is_an_empty_store_until_then(
+        self, make: MakeStore, tmp_path: Path, sql: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """A command that makes the tables has to load the application first."""
         store = make(tmp_path)
         (made,) = sql("SELECT sql FROM sqlite_master WHERE name = 'confs'")
@@ -146,6 +150,7 @@ class TestTable:
         with pytest.raises(StoreUnavailable, match="no such table"):
             store.load()
         store.prepare()
+        assert "there is no such table yet" in caplog.text
         assert store.load() == Stored(0, {})
         assert store.history(10) == []
         with pytest.raises(StoreUnavailable, match=r"no such table: confs.*has the table"):
@@ -301,6 +306,30 @@ class TestSessionOfAlchemys:
             put(store, A="1")
             assert store.load() == Stored(1, {"A": "1"})
             assert store.name.endswith("/other.db (conf)")
+
+    def test_one_store_for_two_applications_is_the_table_of_each(self, tmp_path: Path) -> None:
+        site = alchemy_app(tmp_path)
+        second = Flask("second", instance_path=str(tmp_path / "second"))
+        second.config.update(SQLALCHEMY_DATABASE_URI=f"sqlite:///{tmp_path / 'second.db'}")
+        site.db.init_app(second)
+        with second.app_context():
+            site.db.create_all()
+            site.db.engine.dispose()
+        waffle = WaffleConf(configstore=AlchemyWaffleStore(db=site.db, model=site.model))
+        for number, app in enumerate((site.app, second)):
+            app.config.update(WAFFLE_CONFS={"A": {"default": 0}}, WAFFLE_MULTIPROC=False)
+            waffle.init_app(app)
+            app.extensions["waffleconf"].update_db({"A": number + 1})
+        assert (site.app.config["A"], second.config["A"]) == (1, 2)
+        assert [app.extensions["waffleconf"].state.store.load().values for app in (site.app, second)] == [{"A": "1"}, {"A": "2"}]
+
+    def test_with_an_application_it_works_in_a_thread_that_has_no_context(self, tmp_path: Path) -> None:
+        site = alchemy_app(tmp_path, WAFFLE_CONFS={"A": {"default": 0}})
+        waffle = WaffleConf(site.app, AlchemyWaffleStore(db=site.db, model=site.model))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(waffle.update, {"A": 5}).result().revision == 1
+            assert pool.submit(waffle.refresh).result() == 1
+        assert waffle.values.A == 5
 
     def test_outside_an_application_it_says_what_to_do(self, tmp_path: Path) -> None:
         site = alchemy_app(tmp_path)

@@ -34,7 +34,9 @@ DOORS = {
     "sqlalchemy": {"stores/"},
     "sqlite3": {"stores/"},
     "redis": {"redis_client.py", "stores/", "server/"},
-    "peewee": {"stores/"},
+    "peewee": {"stores/peewee.py"},
+    "playhouse": {"stores/peewee.py"},
+    "flask_sqlalchemy": set(),  # a user's object is given to us
     "fcntl": {"hostfiles/", "server/"},
     "mmap": {"hostfiles/", "server/"},
     "flask": {"server/thread.py", "config.py", "extension.py", "cli.py", "mule.py", "admin/", "testing.py"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -15,6 +16,8 @@ from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
 
 __all__ = ["HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "Collision", "RowStore", "Rows"]
+
+log = logging.getLogger("uwsgi_waffle")
 
 # Reserved names, so no variable's.
 REVISION = "WAFFLE_REVISION"
@@ -128,7 +131,9 @@ class RowStore(Store):
     def _begin(self) -> None:
         with self._open(lock=False) as rows:
             self._awaited = not rows.exist()
-        if not self._awaited:
+        if self._awaited:
+            log.warning("uwsgi_waffle: %s: there is no such table yet; until it is made the defaults count", self.name)
+        else:
             with self._open(lock=True) as rows:
                 if REVISION not in rows.read():
                     rows.insert(REVISION, "0")
@@ -166,11 +171,11 @@ class RowStore(Store):
     def _write(self, rows: Rows, found: Mapping[str, str | None], stored: Stored, commit: Commit) -> None:
         keys, values = self._room()
         self._check_lengths(commit.changes, keys, values)
-        log = Log.parse(found.get(HISTORY), stored.revision)
-        log = Log(log.since, log.rows + commit.rows(stored, datetime.now(timezone.utc)))
+        past = Log.parse(found.get(HISTORY), stored.revision)
+        past = Log(past.since, past.rows + commit.rows(stored, datetime.now(timezone.utc)))
         after = {
             **commit.changes,
-            HISTORY: log.to_json(HISTORY_SIZE if values is None else min(values, HISTORY_SIZE)),
+            HISTORY: past.to_json(HISTORY_SIZE if values is None else min(values, HISTORY_SIZE)),
             REVISION: str(stored.revision + 1),  # last, for where there are no transactions
         }
         for key, text in after.items():
@@ -192,22 +197,22 @@ class RowStore(Store):
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
         with self._open(lock=False) as rows:
             found = {} if self._awaited and not rows.exist() else rows.read(history=True)
-        log = Log.parse(found.get(HISTORY), self._stored(found).revision)
-        return [row for row in reversed(log.rows) if key is None or row.key == key][: max(0, limit)]
+        past = Log.parse(found.get(HISTORY), self._stored(found).revision)
+        return [row for row in reversed(past.rows) if key is None or row.key == key][: max(0, limit)]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         with self._open(lock=False) as rows:
             found = rows.read(history=True)
         stored = self._stored(found)
-        log = Log.parse(found.get(HISTORY), stored.revision)
+        past = Log.parse(found.get(HISTORY), stored.revision)
         if not 0 <= revision <= stored.revision:
             raise UnknownRevision(f"There is no revision {revision}: the store is at {stored.revision}.")
-        if revision < log.since:
+        if revision < past.since:
             raise UnknownRevision(
                 f"Revision {revision} isn't known any more: in the application's own table the history keeps the newest {HISTORY_ROWS} "
-                f"changes, or as many as its column takes. They lead back to revision {log.since}."
+                f"changes, or as many as its column takes. They lead back to revision {past.since}."
             )
-        return log.undo(stored.values, revision)
+        return past.undo(stored.values, revision)
 
     def _stored(self, found: Mapping[str, str | None]) -> Stored:
         told = found.get(REVISION) or "0"
