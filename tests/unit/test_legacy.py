@@ -25,9 +25,9 @@ from pydantic import BaseModel, model_validator
 from uwsgi_waffle import AlchemyWaffleStore, InvalidValue, PeeweeWaffleStore, WaffleConf
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.hostfiles import host as host_module
-from uwsgi_waffle.legacy import MAX_DEPTH, MAX_SIZE, is_legacy, read_pickle
-from uwsgi_waffle.schema import MASK
-from uwsgi_waffle.stores import Store
+from uwsgi_waffle.legacy import MAX_DEPTH, MAX_SIZE, convert, is_legacy, read_pickle
+from uwsgi_waffle.schema import MASK, Schema
+from uwsgi_waffle.stores import Store, Stored
 
 from ..contract.conftest import put
 from ..contract.models import OwnStore, alchemy_app, peewee_model
@@ -60,6 +60,19 @@ def doubled(times: int) -> bytes:
         b"]r" + struct.pack("<I", n) + b"(j" + struct.pack("<I", n - 1) + b"j" + struct.pack("<I", n - 1) + b"e0" for n in range(1, times)
     )
     return b"\x80\x02]r" + struct.pack("<I", 0) + b"0" + parts + b"j" + struct.pack("<I", times - 1) + b"."
+
+
+class Limits(BaseModel):
+    """Two variables of which one bounds the other."""
+
+    LOW: int = 1
+    HIGH: int = 10
+
+    @model_validator(mode="after")
+    def ordered(self) -> Limits:
+        if self.LOW > self.HIGH:
+            raise ValueError("LOW must not be above HIGH")
+        return self
 
 
 class Evil:
@@ -316,7 +329,14 @@ class TestApplication:
         assert caplog.text.count("import-legacy") == 1
         assert site.run("import-legacy").exit_code == 0
         binding.state._lease = 0.0
-        assert (app.config["SITENAME"], app.config["MAX_FILESIZE"]) == ("Old", 7), "the command has rung"
+        assert (app.config["SITENAME"], app.config["MAX_FILESIZE"]) == ("Old", 7)
+
+    def test_it_is_told_of_what_the_command_converted(self, site: Site) -> None:
+        app = site.start()
+        site.write(SITENAME=written("Old"))
+        site.run("import-legacy")
+        app.extensions["waffleconf"].state._lease = 0.0
+        assert app.config["SITENAME"] == "Old"
 
     def test_rows_that_are_not_declared_dont_matter(self, site: Site) -> None:
         site.write(GONE=written("x"), THEIRS="not JSON")
@@ -401,22 +421,26 @@ class TestCommand:
             assert "verborgen" not in output
 
     def test_values_that_dont_fit_together_change_nothing(self, site: Site) -> None:
-        class Limits(BaseModel):
-            LOW: int = 1
-            HIGH: int = 10
-
-            @model_validator(mode="after")
-            def ordered(self) -> Limits:
-                if self.LOW > self.HIGH:
-                    raise ValueError("LOW must not be above HIGH")
-                return self
-
         site.confs = Limits
         site.write(LOW=written(11))
         result = site.run("import-legacy")
         assert result.exit_code == 1
         assert "LOW must not be above HIGH" in result.output
         assert site.rows() == {"LOW": written(11)}
+        with pytest.raises(InvalidValue, match="LOW must not be above HIGH"):  # what else may have been written meanwhile
+            convert(Schema.declare(Limits), "ann")(Stored(1, {"LOW": written(5), "HIGH": "4"}))
+
+    def test_an_application_that_updates_while_it_is_loaded_writes_nothing(self, site: Site) -> None:
+        site.write(SITENAME=written("Old"))
+
+        def start() -> Flask:
+            app = site.start()
+            app.extensions["waffleconf"].update_db({"MAX_FILESIZE": 5})
+            return app
+
+        result = CliRunner().invoke(command, ["import-legacy"], obj=ScriptInfo(create_app=start))
+        assert "nothing is written while" in result.output
+        assert (result.exit_code, site.rows()) == (1, {"SITENAME": written("Old")})
 
     def test_rows_that_are_json_stay_as_they_are(self, site: Site) -> None:
         site.write(SITENAME='"New"', TAGS=written([1]))
