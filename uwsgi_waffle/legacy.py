@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 from .errors import StoreReadOnly
 from .schema import Schema
-from .stores import Commit, Decide, HistoryRow, Store, Stored
+from .stores import Commit, Decide, HistoryRow, Store, Stored, is_json
 
 __all__ = ["Finding", "Preview", "bad_row", "convert", "examine", "is_legacy", "previewing", "read_pickle", "wanted_as_preview"]
 
@@ -245,7 +245,7 @@ class Finding:
 
 def examine(schema: Schema, rows: Mapping[str, str]) -> list[Finding]:
     """Say of each row that isn't JSON what becomes of it."""
-    return [_finding(schema, name, text) for name, text in sorted(rows.items()) if not _is_json(text)]
+    return [_finding(schema, name, text) for name, text in sorted(rows.items()) if not is_json(text)]
 
 
 def _finding(schema: Schema, name: str, text: str) -> Finding:
@@ -285,14 +285,6 @@ def _converted(schema: Schema, stored: Stored) -> Stored:
 
 def _as_object(values: Mapping[str, str]) -> str:
     return "{" + ",".join(f"{json.dumps(name)}:{text}" for name, text in values.items()) + "}"
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from .memory import MemoryStore
 from .own import WaffleMixin, WaffleStore
 from .peewee import PeeweeWaffleStore
 from .redis import RedisStore
+from .rows import is_json
 from .sql import SQLStore
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Stored",
     "WaffleMixin",
     "WaffleStore",
+    "is_json",
     "open_store",
 ]
 

@@ -15,7 +15,7 @@ from typing import Protocol, TypeVar
 from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
 
-__all__ = ["HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "Collision", "RowStore", "Rows"]
+__all__ = ["HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "Collision", "RowStore", "Rows", "is_json"]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -220,7 +220,7 @@ class RowStore(Store):
             raise StoreUnavailable(f"{self.name}: the row {REVISION} holds {told[:40]!r}, which is no revision. Restore it, or delete it.")
         values = _without_reserved(found)
         if self._names is not None:
-            values = {key: text for key, text in values.items() if key in self._names or _is_json(text)}
+            values = {key: text for key, text in values.items() if key in self._names or is_json(text)}
         return Stored(int(told), values)
 
 
@@ -228,7 +228,8 @@ def _without_reserved(found: Mapping[str, str | None]) -> dict[str, str]:
     return {key: text for key, text in found.items() if text is not None and not key.startswith(RESERVED)}
 
 
-def _is_json(text: str) -> bool:
+def is_json(text: str) -> bool:
+    """Tell whether a text is JSON."""
     try:
         json.loads(text)
     except (ValueError, RecursionError):
