@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import getpass
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TextIO
 
 import click
 from flask import current_app
 from flask.cli import AppGroup, ScriptInfo
 
-from . import legacy
+from . import legacy, transfer
 from .errors import WaffleError
 from .extension import Binding, binding_of
 from .plans import plan_update
@@ -96,6 +97,71 @@ def set_(assignments: tuple[str, ...], note: str | None, expect: int | None, wai
     click.echo(f"revision {result.revision}" + ("" if result.changed else " (nothing to change)"))
     for process in result.pending:
         click.echo(f"not yet applied by {process.kind} (pid {process.pid})", err=True)
+
+
+@waffle.command("export")
+@click.argument("file", type=click.File("w", atomic=True), default="-")
+@click.option("--reveal", is_flag=True, help="Write the values of secret variables, too.")
+def export(file: TextIO, reveal: bool) -> None:
+    """Write all values in force to FILE as JSON, with their revision and what is declared; to the terminal without FILE."""
+    binding = _binding()
+    json.dump(transfer.document(binding.schema, binding.current(), secrets=reveal), file, indent=2)
+    file.write("\n")
+    if binding.schema.secrets and not reveal:
+        click.echo(f"left out, for they are secret: {', '.join(sorted(binding.schema.secrets))} (--reveal writes them)", err=True)
+
+
+@waffle.command("import")
+@click.argument("file", type=click.File("r"))
+@click.option("--dry-run", is_flag=True, help="Show the differences, and change nothing.")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.option("--note", help="Why, for the history.")
+@as_json
+def import_(file: TextIO, dry_run: bool, yes: bool, note: str | None, as_json: bool) -> None:
+    """Take the values in FILE, that `flask waffle export` has written, in one update.
+
+    It shows what differs and asks. Variables that FILE doesn't name stay as they are; `-` reads the standard input.
+    """
+    if as_json and not (yes or dry_run):
+        raise click.UsageError("--json can't ask: add --yes or --dry-run.")
+    binding = _binding()
+    seen = binding.current()
+    try:
+        found = transfer.differences(binding.schema, seen, _values_in(file))
+        if not as_json:
+            _tell(binding, found)
+        if dry_run or not found:
+            revision = seen.revision
+        elif yes or click.confirm(f"Change {len(found)} of {len(binding.schema.variables)} variables?", abort=True):
+            values = {difference.name: binding.schema.variables[difference.name].load(json.loads(difference.new)) for difference in found}
+            # What was shown is what is done.
+            revision = binding.update(
+                plan_update(binding.schema, values), seen.revision, getpass.getuser(), note or "import", None
+            ).revision
+    except WaffleError as error:
+        raise click.ClickException(str(error)) from None
+    if as_json:
+        plain = {d.name: [json.loads(_masked(binding, d.name, text)) for text in (d.old, d.new)] for d in found}
+        click.echo(json.dumps({"revision": revision, "dry_run": dry_run, "changed": plain}, indent=2))
+    else:
+        click.echo(f"revision {revision}" + (" (nothing was changed)" if dry_run or not found else ""))
+
+
+def _values_in(file: TextIO) -> Mapping[str, Any]:
+    try:
+        return transfer.values_in(file.read())
+    except ValueError as error:
+        raise click.ClickException(f"{file.name}: {error}. Nothing was changed.") from None
+
+
+def _tell(binding: Binding, found: list[transfer.Difference]) -> None:
+    for difference in found:
+        old, new = (_shown(binding, difference.name, text) for text in (difference.old, difference.new))
+        click.echo(f"{difference.name}: {old} -> {new}")
+
+
+def _masked(binding: Binding, name: str, text: str) -> str:
+    return json.dumps(MASK) if name in binding.schema.secrets else text
 
 
 @waffle.command("import-legacy", with_appcontext=False)

@@ -103,6 +103,19 @@ class Variable:
             raise ValueError("changes when it is written as JSON and read back; choose a type that JSON can hold")
         return text
 
+    def load(self, plain: object) -> object:
+        """Read a value as `json.loads` gives it.
+
+        Raises:
+            ValueError: it isn't of the type; the text says why.
+        """
+        try:
+            return self.adapter.validate_json(json.dumps(plain))
+        except ValidationError as error:
+            raise ValueError(self._explain(error, plain)) from None
+        except Exception as error:  # a validator of the application's own may raise anything
+            raise ValueError(f"its validator failed with {type(error).__name__}" + ("" if self.secret else f": {error}")) from None
+
     def parse(self, text: str) -> object:
         """Read what a person typed: JSON where the type takes it, else the text itself.
 

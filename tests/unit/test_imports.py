@@ -22,7 +22,7 @@ FLOORS = (
     {"reading", "config"},
     {"fetching"},
     {"state"},
-    {"report"},
+    {"report", "transfer"},
     {"extension"},
     {"cli", "mule", "admin", "testing"},
     {"__init__"},
