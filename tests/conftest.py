@@ -1,12 +1,20 @@
-"""What all tests share: a real redis-server; and which of the tests' own files hold no doctests, for they run in servers only."""
+"""What all tests share: real servers; and which of the tests' own files hold no doctests, for they run in servers only."""
 
 from __future__ import annotations
 
+import os
+import shutil
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from .redis_server import RedisServer
+from .sql_servers import MariaDB, PostgreSQL, SQLServer
+
+AnyServer = TypeVar("AnyServer", bound=SQLServer)
 
 collect_ignore_glob = ["live/site.py", "live/mule.py", "live/plain.py", "benchmarks/*.py"]
 
@@ -17,3 +25,30 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
     server = RedisServer(tmp_path_factory.mktemp("r"))
     yield server
     server.kill()
+
+
+@pytest.fixture(scope="session")
+def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    """A PostgreSQL server; each test takes a `fresh` place in it."""
+    # Root can't run it, and in root's temporary folder nobody else can.
+    folder = tmp_path_factory.mktemp("p") if os.geteuid() else Path(tempfile.mkdtemp(prefix="waffle-"))
+    try:
+        yield from running(PostgreSQL, folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
+    """A MariaDB server; each test takes a `fresh` place in it."""
+    missing = MariaDB.missing()
+    if missing:
+        assert not os.environ.get("CI"), missing
+        pytest.skip(missing)
+    yield from running(MariaDB, tmp_path_factory.mktemp("m"))
+
+
+def running(kind: type[AnyServer], folder: Path) -> Iterator[AnyServer]:
+    server = kind(folder)
+    yield server
+    server.stop()

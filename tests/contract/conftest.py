@@ -25,6 +25,8 @@ STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenStore]] = {
     "sqlite": lambda request, folder: partial(SQLStore, sqlite_url(folder)),
     "alchemy": lambda request, folder: partial(alchemy_store, folder),
     "peewee": lambda request, folder: partial(peewee_store, folder),
+    "postgresql": lambda request, folder: partial(SQLStore, request.getfixturevalue("postgresql_server").fresh()),
+    "mariadb": lambda request, folder: partial(SQLStore, request.getfixturevalue("mariadb_server").fresh()),
     "redis": lambda request, folder: partial(RedisStore, request.getfixturevalue("redis_server").url),
 }
 

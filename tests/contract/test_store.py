@@ -92,6 +92,12 @@ class TestTransact:
     def test_each_commit_counts_the_revision_by_one(self, store: Store) -> None:
         assert [put(store, A=str(number), B="0") for number in range(4)] == [1, 2, 3, 4]
 
+    def test_a_commit_without_changes_is_a_revision_too(self, store: Store) -> None:
+        put(store, A="1")
+        assert put(store) == 2
+        assert store.load() == Stored(2, {"A": "1"})
+        assert store.values_at(2) == {"A": "1"}
+
     def test_none_changes_nothing(self, store: Store) -> None:
         put(store, A="1")
         before, history = store.load(), store.history(10)

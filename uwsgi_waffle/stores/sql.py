@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -14,15 +15,21 @@ from urllib.parse import quote, urlencode
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
-from sqlalchemy.pool import NullPool
 
 from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, UnknownRevision, WaffleError
 from .contract import Commit, Decide, HistoryRow, Store, Stored
+from .drivers import create_engine
 
 __all__ = ["SQLStore", "shown_url"]
 
 TABLES_VERSION = 1
-LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(), "mysql", "mariadb")
+CREATE_ATTEMPTS = 10
+
+# MySQL and MariaDB would else take the server's defaults, which may mix up cases, lose characters or know no transactions.
+KEY = sa.String(255).with_variant(mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb")
+LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "mariadb")
+UTC_TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
+TRANSACTIONAL: dict[str, Any] = {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB"}
 
 metadata = sa.MetaData()
 meta = sa.Table(
@@ -31,28 +38,31 @@ meta = sa.Table(
     sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
     sa.Column("version", sa.Integer, nullable=False),
     sa.Column("revision", sa.BigInteger, nullable=False),
+    **TRANSACTIONAL,
 )
 values = sa.Table(
     "waffle_values",
     metadata,
-    sa.Column("key", sa.String(255), primary_key=True),
+    sa.Column("key", KEY, primary_key=True),
     sa.Column("value", LONG_TEXT, nullable=False),
+    **TRANSACTIONAL,
 )
 history = sa.Table(
     "waffle_history",
     metadata,
     sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
     sa.Column("revision", sa.BigInteger, nullable=False, index=True),
-    sa.Column("key", sa.String(255), nullable=False, index=True),
+    sa.Column("key", KEY, nullable=False, index=True),
     sa.Column("old", LONG_TEXT),
     sa.Column("new", LONG_TEXT),
     sa.Column("actor", LONG_TEXT),
     sa.Column("note", LONG_TEXT),
-    sa.Column("at", sa.DateTime, nullable=False),  # UTC
+    sa.Column("at", UTC_TIME, nullable=False),
+    **TRANSACTIONAL,
 )
 
 # One statement, so that no isolation level can show a revision beside the values of another.
-SNAPSHOT = sa.select(meta.c.revision, values.c.key, values.c.value).select_from(meta.outerjoin(values, sa.true()))
+SNAPSHOT = sa.select(meta.c.version, meta.c.revision, values.c.key, values.c.value).select_from(meta.outerjoin(values, sa.true()))
 
 
 class SQLStore(Store):
@@ -60,7 +70,7 @@ class SQLStore(Store):
 
     Args:
         url: an SQLAlchemy URL: ``sqlite:////var/lib/site/waffle.db``, ``postgresql+psycopg://…``, ``mysql+pymysql://…``
-        timeout: seconds to wait for a connection or, with SQLite, for another writer.
+        timeout: seconds to wait for a connection, an answer or another writer.
 
     Raises:
         SchemaError: it isn't a URL.
@@ -93,10 +103,13 @@ class SQLStore(Store):
         with self._translated():
             if self._sqlite:
                 self._create_file()
-            try:
-                self._create_tables()
-            except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError):
-                self._create_tables()  # another host was creating them at this moment
+            for attempt in range(CREATE_ATTEMPTS):
+                try:
+                    return self._create_tables()
+                except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError) as error:
+                    if error.statement is None or error.connection_invalidated or attempt == CREATE_ATTEMPTS - 1:
+                        raise
+                    time.sleep(0.01)  # another host is creating them at this moment
 
     def load(self) -> Stored:
         with self._translated(), self._connect().connect() as connection:
@@ -133,39 +146,60 @@ class SQLStore(Store):
 
     def _create_tables(self) -> None:
         with self._connect().begin() as connection:
+            meta.create(connection, checkfirst=True)
+            version = connection.scalar(sa.select(meta.c.version))
+            if version is not None:
+                self._check(version)
             metadata.create_all(connection)
-            if connection.scalar(sa.select(meta.c.id)) is None:
+            if version is None:
                 connection.execute(meta.insert().values(id=1, version=TABLES_VERSION, revision=0))
+
+    def _check(self, version: int) -> None:
+        """Refuse tables that this version of the package doesn't know; every call that reads or writes values comes here.
+
+        An upgrade from an earlier version goes here, too, in the transaction of the call, when there is a version to come from.
+        """
+        if version > TABLES_VERSION:
+            raise StoreUnavailable(
+                f"{self.name} was written by a newer uwsgi_waffle; upgrade this one (it knows tables {TABLES_VERSION}, not {version})."
+            )
 
     def _read(self, connection: sa.Connection) -> Stored:
         rows = connection.execute(SNAPSHOT).all()
         if not rows:
             raise StoreUnavailable(f"{self.name}: the table waffle_meta has lost its row. Restore the database from its backup.")
+        self._check(rows[0].version)
         return Stored(rows[0].revision, {row.key: row.value for row in rows if row.key is not None})
 
     def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:
         for key, text in commit.changes.items():
-            if text is None:
-                connection.execute(values.delete().where(values.c.key == key))
-            elif key in stored.values:
-                connection.execute(values.update().where(values.c.key == key).values(value=text))
-            else:
-                connection.execute(values.insert().values(key=key, value=text))
+            with self._holding(key):
+                if text is None:
+                    connection.execute(values.delete().where(values.c.key == key))
+                elif key in stored.values:
+                    connection.execute(values.update().where(values.c.key == key).values(value=text))
+                else:
+                    connection.execute(values.insert().values(key=key, value=text))
         rows = [
             {column.name: getattr(row, column.name) for column in history.c if column.name != "id"}
             for row in commit.rows(stored, datetime.now(timezone.utc).replace(tzinfo=None))
         ]
-        connection.execute(history.insert(), rows)
+        if rows:
+            with self._holding("actor, note"):
+                connection.execute(history.insert(), rows)
+
+    @contextmanager
+    def _holding(self, what: str) -> Iterator[None]:
+        try:
+            yield
+        except (exc.DataError, UnicodeEncodeError) as error:
+            raise InvalidValue({what: f"{self.name} can't hold the text: {getattr(error, 'orig', error)}"}) from error
 
     def _connect(self) -> sa.Engine:
         """Return this process's engine."""
         if self._engine is None or self._pid != os.getpid():
-            options: dict[str, Any] = {"hide_parameters": True}  # they may be secrets, and errors end in logs
-            if self._sqlite:
-                options["creator"] = self._open_sqlite
-            if self._url.drivername.startswith("postgresql+psycopg"):
-                options["connect_args"] = {"connect_timeout": max(1, round(self._timeout))}
-            self._engine, self._pid = sa.create_engine(self._url, poolclass=NullPool, **options), os.getpid()
+            options = {"creator": self._open_sqlite} if self._sqlite else {}
+            self._engine, self._pid = create_engine(self._url, self._timeout, **options), os.getpid()
         return self._engine
 
     def _open_sqlite(self) -> sqlite3.Connection:
@@ -201,8 +235,6 @@ class SQLStore(Store):
             yield
         except WaffleError:  # raised by decide, or by ourselves
             raise
-        except exc.DataError as error:
-            raise InvalidValue({"": f"{self.name} can't hold the value: {error.orig}"}) from error
         except (exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
             cause = getattr(error, "orig", None) or error
             if "read-only" in str(cause).lower() or "readonly" in str(cause).lower():
