@@ -20,6 +20,7 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+POOR = ["--character-set-server=latin1", "--default-storage-engine=MyISAM"]  # what a store must not take as it comes
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 
 
@@ -147,7 +148,7 @@ class PostgreSQL(SQLServer):
 
 
 class MariaDB(SQLServer):
-    """MariaDB, with a character set that can't hold what the tests store, unless the tables name a better one."""
+    """MariaDB, with defaults that keep neither all characters nor transactions, unless the tables name better ones."""
 
     @property
     def socket(self) -> Path:
@@ -164,12 +165,12 @@ class MariaDB(SQLServer):
 
     def settings(self) -> list[str]:
         data, user = self.folder / "data", pwd.getpwuid(os.geteuid()).pw_name
-        return ["--no-defaults", f"--datadir={data}", f"--user={user}", "--innodb-log-file-size=8M", "--character-set-server=latin1"]
+        return ["--no-defaults", f"--datadir={data}", f"--user={user}", "--innodb-log-file-size=8M"]
 
     def command(self) -> list[str]:
         server = shutil.which("mariadbd", path=PATH)
         assert server is not None
-        return [server, *self.settings(), f"--socket={self.socket}", "--skip-networking", f"--pid-file={self.folder / 'pid'}"]
+        return [server, *self.settings(), f"--socket={self.socket}", "--skip-networking", f"--pid-file={self.folder / 'pid'}", *POOR]
 
     def fresh(self) -> str:
         database = next(self._names)

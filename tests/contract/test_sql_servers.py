@@ -57,10 +57,12 @@ class TestSilence:
             return str(caught.value)
 
         calls = [store.prepare, store.load, lambda: put(store, A="2"), lambda: store.history(1), lambda: store.values_at(1)]
-        stop()
         with ThreadPoolExecutor(len(calls)) as pool:
-            assert all("tried again without a restart" in text for text in pool.map(told, calls))
-        server.send_signal(signal.SIGCONT)
+            stop()
+            try:
+                assert all("tried again without a restart" in text for text in pool.map(told, calls))
+            finally:
+                server.send_signal(signal.SIGCONT)  # else the pool would wait for ever for a call that hangs
         assert store.load().values["A"] == "1"
         assert put(store, B="2") > 1
 
