@@ -17,6 +17,7 @@ __all__ = ["Channel", "ChannelDown"]
 TIMEOUT = 1.0  # seconds for connecting, sending, and for the answer to a ping
 PING_AFTER = 5.0  # seconds of silence after which the listener asks whether Redis is still there
 TURN = 0.5  # seconds between two looks whether to go on
+ENOUGH = 2**24  # bytes of messages after which the listener connects anew: redis-py frees its buffer only when all is read
 FIRST_GAP, LAST_GAP = 0.001, 0.1  # seconds between two bells while messages keep coming
 
 # Flask-WaffleConf reads a message as a time, so ours is a number, too: behind its microseconds stands who sent it.
@@ -47,6 +48,7 @@ class Channel:
         self._lost = redis.ConnectionError
         self._connect()
         self._publisher: Any = None
+        self._rung_at, self._gap = 0.0, FIRST_GAP
         self._pid = 0
 
     def publish(self, sender: int) -> None:
@@ -67,7 +69,7 @@ class Channel:
                 self._publisher.publish(self.name, message)  # a connection that is kept may have been closed meanwhile
 
     def listen(self, ring: Callable[[], None], *, sender: Callable[[], int], go_on: Callable[[], bool]) -> None:
-        """Call ``ring`` when subscribed, and whenever other hosts have sent something, until ``go_on`` says no.
+        """Call ``ring`` when subscribed, and whenever other hosts have sent something, until ``go_on`` says no, or it was very much.
 
         However many messages come, whatever is in them, the bell is rung a few times: at once, then with growing gaps.
 
@@ -85,29 +87,32 @@ class Channel:
             client.close()
 
     def _hear(self, subscription: Any, ring: Callable[[], None], sender: Callable[[], int], go_on: Callable[[], bool]) -> None:
-        rung_at, gap, news = 0.0, FIRST_GAP, False
+        news, size = False, 0
         heard_at, asked_at, turned_at = monotonic(), 0.0, 0.0
         while True:
             with self._told("can't listen to Redis"):
-                message = subscription.get_message(timeout=gap if news else TURN)
+                message = subscription.get_message(timeout=self._gap if news else TURN)
                 if not asked_at and monotonic() - heard_at > PING_AFTER:
                     subscription.ping()
                     asked_at = monotonic()
             now = monotonic()
             if message is not None:
                 heard_at, asked_at = now, 0.0
+                size += len(message["data"]) if message["type"] == "message" else 0
                 news = news or message["type"] == "subscribe" or (message["type"] == "message" and not _is_from(message["data"], sender))
             elif asked_at and now - asked_at > TIMEOUT:
                 raise ChannelDown(f"Redis has not answered for {now - heard_at:.0f} s")
-            if news and now - rung_at >= gap:
+            if news and now - self._rung_at >= self._gap:
                 # The gap doubles as long as no pause of twice its length comes, so a flood is answered ten times a second.
-                gap = min(2 * gap, LAST_GAP) if now - rung_at < 2 * gap else FIRST_GAP
-                rung_at, news = now, False
+                self._gap = min(2 * self._gap, LAST_GAP) if now - self._rung_at < 2 * self._gap else FIRST_GAP
+                self._rung_at, news = now, False
                 ring()
             if now - turned_at > TURN:
                 turned_at = now
                 if not go_on():
                     return
+            if size > ENOUGH:
+                return
 
     @contextmanager
     def _told(self, what: str) -> Iterator[None]:
