@@ -18,16 +18,17 @@ from .contract import Commit, Decide, HistoryRow, Store, Stored
 
 __all__ = ["RedisStore"]
 
-REVISION = "WAFFLE_REVISION"  # a reserved name, so no variable's
+REVISION, ROWS = "WAFFLE_REVISION", "WAFFLE_ROWS"  # reserved names, so no variable's; the second counts the history
 PAGE = 500  # history rows fetched at a time
 
 # Carries out a commit if the revision is still the one that it was made upon. What can fail comes before what writes.
 COMMIT = """
 redis.call('LLEN', KEYS[2])
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
+redis.call('HINCRBY', KEYS[1], ARGV[4], ARGV[5])
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-local changes = cjson.decode(ARGV[4])
-local at = 5
+local changes = cjson.decode(ARGV[6])
+local at = 7
 for _, kind in ipairs(changes) do
     if kind == 'set' then redis.call('HSET', KEYS[1], ARGV[at], ARGV[at + 1]) else redis.call('HDEL', KEYS[1], ARGV[at]) end
     at = at + 2
@@ -105,10 +106,12 @@ class RedisStore(Store):
             newest = self._load(client).revision
             if not 0 <= revision <= newest:
                 raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
-            rows = [row for row in self._rows(client) if row.revision <= revision]
-        if len({row.revision for row in rows}) < revision:
+            with self._translated():
+                counted = int(client.hget(self._hash, ROWS) or 0)
+            rows = list(self._rows(client))
+        if len(rows) < counted:
             raise UnknownRevision(f"Revision {revision} is no longer known: the list {self._list!r} has lost earlier changes.")
-        texts = {row.key: row.new for row in reversed(rows)}
+        texts = {row.key: row.new for row in reversed(rows) if row.revision <= revision}
         return {key: text for key, text in texts.items() if text is not None}
 
     def _carry_out(self, client: Any, stored: Stored, commit: Commit) -> bool:
@@ -116,7 +119,7 @@ class RedisStore(Store):
         kinds = json.dumps(["remove" if text is None else "set" for text in commit.changes.values()])
         changes = [part for key, text in commit.changes.items() for part in (key, text or "")]
         rows = [json.dumps({**asdict(row), "at": row.at.isoformat()}) for row in commit.rows(stored, datetime.now(timezone.utc))]
-        numbers = (REVISION, str(stored.revision), str(stored.revision + 1))
+        numbers = (REVISION, stored.revision, stored.revision + 1, ROWS, len(rows))
         with self._translated():
             return bool(client.eval(COMMIT, 2, self._hash, self._list, *numbers, kinds, *changes, *rows))
 
@@ -126,6 +129,7 @@ class RedisStore(Store):
         try:
             texts = {key.decode(): text.decode() for key, text in found.items()}
             revision = int(texts.pop(REVISION, "-1"))
+            int(texts.pop(ROWS, "0"))
         except ValueError as error:
             raise StoreUnavailable(f"{self.name}: the hash {self._hash!r} isn't as it was written: {error}. Mend it.") from error
         if revision < 0:
