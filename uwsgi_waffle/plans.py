@@ -61,12 +61,18 @@ def encoded(stored: Stored) -> Encoded:
     Raises:
         InvalidValue: a row isn't JSON.
     """
+    try:
+        new = encode(stored.revision, stored.values)
+        if json.loads(new.values, object_pairs_hook=len) == len(stored.values):  # an object of so many members: no row is more or less
+            return new
+    except (ValueError, RecursionError):
+        pass  # which row it is, is found below
     for name, text in stored.values.items():
         try:
             json.loads(text)
         except (ValueError, TypeError, RecursionError) as error:
             raise InvalidValue({name: bad_row(text, error)}, "The store is damaged") from None
-    return encode(stored.revision, stored.values)
+    raise InvalidValue({"": "the rows don't form one JSON object together"}, "The store is damaged")
 
 
 def _validated(schema: Schema, stored: Stored, texts: Mapping[str, str | None], problems: dict[str, str]) -> Mapping[str, str | None]:

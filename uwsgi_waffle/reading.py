@@ -280,13 +280,15 @@ class Reader(ABC):
         log.log(level, "uwsgi_waffle: %s (pid %d, %s, revision %d)", text, os.getpid(), self._kind() or "master", revision, exc_info=cause)
 
 
-def _differs(new: object, old: object) -> bool:
-    """Compare as JSON does: 1 isn't true, and neither is it within a list."""
-    return new != old or type(new) is not type(old) or (isinstance(new, (list, dict, tuple)) and repr(new) != repr(old))
-
-
 def _difference(new: Snapshot, old: Snapshot) -> Change | None:
-    names = [name for name, value in new.values.__dict__.items() if _differs(value, old.values.__dict__[name])]
+    before = old.values.__dict__
+    # As JSON compares: 1 isn't true, and neither is it within a list.
+    names = [
+        name
+        for name, value in new.values.__dict__.items()
+        if value is not (other := before[name])
+        and (value != other or type(value) is not type(other) or (isinstance(value, (list, dict, tuple)) and repr(value) != repr(other)))
+    ]
     if not names:
         return None
     return Change(

@@ -54,9 +54,13 @@ class Encoded:
 
 def encode(revision: int, values: Mapping[str, str]) -> Encoded:
     """Write ``values``, JSON texts by name, as a snapshot; equal input gives equal bytes."""
-    body = ",".join(f"{json.dumps(name)}:{text}" for name, text in sorted(values.items())).encode()
+    body = ",".join([f"{_quoted(name)}:{text}" for name, text in sorted(values.items())]).encode()
     blob = b"%d\n{%s}" % (revision, body)
     return Encoded(revision, b"{%s}" % body, _digest(blob), blob)
+
+
+def _quoted(name: str) -> str:
+    return f'"{name}"' if name.isascii() and name.isidentifier() else json.dumps(name)
 
 
 def decode(blob: bytes, digest: bytes) -> Encoded:

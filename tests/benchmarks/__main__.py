@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..live.servers import Servers
 from ..redis_server import RedisServer
-from . import hosts, propagation, reading
+from . import hosts, propagation, reading, variables
 from .table import HEADING
 
 
@@ -24,6 +24,8 @@ def main() -> None:
         servers = Servers(Path(folder))
         try:
             for row in propagation.measure(servers, rounds):
+                print(row, flush=True)
+            for row in variables.measure(servers, max(5, rounds // 10)):
                 print(row, flush=True)
             redis = RedisServer(Path(folder))
             try:

@@ -35,7 +35,9 @@ class TimedStore(SQLStore):
 
 uwsgi.register_signal(BARE, "active-workers", told)
 application = Flask(__name__, instance_path=str(FOLDER / "instance"))
-application.config["WAFFLE_CONFS"] = {f"V{number}": {"desc": "", "default": 0} for number in range(10)}
+application.config["WAFFLE_CONFS"] = {
+    f"V{number}": {"desc": "", "default": 0} for number in range(int(os.environ.get("SITE_VARIABLES", "10")))
+}
 waffle = WaffleConf(application, TimedStore(f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"))
 waffle.on_change()(told)
 
@@ -44,6 +46,13 @@ waffle.on_change()(told)
 def update() -> Any:
     """Change one variable."""
     waffle.update({"V0": request.args.get("n", type=int)})
+    return jsonify(True)
+
+
+@application.post("/fill")
+def fill() -> Any:
+    """Give every variable a value in the store."""
+    waffle.update(dict.fromkeys(waffle.values.model_dump(), 1))
     return jsonify(True)
 
 
@@ -59,6 +68,12 @@ def bare() -> Any:
 def read() -> Any:
     """Return the moment of the commit or of the signal, then the moment at which each worker was told."""
     return jsonify(times[: uwsgi.numproc + 1].tolist())
+
+
+@application.get("/pid")
+def pid() -> Any:
+    """Return this worker's process id."""
+    return jsonify(os.getpid())
 
 
 @application.get("/read")

@@ -751,7 +751,7 @@ class TestStoreDown:
 
 
 class TestBadStore:
-    @pytest.mark.parametrize("text", ["{noise", "-5", '"many"', ""])
+    @pytest.mark.parametrize("text", ["{noise", "-5", '"many"', "", '1,"TOKEN":"x"'])
     def test_a_damaged_value_is_not_served(self, host: Host, site: Process, caplog: pytest.LogCaptureFixture, text: str) -> None:
         site.waffle.update({"LIMIT": 20})
         host.sql("UPDATE waffle_values SET value = ?", text)
