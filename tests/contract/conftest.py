@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,8 @@ OpenStore = Callable[[], Store]
 def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'waffle.db'}"
 
+
+RULE = re.compile(r"tests/contract/test_(?:store\.py::Test(?P<group>\w+)|(?P<model>model)\.py)::\w+\[(?P<store>\w+)")
 
 #: By name: how to open a store in a folder; each call gives one more object on the same data, if the store is shared.
 STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenStore]] = {
@@ -62,3 +65,21 @@ def sqlite_file(sqlite: SQLStore, tmp_path: Path) -> Path:
 def put(store: Store, *, actor: str | None = None, note: str | None = None, **changes: str | None) -> int:
     """Commit ``changes`` and return the revision that they made."""
     return store.transact(lambda stored: Commit(changes, actor, note)).revision
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print which store keeps which group of rules: how many of them were tried, and how many hold."""
+    tried: dict[tuple[str, str], list[bool]] = {}
+    for outcome in ("passed", "failed"):
+        for report in terminalreporter.getreports(outcome):
+            match = RULE.search(report.nodeid)
+            if match and report.when == "call" and match["store"] in STORES:
+                tried.setdefault((match["group"] or match["model"], match["store"]), []).append(outcome == "passed")
+    if not tried:
+        return
+    terminalreporter.section("stores and the rules that they keep, of those that were tried")
+    groups = sorted({group for group, _ in tried})
+    terminalreporter.write_line(f"{'':<14}" + "".join(f"{store:>12}" for store in STORES))
+    for group in groups:
+        counts = [tried.get((group, store), []) for store in STORES]
+        terminalreporter.write_line(f"{group:<14}" + "".join(f"{f'{sum(held)}/{len(held)}' if held else '-':>12}" for held in counts))
