@@ -135,9 +135,10 @@ class Binding:
     def _may_listen(self) -> bool:
         return server.may_listen(mule_knows=self._mule_knows)
 
-    def redis_status(self) -> dict[str, Any] | None:
-        """Return how this host hears of others, ``None`` if it doesn't by Redis."""
-        return None if self._bridge is None else self._bridge.status()
+    def status(self) -> dict[str, Any]:
+        """Return what an operator wants to know, as JSON-able values."""
+        redis = None if self._bridge is None else self._bridge.status()
+        return {**status(self.state), "kind": server.kind(), "woken_by": self.woken_by, "redis": redis}
 
     def _publish(self) -> None:
         if self._bridge is not None:
@@ -375,8 +376,7 @@ class WaffleConf:
 
     def status(self) -> dict[str, Any]:
         """Return revision, store, errors and the processes of this host, as JSON-able values; ages in seconds."""
-        binding = self._binding()
-        return {**status(binding.state), "kind": server.kind(), "woken_by": binding.woken_by, "redis": binding.redis_status()}
+        return self._binding().status()
 
     @overload
     def on_change(self, hook: H, /) -> H: ...

@@ -21,7 +21,7 @@ from .schema import Schema
 from .snapshot import Change, Encoded, Snapshot
 from .stores import Store
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "difference"]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -164,7 +164,7 @@ class Reader(ABC):
             if announced is not None:
                 with suppress(InvalidValue):  # said when it is published
                     new = Snapshot(announced.revision, announced.digest, self.schema.load(announced.values))
-                    self._prepared = Prepared(Current(head, new), _difference(new, before))
+                    self._prepared = Prepared(Current(head, new), difference(new, before))
 
     def _follow_header(self, host: HostFiles) -> None:
         """Look at everything: whether the header is still the one at its path, the watch file, the words."""
@@ -216,7 +216,7 @@ class Reader(ABC):
         """Serve a snapshot; ``ahead``: the store has it, but it couldn't be published."""
         with self._taking:
             before = self._current.snapshot
-            self._serve_now(Current(head, snapshot), _difference(snapshot, before))
+            self._serve_now(Current(head, snapshot), difference(snapshot, before))
             self._ahead = ahead
 
     def _serve_now(self, current: Current, change: Change | None) -> None:
@@ -280,7 +280,8 @@ class Reader(ABC):
         log.log(level, "uwsgi_waffle: %s (pid %d, %s, revision %d)", text, os.getpid(), self._kind() or "master", revision, exc_info=cause)
 
 
-def _difference(new: Snapshot, old: Snapshot) -> Change | None:
+def difference(new: Snapshot, old: Snapshot) -> Change | None:
+    """Return what ``new`` changes in ``old``, ``None`` if nothing."""
     before = old.values.__dict__
     # As JSON compares: 1 isn't true, and neither is it within a list.
     names = [

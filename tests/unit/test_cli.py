@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import getpass
 import json
+import re
 from collections.abc import Callable
+from datetime import datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import SimpleNamespace
 
 import click
 import pytest
 from click.testing import Result
 from flask import Flask
 
+from uwsgi_waffle import cli
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.schema import MASK
 
@@ -65,9 +69,12 @@ class TestGet:
         assert runner.invoke(command, ["get", "ON"]).output == "true\n"
         assert runner.invoke(command, ["get", "ALL"]).output == '{"a":[null]}\n'
 
-    def test_a_secret_is_printed_for_it_is_asked_for_by_name(self, site: Process, run: Run) -> None:
+    def test_a_secret_is_masked_unless_it_is_to_be_revealed(self, site: Process, run: Run) -> None:
         site.waffle.update({"TOKEN": "geheim"})
-        assert run("get", "TOKEN").output == "geheim\n"
+        assert run("get", "TOKEN").output == f"{MASK}\n"
+        assert run("get", "TOKEN", "--json").output == f'"{MASK}"\n'
+        assert run("get", "TOKEN", "--reveal").output == "geheim\n"
+        assert run("get", "TOKEN", "--reveal", "--json").output == '"geheim"\n'
 
     def test_it_sees_what_another_process_wrote(self, other: Process, run: Run) -> None:
         other.waffle.update({"LIMIT": 20})
@@ -167,7 +174,97 @@ class TestSet:
         assert runner.invoke(command, ["get", "LIMIT"]).output == "10\n", "reading goes on"
 
 
-@pytest.mark.parametrize("words", [["list"], ["get", "LIMIT"], ["set", "LIMIT=1"]], ids=" ".join)
+class TestPast:
+    def test_unset_gives_the_default_back_as_a_revision(self, site: Process, run: Run) -> None:
+        run("set", "LIMIT=20", "SITENAME=New")
+        result = run("unset", "LIMIT", "SITENAME", "--note", "enough")
+        assert result.output.splitlines() == ["LIMIT: 20 -> 10", 'SITENAME: "New" -> "Waffle"', "revision 2"]
+        assert site.waffle.history(limit=1)[0].note == "enough"
+        assert run("unset", "LIMIT", "--expect", "1").exit_code == 1
+        assert run("unset", "SITE").exit_code == 1
+        assert run("unset").exit_code == 2
+
+    def test_rollback_shows_what_comes_back(self, site: Process, run: Run) -> None:
+        run("set", "LIMIT=20")
+        run("set", "LIMIT=30")
+        assert run("rollback", "1").output.splitlines() == ["LIMIT: 30 -> 20", "revision 3"]
+        assert site.waffle.history(limit=1)[0].note == "rollback to revision 1"
+        assert json.loads(run("rollback", "0", "--json", "--note", "no").output) == {"revision": 4, "changed": ["LIMIT"]}
+        assert site.waffle.history(limit=1)[0].note == "no"
+
+    @pytest.mark.parametrize(("words", "code"), [(["99"], 1), (["-1"], 2), (["first"], 2), ([], 2)])
+    def test_a_bad_revision_changes_nothing(self, site: Process, run: Run, words: list[str], code: int) -> None:
+        result = run("rollback", *words)
+        assert result.exit_code == code
+        assert site.waffle.refresh() == 0
+
+    def test_history_tells_the_newest_first(self, run: Run) -> None:
+        run("set", "LIMIT=20", "TOKEN=geheim", "--note", "why")
+        run("set", "LIMIT=30")
+        lines = run("history").output.splitlines()
+        who = getpass.getuser()
+        assert re.fullmatch(rf"2  \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC  {who}  LIMIT: 20 -> 30", lines[0])
+        assert {line.split("  ", 3)[3] for line in lines[1:]} == {"LIMIT: 10 -> 20  # why", f"TOKEN: {MASK} -> {MASK}  # why"}
+        assert len(run("history", "LIMIT").output.splitlines()) == 2
+        assert len(run("history", "--limit", "1").output.splitlines()) == 1
+        assert run("history", "SITE").exit_code == 1
+        assert run("history", "--limit", "0").exit_code == 2
+
+    def test_history_as_json(self, run: Run) -> None:
+        run("set", "LIMIT=20", "TOKEN=geheim")
+        result = run("history", "--json")
+        told = {entry["key"]: entry for entry in json.loads(result.output)}
+        assert (told["LIMIT"]["old"], told["LIMIT"]["new"], told["LIMIT"]["revision"]) == (10, 20, 1)
+        assert datetime.fromisoformat(told["LIMIT"]["at"]).utcoffset() == timedelta(0)
+        assert "geheim" not in result.output
+
+
+class TestStatus:
+    def test_it_names_store_and_processes(self, site: Process, neighbour: int, run: Run) -> None:
+        lines = run("status").output.splitlines()
+        assert lines[0] == "revision:      0"
+        assert re.fullmatch(rf"store:         {re.escape(site.state.store.name)}, compared \d+ s ago", lines[1])
+        assert f"watch file:    {site.files.watch_file}" in lines
+        assert any(re.fullmatch(rf"worker 9       pid {neighbour}, revision 0, for \d+ s", line) for line in lines)
+        assert run("status").exit_code == 0
+
+    def test_as_json_it_is_what_the_application_returns(self, site: Process, run: Run) -> None:
+        told = json.loads(run("status", "--json").output)
+        assert told.keys() == site.waffle.status().keys()
+        assert told["redis"] is None
+
+    def test_an_error_is_exit_code_1(self, host: Host, site: Process) -> None:
+        broken = host.start(host.store(ALWAYS))
+        result = broken.app.test_cli_runner().invoke(command, ["status"])
+        assert result.exit_code == 1
+        assert "store's error: the store is down" in result.output
+        assert broken.app.test_cli_runner().invoke(command, ["status", "--json"]).exit_code == 1
+
+
+class TestWatch:
+    def watched(self, site: Process, monkeypatch: pytest.MonkeyPatch, *words: str) -> Result:
+        """Watch, and change something at each of its pauses."""
+        updates = iter([{"LIMIT": 20}, {}, {"SITENAME": "New", "TOKEN": "geheim"}])
+
+        def pause(seconds: float) -> None:
+            site.waffle.update(next(updates))
+
+        monkeypatch.setattr(cli, "time", SimpleNamespace(sleep=pause))
+        result = site.app.test_cli_runner().invoke(command, ["watch", "--count", "2", *words])
+        assert result.exit_code == 0
+        return result
+
+    def test_it_prints_changes_as_they_happen(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+        result = self.watched(site, monkeypatch)
+        assert result.output.splitlines() == ["1  LIMIT: 10 -> 20", '2  SITENAME: "Waffle" -> "New"', f'2  TOKEN: "{MASK}" -> "{MASK}"']
+
+    def test_as_json_it_prints_a_line_each(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+        lines = [json.loads(line) for line in self.watched(site, monkeypatch, "--json").output.splitlines()]
+        assert lines[0] == {"revision": 1, "key": "LIMIT", "old": 10, "new": 20}
+        assert lines[2]["new"] == MASK
+
+
+@pytest.mark.parametrize("words", [["list"], ["get", "LIMIT"], ["set", "LIMIT=1"], ["status"], ["watch"], ["history"]], ids=" ".join)
 def test_an_application_without_the_extension_is_told(words: list[str]) -> None:
     result = Flask("bare").test_cli_runner().invoke(command, words)
     assert result.exit_code == 1
