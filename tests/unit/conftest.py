@@ -15,7 +15,7 @@ from flask import Flask
 from uwsgi_waffle import SQLStore, StoreUnavailable, WaffleConf, server
 from uwsgi_waffle.extension import Binding
 from uwsgi_waffle.hostfiles import HostFiles
-from uwsgi_waffle.hostfiles import host as host_module
+from uwsgi_waffle.hostfiles import header as header_module
 from uwsgi_waffle.hostfiles.slots import SLOT, SLOT_COUNT, started
 from uwsgi_waffle.snapshot import DIGEST_SIZE
 from uwsgi_waffle.state import State
@@ -112,7 +112,7 @@ class Host:
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     """A host whose processes look when they are told to, and try a failed store again at once."""
     monkeypatch.setattr(server.thread, "ensure_running", lambda member: None)
-    monkeypatch.setattr(host_module, "FIRST_RETRY", 0.0)
+    monkeypatch.setattr(header_module, "FIRST_RETRY", 0.0)
     return Host(tmp_path)
 
 

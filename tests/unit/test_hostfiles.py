@@ -16,9 +16,10 @@ import pytest
 
 from uwsgi_waffle import HostBusy, HostFilesError
 from uwsgi_waffle.hostfiles import HEAD_SIZE, HostFiles, is_settled, settled
+from uwsgi_waffle.hostfiles import header as header_module
 from uwsgi_waffle.hostfiles import host as host_module
 from uwsgi_waffle.hostfiles.files import create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file, read_file
-from uwsgi_waffle.hostfiles.host import Notes
+from uwsgi_waffle.hostfiles.header import Notes
 from uwsgi_waffle.hostfiles.slots import SLOT, SLOT_COUNT, started
 from uwsgi_waffle.snapshot import Encoded, encode
 
@@ -135,12 +136,12 @@ class TestDamage:
             assert shared.mend()
             assert not shared.mend()
         assert not is_settled(shared.peek())
-        assert header.stat().st_size == host_module.SIZE
+        assert header.stat().st_size == header_module.SIZE
 
     @pytest.mark.parametrize("noise", [b"\0", b"\xff", bytes(range(256))], ids=["zeros", "ones", "pattern"])
     def test_noise_kills_nobody_and_is_mended(self, shared: HostFiles, header: Path, noise: bytes) -> None:
         settle(shared)
-        header.write_bytes((noise * host_module.SIZE)[: host_module.SIZE])
+        header.write_bytes((noise * header_module.SIZE)[: header_module.SIZE])
         assert not is_settled(shared.peek())
         assert shared.notes() == Notes()
         assert list(shared.slots) == []
@@ -151,7 +152,7 @@ class TestDamage:
     def test_noise_behind_the_magic_is_read_as_nothing(self, shared: HostFiles, header: Path) -> None:
         """Times in the future and counts below zero can't be; taken as they are they would stop all reading for ever."""
         with header.open("r+b") as file:
-            file.seek(host_module.NOTES_AT + len(host_module.MAGIC))
+            file.seek(header_module.NOTES_AT + len(header_module.MAGIC))
             file.write(b"\x7f" * 1000)
         notes = shared.notes()
         assert (notes.checked_at, notes.retry_at, notes.failures, notes.error) == (0, 0, 0, "")
@@ -748,5 +749,5 @@ class TestNetwork:
 
     def test_the_folder_says_which_it_is_on(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
         assert shared.network == ""
-        monkeypatch.setattr(host_module, "filesystem_of", lambda path: "nfs4")
+        monkeypatch.setattr(header_module, "filesystem_of", lambda path: "nfs4")
         assert shared.network == "nfs4"

@@ -24,7 +24,7 @@ from pydantic import BaseModel, model_validator
 
 from uwsgi_waffle import AlchemyWaffleStore, InvalidValue, PeeweeWaffleStore, WaffleConf
 from uwsgi_waffle.cli import waffle as command
-from uwsgi_waffle.hostfiles import host as host_module
+from uwsgi_waffle.hostfiles import header as header_module
 from uwsgi_waffle.legacy import MAX_DEPTH, MAX_SIZE, convert, is_legacy, read_pickle
 from uwsgi_waffle.schema import MASK, Schema
 from uwsgi_waffle.stores import Store, Stored
@@ -316,7 +316,7 @@ class TestApplication:
     def test_while_it_runs_it_serves_on_and_says_so_once(
         self, site: Site, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(host_module, "FIRST_RETRY", 0.0)
+        monkeypatch.setattr(header_module, "FIRST_RETRY", 0.0)
         app = site.start()
         binding = app.extensions["waffleconf"]
         binding.update_db({"MAX_FILESIZE": 7})

@@ -671,7 +671,7 @@ class TestStoreDown:
     def test_it_is_not_asked_again_before_its_time(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.undo()
         monkeypatch.setattr(uwsgi_waffle.server.thread, "ensure_running", lambda member: None)
-        monkeypatch.setattr("uwsgi_waffle.hostfiles.host.FIRST_RETRY", 4.0)
+        monkeypatch.setattr("uwsgi_waffle.hostfiles.header.FIRST_RETRY", 4.0)
         process = host.start(store := host.store())
         store.failing = ALWAYS
         process.files.ring()
@@ -1011,7 +1011,7 @@ class TestDamagedFiles:
     def test_a_network_folder_is_warned_about_in_plain_words(
         self, host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr("uwsgi_waffle.hostfiles.host.filesystem_of", lambda path: "nfs4")
+        monkeypatch.setattr("uwsgi_waffle.hostfiles.header.filesystem_of", lambda path: "nfs4")
         host.start()
         (told,) = logged(caplog, logging.WARNING)
         assert "network file system (nfs4)" in told

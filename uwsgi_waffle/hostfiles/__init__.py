@@ -1,6 +1,7 @@
 """What the processes of one host share, on its disk."""
 
-from .host import HEAD_SIZE, LEASE, HostFiles, Notes, digest_in, is_settled, settled
+from .header import HEAD_SIZE, LEASE, Notes, digest_in, is_settled, settled
+from .host import HostFiles
 from .slots import ProcessInfo
 
 __all__ = ["HEAD_SIZE", "LEASE", "HostFiles", "Notes", "ProcessInfo", "digest_in", "is_settled", "settled"]
