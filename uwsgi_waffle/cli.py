@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -50,6 +51,14 @@ def _told() -> Iterator[None]:
         yield
     except WaffleError as error:
         raise click.ClickException(str(error)) from None
+
+
+def _login() -> str:
+    """Return who runs the command; in a container the user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def _binding() -> Binding:
@@ -134,7 +143,7 @@ def _change(binding: Binding, plan: Plan, *, note: str | None, expect: int | Non
     """Carry out a plan and tell what it did."""
     before = _texts(binding)
     with _told():
-        result = binding.update(plan, expect, getpass.getuser(), note, wait)
+        result = binding.update(plan, expect, _login(), note, wait)
     if as_json:
         told: dict[str, Any] = {"revision": result.revision, "changed": list(result.changed)}
         if wait is not None:
@@ -228,10 +237,14 @@ def watch(interval: float, count: int | None, as_json: bool) -> None:
 
 @waffle.command("export")
 @click.argument("file", type=click.File("w", atomic=True), default="-")
-@click.option("--reveal", is_flag=True, help="Write the values of secret variables, too.")
+@click.option("--reveal", is_flag=True, help="Write the values of secret variables, too; then FILE is the user's alone.")
 def export(file: TextIO, reveal: bool) -> None:
     """Write all values in force to FILE as JSON, with their revision and what is declared; to the terminal without FILE."""
+    if reveal:
+        os.umask(0o077)
     binding = _binding()
+    with _told():
+        binding.update_conf()  # not the last good values of a store that is gone
     json.dump(transfer.document(binding.schema, binding.current(), secrets=reveal), file, indent=2)
     file.write("\n")
     if binding.schema.secrets and not reveal:
@@ -262,9 +275,7 @@ def import_(file: TextIO, dry_run: bool, yes: bool, note: str | None, as_json: b
         elif yes or click.confirm(f"Change {len(found)} of {len(binding.schema.variables)} variables?", abort=True):
             values = {d.name: binding.schema.variables[d.name].load(json.loads(d.new)) for d in found}
             # What was shown is what is done.
-            revision = binding.update(
-                plan_update(binding.schema, values), seen.revision, getpass.getuser(), note or "import", None
-            ).revision
+            revision = binding.update(plan_update(binding.schema, values), seen.revision, _login(), note or "import", None).revision
     except WaffleError as error:
         raise click.ClickException(str(error)) from None
     if as_json:
@@ -309,7 +320,7 @@ def import_legacy(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
             store = binding.state.store
             store = store.store if isinstance(store, legacy.Preview) else store
             findings = legacy.examine(binding.schema, store.rows())
-            decide = legacy.convert(binding.schema, getpass.getuser())
+            decide = legacy.convert(binding.schema, _login())
             if dry_run:
                 decide(store.load())
                 revision = None

@@ -6,9 +6,11 @@ import contextvars
 import itertools
 import logging
 import os
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar, cast, overload
 
@@ -36,6 +38,7 @@ EXTENSION = "waffleconf"
 LOCK_TIMEOUT = 5.0  # seconds that a writer waits for another writer of this host
 
 Hook = Callable[[Change], object]
+Call = partial[object]
 H = TypeVar("H", bound=Hook)
 
 config_changed = Namespace().signal(
@@ -43,6 +46,8 @@ config_changed = Namespace().signal(
 )
 
 _numbers = itertools.count()
+# Whether a signal or a thread of the package's own runs this: then nothing of the application's is under way in this thread.
+_between_requests: contextvars.ContextVar[bool] = contextvars.ContextVar("uwsgi_waffle_between_requests", default=False)
 _current_request: Callable[[], Any] = request._get_current_object  # type: ignore[attr-defined]  # LocalProxy's public way
 
 
@@ -100,7 +105,11 @@ class Binding:
 
     def tick(self) -> None:
         """Look whether something changed, and compare with the store when that is due; signals and the thread call it."""
-        self.state.wake(self.reconcile_interval)
+        token = _between_requests.set(True)
+        try:
+            self.state.wake(self.reconcile_interval)
+        finally:
+            _between_requests.reset(token)
         self._stand()
 
     def ring(self) -> None:
@@ -198,29 +207,37 @@ class Binding:
         self.move_on()
 
     def _announce(self, change: Change) -> None:
-        # In a context of its own: the hook sees the newest values also where a request of this thread has older ones.
-        contextvars.Context().run(self._call_hooks, change)
+        calls: list[Call] = [partial(hook, change) for names, hook in self._hooks if not names or not names.isdisjoint(change.new)]
+        app = self._app()
+        if app is not None:
+            calls += [partial(receiver, app, change=change) for receiver in config_changed.receivers_for(app)]
+        if not calls or app is None:
+            return
+        if _between_requests.get():
+            # In a context of its own: the hook sees the newest values.
+            contextvars.Context().run(self._call_hooks, app, calls, change)
+            return
+        # In a thread of its own: when an application context ends, Flask's teardown functions end the sessions of the
+        # thread that it ends in, and this one may be in the middle of using them.
+        thread = threading.Thread(target=self._call_hooks, args=(app, calls, change), name="uwsgi_waffle hooks", daemon=True)
+        thread.start()
+        thread.join()
 
     def _app_context(self) -> AbstractContextManager[object]:
         app = self._app()
         return nullcontext() if app is None else app.app_context()
 
-    def _call_hooks(self, change: Change) -> None:
-        app = self._app()
-        if app is None:
-            return
-        with app.app_context():
-            for names, hook in self._hooks:
-                if not names or not names.isdisjoint(change.new):
-                    self._call(hook, change=change)
-            for receiver in config_changed.receivers_for(app):
-                self._call(receiver, app, change=change)
-
-    def _call(self, hook: Callable[..., object], *args: object, change: Change) -> None:
+    def _call_hooks(self, app: Flask, calls: list[Call], change: Change) -> None:
+        server.leave_signals_to_the_main_thread()
         try:
-            hook(*args, change=change) if args else hook(change)
-        except (Exception, SystemExit):  # a hook mustn't stop the others, nor the process
-            log.exception("uwsgi_waffle: the on_change hook %r failed at revision %d", hook, change.revision)
+            with app.app_context():
+                for call in calls:
+                    try:
+                        call()
+                    except (Exception, SystemExit):  # a hook mustn't stop the others, nor the process
+                        log.exception("uwsgi_waffle: the on_change hook %r failed at revision %d", call.func, change.revision)
+        except Exception:  # of the application's own, when the context ends
+            log.exception("uwsgi_waffle: a teardown function failed after the on_change hooks of revision %d", change.revision)
 
 
 class WaffleConf:
@@ -387,8 +404,8 @@ class WaffleConf:
     def on_change(self, *names: Any) -> Any:
         """Register a function that is called with the `Change` in every process that applies it.
 
-        Without names it is called at every change. It runs within an application context, in whichever thread applied
-        the change; what it raises is logged.
+        Without names it is called at every change. It runs within an application context of its own, in a thread of its own
+        where a request or a script is under way in the present one; what it raises is logged.
 
         Example:
             >>> from flask import Flask

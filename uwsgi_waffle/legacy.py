@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, ClassVar
 
 from .errors import StoreReadOnly
@@ -19,6 +20,9 @@ __all__ = ["Finding", "Preview", "bad_row", "convert", "examine", "is_legacy", "
 
 MAX_SIZE = 2**24  # bytes of a pickle, and of what it says when shared parts are written out
 MAX_STEPS = 200_000
+MAX_PARTS = 200_000  # of a value, when those that it shares are written out
+MAX_HASHED = 10_000  # members of one set, keys of one dictionary: integers can be made to collide
+MAX_LOOK = 1000  # steps of a pickle that are looked at to tell whether it is one
 MAX_DEPTH = 50
 
 _preview: ContextVar[bool] = ContextVar("uwsgi_waffle_preview", default=False)
@@ -26,6 +30,8 @@ _preview: ContextVar[bool] = ContextVar("uwsgi_waffle_preview", default=False)
 
 def is_legacy(text: str) -> bool:
     """Tell whether a text that isn't JSON looks like a value of Flask-WaffleConf's."""
+    if len(text) > MAX_SIZE:
+        return False
     try:
         data = base64.b64decode(text.strip(), validate=True)
     except ValueError:
@@ -35,7 +41,7 @@ def is_legacy(text: str) -> bool:
     if data.startswith(b"\x80"):  # protocol 2 or later
         return True
     try:  # an older one has no mark of its own
-        return bool(list(pickletools.genops(data[:MAX_SIZE])))
+        return len(list(islice(pickletools.genops(data), MAX_LOOK))) > 0
     except Exception:  # it raises much for what isn't one
         return False
 
@@ -68,7 +74,7 @@ def read_pickle(text: str) -> object:
         raise ValueError(str(error)) from None
     except Exception as error:  # pickletools and damaged bytes raise much
         raise ValueError(f"the pickle is damaged ({type(error).__name__})") from None
-    _measure(value, 0, MAX_SIZE)
+    _measure(value, 0, MAX_PARTS)
     return value
 
 
@@ -215,9 +221,9 @@ def _measure(value: object, depth: int, left: int) -> int:
     if depth > MAX_DEPTH:
         raise ValueError(f"the value is nested more than {MAX_DEPTH} deep, or contains itself")
     if isinstance(value, (str, bytes)):
-        left -= len(value)
+        left -= len(value) // 64
     elif isinstance(value, int):
-        left -= value.bit_length() // 8
+        left -= value.bit_length() // 512
     elif isinstance(value, (list, tuple, set, dict)):
         parts = [*value.keys(), *value.values()] if isinstance(value, dict) else value
         for part in parts:
@@ -225,7 +231,7 @@ def _measure(value: object, depth: int, left: int) -> int:
     elif not (value is None or isinstance(value, float)):
         raise ValueError("the pickle is no plain value")
     if left <= 0:
-        raise ValueError(f"the value has more than {MAX_SIZE} parts when it is written out")
+        raise ValueError(f"the value has more than {MAX_PARTS} parts when it is written out")
     return left - 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import json
+import os
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -102,6 +103,14 @@ class TestSet:
         assert site.waffle.values.SITENAME == "a=b c"
         run("set", "SITENAME=")
         assert site.waffle.values.SITENAME == ""
+
+    def test_a_user_without_a_name_is_told_by_number(self, site: Process, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        def nobody() -> str:
+            raise KeyError("getpwuid(): uid not found: 12345")
+
+        monkeypatch.setattr(getpass, "getuser", nobody)
+        assert run("set", "LIMIT=20").exit_code == 0
+        assert site.waffle.history()[0].actor == f"uid {os.getuid()}"
 
     def test_nothing_to_change_is_said(self, run: Run) -> None:
         run("set", "LIMIT=20")
@@ -310,6 +319,20 @@ class TestTransfer:
             "secret": False,
             "type": {"type": "integer", "exclusiveMinimum": 0},
         }
+
+    def test_a_file_with_secrets_is_the_users_alone(self, run: Run, tmp_path: Path) -> None:
+        before = os.umask(0o022)
+        try:
+            run("export", str(tmp_path / "all.json"), "--reveal")
+        finally:
+            os.umask(before)
+        assert (tmp_path / "all.json").stat().st_mode & 0o777 == 0o600
+
+    def test_a_store_that_is_gone_is_not_exported(self, host: Host, site: Process, tmp_path: Path) -> None:
+        result = self.run_in(host.start(host.store(ALWAYS)), "export", str(tmp_path / "values.json"))
+        assert result.exit_code == 1
+        assert "the store is down" in result.output
+        assert not (tmp_path / "values.json").exists()
 
     def test_secrets_are_left_out_and_named(self, site: Process, run: Run) -> None:
         site.waffle.update({"TOKEN": "geheim"})

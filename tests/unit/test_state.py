@@ -433,6 +433,35 @@ class TestHooks:
             assert site.waffle.values.LIMIT == 10
         assert seen == [(20, 20, "site")]
 
+    @pytest.mark.parametrize("hooks", [0, 1])
+    def test_what_an_application_tears_down_is_not_that_of_the_request_under_way(self, site: Process, other: Process, hooks: int) -> None:
+        """As with a session of SQLAlchemy's that belongs to the thread: its `remove` is called when a context ends."""
+        of_thread = threading.local()
+        closed: list[object] = []
+        site.app.teardown_appcontext(lambda error: closed.append(getattr(of_thread, "session", None)))
+        told = recorded(site) if hooks else []
+        with site.app.test_request_context():
+            of_thread.session = "of the request"
+            site.waffle.update({"LIMIT": 20})
+            other.waffle.update({"LIMIT": 30})
+            site.waffle.refresh()
+        assert closed == [None] * len(told) + ["of the request"]
+        assert len(told) == 2 * hooks
+        del closed[:]
+        other.waffle.update({"LIMIT": 40})
+        assert site.waffle.values.LIMIT == 40, "a script's session neither"
+        assert closed == [None] * hooks
+
+    def test_a_teardown_that_fails_is_logged(self, site: Process, caplog: pytest.LogCaptureFixture) -> None:
+        def broken(error: object) -> NoReturn:
+            raise LookupError("oops")
+
+        told = recorded(site)
+        site.app.teardown_appcontext(broken)
+        assert site.waffle.update({"LIMIT": 20}).revision == 1
+        assert len(told) == 1
+        assert "a teardown function failed" in logged(caplog)[0]
+
     def test_the_signal_names_the_application(self, site: Process, other: Process) -> None:
         seen: list[tuple[Flask, int]] = []
 

@@ -9,12 +9,21 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
+from sqlalchemy.dialects import mysql
 
 from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
-from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore
+from .drivers import ISOLATION
+from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore, first_line
 from .sql import shown_url
 
 __all__ = ["AlchemyWaffleStore"]
+
+# Seconds that a transaction of the application's own may hold an update off.
+LIMITS = {
+    "postgresql": ("SET LOCAL lock_timeout = '5s'", "SET LOCAL statement_timeout = '5s'"),
+    "mysql": ("SET innodb_lock_wait_timeout = 5",),
+    "mariadb": ("SET innodb_lock_wait_timeout = 5",),
+}
 
 
 class AlchemyWaffleStore(RowStore):
@@ -63,7 +72,9 @@ class AlchemyWaffleStore(RowStore):
     def _room(self) -> tuple[int | None, int | None]:
         key, value = (getattr(column.type, "length", None) for column in (self._key, self._value))
         if value is None and self._application_engine().dialect.name in ("mysql", "mariadb"):
-            value = MYSQL_TEXT if self._value.type.__class__ in (sa.Text, sa.UnicodeText, sa.TEXT) else None
+            kind = self._value.type.dialect_impl(self._application_engine().dialect)
+            kind = getattr(kind, "impl", kind)
+            value = None if isinstance(kind, (mysql.LONGTEXT, mysql.MEDIUMTEXT)) else MYSQL_TEXT
         return key, value
 
     @contextmanager
@@ -71,9 +82,11 @@ class AlchemyWaffleStore(RowStore):
         with self._translated(), self._connect().connect() as connection:
             connection.detach()  # closed with this block, whatever the pool
             # Whatever the application's connections are set to: a transaction, that sees what the lock has waited for.
-            level = "SERIALIZABLE" if connection.dialect.name == "sqlite" else "READ COMMITTED"
+            level = ISOLATION.get(connection.dialect.name, "SERIALIZABLE")
             connection.dialect.set_isolation_level(connection.connection.dbapi_connection, level)  # type: ignore[arg-type]  # it is there
             with connection.begin():
+                for limit in LIMITS.get(connection.dialect.name, ()):
+                    connection.exec_driver_sql(limit)
                 if lock:
                     connection.execute(self._table.update().where(self._key == REVISION).values({self._value: self._value}))
                 yield AlchemyRows(connection, self._key, self._value)
@@ -110,15 +123,15 @@ class AlchemyWaffleStore(RowStore):
         except WaffleError:  # raised by decide, or by ourselves
             raise
         except exc.IntegrityError as error:
-            raise Collision(f"{self.name} refuses the row: {error.orig}. Look at the table's constraints.") from error
+            raise Collision(f"{self.name} refuses the row: {first_line(error.orig)}. Look at the table's constraints.") from error
         except exc.DataError as error:
-            raise InvalidValue({"": f"{self.name} can't hold the value: {error.orig}"}) from error
+            raise InvalidValue({"": f"{self.name} can't hold the value: {first_line(error.orig)}"}) from error
         except (exc.SQLAlchemyError, OSError, ImportError) as error:
             cause = getattr(error, "orig", None) or error
             if "read-only" in str(cause).lower() or "readonly" in str(cause).lower():
                 raise StoreReadOnly(f"{self.name} refuses to be written: {cause}. Nothing was changed.") from error
             raise StoreUnavailable(
-                f"{self.name}: {cause}. Look whether the database answers and has the table; it is tried again without a restart."
+                f"{self.name}: {first_line(cause)}. Look whether the database answers and has the table; it is tried again."
             ) from error
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import StoreUnavailable
+from ..errors import StoreUnavailable, WaffleError
 from .rows import HISTORY, REVISION, Rows, RowStore
 
 __all__ = ["WaffleMixin", "WaffleStore"]
@@ -31,9 +31,10 @@ class WaffleStore(RowStore):
     """The base of a store of your own: give it `get`, `put`, `delete` and `commit`.
 
     Each call enters an application context of its own, so that a session which belongs to the context isn't the one that
-    a request is using. Some promises rest on your methods: without transactions an update that fails half-way is half
-    carried out; and only the writers of one host are ordered, for there is no lock among these methods. There is no way
-    to list rows either, so a third reserved row, ``WAFFLE_NAMES``, holds the names that were ever written.
+    a request is using; the application's teardown functions run when it ends. Some promises rest on your methods: without
+    transactions an update that fails half-way is half carried out; and only the writers of one host are ordered, for there
+    is no lock among these methods. There is no way to list rows either, so a third reserved row, ``WAFFLE_NAMES``, holds the
+    names that were ever written.
 
     Args:
         db: yours to use.
@@ -72,7 +73,17 @@ class WaffleStore(RowStore):
             rows = OwnRows(self, self._names or frozenset())
             yield rows
             if rows.written:
-                self.commit()
+                self._call(self.commit)
+
+    def _call(self, method: Callable[..., Any], *args: str) -> Any:
+        try:
+            return method(*args)
+        except WaffleError:
+            raise
+        except Exception as error:  # its text may hold the values
+            raise StoreUnavailable(
+                f"{self.name}.{method.__name__} failed with {type(error).__name__}. It is tried again without a restart."
+            ) from error
 
 
 class OwnRows:
@@ -103,13 +114,13 @@ class OwnRows:
 
     def delete(self, key: str) -> None:
         self.written = True
-        self._store.delete(key)
+        self._store._call(self._store.delete, key)
 
     def _get(self, key: str) -> str | None:
-        record = self._store.get(key)
+        record = self._store._call(self._store.get, key)
         return None if record is None else str(record.get_value())
 
     def _put(self, key: str, text: str) -> None:
         self.written = True
-        if self._store.put(key, text) is None and self._get(key) != text:
+        if self._store._call(self._store.put, key, text) is None and self._get(key) != text:
             raise StoreUnavailable(f"{self._store.name}: put({key!r}) returned None, which says that it failed. Look why.")

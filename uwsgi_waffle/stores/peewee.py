@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
-from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore
+from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore, first_line
 
 __all__ = ["PeeweeWaffleStore"]
 
@@ -79,6 +79,11 @@ class PeeweeWaffleStore(RowStore):
         with self._translated():
             database = self._database()
             with database.connection_context(), database.atomic():
+                if isinstance(database, self._peewee.PostgresqlDatabase):
+                    database.execute_sql("SET LOCAL lock_timeout = '5s'")
+                    database.execute_sql("SET LOCAL statement_timeout = '5s'")
+                elif isinstance(database, self._peewee.MySQLDatabase):
+                    database.execute_sql("SET innodb_lock_wait_timeout = 5")
                 if lock:
                     model = self.model
                     model.update({model.value: model.value}).where(model.key == REVISION).execute(database)
@@ -108,14 +113,14 @@ class PeeweeWaffleStore(RowStore):
         except WaffleError:  # raised by decide, or by ourselves
             raise
         except self._peewee.IntegrityError as error:
-            raise Collision(f"{self.name} refuses the row: {error}. Look at the table's constraints.") from error
+            raise Collision(f"{self.name} refuses the row: {first_line(error)}. Look at the table's constraints.") from error
         except self._peewee.DataError as error:
-            raise InvalidValue({"": f"{self.name} can't hold the value: {error}"}) from error
+            raise InvalidValue({"": f"{self.name} can't hold the value: {first_line(error)}"}) from error
         except (self._peewee.PeeweeException, OSError) as error:
             if "read-only" in str(error).lower() or "readonly" in str(error).lower():
                 raise StoreReadOnly(f"{self.name} refuses to be written: {error}. Nothing was changed.") from error
             raise StoreUnavailable(
-                f"{self.name}: {error}. Look whether the database answers and has the table; it is tried again without a restart."
+                f"{self.name}: {first_line(error)}. Look whether the database answers and has the table; it is tried again."
             ) from error
 
 

@@ -12,10 +12,12 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
+from pydantic_core import from_json
+
 from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
 
-__all__ = ["HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "Collision", "RowStore", "Rows", "is_json"]
+__all__ = ["HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "Collision", "RowStore", "Rows", "first_line", "is_json"]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -69,7 +71,7 @@ class Log:
             rows = [HistoryRow(**{**entry, "at": datetime.fromisoformat(entry["at"])}) for entry in told["rows"]]
             if all(row.revision <= revision for row in rows):
                 return cls(int(told["since"]), rows)
-        except (ValueError, TypeError, KeyError, RecursionError):
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
             pass
         return cls(revision)
 
@@ -216,12 +218,17 @@ class RowStore(Store):
 
     def _stored(self, found: Mapping[str, str | None]) -> Stored:
         told = found.get(REVISION) or "0"
-        if not (told.isascii() and told.isdigit()):
+        if not (told.isascii() and told.isdigit() and len(told) < 20):
             raise StoreUnavailable(f"{self.name}: the row {REVISION} holds {told[:40]!r}, which is no revision. Restore it, or delete it.")
         values = _without_reserved(found)
         if self._names is not None:
             values = {key: text for key, text in values.items() if key in self._names or is_json(text)}
         return Stored(int(told), values)
+
+
+def first_line(error: object) -> str:
+    """Return what a driver says, without the details behind it, in which a database may quote the row."""
+    return str(error).partition("\n")[0]
 
 
 def _without_reserved(found: Mapping[str, str | None]) -> dict[str, str]:
@@ -231,7 +238,7 @@ def _without_reserved(found: Mapping[str, str | None]) -> dict[str, str]:
 def is_json(text: str) -> bool:
     """Tell whether a text is JSON."""
     try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+        from_json(text)  # what validates them reads less than `json` does
+    except ValueError:
         return False
     return True
