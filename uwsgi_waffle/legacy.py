@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import pickletools
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -21,7 +22,7 @@ __all__ = ["Finding", "Preview", "bad_row", "convert", "examine", "is_legacy", "
 MAX_SIZE = 2**24  # bytes of a pickle, and of what it says when shared parts are written out
 MAX_STEPS = 200_000
 MAX_PARTS = 200_000  # of a value, when those that it shares are written out
-MAX_HASHED = 10_000  # members of one set, keys of one dictionary: integers can be made to collide
+MAX_KEY = 2**60  # larger numbers can be made to collide when they are hashed
 MAX_LOOK = 1000  # steps of a pickle that are looked at to tell whether it is one
 MAX_DEPTH = 50
 
@@ -211,6 +212,8 @@ class _Reader:
 
 def _hashed(key: object) -> object:
     """Return a key of a dictionary or member of a set; a nested one can take for ever to hash."""
+    if isinstance(key, (int, float)) and MAX_KEY <= abs(key) < math.inf:
+        raise _Refused(f"the pickle has a key that is a number beyond {MAX_KEY}")
     if key is None or isinstance(key, (bool, int, float, str, bytes)):
         return key
     raise _Refused("the pickle has a key that is neither text nor a number")

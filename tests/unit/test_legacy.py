@@ -461,3 +461,19 @@ class TestCommand:
         assert result.exit_code == 0, result.output
         assert start().config["SITENAME"] == "Old"
         assert put(store, SITENAME='"New"') == 2
+
+
+@pytest.mark.parametrize("value", [{2**61 - 1}, {-(2**60): 1}, {float(2**61): 1}, {1, 2**70}])
+def test_a_key_that_can_be_made_to_collide_is_refused(value: object) -> None:
+    """A set of such numbers takes the square of its size to build."""
+    with pytest.raises(ValueError, match="a key that is a number beyond"):
+        read_pickle(written(value))
+
+
+def test_shared_parts_are_not_written_out_without_end() -> None:
+    """Each list holds the one before twice: a row of some hundred characters that would become megabytes."""
+    value: list[object] = []
+    for _ in range(19):
+        value = [value, value]
+    with pytest.raises(ValueError, match="parts when it is written out"):
+        read_pickle(written(value))
