@@ -30,7 +30,7 @@ from uwsgi_waffle import (
     WaffleStore,
 )
 from uwsgi_waffle.stores import Commit, Store, Stored
-from uwsgi_waffle.stores.rows import HISTORY_ROWS
+from uwsgi_waffle.stores.rows import HISTORY_ROWS, in_memory
 
 from .conftest import put
 from .models import OwnStore, alchemy_app, alchemy_store, peewee_model, peewee_store
@@ -389,15 +389,23 @@ class TestDeclaration:
         with pytest.raises(SchemaError, match="key and value"):
             kind(db=None, model=model)
 
-    def test_a_database_in_memory_is_refused(self, tmp_path: Path) -> None:
-        site = alchemy_app(tmp_path, SQLALCHEMY_DATABASE_URI="sqlite:///:memory:")
+    @pytest.mark.parametrize("place", [":memory:", "file::memory:?uri=true"])
+    def test_a_database_in_memory_is_refused(self, tmp_path: Path, place: str) -> None:
+        site = alchemy_app(tmp_path, SQLALCHEMY_DATABASE_URI=f"sqlite:///{place}")
         model = peewee_model(tmp_path)
-        model._meta.set_database(peewee.SqliteDatabase(":memory:"))
+        model._meta.set_database(peewee.SqliteDatabase(place, uri=True))
         with site.app.app_context():
             for store in (AlchemyWaffleStore(db=site.db, model=site.model), PeeweeWaffleStore(model=model)):
                 with pytest.raises(StoreUnavailable, match="in memory"):
                     store.load()
             site.db.engine.dispose()
+
+    @pytest.mark.parametrize(
+        ("database", "mode"), [(None, None), ("", None), ("file:shared?mode=memory&cache=shared", None), ("file:x", "memory")]
+    )
+    def test_a_shared_one_is_in_memory_too(self, database: str | None, mode: str | None) -> None:
+        assert in_memory(database, mode)
+        assert not in_memory("site.db", "rw")
 
     def test_without_peewee_the_error_is_the_install_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "peewee", None)

@@ -13,7 +13,7 @@ from sqlalchemy.dialects import mysql
 
 from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
 from .drivers import ISOLATION
-from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore, first_line
+from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore, first_line, in_memory
 from .sql import shown_url
 
 __all__ = ["AlchemyWaffleStore"]
@@ -109,7 +109,7 @@ class AlchemyWaffleStore(RowStore):
                     "AlchemyWaffleStore can't reach its database outside an application: give the store to WaffleConf, or enter "
                     f"app.app_context(), after db.init_app(app). ({error})"
                 ) from error
-            if engine.dialect.name == "sqlite" and engine.url.database in (None, "", ":memory:", "file::memory:"):
+            if engine.dialect.name == "sqlite" and in_memory(engine.url.database, engine.url.query.get("mode")):
                 raise StoreUnavailable(
                     "A SQLite database in memory can't be shared by processes: name a file, or give WaffleConf a MemoryStore() in a test."
                 )

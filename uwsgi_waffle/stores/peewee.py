@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
-from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore, first_line
+from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore, first_line, in_memory
 
 __all__ = ["PeeweeWaffleStore"]
 
@@ -95,7 +95,7 @@ class PeeweeWaffleStore(RowStore):
         theirs = getattr(theirs, "obj", theirs)  # what a proxy stands for
         if theirs is None or theirs.deferred:
             raise StoreUnavailable("PeeweeWaffleStore: the model's database isn't initialized yet. Do that before WaffleConf is made.")
-        if self._is_sqlite(theirs) and str(theirs.database) in (":memory:", "file::memory:"):
+        if self._is_sqlite(theirs) and in_memory(str(theirs.database)):
             raise StoreUnavailable(
                 "A SQLite database in memory can't be shared by processes: name a file, or give WaffleConf a MemoryStore() in a test."
             )

@@ -226,6 +226,11 @@ class RowStore(Store):
         return Stored(int(told), values)
 
 
+def in_memory(database: str | None, mode: object = None) -> bool:
+    """Tell whether a SQLite database, named with a ``mode`` beside it or within it, is in no file."""
+    return not database or ":memory:" in database or "mode=memory" in database or mode == "memory"
+
+
 def first_line(error: object) -> str:
     """Return what a driver says, without the details behind it, in which a database may quote the row."""
     return str(error).partition("\n")[0]
