@@ -219,7 +219,7 @@ class Binding:
             return
         # In a thread of its own: when an application context ends, Flask's teardown functions end the sessions of the
         # thread that it ends in, and this one may be in the middle of using them.
-        thread = threading.Thread(target=self._call_hooks, args=(app, calls, change), name="uwsgi_waffle hooks", daemon=True)
+        thread = threading.Thread(target=self._call_hooks_apart, args=(app, calls, change), name="uwsgi_waffle hooks", daemon=True)
         thread.start()
         thread.join()
 
@@ -227,8 +227,11 @@ class Binding:
         app = self._app()
         return nullcontext() if app is None else app.app_context()
 
-    def _call_hooks(self, app: Flask, calls: list[Call], change: Change) -> None:
+    def _call_hooks_apart(self, app: Flask, calls: list[Call], change: Change) -> None:
         server.leave_signals_to_the_main_thread()
+        self._call_hooks(app, calls, change)
+
+    def _call_hooks(self, app: Flask, calls: list[Call], change: Change) -> None:
         try:
             with app.app_context():
                 for call in calls:
