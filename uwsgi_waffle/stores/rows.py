@@ -71,8 +71,9 @@ class Log:
             rows = [HistoryRow(**{**entry, "at": datetime.fromisoformat(entry["at"])}) for entry in told["rows"]]
             if all(row.revision <= revision for row in rows):
                 return cls(int(told["since"]), rows)
-        except (ValueError, TypeError, KeyError, RecursionError, OverflowError):
-            pass
+        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
+            if text:
+                log.warning("uwsgi_waffle: the history in the row %s can't be read (%s); it begins anew", HISTORY, type(error).__name__)
         return cls(revision)
 
     def to_json(self, room: int) -> str:
