@@ -17,16 +17,17 @@ __all__ = ["Plan", "encoded", "plan_reset", "plan_rollback", "plan_update"]
 Plan = Callable[[Stored], Mapping[str, "str | None"]]
 
 
-def plan_update(schema: Schema, values: Mapping[str, object]) -> Plan:
-    """Plan to give variables new values.
+def plan_update(schema: Schema, values: Mapping[str, object], *, reset: tuple[str, ...] = ()) -> Plan:
+    """Plan to give variables new values, and those in ``reset`` their defaults.
 
     Raises:
         UnknownVariable: one of them isn't declared.
     """
     variables = [schema.variable(name) for name in values]
+    defaults: dict[str, str | None] = {schema.variable(name).name: None for name in reset}
 
     def plan(stored: Stored) -> Mapping[str, str | None]:
-        texts: dict[str, str | None] = {}
+        texts = dict(defaults)
         problems: dict[str, str] = {}
         for variable in variables:
             try:
@@ -40,8 +41,7 @@ def plan_update(schema: Schema, values: Mapping[str, object]) -> Plan:
 
 def plan_reset(schema: Schema, names: tuple[str, ...]) -> Plan:
     """Plan to give variables their defaults back; errors as in `plan_update`."""
-    texts: dict[str, str | None] = {schema.variable(name).name: None for name in names}
-    return lambda stored: _validated(schema, stored, texts, {})
+    return plan_update(schema, {}, reset=names)
 
 
 def plan_rollback(schema: Schema, store: Store, revision: int) -> Plan:

@@ -16,22 +16,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
 from ..redis_server import RedisServer
 from .servers import ROOT, Server, Servers, script
 
 README = (ROOT / "README.md").read_text()
-CHROMIUM = Path("/usr/bin/chromium")
-QUIET = (
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 AS_IT_IS = (r"http-socket = 127\.0\.0\.1:8000", "http-socket = 127.0.0.1:0")
 LAZY = (r"; lazy-apps = true", "lazy-apps = true")
 SUSPICIOUS = re.compile(r"warning|error|!!!|uwsgi_waffle:", re.IGNORECASE)
@@ -89,20 +79,6 @@ def start(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 def quickstart(start: Start) -> Server:
     """The example under uWSGI with `uwsgi.ini.example`."""
     return start()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """A headless Chromium; where there is none the test is skipped, under CI it fails."""
-    if not CHROMIUM.exists():
-        missing = f"{CHROMIUM} is missing: apt-get install chromium"
-        if "CI" in os.environ:
-            pytest.fail(missing)
-        pytest.skip(missing)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -41,6 +41,7 @@ DOORS = {
     "mmap": {"hostfiles/", "server/"},
     "flask": {"server/thread.py", "config.py", "extension.py", "cli.py", "mule.py", "admin/", "testing.py"},
     "wtforms": {"admin/"},
+    "flask_wtf": {"admin/"},
     "pickle": set(),
     "pickletools": {"legacy.py"},  # it takes pickles apart and loads none
 }
