@@ -70,7 +70,7 @@ class Binding:
         store = (store or open_store(settings.store_url)).bind(frozenset(self.schema.variables), self._app_context)
         if wanted_as_preview():
             store = Preview(store, self.schema)
-        self._watch_file = settings.watching.watcher_file
+        self._watchtype, self._watch_file = settings.watching.watchtype, settings.watching.watcher_file
         self._host = HostFiles(settings.watching.watcher_file) if settings.multiproc and store.shared else None
         self._bridge = self._build_bridge(settings.watching)
         self.state = State(
@@ -147,7 +147,8 @@ class Binding:
     def status(self) -> dict[str, Any]:
         """Return what an operator wants to know, as JSON-able values."""
         redis = None if self._bridge is None else self._bridge.status()
-        return {**status(self.state), "kind": server.kind(), "woken_by": self.woken_by, "redis": redis}
+        told = {"kind": server.kind(), "woken_by": self.woken_by, "watchtype": self._watchtype, "redis": redis}
+        return {**status(self.state), **told}
 
     def _publish(self) -> None:
         if self._bridge is not None:

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from .schema import MASK, Schema
+from .server import program
 from .state import State
 from .stores import HistoryRow
 
@@ -62,7 +63,7 @@ def _entry(schema: Schema, row: HistoryRow) -> HistoryEntry:
 
 def status(state: State) -> dict[str, Any]:
     """Return what an operator wants to know, as JSON-able values; ages in seconds."""
-    snapshot, now, host = state.look(), monotonic(), state.host
+    snapshot, now, host, processes = state.look(), monotonic(), state.host, state.processes()
     notes = None if host is None else host.notes()
     return {
         "revision": snapshot.revision,
@@ -72,8 +73,8 @@ def status(state: State) -> dict[str, Any]:
         "error": state.error,
         "watcher_file": None if host is None else str(host.watch_file),
         "pid": os.getpid(),
+        "servers": sorted({name for name in (program(process.kind) for process in processes) if name is not None}),
         "processes": [
-            {"pid": p.pid, "kind": p.kind, "revision": p.revision, "age": round(now - p.applied_at, 3), "error": p.error}
-            for p in state.processes()
+            {"pid": p.pid, "kind": p.kind, "revision": p.revision, "age": round(now - p.applied_at, 3), "error": p.error} for p in processes
         ],
     }

@@ -6,19 +6,23 @@ import getpass
 import json
 import os
 import re
+import sys
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from importlib.metadata import entry_points
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
+from unittest.mock import ANY
 
 import click
 import pytest
 from click.testing import Result
 from flask import Flask
 
-from uwsgi_waffle import cli
+from uwsgi_waffle import server
 from uwsgi_waffle.cli import waffle as command
+from uwsgi_waffle.cli import watching
 from uwsgi_waffle.schema import MASK
 
 from .conftest import ALWAYS, Host, Process
@@ -96,7 +100,12 @@ class TestSet:
         assert {(e.revision, e.actor, e.note) for e in other.waffle.history()} == {(1, getpass.getuser(), "why")}
 
     def test_as_json(self, run: Run) -> None:
-        assert json.loads(run("set", "SITENAME=New", "LIMIT=20", "--json").output) == {"revision": 1, "changed": ["LIMIT", "SITENAME"]}
+        assert json.loads(run("set", "SITENAME=New", "LIMIT=20", "TOKEN=geheim", "--json").output) == {
+            "revision": 1,
+            "changed": ["LIMIT", "SITENAME", "TOKEN"],
+            "old": {"LIMIT": 10, "SITENAME": "Waffle", "TOKEN": MASK},
+            "new": {"LIMIT": 20, "SITENAME": "New", "TOKEN": MASK},
+        }
 
     def test_what_stands_behind_the_first_equals_sign_is_the_value(self, site: Process, run: Run) -> None:
         run("set", "SITENAME=a=b c")
@@ -133,6 +142,11 @@ class TestSet:
             (["SITENAME=New", "LIMIT=-5"], 1, ["LIMIT", "greater than 0", "Nothing was changed"]),
             (["SITENAME"], 2, ["'SITENAME' is no assignment; write NAME=VALUE"]),
             ([], 2, ["Missing argument"]),
+            (["=1"], 2, ["'=1' is no assignment"]),
+            (["LIMIT=1", "LIMIT=2"], 2, ["LIMIT is assigned twice"]),
+            (["SITENAME=a", "LIMIT=1\0"], 1, ["LIMIT", "valid integer"]),
+            (["LIMIT=20", "--wait", "nan"], 2, ["'nan' is no number of seconds"]),
+            (["LIMIT=20", "--wait", "-1"], 2, ["'-1' is no number of seconds"]),
             (["LIMIT=20", "--expect", "x"], 2, ["not a valid integer"]),
             (["LIMIT=20", "--colour"], 2, ["No such option"]),
             (["SITENAME=New", "--expect", "5"], 1, ["revision 5 was expected and the store is at 0"]),
@@ -147,6 +161,33 @@ class TestSet:
         assert all(text in result.output for text in told), result.output
         assert "Traceback" not in result.output
         assert site.state.store.load().revision == 0
+
+    @pytest.mark.parametrize(
+        ("words", "told"),
+        [
+            (["set", "LIMIT=many", "SITENAME=New"], {"error": "InvalidValue", "problems": {"LIMIT": ANY}}),
+            (["set", "LIMIT=1", "--expect", "5"], {"error": "RevisionConflict", "revision": 0}),
+            (["set", "SITE=1"], {"error": "UnknownVariable"}),
+            (["unset", "SITE"], {"error": "UnknownVariable"}),
+            (["get", "SITE"], {"error": "UnknownVariable"}),
+            (["history", "SITE"], {"error": "UnknownVariable"}),
+            (["rollback", "5"], {"error": "UnknownRevision"}),
+            (["import", "-", "--yes"], {"error": "InvalidValue", "problems": ANY}),
+        ],
+        ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    )
+    def test_with_json_a_refusal_is_json_too(self, run: Run, words: list[str], told: dict[str, Any]) -> None:
+        result = run(*words, "--json")
+        assert result.exit_code == 1
+        assert json.loads(result.stdout) == {**told, "message": ANY}
+        assert result.stderr == f"Error: {json.loads(result.stdout)['message']}\n"
+
+    def test_old_values_are_those_of_the_store(self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Also where another host has changed them a moment ago, and this one hasn't heard of it."""
+        site.trust_header()
+        Host(host.instance.parent / "elsewhere").start(host.store()).waffle.update({"LIMIT": 15})
+        result = site.app.test_cli_runner().invoke(command, ["set", "LIMIT=20"])
+        assert result.output == "LIMIT: 15 -> 20\nrevision 2\n"
 
     def test_all_bad_values_are_told_together(self, host: Host) -> None:
         runner = host.start(confs={"A": {"default": 1}, "B": {"default": 1.5}}).app.test_cli_runner()
@@ -168,12 +209,15 @@ class TestSet:
 
     def test_wait_tells_who_has_it(self, site: Process, run: Run) -> None:
         told = json.loads(run("set", "LIMIT=20", "--wait", "100", "--json").output)
-        assert told == {"revision": 1, "changed": ["LIMIT"], "applied": [site.waffle.status()["pid"]], "pending": []}
+        assert (told["revision"], told["applied"], told["pending"]) == (1, [site.waffle.status()["pid"]], [])
         assert run("set", "LIMIT=30", "--wait", "100").output == "LIMIT: 20 -> 30\nrevision 2\n"
 
     def test_wait_names_who_has_it_not_yet(self, neighbour: int, run: Run) -> None:
-        assert json.loads(run("set", "LIMIT=20", "--wait", "0", "--json").output)["pending"] == [neighbour]
-        assert f"not yet applied by worker 9 (pid {neighbour})" in run("set", "LIMIT=30", "--wait", "0").output
+        result = run("set", "LIMIT=20", "--wait", "0", "--json")
+        assert (json.loads(result.stdout)["pending"], result.exit_code) == ([neighbour], 3)
+        result = run("set", "LIMIT=30", "--wait", "0")
+        assert (result.stdout, result.exit_code) == ("LIMIT: 20 -> 30\nrevision 2\n", 3)
+        assert result.stderr == f"not yet applied by worker 9 (pid {neighbour})\n"
 
     def test_a_store_that_is_down_is_exit_code_1(self, host: Host, site: Process) -> None:
         runner = host.start(host.store(ALWAYS)).app.test_cli_runner()
@@ -198,7 +242,8 @@ class TestPast:
         run("set", "LIMIT=30")
         assert run("rollback", "1").output.splitlines() == ["LIMIT: 30 -> 20", "revision 3"]
         assert site.waffle.history(limit=1)[0].note == "rollback to revision 1"
-        assert json.loads(run("rollback", "0", "--json", "--note", "no").output) == {"revision": 4, "changed": ["LIMIT"]}
+        told = json.loads(run("rollback", "0", "--json", "--note", "no").output)
+        assert (told["revision"], told["old"], told["new"]) == (4, {"LIMIT": 20}, {"LIMIT": 10})
         assert site.waffle.history(limit=1)[0].note == "no"
 
     @pytest.mark.parametrize(("words", "code"), [(["99"], 1), (["-1"], 2), (["first"], 2), ([], 2)])
@@ -219,6 +264,11 @@ class TestPast:
         assert run("history", "SITE").exit_code == 1
         assert run("history", "--limit", "0").exit_code == 2
 
+    def test_a_note_stays_on_its_line(self, site: Process, run: Run) -> None:
+        site.waffle.update({"LIMIT": 20}, actor="a\x1b[2J", note="b\n9  now  root  LIMIT: 1 -> 2")
+        (line,) = run("history").output.splitlines()
+        assert line.endswith("UTC  a\\x1b[2J  LIMIT: 10 -> 20  # b\\n9  now  root  LIMIT: 1 -> 2")
+
     def test_history_as_json(self, run: Run) -> None:
         run("set", "LIMIT=20", "TOKEN=geheim")
         result = run("history", "--json")
@@ -234,8 +284,28 @@ class TestStatus:
         assert lines[0] == "revision:      0"
         assert re.fullmatch(rf"store:         {re.escape(site.state.store.name)}, compared \d+ s ago", lines[1])
         assert f"watch file:    {site.files.watch_file}" in lines
+        assert lines[2:4] == ["server:        pytest, uWSGI", "watch type:    file"]
+        assert "errors:        none" in lines
         assert any(re.fullmatch(rf"worker 9       pid {neighbour}, revision 0, for \d+ s", line) for line in lines)
+        assert any(re.fullmatch(rf"\S+ +pid {os.getpid()} \(this command\), revision 0, for \d+ s", line) for line in lines)
         assert run("status").exit_code == 0
+
+    @pytest.mark.parametrize(
+        ("kind", "told"),
+        [
+            *((kind, "uWSGI") for kind in ("worker 1", "mule 2", "spooler", "uwsgi")),
+            *((kind, kind) for kind in ("gunicorn", "flask run", "backup.py")),
+            *((kind, None) for kind in ("flask shell", "flask waffle status")),
+        ],
+    )
+    def test_which_server_a_process_belongs_to(self, kind: str, told: str | None) -> None:
+        assert server.program(kind) == told
+
+    def test_redis_without_its_library_is_told(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(sys.modules, "redis", None)
+        result = host.start(WATCHTYPE="redis").app.test_cli_runner().invoke(command, ["status"])
+        assert "watch type:    redis" in result.output
+        assert "Redis:         not used: redis-py isn't installed; run: pip install 'uwsgi_waffle[redis]'" in result.output
 
     def test_as_json_it_is_what_the_application_returns(self, site: Process, run: Run) -> None:
         told = json.loads(run("status", "--json").output)
@@ -258,14 +328,14 @@ class TestWatch:
         def pause(seconds: float) -> None:
             site.waffle.update(next(updates))
 
-        monkeypatch.setattr(cli, "time", SimpleNamespace(sleep=pause))
+        monkeypatch.setattr(watching, "time", SimpleNamespace(sleep=pause))
         result = site.app.test_cli_runner().invoke(command, ["watch", "--count", "2", *words])
         assert result.exit_code == 0
         return result
 
     def test_it_prints_changes_as_they_happen(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
         result = self.watched(site, monkeypatch)
-        assert result.output.splitlines() == ["1  LIMIT: 10 -> 20", '2  SITENAME: "Waffle" -> "New"', f'2  TOKEN: "{MASK}" -> "{MASK}"']
+        assert result.output.splitlines() == ["1  LIMIT: 10 -> 20", '2  SITENAME: "Waffle" -> "New"', f"2  TOKEN: {MASK} -> {MASK}"]
 
     def test_as_json_it_prints_a_line_each(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
         lines = [json.loads(line) for line in self.watched(site, monkeypatch, "--json").output.splitlines()]
@@ -319,6 +389,12 @@ class TestTransfer:
             "secret": False,
             "type": {"type": "integer", "exclusiveMinimum": 0},
         }
+
+    def test_with_json_it_tells_what_was_written(self, run: Run, tmp_path: Path) -> None:
+        path = str(tmp_path / "values.json")
+        result = run("export", path, "--json")
+        assert (json.loads(result.stdout), result.stderr) == ({"revision": 0, "file": path, "left_out": ["TOKEN"]}, "")
+        assert json.loads(run("export", "--json").stdout)["values"] == {"SITENAME": "Waffle", "LIMIT": 10}
 
     def test_a_file_with_secrets_is_the_users_alone(self, run: Run, tmp_path: Path) -> None:
         before = os.umask(0o022)

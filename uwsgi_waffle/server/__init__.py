@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import os
+import functools
 import sys
 from collections.abc import Callable
+from pathlib import Path
+
+import click
 
 from . import thread, uwsgi
 from .channel import Channel, ChannelDown
@@ -26,6 +29,7 @@ __all__ = [
     "leave_signals_to_the_main_thread",
     "may_listen",
     "members",
+    "program",
     "serve_as_mule",
     "tick_here",
 ]
@@ -42,7 +46,7 @@ def arm(born: Callable[[], object]) -> None:
     """
 
     global _armed_in_master
-    _armed_in_master = kind() is None
+    _armed_in_master = uwsgi.under_uwsgi() and uwsgi.kind() is None
 
     def look() -> None:
         tick_all()
@@ -111,4 +115,21 @@ def kind() -> str | None:
     """Name this process: ``worker 3``, ``mule 1``, else the program's name; ``None`` for uWSGI's master."""
     if uwsgi.under_uwsgi():
         return uwsgi.kind()
-    return os.path.basename(sys.argv[0] if sys.argv and sys.argv[0] else "python")
+    return _program()
+
+
+@functools.cache
+def _program() -> str:
+    """Name a process outside uWSGI: ``gunicorn``, ``flask run``, ``flask waffle watch``, ``backup.py``."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        return context.command_path.removeprefix("python -m ")
+    path = Path(sys.argv[0] if sys.argv and sys.argv[0] else "python")
+    return path.parent.name if path.name == "__main__.py" else path.name
+
+
+def program(kind: str) -> str | None:
+    """Return the server that a process of this kind belongs to; ``None`` for a shell's command."""
+    if kind.partition(" ")[0] in ("worker", "mule", "spooler", "uwsgi"):
+        return "uWSGI"
+    return None if kind.startswith("flask ") and kind != "flask run" else kind

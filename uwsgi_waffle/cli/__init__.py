@@ -1,0 +1,13 @@
+"""``flask waffle``: read and change variables from a shell."""
+
+import click
+
+from .transfers import export, import_, import_legacy
+from .values import get, history_, list_, rollback, set_, unset
+from .watching import status_, watch
+
+__all__ = ["waffle"]
+
+waffle = click.Group("waffle", help="Read and change the variables of WAFFLE_CONFS.")
+for command in (list_, get, set_, unset, history_, rollback, status_, watch, export, import_, import_legacy):
+    waffle.add_command(command)
