@@ -138,6 +138,11 @@ def idle_process() -> Iterator[int]:
 @pytest.fixture
 def neighbour(site: Process, idle_process: int) -> int:
     """The pid of a process that stands in the host's table as worker 9 and stays at revision 0."""
-    line = SLOT.pack(idle_process, started(idle_process), 0, 1, bytes(DIGEST_SIZE), b"worker 9", b"")
-    site.files._write_slots(idle_process % SLOT_COUNT * SLOT.size, line)
+    note_process(site, idle_process, "worker 9")
     return idle_process
+
+
+def note_process(site: Process, pid: int, kind: str, *, digest: bytes = bytes(DIGEST_SIZE), error: str = "") -> None:
+    """Put a process, that stays at revision 0, into the host's table."""
+    line = SLOT.pack(pid, started(pid), 0, 1, digest, kind.encode(), error.encode())
+    site.files._write_slots(pid % SLOT_COUNT * SLOT.size, line)

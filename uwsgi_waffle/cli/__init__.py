@@ -2,6 +2,7 @@
 
 import click
 
+from .doctor import doctor
 from .transfers import export, import_, import_legacy
 from .values import get, history_, list_, rollback, set_, unset
 from .watching import status_, watch
@@ -9,5 +10,5 @@ from .watching import status_, watch
 __all__ = ["waffle"]
 
 waffle = click.Group("waffle", help="Read and change the variables of WAFFLE_CONFS.")
-for command in (list_, get, set_, unset, history_, rollback, status_, watch, export, import_, import_legacy):
+for command in (list_, get, set_, unset, history_, rollback, status_, watch, export, import_, import_legacy, doctor):
     waffle.add_command(command)

@@ -68,6 +68,16 @@ class Channel:
                     raise
                 self._publisher.publish(self.name, message)  # a connection that is kept may have been closed meanwhile
 
+    def listeners(self) -> int:
+        """Ask Redis how many listen to this channel, on all hosts.
+
+        Raises:
+            ChannelDown: it doesn't answer.
+        """
+        with self._told("can't ask Redis"), self._connect() as client:
+            ((_, count),) = client.pubsub_numsub(self.name)
+            return int(count)
+
     def listen(self, ring: Callable[[], None], *, sender: Callable[[], int], go_on: Callable[[], bool]) -> None:
         """Call ``ring`` when subscribed, and whenever other hosts have sent something, until ``go_on`` says no, or it was very much.
 
