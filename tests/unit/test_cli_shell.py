@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from click.shell_completion import ShellComplete
+from flask.cli import ScriptInfo
+
+from uwsgi_waffle.cli import waffle
 
 from ..live.servers import ROOT, eventually, script
+from .conftest import Process
 
 APP = """
 import sys
@@ -61,14 +68,20 @@ class Shell:
         """Return what bash offers when Tab is pressed at the end of a line; nothing may be said on the terminal."""
         words = line.split(" ")
         done = self.bash(
-            'eval "$(_FLASK_COMPLETE=bash_source flask 2>&1)"; COMP_WORDS=($WORDS); COMP_CWORD=$AT; [ -z "$LAST" ] && COMP_WORDS+=("");'
-            ' _flask_completion flask "$LAST"; printf "%s\\n" "${COMPREPLY[@]}"',
+            completion() + 'COMP_WORDS=($WORDS); COMP_CWORD=$AT; _flask_completion flask; printf "%s\\n" "${COMPREPLY[@]}"',
             WORDS=line,
             AT=str(len(words) - 1),
-            LAST=words[-1],
         )
         assert done.stderr == ""
         return done.stdout.split()
+
+
+@functools.cache
+def completion() -> str:
+    """Return what the README's line for ``~/.bashrc`` evaluates; no application is needed for it."""
+    (source,) = re.findall(r'^eval "\$\((.+)\)"$', (ROOT / "README.md").read_text(), re.MULTILINE)
+    environ = {**os.environ, "PATH": f"{Path(script('flask')).parent}:{os.environ['PATH']}"}
+    return subprocess.run(["bash", "--norc", "-c", source], env=environ, capture_output=True, text=True, timeout=60, check=True).stdout
 
 
 @pytest.fixture
@@ -145,28 +158,37 @@ class TestCompletion:
     @pytest.mark.parametrize(
         ("line", "offered"),
         [
-            ("flask waffle get ", ["SITENAME", "SIZE", "TEXT", "TOKEN"]),
             ("flask waffle get SI", ["SITENAME", "SIZE"]),
-            ("flask waffle get X", []),
-            ("flask waffle get SIZE ", []),
-            ("flask waffle unset SIZE S", ["SITENAME"]),
-            ("flask waffle history TO", ["TOKEN"]),
-            ("flask waffle set SI", ["SITENAME=", "SIZE="]),
-            ("flask waffle set SIZE=1 SI", ["SITENAME="]),
             ("flask waffle set SIZE = 1 SI", ["SITENAME="]),
             ("flask waffle set SIZE =", []),
-            ("flask waffle set SIZE = S", []),
-            ("flask waffle set SIZE=S", []),
             ("flask waffle sta", ["status"]),
         ],
     )
     def test_bash_is_offered_names(self, shell: Shell, line: str, offered: list[str]) -> None:
-        """As bash splits the line: it may take ``=`` for a word of its own."""
+        """As bash splits the line: it takes ``=`` for a word of its own."""
         assert shell.complete(line) == offered
 
     @pytest.mark.parametrize(
-        "before", ["1 / 0", "sys.exit('no')", "import os; os.environ['WAFFLE_WATCHTYPE'] = 'x'", "raise OSError('no')"]
+        ("line", "offered"),
+        [
+            ("get ", ["SITENAME", "LIMIT", "TOKEN"]),
+            ("get X", []),
+            ("get LIMIT ", []),
+            ("unset LIMIT ", ["SITENAME", "TOKEN"]),
+            ("history TO", ["TOKEN"]),
+            ("set LIMIT=1 ", ["SITENAME=", "TOKEN="]),
+            ("set LIMIT = TOKEN SI", ["SITENAME="]),
+            ("set LIMIT = S", []),
+            ("set LIMIT=S", []),
+        ],
     )
+    def test_what_is_offered_where(self, site: Process, line: str, offered: list[str]) -> None:
+        *words, incomplete = line.split(" ")
+        context = {"obj": ScriptInfo(create_app=lambda: site.app)}
+        found = ShellComplete(waffle, context, "waffle", "").get_completions(words, incomplete)
+        assert [item.value for item in found if not item.value.startswith("-")] == offered
+
+    @pytest.mark.parametrize("before", ["1 / 0", "sys.exit('no')"])
     def test_an_application_that_can_not_be_loaded_offers_nothing(self, shell: Shell, before: str) -> None:
         shell.write(before=before)
         assert shell.complete("flask waffle get SI") == []

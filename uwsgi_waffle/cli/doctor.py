@@ -30,9 +30,10 @@ __all__ = ["doctor"]
 @as_json
 @click.pass_context
 def doctor(ctx: click.Context, inis: tuple[Path, ...], patience: float, as_json: bool) -> None:
-    """Check the installation, and say what to change: uWSGI's ini, folders, store, Redis, processes that lag.
+    """Check the installation, and say what to change.
 
-    Nothing is changed. The exit code is 1 if something is an error; warnings are for what works, but not in the best way.
+    It looks at uWSGI's ini, the rights in folders, the store, Redis, and processes that lag. The exit code is 1 if something is an error;
+    warnings are for what works, but not in the best way. No variable is changed.
     """
     findings: list[Finding] = []
     options = tuple(map(read_ini, inis))
