@@ -14,6 +14,7 @@ from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
 
+from uwsgi_waffle import RedisStore
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.doctor import Options, processes, read_ini
 from uwsgi_waffle.hostfiles import header
@@ -218,6 +219,17 @@ class TestStore:
         ((level, check, text, change),) = found(site.app)
         assert (level, check, change) == ("error", "store", "Give the server's user the right to write there.")
         assert "refuses to be written" in text
+
+    def test_a_redis_that_is_a_replica(self, host: Host, redis_server: RedisServer) -> None:
+        app = host.start(RedisStore(redis_server.url)).app
+        assert found(app) == []
+        with redis_server.client() as client:
+            before = client.hgetall("waffle")
+            client.replicaof("127.0.0.1", 1)
+            ((level, check, text, change),) = found(app)
+            assert client.hgetall("waffle") == before
+        assert (level, check, change) == ("error", "store", "Give the server's user the right to write there.")
+        assert "read only replica" in text
 
     def test_values_that_do_not_fit(self, site: Process, host: Host) -> None:
         host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '-1')")

@@ -247,7 +247,7 @@ def check_settings(installation: Installation, options: Options, watching: Watch
 
 
 def check_store(binding: Binding) -> Iterator[Finding]:
-    """An update that changes nothing goes all the way: it reads the store, validates what is there, and takes the right to write."""
+    """The store must answer, hold values that fit, and take writes: an update that changes nothing goes all the way but for the last."""
     changes = {
         StoreReadOnly: "Give the server's user the right to write there.",
         StoreUnavailable: "Have the store answer, or correct WAFFLE_STORE_URL.",
@@ -257,6 +257,7 @@ def check_store(binding: Binding) -> Iterator[Finding]:
     }
     try:
         revision = binding.update(plan_update(binding.schema, {}), None, None, None, None).revision
+        binding.state.store.probe()
     except WaffleError as error:
         yield Finding("error", "store", str(error), next((text for kind, text in changes.items() if isinstance(error, kind)), ""))
     else:

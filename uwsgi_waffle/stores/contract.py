@@ -113,6 +113,10 @@ class Store(ABC):
             InvalidValue: the store can't hold a value.
         """
 
+    def probe(self) -> None:
+        """Find out whether the store can be written, and change nothing; errors as in `transact`."""
+        self.transact(lambda stored: None)
+
     @abstractmethod
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
         """Return the newest ``limit`` rows, newest first; of one variable if ``key`` is given."""

@@ -97,6 +97,10 @@ class RedisStore(Store):
                 if monotonic() > deadline:
                     raise StoreUnavailable(f"{self.name}: other hosts were faster for {self._timeout:g} s. Nothing was changed; try again.")
 
+    def probe(self) -> None:
+        with self._connected() as client, self._translated():
+            client.hdel(self._hash, "")  # a write that is refused where writing is, of a field that isn't there
+
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
         with self._connected() as client:
             return list(islice((row for row in self._rows(client) if key is None or row.key == key), max(0, limit)))
