@@ -41,7 +41,7 @@ def start(servers: Servers, tmp_path: Path) -> Start:
         left_out = {1: "processes", 2: "module" if any(line.startswith("mount") for line in lines) else ""}[workers]
         base = [line for line in BASE if line.partition(" ")[0] != left_out]
         (tmp_path / "uwsgi.ini").write_text("\n".join(["[uwsgi]", *base, *lines, ""]))
-        server = servers.start(["uwsgi", "--ini", "uwsgi.ini"], cwd=tmp_path)
+        server = servers.start(["uwsgi", "--ini", "uwsgi.ini"], cwd=tmp_path, PWD=str(tmp_path))
         server.eventually(lambda: len([kind for kind in server.table().values() if kind.startswith(("worker", "uwsgi"))]) == workers)
         return server
 
@@ -64,7 +64,7 @@ def wrong(findings: list[dict[str, Any]]) -> list[tuple[str, str, str]]:
 @pytest.mark.parametrize(
     ("lines", "workers", "expected"),
     [
-        ([MASTER], 2, None),
+        ([MASTER, "chdir = /"], 2, None),
         ([MASTER, "lazy-apps = true", "shared-import = uwsgi_waffle"], 2, None),
         ([MASTER, "lazy-apps = true"], 2, ("error", "master", "Add to the ini: shared-import = uwsgi_waffle")),
         ([], 1, ("error", "master", "Add to the ini: master = true")),
@@ -81,6 +81,12 @@ def test_the_lines_of_a_running_ini(start: Start, lines: list[str], workers: int
     error = expected is not None and expected[0] == "error"
     assert code == error
     assert ("can't wake the workers" in server.log) == error
+
+
+def test_a_process_that_has_another_name(start: Start) -> None:
+    """What can't be seen isn't judged, and is said once for all workers."""
+    code, findings = doctor(start(MASTER, "auto-procname = true"))
+    assert (code, wrong(findings)) == (0, [("warning", "ini", "Name an ini with --ini that holds them all.")])
 
 
 def test_a_mule_without_redis(start: Start) -> None:
@@ -103,7 +109,7 @@ def test_redis_with_a_mule_and_without(start: Start, redis_server: RedisServer, 
     server = start(MASTER, MULE, *settings)
     code, findings = doctor(server)
     assert (code, wrong(findings)) == (0, [])
-    assert "1 listen to the channel 'waffleconf'" in next(found["text"] for found in findings if found["check"] == "redis")
+    assert "1 listening to the channel 'waffleconf'" in next(found["text"] for found in findings if found["check"] == "redis")
     redis_server.kill()
     code, findings = doctor(server)
     assert (code, wrong(findings)) == (1, [("error", "redis", "Start Redis, or correct WAFFLE_REDIS_URL.")])

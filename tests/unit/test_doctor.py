@@ -6,8 +6,10 @@ import json
 import os
 import stat
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import Result
@@ -16,7 +18,7 @@ from flask.cli import ScriptInfo
 
 from uwsgi_waffle import RedisStore
 from uwsgi_waffle.cli import waffle as command
-from uwsgi_waffle.doctor import Options, processes, read_ini
+from uwsgi_waffle.doctor import Options, checks, processes, read_ini
 from uwsgi_waffle.hostfiles import header
 
 from ..redis_server import RedisServer
@@ -74,7 +76,8 @@ class TestIni:
             (["master", "env = WAFFLE_WATCHER_FILE=/x/waffle.watch"], "error", "settings", "Export WAFFLE_WATCHER_FILE in the shell"),
             (["master", "env = WAFFLE_STORE_URL=sqlite:////x.db"], "error", "settings", "Export WAFFLE_STORE_URL in the shell"),
             (["master", "env = WAFFLE_STORE_URL=ftp://x"], "error", "settings", "Correct this setting."),
-            (["master", "if-env = X", "endif ="], "warning", "ini", "the README's table"),
+            (["master", "if-env = X", "endif ="], "warning", "ini", "Look whether it does"),
+            (["yaml = x.yaml"], "warning", "ini", "Name an ini with --ini"),
         ],
         ids=lambda value: ", ".join(value) if isinstance(value, list) else "",
     )
@@ -152,7 +155,8 @@ class TestReading:
         ],
     )
     def test_what_can_not_be_read_is_told(self, write: Write, lines: list[str], told: str) -> None:
-        (unread,) = read_ini(write(*lines)).unread
+        options = read_ini(write(*lines))
+        (unread,) = options.unread or options.assumed
         assert told in unread
 
 
@@ -196,9 +200,14 @@ class TestRedis:
         lines = ["mule = uwsgi_waffle.mule", "env = WAFFLE_WATCHTYPE=redis", f"env = WAFFLE_REDIS_URL=unix://{tmp_path}/none"]
         assert [finding[:2] for finding in found(site.app, "--ini", write(*lines))] == [("error", "redis")]
 
-    def test_nobody_listens(self, process: Process, idle_process: int) -> None:
+    def test_nobody_listens(self, process: Process, idle_process: int, redis_server: RedisServer) -> None:
+        """Nobody of this host, for that another one's process does is no help here."""
         note_process(process, idle_process, "gunicorn", digest=process.state.look().digest)
-        ((level, check, text, _),) = found(process.app)
+        assert [finding[:2] for finding in found(process.app)] == [("error", "redis")]
+        with redis_server.client() as client, client.pubsub() as elsewhere:
+            elsewhere.subscribe("waffleconf")
+            elsewhere.get_message(timeout=20)
+            ((level, check, text, _),) = found(process.app)
         assert (level, check) == ("error", "redis")
         assert "no process of this host listens to the channel 'waffleconf'" in text
 
@@ -303,12 +312,21 @@ class TestProcesses:
         assert "long request" in change
 
     def test_one_that_is_on_its_way(self, site: Process, neighbour: int, monkeypatch: pytest.MonkeyPatch, write: Write) -> None:
-        """It is looked at again: at the second look the worker is gone."""
+        """It is looked at again, and has got there meanwhile."""
         site.waffle.update({"LIMIT": 20})
-        looks = iter([list(site.files.slots)])
-        monkeypatch.setattr(site.state, "processes", lambda: next(looks, []))
+
+        def pause(seconds: float) -> None:
+            note_process(site, neighbour, "worker 9", digest=site.state.look().digest)
+
+        monkeypatch.setattr(checks, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
         result = site.app.test_cli_runner().invoke(command, ["doctor", "--patience", "100", "--ini", str(write("master"))])
         assert result.exit_code == 0
+
+    def test_how_it_was_started_can_not_be_seen(self, site: Process, neighbour: int) -> None:
+        """Nothing is said of lines that may well be there."""
+        ((level, check, text, _),) = found(site.app)
+        assert (level, check) == ("warning", "ini")
+        assert "`procname` and `auto-procname` hide it" in text
 
     def test_one_with_an_error(self, site: Process, idle_process: int, write: Write) -> None:
         note_process(site, idle_process, "worker 1", digest=site.state.look().digest, error="no disk")

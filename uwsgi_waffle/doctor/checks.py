@@ -92,16 +92,18 @@ def examine(installation: Installation) -> Iterator[Finding]:
     """Yield what all checks find."""
     watched = {installation.watching(): None} if installation.binding else {}
     for options in installation.options:
-        for check in (check_files, check_master, check_interpreters, check_threads):
-            yield from check(options)
-        try:
-            watching = installation.watching(options)
-        except SchemaError as error:
-            yield Finding("error", "settings", f"the server's environment: {error}", "Correct this setting.")
-        else:
-            watched[watching] = None
-            yield from check_mule(options, watching)
-            yield from check_settings(installation, options, watching)
+        yield from check_files(options)
+        if not options.unread:
+            for check in (check_master, check_interpreters, check_threads):
+                yield from check(options)
+            try:
+                watching = installation.watching(options)
+            except SchemaError as error:
+                yield Finding("error", "settings", f"the server's environment: {error}", "Correct this setting.")
+            else:
+                watched[watching] = None
+                yield from check_mule(options, watching)
+                yield from check_settings(installation, options, watching)
     if not installation.options:
         yield from check_no_options(installation)
     if installation.binding is not None:
@@ -123,8 +125,12 @@ def examine(installation: Installation) -> Iterator[Finding]:
 
 def check_files(options: Options) -> Iterator[Finding]:
     for text in options.unread:
-        yield Finding("warning", "ini", f"{options.source}: {text}", "Judge the rest by the README's table of server modes.")
-    if not options.unread:
+        yield Finding(
+            "warning", "ini", f"{options.source}: {text}; its lines were not judged", "Name an ini with --ini that holds them all."
+        )
+    for text in options.assumed:
+        yield Finding("warning", "ini", f"{options.source}: {text}", "Look whether it does, or judge an ini without it.")
+    if not options.unread and not options.assumed:
         yield Finding("ok", "ini", options.source)
 
 
@@ -342,7 +348,7 @@ def check_redis(installation: Installation, host: HostFiles, watching: Watching)
         yield Finding("error", "redis", str(error), "Start Redis, or correct WAFFLE_REDIS_URL.")
     else:
         if well:
-            yield Finding("ok", "redis", f"answers; {listeners} listen to the channel {watching.redis_channel!r}")
+            yield Finding("ok", "redis", f"answers; {listeners} listening to the channel {watching.redis_channel!r}")
         else:
             yield Finding(
                 "error",

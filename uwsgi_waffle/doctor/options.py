@@ -37,13 +37,15 @@ class Options:
         source: where they were found, for a person.
         pairs: names and values in their order; a name may come several times, and a flag has the value "".
         environ: the ``WAFFLE_*`` variables that the instance was started with, as far as they can be known.
-        unread: what couldn't be read, and why.
+        unread: what couldn't be read, and why; then nobody knows which lines are missing.
+        assumed: what was read in another way than uWSGI may have done it.
     """
 
     source: str
     pairs: tuple[tuple[str, str], ...]
     environ: Mapping[str, str]
     unread: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
 
     def all(self, *names: str) -> list[str]:
         """Return the values of all options with these names."""
@@ -76,21 +78,23 @@ def read_ini(path: Path) -> Options:
 
 
 def of_instances(pids: Iterable[int]) -> tuple[Options, ...]:
-    """Return the options that the uWSGI instances of these processes were started with; processes of one instance count once."""
-    firsts = {(tuple(arguments_of(pid)), folder_of(pid)): pid for pid in sorted(pids, reverse=True)}
-    return tuple(map(_of_process, sorted(firsts.values())))
+    """Return the options that the uWSGI instances of these processes were started with; what is the same counts once."""
+    found: dict[object, Options] = {}
+    for options in map(_of_process, sorted(pids)):
+        found.setdefault((options.pairs, options.unread, frozenset(options.environ.items())), options)
+    return tuple(found.values())
 
 
 def _of_process(pid: int) -> Options:
-    words, environ, folder = arguments_of(pid), environment_of(pid), folder_of(pid)
+    environ = environment_of(pid)
     # `chdir` changes the folder after the file was read.
-    reader = _Reader([Path(place) for place in (folder, environ.get("PWD")) if place])
+    reader = _Reader([Path(place) for place in (folder_of(pid), environ.get("PWD")) if place])
     for key, value in environ.items():
         if key.startswith("UWSGI_"):
             reader.take(key.removeprefix("UWSGI_").lower().replace("_", "-"), value)
-    if len(words) == 1 and " " in words[0]:
-        reader.unread.append("its command line is hidden by `procname` or `auto-procname`")
-    reader.take_arguments(words[1:])
+    reader.take_arguments(arguments_of(pid)[1:])
+    if not reader.pairs and not reader.unread:
+        reader.unread.append("how it was started can't be seen; `procname` and `auto-procname` hide it")
     source = ", ".join(reader.files) or "the command line"
     given = {key: value for key, value in environ.items() if key.startswith("WAFFLE_")}
     return reader.options(f"{source} (runs, pid {pid})", environ, given)
@@ -101,14 +105,15 @@ class _Reader:
 
     def __init__(self, folders: list[Path]) -> None:
         self._folders = folders
-        self._pairs: list[tuple[str, str]] = []
+        self.pairs: list[tuple[str, str]] = []
         self.files: list[str] = []
         self.unread: list[str] = []
+        self.assumed: list[str] = []
 
     def options(self, source: str, environ: Mapping[str, str], given: Mapping[str, str]) -> Options:
         """Return what was collected, with its placeholders filled in."""
         first: dict[str, str] = {}
-        for key, value in self._pairs:
+        for key, value in self.pairs:
             first.setdefault(key, value)
 
         def fill(value: str) -> str:
@@ -117,7 +122,7 @@ class _Reader:
                 value = re.sub(r"%\((.+?)\)", lambda found: first.get(found[1], found[0]), value)
             return value
 
-        return Options(source, tuple((key, fill(value)) for key, value in self._pairs), given, tuple(self.unread))
+        return Options(source, tuple((key, fill(value)) for key, value in self.pairs), given, tuple(self.unread), tuple(self.assumed))
 
     def take(self, key: str, value: str) -> None:
         """Take one option; files that it names are read at its place."""
@@ -127,13 +132,13 @@ class _Reader:
             self.load(value)
         elif key in ("set", "S", "set-placeholder", "set-ph"):
             name, _, text = value.partition("=")
-            self._pairs.append((name, text))
+            self.pairs.append((name, text))
         elif LOGIC.fullmatch(key):
-            self.unread.append(f"the block of `{key} = {value}` is taken as if it held")
+            self.assumed.append(f"the block of `{key} = {value}` is taken as if it held")
         elif key == "emperor":
             self.unread.append("the Emperor's vassals have files of their own; name one with --ini")
         else:
-            self._pairs.append((key, value))
+            self.pairs.append((key, value))
 
     def take_arguments(self, words: list[str]) -> None:
         """Take the words of a command line."""
