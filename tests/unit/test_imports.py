@@ -40,7 +40,7 @@ DOORS = {
     "flask_sqlalchemy": set(),  # a user's object is given to us
     "fcntl": {"hostfiles/", "server/"},
     "mmap": {"hostfiles/", "server/"},
-    "flask": {"server/thread.py", "config.py", "extension.py", "cli/", "mule.py", "admin/", "testing.py"},
+    "flask": {"server/thread.py", "config.py", "extension.py", "cli/", "mule.py", "admin/", "testing/"},
     "wtforms": {"admin/"},
     "flask_wtf": {"admin/"},
     "pickle": set(),
