@@ -16,7 +16,7 @@ from .sql_servers import MariaDB, PostgreSQL, SQLServer
 
 AnyServer = TypeVar("AnyServer", bound=SQLServer)
 
-collect_ignore_glob = ["live/site.py", "live/mule.py", "live/plain.py", "benchmarks/*.py"]
+collect_ignore_glob = ["live/site.py", "live/mule.py", "live/plain.py", "live/monitored.py", "benchmarks/*.py"]
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from .errors import SchemaError, WaffleError
 from .hostfiles import HostFiles
 from .legacy import Preview, wanted_as_preview
 from .plans import Plan, plan_reset, plan_rollback, plan_update
-from .report import HistoryEntry, history, status
+from .report import HistoryEntry, history, problems, status
 from .schema import Schema
 from .snapshot import Change, Snapshot
 from .state import State, UpdateResult
@@ -149,6 +149,10 @@ class Binding:
         redis = None if self._bridge is None else self._bridge.status()
         told = {"kind": server.kind(), "woken_by": self.woken_by, "watchtype": self._watchtype, "redis": redis}
         return {**status(self.state), **told}
+
+    def problems(self) -> list[str]:
+        """Say what keeps this process from serving what the store holds; see `report.problems`."""
+        return problems(self.state, self.reconcile_interval)
 
     def _publish(self) -> None:
         if self._bridge is not None:

@@ -9,12 +9,16 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 
+from .hostfiles import digest_in, is_settled
 from .schema import MASK, Schema
 from .server import program
 from .state import State
 from .stores import HistoryRow
 
-__all__ = ["HistoryEntry", "history", "status"]
+__all__ = ["HistoryEntry", "history", "problems", "status"]
+
+#: Seconds that a comparison with the store may take longer than its interval: a store has so long to answer.
+GRACE = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,3 +82,27 @@ def status(state: State) -> dict[str, Any]:
             {"pid": p.pid, "kind": p.kind, "revision": p.revision, "age": round(now - p.applied_at, 3), "error": p.error} for p in processes
         ],
     }
+
+
+def problems(state: State, interval: float) -> list[str]:
+    """Say what keeps this process from serving what the store holds, after a comparison with it if one is due.
+
+    Anybody may read the words: no path, address or value is in them.
+
+    Args:
+        interval: seconds within which the store has to be seen, `GRACE` added.
+    """
+    host = state.host
+    if host is None:
+        return []
+    state.wake(interval)  # so that nothing is wrong only because nobody has looked
+    found: list[str] = []
+    notes = host.notes()
+    if notes.error:
+        found.append("the store can't be used")
+    elif monotonic() - max(notes.checked_at / 1e9, host.opened_at) > interval + GRACE:
+        found.append(f"the store was not compared within {interval:g} s")
+    head, mine = host.peek(), state.look().digest
+    if is_settled(head) and mine != digest_in(head) and head == host.peek():  # not only because of what came meanwhile
+        found.append("this process doesn't serve the newest revision of its host")
+    return found

@@ -102,7 +102,8 @@ def create_app() -> Flask:
         "N": {"desc": "a counter", "default": 0},
         "S": {"desc": "a text", "default": ""},
     }
-    waffle.init_app(app, CountedStore(os.environ.get("SITE_REDIS") or f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"))
+    url = os.environ.get("SITE_REDIS") or os.environ.get("SITE_SQL") or f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"
+    waffle.init_app(app, CountedStore(url))
 
     @app.get("/read")
     def read() -> Any:

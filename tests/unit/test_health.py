@@ -1,0 +1,133 @@
+"""The endpoint for probes: well or not, in words that anybody may read."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+from flask import abort
+
+from uwsgi_waffle import MemoryStore
+from uwsgi_waffle.health import health_blueprint
+from uwsgi_waffle.hostfiles import HostFiles
+from uwsgi_waffle.hostfiles.header import NOTES_AT
+from uwsgi_waffle.report import GRACE
+
+from .conftest import ALWAYS, CONFS, NEVER, Host, Process
+
+INTERVAL = 30.0
+DOWN = "the store can't be used"
+UNSEEN = "the store was not compared within 30 s"
+BEHIND = "this process doesn't serve the newest revision of its host"
+
+
+def probe(process: Process, path: str = "/health") -> tuple[int, list[str]]:
+    if "uwsgi_waffle_health" not in process.app.blueprints:
+        process.app.register_blueprint(health_blueprint(process.waffle))
+    answer = process.app.test_client().get(path)
+    assert answer.headers["Cache-Control"] == "no-store"
+    told = answer.get_json()
+    assert told.keys() == {"healthy", "problems"}
+    assert told["healthy"] == (answer.status_code == 200) == (not told["problems"])
+    return answer.status_code, told["problems"]
+
+
+def age(process: Process, seconds: float) -> None:
+    """Let it be so long since the store was read and since this process knows the header."""
+    process.files._write(NOTES_AT + 16, (time.monotonic_ns() - round(seconds * 1e9)).to_bytes(8, "little"))
+    process.files.opened_at = time.monotonic() - seconds
+
+
+def test_well(site: Process) -> None:
+    assert probe(site) == (200, [])
+    site.waffle.update({"LIMIT": 20})
+    assert probe(site) == (200, [])
+
+
+def test_a_store_that_is_down_and_comes_back(host: Host) -> None:
+    """It is said as soon as a comparison was due, and no longer than it is so."""
+    store = host.store()
+    site = host.start(store)
+    store.failing = ALWAYS
+    assert probe(site) == (200, [])  # not due yet
+    age(site, INTERVAL)
+    assert probe(site) == (503, [DOWN])
+    assert probe(site) == (503, [DOWN])
+    store.failing = NEVER
+    assert probe(site) == (200, [])
+
+
+def test_nobody_has_looked_for_long(host: Host) -> None:
+    """The probe itself looks, so that is no problem; it leaves the store alone if that isn't due."""
+    store = host.store()
+    site = host.start(store)
+    probe(site)
+    before = store.calls
+    age(site, 10 * INTERVAL)
+    assert probe(site) == (200, [])
+    assert store.calls == before + 1
+    assert probe(site) == (200, [])
+    assert store.calls == before + 1
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(INTERVAL + GRACE - 1, []), (INTERVAL + GRACE + 1, [UNSEEN])])
+def test_a_comparison_that_does_not_end(site: Process, seconds: float, expected: list[str]) -> None:
+    """While another process is at it nobody else can be; the store's own time to answer is allowed for."""
+    elsewhere = HostFiles(site.files.watch_file)
+    with elsewhere.lock(1.0):
+        age(site, seconds)
+        assert probe(site)[1] == expected
+    assert probe(site) == (200, [])
+
+
+def test_a_header_made_anew_counts_from_then_on(site: Process, host: Host) -> None:
+    """It knows of no comparison yet, and another process is making the first one."""
+    age(site, 10 * INTERVAL)
+    host.header.unlink()
+    with ExitStack() as stack:
+        stack.enter_context(HostFiles(site.files.watch_file).lock(1.0))
+        site.state._lease = 0.0
+        assert site.files.notes().checked_at
+        assert probe(site) == (200, [])
+        assert not site.files.notes().checked_at
+
+
+def test_a_process_that_is_behind(site: Process, host: Host) -> None:
+    """Its declarations refuse what the others serve."""
+    old = host.start(confs={**CONFS, "LIMIT": {"default": 10, "type": "int"}, "SITENAME": {"default": 0}})
+    assert probe(old) == (200, [])
+    site.waffle.update({"SITENAME": "text"})
+    assert probe(site) == (200, [])
+    assert probe(old) == (503, [BEHIND])
+    site.waffle.reset("SITENAME")
+    assert probe(old) == (200, [])
+
+
+def test_details_are_for_whom_they_are_meant(host: Host) -> None:
+    """Paths, process ids and errors are in no answer but theirs."""
+    store, allowed = host.store(), [False]
+    site = host.start(store)
+    site.app.register_blueprint(health_blueprint(site.waffle, details=lambda: allowed[0]), url_prefix="/internal")
+    store.failing = ALWAYS
+    age(site, INTERVAL)
+    client = site.app.test_client()
+    public = client.get("/internal/health")
+    assert public.status_code == 503
+    assert public.json == {"healthy": False, "problems": [DOWN]}
+    allowed[0] = True
+    private: Any = client.get("/internal/health").json
+    assert private["problems"] == [DOWN]
+    assert private["status"]["store_error"] == "the store is down"
+    assert private["status"]["watcher_file"] == str(host.watch_file)
+
+
+def test_details_may_refuse_the_request(site: Process) -> None:
+    site.app.register_blueprint(health_blueprint(site.waffle, details=lambda: abort(403)))
+    assert site.app.test_client().get("/health").status_code == 403
+
+
+def test_what_is_not_shared_is_well(host: Host) -> None:
+    assert probe(host.start(MemoryStore())) == (200, [])
+    assert probe(host.start(MULTIPROC=False)) == (200, [])
