@@ -12,6 +12,7 @@ from typing import Any
 from .hostfiles import digest_in, is_settled
 from .schema import MASK, Schema
 from .server import program
+from .snapshot import Encoded, Snapshot
 from .state import State
 from .stores import HistoryRow
 
@@ -66,11 +67,18 @@ def _entry(schema: Schema, row: HistoryRow) -> HistoryEntry:
 
 
 def status(state: State) -> dict[str, Any]:
-    """Return what an operator wants to know, as JSON-able values; ages in seconds."""
+    """Return what an operator wants to know, as JSON-able values; ages in seconds.
+
+    Among them are the ``newest`` revision that this host has, and how many ``updates`` its processes were shown.
+    """
     snapshot, now, host, processes = state.look(), monotonic(), state.host, state.processes()
     notes = None if host is None else host.notes()
+    published = None if host is None or digest_in(host.peek()) == snapshot.digest else host.last()
+    newest: Snapshot | Encoded = published or snapshot
     return {
         "revision": snapshot.revision,
+        "newest": newest.revision,
+        "updates": None if host is None else host.updates(),
         "store": state.store.name,
         "store_error": notes.error if notes else "",
         "store_checked": None if notes is None or not notes.checked_at else round(now - notes.checked_at / 1e9, 3),
@@ -79,7 +87,15 @@ def status(state: State) -> dict[str, Any]:
         "pid": os.getpid(),
         "servers": sorted({name for name in (program(process.kind) for process in processes) if name is not None}),
         "processes": [
-            {"pid": p.pid, "kind": p.kind, "revision": p.revision, "age": round(now - p.applied_at, 3), "error": p.error} for p in processes
+            {
+                "pid": p.pid,
+                "kind": p.kind,
+                "revision": p.revision,
+                "age": round(now - p.applied_at, 3),
+                "behind": p.digest != newest.digest,
+                "error": p.error,
+            }
+            for p in processes
         ],
     }
 

@@ -25,7 +25,7 @@ FLOORS = (
     {"report", "transfer"},
     {"extension"},
     {"doctor"},
-    {"cli", "mule", "admin", "testing", "health"},
+    {"cli", "mule", "admin", "testing", "health", "metrics"},
     {"__init__"},
 )
 #: What only these files may import; the rest of the package doesn't know that it exists.
@@ -98,7 +98,9 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert "uwsgi_waffle" in loaded
-    assert loaded.isdisjoint({"redis", "peewee", "playhouse", "wtforms", "flask_wtf", "flask_sqlalchemy", "psycopg", "pymysql", "gevent"})
+    assert loaded.isdisjoint(
+        {"redis", "peewee", "playhouse", "wtforms", "flask_wtf", "flask_sqlalchemy", "psycopg", "pymysql", "gevent", "prometheus_client"}
+    )
 
 
 def test_every_public_name_exists() -> None:

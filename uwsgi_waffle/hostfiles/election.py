@@ -11,13 +11,14 @@ from .files import ensure_folder
 from .header import COMING_AT, HEAD_SIZE, SLOTS_AT, WORD, Header, held, identity_of, text_in
 from .slots import started
 
-__all__ = ["Election", "Listener"]
+__all__ = ["UPDATES_AT", "Election", "Listener"]
 
 UNTOLD_AT = COMING_AT + HEAD_SIZE
 LISTENER, TROUBLE_SIZE = struct.Struct("<qqq"), 200  # its pid, its start, its number; then what is wrong with listening and with telling
 LISTENER_AT = UNTOLD_AT + WORD
 TROUBLES_AT = LISTENER_AT + LISTENER.size
-assert TROUBLES_AT + 2 * TROUBLE_SIZE <= SLOTS_AT
+UPDATES_AT = TROUBLES_AT + 2 * TROUBLE_SIZE
+assert UPDATES_AT + WORD <= SLOTS_AT
 
 
 @dataclass(frozen=True, slots=True)

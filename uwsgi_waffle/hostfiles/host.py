@@ -11,13 +11,15 @@ from pathlib import Path
 
 from ..errors import SchemaError
 from ..snapshot import Encoded, SnapshotDamaged, decode
-from .election import Election
+from .election import UPDATES_AT, Election
 from .files import create_file, ensure_folder, ensure_watch_file, read_file
 from .header import COMING_AT, HEAD_SIZE, NOTES_AT, WORD, blank, digest_in, settled
 
 __all__ = ["HostFiles"]
 
 STAGED = ".staged"  # ends the name of a snapshot that isn't in the store yet, or was a moment ago
+
+MANY = 2**53  # so far floats count
 
 _claimed: set[tuple[int, int]] = set()  # the headers that applications of this process, or of its parent, use
 
@@ -150,6 +152,11 @@ class HostFiles(Election):
         """Under the lock, put the staged snapshot, which the store has now, where `settle` will name it."""
         path = self._prefix + digest.hex()
         os.rename(path + STAGED, path)
+        self._write(UPDATES_AT, struct.pack("<Q", self.updates() + 1))
+
+    def updates(self) -> int:
+        """Return how many snapshots were published since the header was made; not counted is one whose writer died at it."""
+        return int.from_bytes(os.pread(self._fd, WORD, UPDATES_AT), "little") % MANY
 
     def tidy(self, *kept: bytes) -> None:
         """Under the lock, remove all snapshots but those with the digests ``kept``."""

@@ -1,0 +1,77 @@
+"""Whichever worker is scraped tells of the whole host."""
+
+from __future__ import annotations
+
+import signal
+import urllib.request
+from pathlib import Path
+
+import psutil
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from .servers import Server, Servers, kill
+
+WORKERS = 4
+
+
+def scrape(server: Server, socket: int) -> dict[str, float]:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports[socket]}/metrics", timeout=30) as answer:
+        families = text_string_to_metric_families(answer.read().decode())
+        return {sample.name: sample.value for family in families for sample in family.samples}
+
+
+def of_the_host(server: Server, sockets: range | tuple[int, ...] = range(WORKERS)) -> dict[str, float]:
+    """Return what the answers of all workers agree on, and only that."""
+    told = [set(scrape(server, socket).items()) for socket in sockets]
+    return {name: value for name, value in set.intersection(*told) if name.startswith("uwsgi_waffle_")}
+
+
+@pytest.mark.parametrize("multiprocess", [False, True])
+def test_any_worker_tells_of_all(servers: Servers, tmp_path: Path, multiprocess: bool) -> None:
+    """Revisions, a worker that doesn't run, one that was killed, a store that is away: the same in four workers' answers."""
+    environ = {"WAFFLE_RECONCILE_INTERVAL": "1"}
+    if multiprocess:
+        (tmp_path / "prometheus").mkdir()
+        environ["PROMETHEUS_MULTIPROC_DIR"] = str(tmp_path / "prometheus")
+    server = servers.uwsgi("--module", "tests.live.monitored", workers=WORKERS, addressed=True, **environ)
+    before = of_the_host(server)["uwsgi_waffle_updates_total"]
+    for number in range(1, 4):
+        server.update(number, socket=number, wait=20.0)
+    expected = {
+        "uwsgi_waffle_revision": 3,
+        "uwsgi_waffle_store_revision": 3,
+        "uwsgi_waffle_processes": WORKERS,
+        "uwsgi_waffle_processes_behind": 0,
+        "uwsgi_waffle_store_error": 0,
+        "uwsgi_waffle_updates_total": before + 3,
+    }
+
+    def told(*sockets: int) -> dict[str, float]:
+        found = of_the_host(server, sockets or range(WORKERS))
+        found.pop("uwsgi_waffle_store_check_age_seconds", None)  # by chance the same in all answers
+        return found
+
+    assert told() == expected
+    assert all(scrape(server, socket)["uwsgi_waffle_store_check_age_seconds"] >= 0 for socket in range(WORKERS))
+    own = [scrape(server, socket)["site_scrapes_total"] for socket in range(WORKERS)]
+    assert (own == sorted(set(own))) == multiprocess  # the application's counter: one for all workers, or one for each
+
+    asleep = psutil.Process(server.read(socket=3)["pid"])
+    asleep.suspend()
+    try:
+        server.update(4)
+        behind = {**expected, "uwsgi_waffle_revision": 4, "uwsgi_waffle_store_revision": 4, "uwsgi_waffle_updates_total": before + 4}
+        server.eventually(lambda: told(0, 1, 2), until={**behind, "uwsgi_waffle_processes_behind": 1}.__eq__)
+    finally:
+        asleep.send_signal(signal.SIGCONT)
+    server.eventually(told, until=behind.__eq__)
+
+    kill(asleep.pid)
+    server.eventually(told, until=behind.__eq__)
+
+    database = servers.folder / "waffle.db"
+    database.rename(servers.folder / "away")
+    server.eventually(told, until={**behind, "uwsgi_waffle_store_error": 1}.__eq__)
+    (servers.folder / "away").rename(database)
+    server.eventually(told, until=behind.__eq__)

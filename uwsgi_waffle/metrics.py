@@ -1,0 +1,64 @@
+"""A collector for `prometheus_client`: one scrape of any worker tells of all processes of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from .extension import WaffleConf
+
+try:
+    from prometheus_client import Metric
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise ImportError("uwsgi_waffle.metrics needs prometheus_client. Run: pip install 'uwsgi_waffle[prometheus]'") from error
+
+__all__ = ["WaffleCollector"]
+
+
+class WaffleCollector(Collector):
+    """Tells what `WaffleConf.status` knows; all but ``uwsgi_waffle_revision`` is about the whole host.
+
+    So it belongs beside a ``MultiProcessCollector``, too. A `WaffleConf` of several applications needs one of their contexts.
+
+    Example:
+        >>> from flask import Flask
+        >>> from prometheus_client import CollectorRegistry, generate_latest
+        >>> from uwsgi_waffle import MemoryStore, WaffleConf
+        >>> from uwsgi_waffle.metrics import WaffleCollector
+        >>> app = Flask(__name__)
+        >>> app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
+        >>> registry = CollectorRegistry()
+        >>> registry.register(WaffleCollector(WaffleConf(app, MemoryStore())))
+        >>> print(generate_latest(registry).decode().splitlines()[-1])
+        uwsgi_waffle_store_revision 0.0
+    """
+
+    def __init__(self, waffle: WaffleConf) -> None:
+        self._waffle = waffle
+
+    def describe(self) -> Iterable[Metric]:
+        """Return nothing: registering asks no application, which may be yet to come."""
+        return ()
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield what this host's files tell; what isn't shared with other processes has fewer metrics."""
+        status = self._waffle.status()
+        yield _gauge("revision", "Revision that the answering process serves", status["revision"])
+        yield _gauge("store_revision", "Newest revision that this host has read from the store", status["newest"])
+        if status["watcher_file"] is None:
+            return
+        processes = status["processes"]
+        yield _gauge("processes", "Processes of this host that serve the variables", len(processes))
+        yield _gauge("processes_behind", "Those of them that serve another revision than the newest", sum(p["behind"] for p in processes))
+        yield _gauge("store_error", "Whether the store could not be read when that was last tried", bool(status["store_error"]))
+        if status["store_checked"] is not None:
+            yield _gauge("store_check_age_seconds", "Seconds since this host last compared with the store", status["store_checked"])
+        yield CounterMetricFamily("uwsgi_waffle_updates", "Revisions that this host's processes were shown", value=status["updates"])
+        if status["redis"] is not None:
+            yield _gauge("redis_listener", "Whether a process of this host listens to other hosts", status["redis"]["listener"] is not None)
+            yield _gauge("redis_error", "Whether listening to other hosts or telling them fails", bool(status["redis"]["error"]))
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"uwsgi_waffle_{name}", documentation, value=value)
