@@ -41,6 +41,8 @@ DOORS = {
     "fcntl": {"hostfiles/", "server/"},
     "mmap": {"hostfiles/", "server/"},
     "flask": {"server/thread.py", "config.py", "extension.py", "cli/", "mule.py", "admin/", "testing/", "health.py"},
+    "pytest": {"testing/pytest_plugin.py"},
+    "xprocess": {"testing/pytest_plugin.py"},
     "wtforms": {"admin/"},
     "flask_wtf": {"admin/"},
     "pickle": set(),
