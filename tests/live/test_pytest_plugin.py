@@ -32,6 +32,7 @@ APP = """
 CONFTEST = """
     import json, urllib.request
     import pytest
+    from uwsgi_waffle.testing.pytest_plugin import WaffleServer  # for annotations
 
     pytest_plugins = ["uwsgi_waffle.testing.pytest_plugin"]
 

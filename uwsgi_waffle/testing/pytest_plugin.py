@@ -1,4 +1,7 @@
-"""A fixture that starts a real uWSGI for a test; in a conftest.py: ``pytest_plugins = ["uwsgi_waffle.testing.pytest_plugin"]``."""
+"""A fixture that starts a real uWSGI for a test; in a conftest.py: ``pytest_plugins = ["uwsgi_waffle.testing.pytest_plugin"]``.
+
+A conftest may import from here, too: no assertion waits for pytest's rewriting (PYTEST_DONT_REWRITE).
+"""
 
 from __future__ import annotations
 
