@@ -24,7 +24,7 @@ from .errors import SchemaError, WaffleError
 from .hostfiles import HostFiles
 from .legacy import Preview, wanted_as_preview
 from .plans import Plan, plan_reset, plan_rollback, plan_update
-from .report import HistoryEntry, history, problems, status
+from .report import HistoryEntry, gauges, history, problems, status
 from .schema import Schema
 from .snapshot import Change, Snapshot
 from .state import State, UpdateResult
@@ -111,6 +111,9 @@ class Binding:
         finally:
             _between_requests.reset(token)
         self._stand()
+        if server.shows_metrics():
+            for name, value in gauges(self.state).items():
+                server.show(name, value)
 
     def ring(self) -> None:
         """Have the processes of this host look at the store, which something else than `update` has changed."""

@@ -16,7 +16,7 @@ from .snapshot import Encoded, Snapshot
 from .state import State
 from .stores import HistoryRow
 
-__all__ = ["HistoryEntry", "history", "problems", "status"]
+__all__ = ["HistoryEntry", "gauges", "history", "problems", "status"]
 
 #: Seconds that a comparison with the store may take longer than its interval: a store has so long to answer.
 GRACE = 5.0
@@ -73,8 +73,7 @@ def status(state: State) -> dict[str, Any]:
     """
     snapshot, now, host, processes = state.look(), monotonic(), state.host, state.processes()
     notes = None if host is None else host.notes()
-    published = None if host is None or digest_in(host.peek()) == snapshot.digest else host.last()
-    newest: Snapshot | Encoded = published or snapshot
+    newest = _newest(state, snapshot)
     return {
         "revision": snapshot.revision,
         "newest": newest.revision,
@@ -98,6 +97,19 @@ def status(state: State) -> dict[str, Any]:
             for p in processes
         ],
     }
+
+
+def gauges(state: State) -> dict[str, int]:
+    """Return what a server that has metrics of its own shows of this host, by name."""
+    error = state.host is not None and state.host.notes().error
+    return {"waffle.revision": _newest(state, state.look()).revision, "waffle.store_error": int(bool(error))}
+
+
+def _newest(state: State, snapshot: Snapshot) -> Snapshot | Encoded:
+    """Return the newest that this host has: what this process serves, or what was published and can't be served here."""
+    if state.host is None or digest_in(state.host.peek()) == snapshot.digest:
+        return snapshot
+    return state.host.last() or snapshot
 
 
 def problems(state: State, interval: float) -> list[str]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import re
 import signal
+import socket
 import urllib.request
 from pathlib import Path
 
@@ -10,7 +13,7 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from .servers import Server, Servers, kill
+from .servers import ROOT, Server, Servers, kill
 
 WORKERS = 4
 
@@ -75,3 +78,41 @@ def test_any_worker_tells_of_all(servers: Servers, tmp_path: Path, multiprocess:
     server.eventually(told, until={**behind, "uwsgi_waffle_store_error": 1}.__eq__)
     (servers.folder / "away").rename(database)
     server.eventually(told, until=behind.__eq__)
+
+
+def stats(path: Path) -> dict[str, int]:
+    """Return the package's metrics as uWSGI's stats server tells them, without asking a worker."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(path))
+        told = b"".join(iter(lambda: connection.recv(65536), b""))
+    return {name: metric["value"] for name, metric in json.loads(told)["metrics"].items() if name.startswith("waffle.")}
+
+
+@pytest.mark.parametrize("options", [(), ("--lazy-apps", "--shared-import", "uwsgi_waffle"), ("--mules", "1")])
+def test_uwsgis_own_metrics(servers: Servers, tmp_path_factory: pytest.TempPathFactory, options: tuple[str, ...]) -> None:
+    """Declared by the README's two lines they follow, with no request; what isn't declared is no error."""
+    path = tmp_path_factory.mktemp("s") / "stats"
+    readme = (ROOT / "README.md").read_text()
+    lines = re.findall(r"^metric = (name=waffle\..*)$", readme, re.MULTILINE)
+    assert len(lines) == 2
+    declared = [option for line in lines for option in ("--metric", line)]
+    server = servers.uwsgi(*options, *declared, "--stats", str(path), addressed=True, WAFFLE_RECONCILE_INTERVAL="1")
+    server.eventually(lambda: stats(path), until={"waffle.revision": 0, "waffle.store_error": 0}.__eq__)
+    for number in range(1, 4):
+        server.update(number)
+        server.eventually(lambda: stats(path), until=lambda told, n=number: told["waffle.revision"] == n)
+    database = servers.folder / "waffle.db"
+    database.rename(servers.folder / "away")
+    server.eventually(lambda: stats(path), until={"waffle.revision": 3, "waffle.store_error": 1}.__eq__)
+    (servers.folder / "away").rename(database)
+    server.eventually(lambda: stats(path), until={"waffle.revision": 3, "waffle.store_error": 0}.__eq__)
+
+
+@pytest.mark.parametrize("declared", [("--enable-metrics",), ("--metric", "name=waffle.revision,type=gauge")])
+def test_what_is_not_declared_is_left_out(servers: Servers, tmp_path_factory: pytest.TempPathFactory, declared: tuple[str, ...]) -> None:
+    path = tmp_path_factory.mktemp("s") / "stats"
+    server = servers.uwsgi(*declared, "--stats", str(path), workers=2, addressed=True)
+    assert server.update(1, wait=20.0)["pending"] == []
+    expected = {"waffle.revision": 1} if "--metric" in declared else {}
+    server.eventually(lambda: stats(path), until=expected.__eq__)
+    assert "uwsgi_waffle:" not in server.log

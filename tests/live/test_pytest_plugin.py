@@ -63,6 +63,7 @@ def run(project: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
     return project.runpytest_subprocess("-p", "no:cacheprovider", *options)
 
 
+@pytest.mark.timeout(300)  # four tests in one
 def test_a_server_for_a_test(project: pytest.Pytester) -> None:
     """All workers are addressed by number and by one URL; they share the test's own store; the next test has another."""
     result = run(

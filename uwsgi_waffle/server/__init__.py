@@ -13,7 +13,7 @@ from . import thread, uwsgi
 from .channel import Channel, ChannelDown
 from .members import Member, add, log, members, tick_all
 from .thread import leave_signals_to_the_main_thread, tick_here
-from .uwsgi import is_our_mule, serve_as_mule
+from .uwsgi import is_our_mule, serve_as_mule, show, shows_metrics
 
 __all__ = [
     "Channel",
@@ -31,6 +31,8 @@ __all__ = [
     "members",
     "program",
     "serve_as_mule",
+    "show",
+    "shows_metrics",
     "tick_here",
 ]
 

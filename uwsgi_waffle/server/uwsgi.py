@@ -86,6 +86,16 @@ def kind() -> str | None:
     return None if uwsgi.masterpid() == os.getpid() else "uwsgi"
 
 
+def shows_metrics() -> bool:
+    """Tell whether the ini declares metrics, ours maybe among them; uWSGI can't make one while it runs."""
+    return uwsgi is not None and "metric" in uwsgi.opt
+
+
+def show(name: str, value: int) -> None:
+    """Set a metric of the instance, if the ini declares it."""
+    uwsgi.metric_set(name, value)
+
+
 def has_mules() -> bool:
     """Tell whether the instance has mules."""
     return "mule" in uwsgi.opt or uwsgi.opt.get("mules", b"0") != b"0"
