@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from flask import Blueprint, Response, jsonify
+from flask import Blueprint, Response, current_app, jsonify
 
 from .extension import WaffleConf
 
@@ -36,7 +36,7 @@ def health_blueprint(waffle: WaffleConf, details: Callable[[], bool] | None = No
     def health() -> Response:
         problems = waffle.state.problems()
         answer: dict[str, Any] = {"healthy": not problems, "problems": problems}
-        if details is not None and details():
+        if details is not None and current_app.ensure_sync(details)():
             answer["status"] = waffle.status()
         response = jsonify(answer)
         response.status_code = 503 if problems else 200

@@ -131,3 +131,13 @@ def test_details_may_refuse_the_request(site: Process) -> None:
 def test_what_is_not_shared_is_well(host: Host) -> None:
     assert probe(host.start(MemoryStore())) == (200, [])
     assert probe(host.start(MULTIPROC=False)) == (200, [])
+
+
+def test_a_coroutine_is_no_permission(site: Process) -> None:
+    async def nobody() -> bool:
+        return False
+
+    site.app.config["PROPAGATE_EXCEPTIONS"] = False
+    site.app.register_blueprint(health_blueprint(site.waffle, details=nobody))
+    answer = site.app.test_client().get("/health")
+    assert "status" not in (answer.get_json(silent=True) or {})
