@@ -28,6 +28,7 @@ from uwsgi_waffle import (
     WaffleConf,
     WaffleMixin,
     WaffleStore,
+    server,
 )
 from uwsgi_waffle.stores import Commit, Store, Stored
 from uwsgi_waffle.stores.rows import HISTORY_ROWS, in_memory
@@ -94,9 +95,9 @@ def use(store: Store) -> None:
 
 
 class TestTable:
-    def test_the_revision_is_one_more_row_and_the_history_another(self, store: Store, sql: Any) -> None:
+    def test_the_revision_the_names_and_the_history_are_rows_like_the_values(self, store: Store, sql: Any) -> None:
         put(store, A="1")
-        assert sql("SELECT key FROM confs ORDER BY id") == [("WAFFLE_REVISION",), ("A",), ("WAFFLE_HISTORY",)]
+        assert sql("SELECT key FROM confs ORDER BY id") == [("WAFFLE_REVISION",), ("WAFFLE_NAMES",), ("A",), ("WAFFLE_HISTORY",)]
         assert sql("SELECT value FROM confs WHERE key = 'WAFFLE_REVISION'") == [("1",)]
 
     def test_it_is_not_changed(self, make: MakeStore, tmp_path: Path, sql: Any) -> None:
@@ -118,6 +119,35 @@ class TestTable:
         assert bound.rows() == {"THEIRS": "no JSON", "A": "neither", "EMPTY": ""}
         put(bound, A="1")
         assert sql("SELECT value FROM confs WHERE key IN ('THEIRS', 'EMPTY') ORDER BY id") == [("no JSON",), ("",)]
+
+    def test_rows_of_the_applications_own_are_no_values_even_if_they_are_json(self, store: Store, sql: Any) -> None:
+        bound = store.bind(frozenset({"A"}), store._context)  # type: ignore[attr-defined]  # both have it
+        sql("INSERT INTO confs (key, value) VALUES ('COUNTER', '1')")
+        put(bound, A="1")
+        sql("UPDATE confs SET value = '2' WHERE key = 'COUNTER'")
+        assert bound.load() == Stored(1, {"A": "1"})
+        assert (bound.values_at(0), bound.values_at(1)) == ({}, {"A": "1"})
+        assert put(bound, COUNTER=None) == 2, "not to be removed by who doesn't see it"
+        assert sql("SELECT value FROM confs WHERE key = 'COUNTER'") == [("2",)]
+
+    def test_what_another_version_of_the_application_has_written_counts(self, store: Store) -> None:
+        old, new = (store.bind(frozenset(names), store._context) for names in ({"A"}, {"A", "NEW"}))  # type: ignore[attr-defined]
+        put(new, NEW="1")
+        put(old, A="1")
+        assert old.load() == new.load() == Stored(2, {"A": "1", "NEW": "1"})
+        assert old.values_at(1) == {"NEW": "1"}
+        put(new, NEW=None)
+        put(new, NEW="2")
+        assert old.load().values == {"A": "1", "NEW": "2"}
+
+    def test_the_names_take_as_many_rows_as_they_need(self, make: MakeStore, tmp_path: Path, sql: Any) -> None:
+        store = make(tmp_path, length=60)
+        for number in range(30):
+            put(store, **{f"VARIABLE_{number}": str(number)})
+        names = {name for (text,) in sql("SELECT value FROM confs WHERE key LIKE 'WAFFLE_NAMES%'") for name in text.split()}
+        assert names == {f"VARIABLE_{number}" for number in range(30)}
+        assert sql("SELECT max(length(value)) FROM confs")[0][0] <= 60
+        assert len(store.bind(frozenset(), store._context).load().values) == 30
 
     def test_a_commit_without_the_row_of_the_revision_makes_it(self, make: MakeStore, tmp_path: Path) -> None:
         assert put(make(tmp_path), A="1") == 1
@@ -161,6 +191,52 @@ class TestTable:
         sql("DROP TABLE confs")
         with pytest.raises(StoreUnavailable, match="no such table"):
             store.load()
+
+
+class TestVersions:
+    """Applications on one host that share a table, and each other's snapshots."""
+
+    @pytest.fixture
+    def start(self, make: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., WaffleConf]:
+        monkeypatch.setattr(server.thread, "ensure_running", lambda member: None)
+
+        def start(**defaults: int) -> WaffleConf:
+            site = alchemy_app(tmp_path, WAFFLE_CONFS={name: {"default": default} for name, default in defaults.items()})
+            store = AlchemyWaffleStore(db=site.db, model=site.model) if make is alchemy_store else make(tmp_path)
+            return WaffleConf(site.app, store)
+
+        return start
+
+    def test_a_counter_of_the_applications_own_makes_no_revision(self, start: Callable[..., WaffleConf], sql: Any) -> None:
+        waffle = start(A=0)
+        waffle.update({"A": 1})
+        sql("INSERT INTO confs (key, value) VALUES ('COUNTER', '0')")
+        for number in range(3):
+            sql("UPDATE confs SET value = ? WHERE key = 'COUNTER'", str(number))
+            assert waffle.refresh() == 1
+        assert [entry.key for entry in waffle.history()] == ["A"]
+
+    def test_a_variable_that_only_the_newer_one_declares_keeps_its_value_while_both_run(
+        self, start: Callable[..., WaffleConf], sql: Any
+    ) -> None:
+        old, new = start(A=0), start(A=0, B=0, C=0)
+        new.update({"B": 1})
+        sql("INSERT INTO confs (key, value) VALUES ('C', '1')")
+        assert new.refresh() == 2, "an edit from outside"
+        old.update({"A": 1})
+        assert old.refresh() == new.refresh() == old.refresh() == 3
+        assert new.values.model_dump() == {"A": 1, "B": 1, "C": 1}
+        assert [entry.actor for entry in new.history()] == [None, "outside", None]
+
+    def test_a_row_that_was_the_applications_own_before_it_was_declared_is_its_value_then(
+        self, start: Callable[..., WaffleConf], sql: Any
+    ) -> None:
+        old = start(A=0)
+        sql("INSERT INTO confs (key, value) VALUES ('B', '7')")
+        old.update({"A": 1})
+        new = start(A=0, B=0)
+        assert (new.values.B, new.revision) == (7, 2)
+        assert [old.refresh(), new.refresh(), old.refresh()] == [2, 2, 2]
 
 
 class TestHistory:

@@ -29,7 +29,7 @@ LIMITS = {
 class AlchemyWaffleStore(RowStore):
     """Keeps values in the rows of a Flask-SQLAlchemy model that has a unique ``key`` and a ``value``.
 
-    The revision is one more row, ``WAFFLE_REVISION``; the newest 100 changes are another, ``WAFFLE_HISTORY``.
+    There are three more rows: ``WAFFLE_REVISION``, ``WAFFLE_HISTORY`` with the newest 100 changes, and ``WAFFLE_NAMES``.
 
     Each call has a connection of its own, made as the application's engine makes its connections, with one short
     transaction: sessions of the application's are neither used nor touched. A session that has written and not yet

@@ -73,7 +73,13 @@ Context = Callable[[], AbstractContextManager[object]]
 
 
 class Store(ABC):
-    """Holds the values. Every method may raise `StoreUnavailable`; no connection may cross a fork."""
+    """Holds the values. Every method may raise `StoreUnavailable`; no connection may cross a fork.
+
+    Several versions of an application may use a store at once, while one replaces the other, and pass what they have read on to
+    each other. So what counts as a value doesn't depend on what the reader declares: it is every name that this package has
+    written, by whichever version, until it is removed. Only where the application's own rows lie beside them, in a table of its
+    own, must a row that the package hasn't written yet be declared by the reader to count.
+    """
 
     #: Whether other processes see the same values; if not, nothing is shared through the host's files.
     shared: ClassVar[bool] = True

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StoreUnavailable, WaffleError
-from .rows import HISTORY, REVISION, Rows, RowStore
+from .rows import HISTORY, NAMES, REVISION, Rows, RowStore, names_in
 
 __all__ = ["WaffleMixin", "WaffleStore"]
-
-NAMES = "WAFFLE_NAMES"  # a reserved name, so no variable's
 
 
 class WaffleMixin:
@@ -33,8 +30,7 @@ class WaffleStore(RowStore):
     Each call enters an application context of its own, so that a session which belongs to the context isn't the one that
     a request is using; the application's teardown functions run when it ends. Some promises rest on your methods: without
     transactions an update that fails half-way is half carried out; and only the writers of one host are ordered, for there
-    is no lock among these methods. There is no way to list rows either, so a third reserved row, ``WAFFLE_NAMES``, holds the
-    names that were ever written.
+    is no lock among these methods.
 
     Args:
         db: yours to use.
@@ -91,23 +87,21 @@ class OwnRows:
 
     def __init__(self, store: WaffleStore, names: frozenset[str]) -> None:
         self._store, self._names = store, names
-        self._known: set[str] = set()
         self.written = False
 
     def exist(self) -> bool:
         return True
 
     def read(self, *, history: bool = False) -> Mapping[str, str | None]:
-        self._known = set(json.loads(self._get(NAMES) or "[]"))
-        wanted = {*self._names, *self._known, REVISION, *((HISTORY,) if history else ())}
-        found = {key: self._get(key) for key in sorted(wanted)}
+        found = {NAMES: self._get(NAMES)}  # there is no way to list rows
+        wanted = {*self._names, *names_in(found), REVISION, *((HISTORY,) if history else ())}
+        found |= {key: self._get(key) for key in sorted(wanted)}
         return {key: text for key, text in found.items() if text is not None}
 
     def insert(self, key: str, text: str) -> None:
-        if not key.startswith("WAFFLE_") and key not in self._known:
-            self._known.add(key)
-            self._put(NAMES, json.dumps(sorted(self._known)))
-        self._put(key, text)
+        self.written = True
+        if self._store._call(self._store.put, key, text) is None and self._get(key) != text:
+            raise StoreUnavailable(f"{self._store.name}: put({key!r}) returned None, which says that it failed. Look why.")
 
     def update(self, key: str, text: str) -> None:
         self.insert(key, text)
@@ -119,8 +113,3 @@ class OwnRows:
     def _get(self, key: str) -> str | None:
         record = self._store._call(self._store.get, key)
         return None if record is None else str(record.get_value())
-
-    def _put(self, key: str, text: str) -> None:
-        self.written = True
-        if self._store._call(self._store.put, key, text) is None and self._get(key) != text:
-            raise StoreUnavailable(f"{self._store.name}: put({key!r}) returned None, which says that it failed. Look why.")

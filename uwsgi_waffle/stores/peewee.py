@@ -18,7 +18,7 @@ __all__ = ["PeeweeWaffleStore"]
 class PeeweeWaffleStore(RowStore):
     """Keeps values in the rows of a peewee model that has a unique ``key`` and a ``value``.
 
-    The revision is one more row, ``WAFFLE_REVISION``; the newest 100 changes are another, ``WAFFLE_HISTORY``.
+    There are three more rows: ``WAFFLE_REVISION``, ``WAFFLE_HISTORY`` with the newest 100 changes, and ``WAFFLE_NAMES``.
 
     Each call has a connection of its own, made as the model's database makes its connections, with one short transaction:
     the connection that this thread may have open, and a transaction on it, are neither used nor touched. If that has

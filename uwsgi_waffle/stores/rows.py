@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import textwrap
 from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -17,13 +18,14 @@ from pydantic_core import from_json
 from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
 
-__all__ = ["HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "Collision", "RowStore", "Rows", "first_line", "is_json"]
+__all__ = ["HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "Collision", "RowStore", "Rows", "first_line", "is_json", "names_in"]
 
 log = logging.getLogger("uwsgi_waffle")
 
 # Reserved names, so no variable's.
 REVISION = "WAFFLE_REVISION"
 HISTORY = "WAFFLE_HISTORY"
+NAMES = "WAFFLE_NAMES"
 RESERVED = "WAFFLE_"
 
 HISTORY_ROWS = 100
@@ -99,9 +101,12 @@ class Log:
 
 
 class RowStore(Store):
-    """Keeps each value as one row, and two more under reserved names: the revision, and a history of the newest changes.
+    """Keeps each value as one row, and three more under reserved names.
 
-    Rows that no variable is declared for are left as they are.
+    These are the revision, a history of the newest changes, and the names that were ever written here. A row counts as a
+    value if this application declares its name, or if it is one of those: another version of the application, that shares
+    the table while one replaces the other, declares them. All other rows are the application's own; whatever becomes of
+    them is no change.
     """
 
     _names: frozenset[str] | None = None
@@ -176,7 +181,9 @@ class RowStore(Store):
         self._check_lengths(commit.changes, keys, values)
         past = Log.parse(found.get(HISTORY), stored.revision)
         past = Log(past.since, past.rows + commit.rows(stored, datetime.now(timezone.utc)))
+        names, written = names_in(found), commit.changes.keys()
         after = {
+            **({} if written <= names else _names_rows(names | written, values)),
             **commit.changes,
             HISTORY: past.to_json(HISTORY_SIZE if values is None else min(values, HISTORY_SIZE)),
             REVISION: str(stored.revision + 1),  # last, for where there are no transactions
@@ -184,7 +191,7 @@ class RowStore(Store):
         for key, text in after.items():
             if text is not None:
                 (rows.update if key in found else rows.insert)(key, text)
-            elif key in found:
+            elif key in stored.values:
                 rows.delete(key)
 
     def _check_lengths(self, changes: Mapping[str, str | None], keys: int | None, values: int | None) -> None:
@@ -223,8 +230,21 @@ class RowStore(Store):
             raise StoreUnavailable(f"{self.name}: the row {REVISION} holds {told[:40]!r}, which is no revision. Restore it, or delete it.")
         values = _without_reserved(found)
         if self._names is not None:
-            values = {key: text for key, text in values.items() if key in self._names or is_json(text)}
+            counted = self._names | names_in(found)
+            values = {key: text for key, text in values.items() if key in counted}
         return Stored(int(told), values)
+
+
+def names_in(found: Mapping[str, str | None]) -> set[str]:
+    """Return the names that were ever written, by whichever version of the application."""
+    return {name for key, text in found.items() if key.startswith(NAMES) for name in (text or "").split()}
+
+
+def _names_rows(names: set[str], room: int | None) -> dict[str, str]:
+    """Write them down, in more than one row if the column is short."""
+    joined = " ".join(sorted(names))
+    lines = textwrap.wrap(joined, max(1, room or len(joined)), break_long_words=False, break_on_hyphens=False)
+    return {NAMES + (str(number) if number else ""): line for number, line in enumerate(lines)}
 
 
 def in_memory(database: str | None, mode: object = None) -> bool:
