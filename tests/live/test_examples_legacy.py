@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import pickle
 import re
 import sqlite3
 import subprocess
+import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -32,18 +35,18 @@ def module(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def start(servers: Servers, module: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Start the example with the options that it names, and an address for each worker; what it writes is in ``tmp_path``."""
+def start(servers: Servers, module: str, monkeypatch: pytest.MonkeyPatch) -> Start:
+    monkeypatch.setattr(Server, "read", lambda server, *, socket: show(server, socket))  # these applications answer with a line
+    return lambda: start_example(servers, module)
+
+
+def start_example(servers: Servers, module: str) -> Server:
+    """Start it with the options that it names, and an address for each worker; what it writes is in the servers' folder."""
     assert f"uwsgi {START} --http-socket 127.0.0.1:8000 --module {module}\n" in (EXAMPLES / f"{module}.py").read_text()
-    monkeypatch.setattr(Server, "read", lambda server, *, socket: show(server, socket))  # this application answers with a line
-
-    def start() -> Server:
-        command = ["uwsgi", *START.split(), "--die-on-term", "--need-app", "--module", module]
-        for number in range(WORKERS):
-            command += ["--http-socket", "127.0.0.1:0", "--map-socket", f"{number}:{number + 1}"]
-        return servers.start(command, sockets=WORKERS, cwd=EXAMPLES, EXAMPLE_FOLDER=str(tmp_path / "instance"))
-
-    return start
+    command = ["uwsgi", *START.split(), "--die-on-term", "--need-app", "--module", module]
+    for number in range(WORKERS):
+        command += ["--http-socket", "127.0.0.1:0", "--map-socket", f"{number}:{number + 1}"]
+    return servers.start(command, sockets=WORKERS, cwd=EXAMPLES, EXAMPLE_FOLDER=str(servers.folder / "instance"))
 
 
 @pytest.fixture
@@ -59,8 +62,13 @@ def flask(module: str, tmp_path: Path) -> Flask:
 
 
 def show(server: Server, worker: int, **fields: str) -> str:
+    return fetch(server, worker, "/", **fields)
+
+
+def fetch(server: Server, worker: int, path: str, **fields: str) -> str:
+    """Get a page of one worker's; with fields, post them."""
     data = urllib.parse.urlencode(fields).encode() if fields else None
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports[worker]}/", data, timeout=30) as response:
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports[worker]}{path}", data, timeout=30) as response:
         return str(response.read().decode())
 
 
@@ -95,3 +103,39 @@ def test_what_flask_waffleconf_wrote_is_converted_before_it_starts(start: Start,
     assert (done.returncode, done.stdout) == (0, 'MAX_FILESIZE: 7\nSITENAME: "Old"\n2 converted, revision 1\n'), done.stderr
     server = start()
     assert [show(server, worker)[:17] for worker in range(WORKERS)] == ["Old takes 7 bytes"] * WORKERS
+
+
+class TestUsage:
+    """The site with views and a store of its own."""
+
+    @pytest.fixture
+    def module(self) -> str:
+        return "usage"
+
+    @pytest.fixture
+    def server(self, servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Server:
+        monkeypatch.setattr(Server, "read", lambda server, *, socket: fetch(server, socket, "/all"))
+        return start_example(servers, "usage")
+
+    def everywhere(self, server: Server, path: str) -> list[Any]:
+        return [json.loads(fetch(server, worker, path)) for worker in range(WORKERS)]
+
+    def test_an_update_in_one_worker_is_seen_in_the_others(self, server: Server) -> None:
+        pids = {told["pid"] for told in self.everywhere(server, "/all")}
+        assert len(pids) == WORKERS
+        for number in range(20):
+            told = fetch(server, number % WORKERS, "/update", SITENAME=f"Site {number}", MAX_FILESIZE=str(number), UNKNOWN="x")
+            assert json.loads(told) == {"SITENAME": f"Site {number}", "MAX_FILESIZE": number}
+            expected = {"SITENAME": f"Site {number}", "DESCRIPTION": "", "MAX_FILESIZE": number}
+            assert [told["values"] for told in self.everywhere(server, "/all")] == [expected] * WORKERS
+            assert self.everywhere(server, "/MAX_FILESIZE") == [{"MAX_FILESIZE": number}] * WORKERS
+
+    def test_a_name_that_is_not_declared_is_not_found(self, server: Server) -> None:
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            fetch(server, 0, "/SECRET_KEY")
+
+    def test_a_shell_is_one_more_process(self, server: Server, flask: Flask) -> None:
+        assert flask("set", "DESCRIPTION=New", "MAX_FILESIZE=7").returncode == 0
+        assert flask("unset", "MAX_FILESIZE").returncode == 0
+        expected = {"SITENAME": "Waffle", "DESCRIPTION": "New", "MAX_FILESIZE": 1000}
+        assert [told["values"] for told in self.everywhere(server, "/all")] == [expected] * WORKERS
