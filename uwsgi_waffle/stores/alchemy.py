@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
 
-from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
+from ..errors import SchemaError, StoreUnavailable
 from .drivers import ISOLATION
-from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore, first_line, in_memory
+from .rows import ADVICE, HISTORY, MYSQL_TEXT, REVISION, RowStore, in_memory
 from .sql import shown_url
+from .translation import translated
 
 __all__ = ["AlchemyWaffleStore"]
 
@@ -116,23 +117,9 @@ class AlchemyWaffleStore(RowStore):
             self._theirs = engine
         return self._theirs
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except WaffleError:  # raised by decide, or by ourselves
-            raise
-        except exc.IntegrityError as error:
-            raise Collision(f"{self.name} refuses the row: {first_line(error.orig)}. Look at the table's constraints.") from error
-        except exc.DataError as error:
-            raise InvalidValue({"": f"{self.name} can't hold the value: {first_line(error.orig)}"}) from error
-        except (exc.SQLAlchemyError, OSError, ImportError) as error:
-            cause = getattr(error, "orig", None) or error
-            if "read-only" in str(cause).lower() or "readonly" in str(cause).lower():
-                raise StoreReadOnly(f"{self.name} refuses to be written: {cause}. Nothing was changed.") from error
-            raise StoreUnavailable(
-                f"{self.name}: {first_line(cause)}. Look whether the database answers and has the table; it is tried again."
-            ) from error
+    def _translated(self) -> AbstractContextManager[None]:
+        failed = (exc.SQLAlchemyError, OSError, ImportError)
+        return translated(self, failed, lambda: ADVICE, refused=(exc.IntegrityError,), unfit=(exc.DataError,))
 
 
 class AlchemyRows:

@@ -6,11 +6,12 @@ import copy
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
-from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
-from .rows import HISTORY, MYSQL_TEXT, REVISION, Collision, RowStore, first_line, in_memory
+from ..errors import SchemaError, StoreUnavailable
+from .rows import ADVICE, HISTORY, MYSQL_TEXT, REVISION, RowStore, in_memory
+from .translation import translated
 
 __all__ = ["PeeweeWaffleStore"]
 
@@ -106,22 +107,10 @@ class PeeweeWaffleStore(RowStore):
             own._connect, own._close = beyond._connect, beyond._close
         return own
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except WaffleError:  # raised by decide, or by ourselves
-            raise
-        except self._peewee.IntegrityError as error:
-            raise Collision(f"{self.name} refuses the row: {first_line(error)}. Look at the table's constraints.") from error
-        except self._peewee.DataError as error:
-            raise InvalidValue({"": f"{self.name} can't hold the value: {first_line(error)}"}) from error
-        except (self._peewee.PeeweeException, OSError) as error:
-            if "read-only" in str(error).lower() or "readonly" in str(error).lower():
-                raise StoreReadOnly(f"{self.name} refuses to be written: {error}. Nothing was changed.") from error
-            raise StoreUnavailable(
-                f"{self.name}: {first_line(error)}. Look whether the database answers and has the table; it is tried again."
-            ) from error
+    def _translated(self) -> AbstractContextManager[None]:
+        failed = (self._peewee.PeeweeException, OSError)
+        refused, unfit = (self._peewee.IntegrityError,), (self._peewee.DataError,)
+        return translated(self, failed, lambda: ADVICE, refused=refused, unfit=unfit)
 
 
 class PeeweeRows:

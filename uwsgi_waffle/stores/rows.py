@@ -17,8 +17,9 @@ from pydantic_core import from_json
 
 from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
+from .translation import Collision
 
-__all__ = ["HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "Collision", "RowStore", "Rows", "first_line", "is_json", "names_in"]
+__all__ = ["ADVICE", "HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "RowStore", "Rows", "in_memory", "is_json", "names_in"]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -31,12 +32,9 @@ RESERVED = "WAFFLE_"
 HISTORY_ROWS = 100
 HISTORY_SIZE = 2**22  # characters
 MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
+ADVICE = "Look whether the database answers and has the table; it is tried again."
 
 S = TypeVar("S", bound="RowStore")
-
-
-class Collision(StoreUnavailable):
-    """Somebody else has just inserted the same row."""
 
 
 class Rows(Protocol):
@@ -250,11 +248,6 @@ def _names_rows(names: set[str], room: int | None) -> dict[str, str]:
 def in_memory(database: str | None, mode: object = None) -> bool:
     """Tell whether a SQLite database, named with a ``mode`` beside it or within it, is in no file."""
     return not database or ":memory:" in database or "mode=memory" in database or mode == "memory"
-
-
-def first_line(error: object) -> str:
-    """Return what a driver says, without the details behind it, in which a database may quote the row."""
-    return str(error).partition("\n")[0]
 
 
 def _without_reserved(found: Mapping[str, str | None]) -> dict[str, str]:

@@ -6,7 +6,7 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -16,9 +16,10 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
 
-from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, UnknownRevision, WaffleError
+from ..errors import InvalidValue, SchemaError, StoreUnavailable, UnknownRevision
 from .contract import Commit, Decide, HistoryRow, Store, Stored
 from .drivers import create_engine
+from .translation import translated
 
 __all__ = ["SQLStore", "shown_url"]
 
@@ -229,19 +230,10 @@ class SQLStore(Store):
         finally:
             connection.close()
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except WaffleError:  # raised by decide, or by ourselves
-            raise
-        except (exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError) as error:
-            cause = getattr(error, "orig", None) or error
-            if "read-only" in str(cause).lower() or "readonly" in str(cause).lower():
-                raise StoreReadOnly(f"{self.name} refuses to be written: {cause}. Nothing was changed.") from error
-            raise StoreUnavailable(f"{self.name}: {cause}. {self._hint()}") from error
+    def _translated(self) -> AbstractContextManager[None]:
+        return translated(self, (exc.SQLAlchemyError, sqlite3.Error, OSError, ImportError), self._advice)
 
-    def _hint(self) -> str:
+    def _advice(self) -> str:
         if self._sqlite and not str(self._url.database).startswith("file:") and not Path(str(self._url.database)).exists():
             return "The file has vanished: restore it or, to start afresh, delete the folder beside the watch file, too."
         return "Look whether the database answers; it is tried again without a restart."
