@@ -458,6 +458,12 @@ class TestTransactionOfPeewees:
         assert store.name == PeeweeWaffleStore(model=peewee_model(tmp_path)).name
 
 
+def test_a_url_of_peewees_is_shown_without_its_password(tmp_path: Path) -> None:
+    model = peewee_model(tmp_path)
+    model._meta.set_database(peewee.PostgresqlDatabase("postgresql://ann:geheim@db.example/site"))
+    assert PeeweeWaffleStore(model=model).name == "PostgresqlDatabase postgresql://ann:***@db.example/site (confs)"
+
+
 class TestDeclaration:
     @pytest.mark.parametrize("kind", [AlchemyWaffleStore, PeeweeWaffleStore])
     @pytest.mark.parametrize("model", [None, object, Path, Store])

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import peewee
+import psycopg
 import pytest
 import sqlalchemy as sa
 from flask import Flask
@@ -14,14 +18,15 @@ from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.pool import NullPool
 
 from uwsgi_waffle import AlchemyWaffleStore, PeeweeWaffleStore, StoreUnavailable
-from uwsgi_waffle.stores import Store, Stored
+from uwsgi_waffle.stores import Commit, Store, Stored, drivers
 
+from ..sql_servers import SQLServer
 from .conftest import put
 
 
-def alchemy(url: str, folder: Path) -> Store:
+def alchemy(url: str, folder: Path, **options: Any) -> AlchemyWaffleStore:
     app, db = Flask("site", instance_path=str(folder)), SQLAlchemy()
-    app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS={"poolclass": NullPool})
+    app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS={"poolclass": NullPool, **options})
     db.init_app(app)
 
     class Conf(db.Model):  # type: ignore[name-defined, misc]  # as Flask-SQLAlchemy's manual says
@@ -35,14 +40,19 @@ def alchemy(url: str, folder: Path) -> Store:
     return AlchemyWaffleStore(db=db, model=Conf).bind(frozenset({"A", "B"}), app.app_context)
 
 
-def of_peewee(url: str, folder: Path) -> Store:
+class Connector(peewee.MySQLDatabase):  # type: ignore[misc]  # peewee has no types
+    """As `playhouse` has them, for drivers that aren't known; but this one connects with the one that is."""
+
+
+def of_peewee(url: str, folder: Path, kind: Any = peewee.MySQLDatabase, **options: Any) -> PeeweeWaffleStore:
     parts = sa.make_url(url)
     user, query = parts.username, parts.query
     postgres = parts.get_backend_name() == "postgresql"
     if postgres:
-        database: Any = peewee.PostgresqlDatabase(parts.database, user=user, host=query["host"], options=query["options"])
+        options.update(host=query["host"], options=query["options"], prefer_psycopg3=parts.get_driver_name() == "psycopg")
+        database: Any = peewee.PostgresqlDatabase(parts.database, user=user, **options)
     else:
-        database = peewee.MySQLDatabase(parts.database, user=user, unix_socket=query["unix_socket"], ssl_disabled=True)
+        database = kind(parts.database, user=user, unix_socket=query["unix_socket"], ssl_disabled=True, **options)
 
     class Conf(peewee.Model):
         key = peewee.CharField(190, unique=True)
@@ -58,7 +68,10 @@ def of_peewee(url: str, folder: Path) -> Store:
     return PeeweeWaffleStore(model=Conf)
 
 
-@pytest.mark.parametrize("make", [alchemy, of_peewee])
+MAKERS = pytest.mark.parametrize("make", [alchemy, of_peewee])
+
+
+@MAKERS
 @pytest.mark.parametrize("name", ["postgresql", "mariadb"])
 def test_a_transaction_of_the_applications_own_holds_an_update_off_for_seconds_only(
     request: pytest.FixtureRequest, name: str, make: Callable[[str, Path], Store], tmp_path: Path
@@ -77,3 +90,95 @@ def test_a_transaction_of_the_applications_own_holds_an_update_off_for_seconds_o
         theirs.rollback()
     assert put(store, A="3") == 2
     assert store.load() == Stored(2, {"A": "3", "B": '"x"'})
+
+
+class TestSilence:
+    """A server that takes connections and never answers."""
+
+    @pytest.fixture(autouse=True)
+    def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(drivers, "SILENCE", 1.0)
+
+    @pytest.fixture(params=["psycopg", "psycopg2", "pymysql"])
+    def driver(self, request: pytest.FixtureRequest) -> str:
+        return str(request.param)
+
+    @pytest.fixture
+    def server(self, request: pytest.FixtureRequest, driver: str) -> SQLServer:
+        found: SQLServer = request.getfixturevalue("mariadb_server" if driver == "pymysql" else "postgresql_server")
+        return found
+
+    @pytest.fixture
+    def url(self, server: SQLServer, driver: str) -> str:
+        return server.fresh().replace("+psycopg:", f"+{driver}:")
+
+    @MAKERS
+    @pytest.mark.timeout(60)
+    def test_it_is_an_error_wherever_it_falls_silent(
+        self, server: SQLServer, url: str, make: Callable[[str, Path], Store], tmp_path: Path
+    ) -> None:
+        def decide(stored: Stored) -> Commit:
+            server.send_signal(signal.SIGSTOP)
+            return Commit({"A": "2"})
+
+        store, threads = make(url, tmp_path), threading.enumerate()
+        store.prepare()
+        put(store, A="1")
+        with ThreadPoolExecutor(1) as pool:
+            for call in (lambda: store.transact(decide), store.load, lambda: store.history(1)):
+                waiting = pool.submit(call)
+                try:
+                    assert isinstance(waiting.exception(20), StoreUnavailable)
+                finally:
+                    if not waiting.done():
+                        server.send_signal(signal.SIGCONT)  # else the pool would wait for ever for a call that hangs
+            server.send_signal(signal.SIGCONT)
+        assert store.load() == Stored(1, {"A": "1"})
+        assert put(store, A="3") == 2, "the lock is free again"
+        assert threading.enumerate() == threads
+
+
+@MAKERS
+@pytest.mark.parametrize("name", ["postgresql", "mariadb"])
+def test_the_time_limits_that_the_application_sets_hold_and_its_own_connections_have_no_others(
+    request: pytest.FixtureRequest, name: str, make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[dict[str, Any]] = []
+    url = request.getfixturevalue(f"{name}_server").fresh()
+    module, key = (psycopg, "tcp_user_timeout") if name == "postgresql" else (peewee.mysql, "read_timeout")
+    genuine = module.connect
+    mine = {"connect_timeout": 77}
+    store = make(url, tmp_path, **({"connect_args": mine} if make is alchemy else mine))
+    monkeypatch.setattr(module, "connect", lambda *args, **options: told.append(options) or genuine(*args, **options))
+    store.load()
+    assert [(options["connect_timeout"], key in options) for options in told] == [(77, True)]
+    told.clear()
+    if make is alchemy:
+        with store._application_engine().connect():
+            pass
+    else:
+        with store.model._meta.database.connection_context():
+            pass
+    assert [(options["connect_timeout"], key in options) for options in told] == [(77, False)]
+
+
+def test_an_engine_whose_connections_cannot_be_limited_is_told_of_once(
+    postgresql_server: SQLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    url = postgresql_server.fresh()
+    store = alchemy(url, tmp_path, creator=lambda: psycopg.connect(url.replace("+psycopg", "")))
+    for _ in range(2):
+        store.prepare()
+    assert put(store, A="1") == 1
+    assert caplog.text.count("nothing is known to limit how long a call waits for a server that is silent") == 1
+    assert "'psycopg'" in caplog.text
+
+
+@pytest.mark.parametrize(("options", "warnings"), [({}, 1), ({"read_timeout": 30}, 0)])
+def test_a_driver_of_peewees_that_is_not_known_is_told_of_once(
+    mariadb_server: SQLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], warnings: int
+) -> None:
+    store = of_peewee(mariadb_server.fresh(), tmp_path, Connector, **options)
+    for _ in range(2):
+        store.prepare()
+    assert caplog.text.count("nothing is known to limit how long a call waits") == warnings

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,12 +14,14 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
 
 from ..errors import SchemaError, StoreUnavailable
-from .drivers import ISOLATION
+from . import drivers
 from .rows import ADVICE, HISTORY, MYSQL_TEXT, REVISION, RowStore, in_memory
 from .sql import shown_url
 from .translation import translated
 
 __all__ = ["AlchemyWaffleStore"]
+
+log = logging.getLogger("uwsgi_waffle")
 
 # Seconds that a transaction of the application's own may hold an update off.
 LIMITS = {
@@ -34,7 +38,9 @@ class AlchemyWaffleStore(RowStore):
 
     Each call has a connection of its own, made as the application's engine makes its connections, with one short
     transaction: sessions of the application's are neither used nor touched. A session that has written and not yet
-    committed can hold an update off; on SQLite it always does, until that gives up.
+    committed can hold an update off; on SQLite it always does, until that gives up. A server that is silent is given up
+    after 8 s, with psycopg, psycopg2, PyMySQL and mysqlclient; with other drivers, or if the engine has a ``creator`` of its own,
+    the time limits are those that the application's engine sets: without them a call may wait for ever.
 
     Args:
         db: the application's ``SQLAlchemy``. Its engine is looked up at the first call, in a context of the application
@@ -65,6 +71,7 @@ class AlchemyWaffleStore(RowStore):
         self._theirs: sa.Engine | None = None
         self._engine: sa.Engine | None = None
         self._pid = 0
+        self._warned = False
 
     @property
     def name(self) -> str:
@@ -80,10 +87,10 @@ class AlchemyWaffleStore(RowStore):
 
     @contextmanager
     def _open(self, *, lock: bool) -> Iterator[AlchemyRows]:
-        with self._translated(), self._connect().connect() as connection:
+        with self._translated(), ExitStack() as limits, self._connection(limits) as connection:
             connection.detach()  # closed with this block, whatever the pool
             # Whatever the application's connections are set to: a transaction, that sees what the lock has waited for.
-            level = ISOLATION.get(connection.dialect.name, "SERIALIZABLE")
+            level = drivers.ISOLATION.get(connection.dialect.name, "SERIALIZABLE")
             connection.dialect.set_isolation_level(connection.connection.dbapi_connection, level)  # type: ignore[arg-type]  # it is there
             with connection.begin():
                 for limit in LIMITS.get(connection.dialect.name, ()):
@@ -92,10 +99,29 @@ class AlchemyWaffleStore(RowStore):
                     connection.execute(self._table.update().where(self._key == REVISION).values({self._value: self._value}))
                 yield AlchemyRows(connection, self._key, self._value)
 
+    def _connection(self, limits: ExitStack) -> sa.Connection:
+        """Return a connection as the application's engine makes them, but for the time that it waits."""
+        engine, made = self._connect(), Made(limits)
+        token = _connecting.set(made)
+        try:
+            return engine.connect()
+        finally:
+            _connecting.reset(token)
+            if not (made.limited or self._warned or engine.dialect.name == "sqlite"):
+                self._warned = True
+                log.warning(
+                    "uwsgi_waffle: %s: nothing is known to limit how long a call waits for a server that is silent. Give the engine the "
+                    "time-outs that its driver %r has for connecting and reading (connect_args), or those of its creator",
+                    self.name,
+                    engine.dialect.driver,
+                )
+
     def _connect(self) -> sa.Engine:
         """Return this process's engine."""
         if self._engine is None or self._pid != os.getpid():
             theirs = self._application_engine()
+            if not sa.event.contains(theirs, "do_connect", _make):
+                sa.event.listen(theirs, "do_connect", _make)
             self._engine = sa.create_engine(theirs.url, pool=theirs.pool.recreate(), hide_parameters=True)
             self._pid = os.getpid()
         return self._engine
@@ -120,6 +146,29 @@ class AlchemyWaffleStore(RowStore):
     def _translated(self) -> AbstractContextManager[None]:
         failed = (exc.SQLAlchemyError, OSError, ImportError)
         return translated(self, failed, lambda: ADVICE, refused=(exc.IntegrityError,), unfit=(exc.DataError,))
+
+
+class Made:
+    """What becomes of a connection that is being made for a store."""
+
+    def __init__(self, limits: ExitStack) -> None:
+        self.limits, self.limited = limits, False
+
+
+_connecting: ContextVar[Made | None] = ContextVar("uwsgi_waffle_connecting", default=None)
+
+
+def _make(dialect: sa.Dialect, record: object, args: Any, options: Any) -> Any:
+    """Make a connection for a store, with time limits where the application has set none; leave all others to the engine."""
+    made = _connecting.get()
+    if made is None:
+        return None
+    limits = drivers.time_limits(dialect.driver, drivers.SILENCE)
+    connection = dialect.connect(*args, **{**limits, **options})
+    if dialect.driver in ("psycopg", "psycopg2"):
+        made.limits.enter_context(drivers.cut_off(connection, drivers.SILENCE))
+    made.limited = bool(limits) or any("timeout" in name for name in options)
+    return connection
 
 
 class AlchemyRows:

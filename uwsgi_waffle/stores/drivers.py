@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Generator, Iterator
 from selectors import DefaultSelector
 from time import monotonic
 from typing import Any
@@ -10,7 +15,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-__all__ = ["create_engine"]
+__all__ = ["ISOLATION", "SILENCE", "create_engine", "cut_off", "time_limits"]
+
+SILENCE = 8.0  # seconds without an answer, over connections that are made as the application makes them
 
 # PostgreSQL's repeatable reads would refuse a writer that has waited for another; MySQL's are the ones that its replication allows.
 # Neither shows what isn't committed, as a server's own default may.
@@ -22,11 +29,8 @@ def create_engine(url: sa.URL, timeout: float, **options: Any) -> sa.Engine:
 
     What the URL says for itself holds instead. Errors are told without their parameters, which may be secrets.
     """
-    driver, told = url.get_driver_name(), {}
-    if driver in ("psycopg", "psycopg2"):
-        told = {"connect_timeout": _whole(timeout), "tcp_user_timeout": 1000 * _whole(timeout)}
-    elif driver in ("pymysql", "mysqldb"):
-        told = dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), _whole(timeout))
+    driver = url.get_driver_name()
+    told = time_limits(driver, timeout)
     if driver == "pymysql" and "unix_socket" in url.query and not any(key.startswith("ssl") for key in url.query):
         told["ssl_disabled"] = True  # reading the certificates of all authorities costs more than the rest of a call
     isolation = ISOLATION.get(url.get_backend_name())
@@ -40,8 +44,41 @@ def create_engine(url: sa.URL, timeout: float, **options: Any) -> sa.Engine:
     return engine
 
 
-def _whole(timeout: float) -> int:
-    return max(1, round(timeout))
+def time_limits(driver: str, timeout: float) -> dict[str, Any]:
+    """Return what a driver is told when it connects; nothing if it is none of those that are known here."""
+    seconds = max(1, round(timeout))
+    if driver in ("psycopg", "psycopg2"):  # of these an answer needs to be limited apart
+        return {"connect_timeout": seconds, "tcp_user_timeout": 1000 * seconds}
+    if driver in ("pymysql", "mysqldb"):
+        return dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), seconds)
+    return {}
+
+
+@contextlib.contextmanager
+def cut_off(connection: Any, seconds: float) -> Iterator[None]:
+    """Cut a driver's connection off if this block takes longer, whatever the driver is waiting in.
+
+    Args:
+        connection: one that has a `fileno`, and ends with this block.
+    """
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        timer = threading.Timer(seconds, _shut, [line])
+        timer.daemon = True
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are the application's threads' to handle
+        try:
+            timer.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            timer.join()
+
+
+def _shut(line: socket.socket) -> None:
+    with contextlib.suppress(OSError):  # it has just been closed
+        line.shutdown(socket.SHUT_RDWR)
 
 
 def _impatient(timeout: float) -> Any:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import copy
+import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable
+from . import drivers
 from .rows import ADVICE, HISTORY, MYSQL_TEXT, REVISION, RowStore, in_memory
+from .sql import shown_url
 from .translation import translated
 
 __all__ = ["PeeweeWaffleStore"]
+
+log = logging.getLogger("uwsgi_waffle")
 
 
 class PeeweeWaffleStore(RowStore):
@@ -23,7 +28,9 @@ class PeeweeWaffleStore(RowStore):
 
     Each call has a connection of its own, made as the model's database makes its connections, with one short transaction:
     the connection that this thread may have open, and a transaction on it, are neither used nor touched. If that has
-    written and not yet committed it can hold an update off; on SQLite it always does, until that gives up.
+    written and not yet committed it can hold an update off; on SQLite it always does, until that gives up. A server that is
+    silent is given up after 8 s, with psycopg, psycopg2, PyMySQL and mysqlclient; with other drivers the time limits are those
+    that the database is given: without them a call may wait for ever.
 
     Args:
         model: the model; its database may be a proxy or deferred, if it is there at the first call.
@@ -54,12 +61,15 @@ class PeeweeWaffleStore(RowStore):
         if not {"key", "value"} <= getattr(getattr(model, "_meta", None), "fields", {}).keys():
             raise SchemaError(f"PeeweeWaffleStore needs model=, a model with the fields key and value, not {model!r}.")
         self.db, self.model = db, model
+        self._warned = False
 
     @property
     def name(self) -> str:
         database = self.model._meta.database
         place = str(database.database)
-        if self._is_sqlite(database) and not place.startswith("file:"):
+        if not self._is_sqlite(database):
+            place = shown_url(place) if "://" in place else place  # it may be a URL, with a password
+        elif not place.startswith("file:"):
             place = os.path.abspath(place)
         host = database.connect_params.get("host")
         return f"{type(getattr(database, 'obj', database)).__name__} {f'{host}/' if host else ''}{place} ({self.model._meta.table_name})"
@@ -79,7 +89,7 @@ class PeeweeWaffleStore(RowStore):
     def _open(self, *, lock: bool) -> Iterator[PeeweeRows]:
         with self._translated():
             database = self._database()
-            with database.connection_context(), database.atomic():
+            with database.connection_context(), self._limited(database), database.atomic():
                 if isinstance(database, self._peewee.PostgresqlDatabase):
                     database.execute_sql("SET LOCAL lock_timeout = '5s'")
                     database.execute_sql("SET LOCAL statement_timeout = '5s'")
@@ -89,6 +99,29 @@ class PeeweeWaffleStore(RowStore):
                     model = self.model
                     model.update({model.value: model.value}).where(model.key == REVISION).execute(database)
                 yield PeeweeRows(database, self.model)
+
+    def _limited(self, database: Any) -> AbstractContextManager[None]:
+        """Limit the time that the open connection waits, where only that can be limited by now."""
+        if isinstance(database, self._peewee.PostgresqlDatabase):
+            return drivers.cut_off(database.connection(), drivers.SILENCE)
+        return nullcontext()
+
+    def _limits(self, database: Any) -> dict[str, Any]:
+        """Return how long a connection may take, as the driver wants to be told."""
+        if self._is_sqlite(database):
+            return {}
+        known = isinstance(database, (self._peewee.PostgresqlDatabase, self._peewee.MySQLDatabase))
+        driver = "psycopg" if isinstance(database, self._peewee.PostgresqlDatabase) else "pymysql"
+        limits = drivers.time_limits(driver, drivers.SILENCE) if known and "Connector" not in type(database).__name__ else {}
+        told = database.connect_params
+        if not self._warned and not limits and not any("timeout" in name for name in told):
+            self._warned = True
+            log.warning(
+                "uwsgi_waffle: %s: nothing is known to limit how long a call waits for a server that is silent. Give the database "
+                "the time-outs that its driver has for connecting and reading",
+                self.name,
+            )
+        return {name: limit for name, limit in limits.items() if name not in told and name not in str(database.database)}
 
     def _database(self) -> Any:
         """Return a database like the model's, whose connection is its own and ends with it."""
@@ -102,6 +135,7 @@ class PeeweeWaffleStore(RowStore):
             )
         own = copy.copy(theirs)  # with all that was set or registered
         own._state, own._lock = type(theirs._state)(), threading.Lock()
+        own.connect_params = {**theirs.connect_params, **self._limits(own)}
         if isinstance(own, self._pooled):  # past the pool, to the real ones
             beyond: Any = super(self._pooled, own)
             own._connect, own._close = beyond._connect, beyond._close
