@@ -48,7 +48,9 @@ class AlchemyWaffleStore(RowStore):
         model: the model.
 
     Raises:
-        SchemaError: the model has no such columns.
+        SchemaError: the model has no such columns, or its rows are more than a key and a value: a column of another kind,
+            a required one that nothing fills, or inheritance. A row of ours is inserted into the table, without the model's
+            ``__init__`` and events; defaults of the columns are filled in.
 
     Example:
         >>> from flask_sqlalchemy import SQLAlchemy
@@ -62,12 +64,15 @@ class AlchemyWaffleStore(RowStore):
 
     def __init__(self, db: Any = None, model: Any = None) -> None:
         try:
-            columns = sa.inspect(model).columns
-            self._key, self._value = columns["key"], columns["value"]
+            mapper = sa.inspect(model)
+            self._key, self._value = _column(mapper, "key"), _column(mapper, "value")
         except (exc.NoInspectionAvailable, AttributeError, KeyError):
             raise SchemaError(f"AlchemyWaffleStore needs db= and model=, a model with the columns key and value, not {model!r}.") from None
         self.db, self.model = db, model
         self._table: sa.Table = self._key.table
+        problem = _problem(mapper, self._key, self._value)
+        if problem:
+            raise SchemaError(f"AlchemyWaffleStore can't keep variables in {model.__name__}: {problem}. Give it a model of their own.")
         self._theirs: sa.Engine | None = None
         self._engine: sa.Engine | None = None
         self._pid = 0
@@ -122,7 +127,9 @@ class AlchemyWaffleStore(RowStore):
             theirs = self._application_engine()
             if not sa.event.contains(theirs, "do_connect", _make):
                 sa.event.listen(theirs, "do_connect", _make)
-            self._engine = sa.create_engine(theirs.url, pool=theirs.pool.recreate(), hide_parameters=True)
+            options = {"schema_translate_map": theirs.get_execution_options().get("schema_translate_map")}
+            pool = theirs.pool.recreate()
+            self._engine = sa.create_engine(theirs.url, pool=pool, hide_parameters=True, execution_options=options)
             self._pid = os.getpid()
         return self._engine
 
@@ -146,6 +153,34 @@ class AlchemyWaffleStore(RowStore):
     def _translated(self) -> AbstractContextManager[None]:
         failed = (exc.SQLAlchemyError, OSError, ImportError)
         return translated(self, failed, lambda: ADVICE, refused=(exc.IntegrityError,), unfit=(exc.DataError,))
+
+
+def _column(mapper: Any, name: str) -> sa.Column[Any]:
+    column: sa.Column[Any] = mapper.columns[mapper.synonyms[name].name if name in mapper.synonyms else name]
+    return column
+
+
+def _problem(mapper: Any, key: sa.Column[Any], value: sa.Column[Any]) -> str:
+    """Return why rows of a model can't be written as those of a table with keys and values."""
+    table = key.table
+    if mapper.inherits is not None or mapper.polymorphic_on is not None:
+        return "its table holds the rows of more than one model"
+    if not isinstance(table, sa.Table) or value.table is not table:
+        return "key and value aren't columns of one table"
+    for column in (key, value):
+        if not _holds_text(column.type):
+            return f"the column {column.name!r} has the type {column.type!r}, and not one for text"
+    for column in table.columns:
+        filled = (column.nullable, column.default is not None, column.server_default is not None, column is table.autoincrement_column)
+        if column not in (key, value) and not any(filled):
+            return f"its column {column.name!r} is required and has no default"
+    return ""
+
+
+def _holds_text(kind: Any) -> bool:
+    if isinstance(kind, (sa.types.TypeDecorator, sa.types.UserDefinedType)):  # one of the application's own, that may well do
+        return True
+    return issubclass(kind.python_type, str) and not isinstance(kind, sa.Enum)
 
 
 class Made:
@@ -178,7 +213,8 @@ class AlchemyRows:
         self._connection, self._key, self._value, self._table = connection, key, value, key.table
 
     def exist(self) -> bool:
-        return sa.inspect(self._connection).has_table(self._table.name, schema=self._table.schema)
+        places = self._connection.get_execution_options()["schema_translate_map"] or {}
+        return sa.inspect(self._connection).has_table(self._table.name, schema=places.get(self._table.schema, self._table.schema))
 
     def read(self, *, history: bool = False) -> Mapping[str, str | None]:
         query = sa.select(self._key, self._value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -37,7 +38,9 @@ class PeeweeWaffleStore(RowStore):
         db: not needed; Flask-WaffleConf's argument.
 
     Raises:
-        SchemaError: the model has no such fields, or peewee isn't installed.
+        SchemaError: peewee isn't installed, the model has no such fields, or its rows are more than a key and a value: a
+            field of another kind, or a required one that nothing fills. A row of ours is inserted into the table, without
+            the model's ``__init__`` and ``save``; defaults of the fields are filled in.
 
     Example:
         >>> from peewee import CharField, Model, SqliteDatabase, TextField
@@ -62,6 +65,21 @@ class PeeweeWaffleStore(RowStore):
             raise SchemaError(f"PeeweeWaffleStore needs model=, a model with the fields key and value, not {model!r}.")
         self.db, self.model = db, model
         self._warned = False
+        problem = self._problem()
+        if problem:
+            raise SchemaError(f"PeeweeWaffleStore can't keep variables in {model.__name__}: {problem}. Give it a model of their own.")
+
+    def _problem(self) -> str:
+        """Return why rows of the model can't be written as those of a table with keys and values."""
+        fields = self.model._meta.fields
+        for name in ("key", "value"):
+            if not isinstance(fields[name], (self._peewee.CharField, self._peewee.TextField)):
+                return f"the field {name!r} is a {type(fields[name]).__name__}, and not one for text"
+        for name, field in fields.items():
+            by_database = field.auto_increment or any("default" in str(part.sql).lower() for part in field.constraints or ())
+            if name not in ("key", "value") and not (field.null or field.default is not None or by_database):
+                return f"its field {name!r} is required and has no default"
+        return ""
 
     @property
     def name(self) -> str:
@@ -136,6 +154,8 @@ class PeeweeWaffleStore(RowStore):
         own = copy.copy(theirs)  # with all that was set or registered
         own._state, own._lock = type(theirs._state)(), threading.Lock()
         own.connect_params = {**theirs.connect_params, **self._limits(own)}
+        if isinstance(own, getattr(sys.modules.get("playhouse.sqliteq"), "SqliteQueueDatabase", ())):
+            own.__class__ = self._peewee.SqliteDatabase  # past the queue, for that knows no transactions
         if isinstance(own, self._pooled):  # past the pool, to the real ones
             beyond: Any = super(self._pooled, own)
             own._connect, own._close = beyond._connect, beyond._close
