@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextvars
 import itertools
 import logging
-import os
 import threading
 import weakref
 from collections.abc import Callable, Mapping
@@ -27,8 +26,8 @@ from .plans import Plan, plan_reset, plan_rollback, plan_update
 from .report import HistoryEntry, gauges, history, problems, status
 from .schema import Schema
 from .snapshot import Change, Snapshot
-from .state import State, UpdateResult
-from .stores import Store, open_store
+from .state import State, Unread, UpdateResult
+from .stores import Decide, Store, Stored, open_store
 
 __all__ = ["EXTENSION", "Binding", "WaffleConf", "config_changed"]
 
@@ -70,10 +69,16 @@ class Binding:
         store = (store or open_store(settings.store_url)).bind(frozenset(self.schema.variables), self._app_context)
         if wanted_as_preview():
             store = Preview(store, self.schema)
-        self._watchtype, self._watch_file = settings.watching.watchtype, settings.watching.watcher_file
-        self._host = HostFiles(settings.watching.watcher_file) if settings.multiproc and store.shared else None
-        self._bridge = self._build_bridge(settings.watching)
-        self.state = State(
+        self._settings = settings
+        self._host: HostFiles | None = None
+        self._bridge: Bridge | None = None
+        self.state = self._open_state(State, store)
+
+    def _open_state(self, kind: type[State], store: Store) -> State:
+        watching = self._settings.watching
+        self._host = HostFiles(watching.watcher_file) if self._settings.multiproc and store.shared else None
+        self._bridge = self._build_bridge(watching)
+        return kind(
             self.schema,
             store,
             self._host,
@@ -115,10 +120,14 @@ class Binding:
             for name, value in gauges(self.state).items():
                 server.show(name, value)
 
-    def ring(self) -> None:
-        """Have the processes of this host look at the store, which something else than `update` has changed."""
-        if self._watch_file.exists():
-            os.utime(self._watch_file)
+    def convert(self, decide: Decide) -> Stored:
+        """Convert what the store itself holds, though this application may have been loaded with a `Preview` of it.
+
+        Errors as in `WaffleConf.update`.
+        """
+        store = self.state.store
+        state = self._open_state(Unread, store.store) if isinstance(store, Preview) else self.state
+        return state.convert(decide)
 
     def leave(self) -> None:
         """Be no longer counted among the processes that follow changes."""
@@ -150,7 +159,7 @@ class Binding:
     def status(self) -> dict[str, Any]:
         """Return what an operator wants to know, as JSON-able values."""
         redis = None if self._bridge is None else self._bridge.status()
-        told = {"kind": server.kind(), "woken_by": self.woken_by, "watchtype": self._watchtype, "redis": redis}
+        told = {"kind": server.kind(), "woken_by": self.woken_by, "watchtype": self._settings.watching.watchtype, "redis": redis}
         return {**status(self.state), **told}
 
     def problems(self) -> list[str]:

@@ -15,9 +15,9 @@ from .fetching import WAIT_PAUSE, Fetcher
 from .hostfiles import LEASE, HostFiles, ProcessInfo, digest_in
 from .plans import Plan, encoded
 from .snapshot import Encoded, Snapshot
-from .stores import Commit, Stored
+from .stores import Commit, Decide, Stored
 
-__all__ = ["State", "UpdateResult"]
+__all__ = ["State", "Unread", "UpdateResult"]
 
 #: Seconds for which a writer leaves the processor to the workers that it has woken.
 HEAD_START = 0.0003
@@ -100,6 +100,22 @@ class State(Fetcher):
         self._finish()
         return self._wait_for(UpdateResult(stored.revision, changed), wait)
 
+    def convert(self, decide: Decide) -> Stored:
+        """Carry out a commit that changes how values are written and not what they are; afterwards a row may still be none.
+
+        So there may be no snapshot to put on the disk before the commit. The bell is rung before it all the same, and what
+        the store then holds is shown if it can be served.
+        """
+        with self._host_lock():
+            if self.host is not None:
+                self.host.ring()
+            stored = self.store.transact(decide)
+            if self.host is not None:
+                self._fetch(self.host, forced=True)
+        self._publish()
+        self._finish()
+        return stored
+
     def _stage(self, new: Encoded) -> bytes:
         """Put a snapshot on the disk while the transaction can still be undone, then ring; return the words that will show it."""
         if self.host is None:
@@ -169,3 +185,13 @@ class State(Fetcher):
             if not pending or monotonic() >= deadline:
                 return replace(result, applied=tuple(applied), pending=tuple(pending))
             time.sleep(WAIT_PAUSE)
+
+
+class Unread(State):
+    """A state that begins without having read its store, in which an application couldn't start."""
+
+    def _boot(self) -> None:
+        if self.host is not None:
+            self.host.verify()
+            with self.host.lock(self._lock_timeout):
+                self.host.claim(self.store.name)

@@ -9,6 +9,7 @@ import getpass
 import io
 import json
 import logging
+import math
 import os
 import pickle
 import sqlite3
@@ -22,15 +23,17 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from pydantic import BaseModel, model_validator
 
-from uwsgi_waffle import AlchemyWaffleStore, InvalidValue, PeeweeWaffleStore, WaffleConf
+from uwsgi_waffle import AlchemyWaffleStore, InvalidValue, PeeweeWaffleStore, WaffleConf, extension
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.hostfiles import header as header_module
 from uwsgi_waffle.legacy import MAX_DEPTH, MAX_SIZE, convert, is_legacy, read_pickle
 from uwsgi_waffle.schema import MASK, Schema
-from uwsgi_waffle.stores import Store, Stored
+from uwsgi_waffle.stores import Decide, Store, Stored
+from uwsgi_waffle.stores.rows import RowStore
 
 from ..contract.conftest import put
 from ..contract.models import OwnStore, alchemy_app, peewee_model
+from ..redis_server import RedisServer
 
 CONFS: dict[str, Any] = {
     "SITENAME": {"default": "Waffle"},
@@ -262,6 +265,7 @@ class Site:
     def __init__(self, folder: Path, kind: str) -> None:
         self.folder, self._kind = folder, kind
         self.confs: Any = CONFS
+        self.settings: dict[str, object] = {}
         self._make()  # the table, too
 
     def _make(self) -> tuple[Flask, AlchemyWaffleStore | PeeweeWaffleStore]:
@@ -273,7 +277,7 @@ class Site:
     def start(self) -> Flask:
         """Make the application anew, as a process that starts does."""
         app, store = self._make()
-        app.config["WAFFLE_CONFS"] = self.confs
+        app.config.update({"WAFFLE_CONFS": self.confs, **self.settings})
         WaffleConf(app, store)
         return app
 
@@ -295,6 +299,15 @@ class Site:
             with connection:
                 for row in texts.items():
                     connection.execute("INSERT INTO confs (key, value) VALUES (?, ?)", row)
+        finally:
+            connection.close()
+
+    def write_over(self, key: str, text: str) -> None:
+        """Change a row as something else than this package does."""
+        connection = sqlite3.connect(self.folder / "site.db")
+        try:
+            with connection:
+                connection.execute("UPDATE confs SET value = ? WHERE key = ?", (text, key))
         finally:
             connection.close()
 
@@ -331,12 +344,72 @@ class TestApplication:
         binding.state._lease = 0.0
         assert (app.config["SITENAME"], app.config["MAX_FILESIZE"]) == ("Old", 7)
 
-    def test_it_is_told_of_what_the_command_converted(self, site: Site) -> None:
+    @pytest.mark.parametrize("left", [{}, {"TOKEN": written(1j)}], ids=["all", "some"])
+    def test_what_the_command_converted_is_in_force_when_it_returns(self, site: Site, left: dict[str, str]) -> None:
         app = site.start()
-        site.write(SITENAME=written("Old"))
+        app.extensions["waffleconf"].state._lease = math.inf  # so that it looks at the header only
+        site.write(SITENAME=written("Old"), **left)
         site.run("import-legacy")
-        app.extensions["waffleconf"].state._lease = 0.0
+        assert app.config["SITENAME"] == ("Waffle" if left else "Old")
+        if left:
+            site.write_over("TOKEN", '"t"')
+            app.extensions["waffleconf"].update_conf()
+            assert (app.config["SITENAME"], app.config["TOKEN"]) == ("Old", "t")
+
+    def test_a_command_that_is_killed_after_its_commit_has_told_it(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        def killed(store: RowStore, decide: Decide) -> Stored:
+            committed(store, decide)
+            raise SystemExit
+
+        app, committed = site.start(), RowStore.transact
+        app.extensions["waffleconf"].state._lease = math.inf
+        site.write(SITENAME=written("Old"))
+        monkeypatch.setattr(RowStore, "transact", killed)
+        site.run("import-legacy")
+        monkeypatch.undo()
         assert app.config["SITENAME"] == "Old"
+
+    def test_it_holds_the_hosts_lock_and_leaves_a_snapshot_for_all(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        def watched(store: RowStore, decide: Decide) -> Stored:
+            with state.host.try_lock() as free:
+                seen.append(free)
+            return committed(store, decide)
+
+        app, committed = site.start(), RowStore.transact
+        state = app.extensions["waffleconf"].state
+        seen: list[bool] = []
+        site.write(SITENAME=written("Old"))
+        monkeypatch.setattr(RowStore, "transact", watched)
+        site.run("import-legacy")
+        assert seen == [False]
+        monkeypatch.setattr(RowStore, "load", lambda store: pytest.fail("nobody needs to ask the store"))
+        assert app.config["SITENAME"] == "Old"
+
+    def test_the_command_waits_for_another_writer_of_this_host(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(extension, "LOCK_TIMEOUT", 0.01)
+        files = site.start().extensions["waffleconf"].state.host
+        site.write(SITENAME=written("Old"))
+        with files.lock(1.0):
+            result = site.run("import-legacy")
+        assert (result.exit_code, site.rows()) == (1, {"SITENAME": written("Old")})
+        assert "has been writing" in result.output
+        assert site.run("import-legacy").exit_code == 0
+
+    def test_the_command_tells_other_hosts(self, site: Site, redis_server: RedisServer) -> None:
+        site.settings = {"WAFFLE_WATCHTYPE": "redis", "WAFFLE_REDIS_URL": redis_server.url}
+        site.write(SITENAME=written("Old"))
+        with redis_server.client() as client, client.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe("waffleconf")
+            client.publish("waffleconf", "first")
+            while channel.get_message(timeout=1) is None:  # the first one: it listens
+                pass
+            site.run("import-legacy")
+            client.publish("waffleconf", "last")
+            heard = []
+            while heard[-1:] != [b"last"]:
+                message = channel.get_message(timeout=1)
+                heard += [message["data"]] if message else []
+        assert len(heard) == 2, "the command's own, and ours"
 
     def test_rows_that_are_not_declared_dont_matter(self, site: Site) -> None:
         site.write(GONE=written("x"), THEIRS="not JSON")

@@ -100,8 +100,7 @@ def import_legacy(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
             decide(store.load())
             revision = None
         else:
-            revision = store.transact(decide).revision
-            bound.ring()
+            revision = bound.convert(decide).revision
     _tell_findings(bound, findings, revision, as_json)
     if any(finding.text is None for finding in findings):
         ctx.exit(1)
