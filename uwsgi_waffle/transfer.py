@@ -13,14 +13,27 @@ from .errors import InvalidValue
 from .schema import Schema, Variable
 from .snapshot import Snapshot
 
-__all__ = ["Difference", "differences", "document", "values_in"]
+__all__ = ["Difference", "Document", "differences", "document", "read"]
 
 FORMAT = 1
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """What an import needs of a document.
+
+    Attributes:
+        values: the values that were in force, as `json.loads` gives them.
+        set: the names of those that were set; the others were the default.
+    """
+
+    values: Mapping[str, Any]
+    set: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Difference:
-    """A variable that an import would change: JSON texts of its value now and then."""
+    """A variable that an import would set: JSON texts of its value now and then; the same where it is the default by now."""
 
     name: str
     old: str
@@ -28,7 +41,7 @@ class Difference:
 
 
 def document(schema: Schema, snapshot: Snapshot, *, secrets: bool) -> dict[str, Any]:
-    """Return all values in force with their revision, and what is declared for each.
+    """Return all values in force with their revision, which of them are set, and what is declared for each.
 
     Args:
         secrets: whether the values of secret variables are in it.
@@ -38,6 +51,7 @@ def document(schema: Schema, snapshot: Snapshot, *, secrets: bool) -> dict[str, 
         "uwsgi_waffle": FORMAT,
         "revision": snapshot.revision,
         "values": {name: json.loads(variable.dump(getattr(snapshot.values, name))) for name, variable in shown.items()},
+        "set": sorted(snapshot.values.model_fields_set & shown.keys()),
         "schema": {name: _declared(variable) for name, variable in schema.variables.items()},
     }
 
@@ -50,8 +64,8 @@ def _declared(variable: Variable) -> dict[str, Any]:
     return {"desc": variable.desc, "secret": variable.secret, "type": kind}
 
 
-def values_in(text: str) -> Mapping[str, Any]:
-    """Return the values in a document.
+def read(text: str) -> Document:
+    """Read a document; one that doesn't say which values were set has set them all.
 
     Raises:
         ValueError: it isn't one; the text says why.
@@ -60,14 +74,15 @@ def values_in(text: str) -> Mapping[str, Any]:
         told = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it isn't JSON ({error})") from None
-    if not isinstance(told, dict) or told.get("uwsgi_waffle") != FORMAT or not isinstance(told.get("values"), dict):
-        raise ValueError(f'it isn\'t what `flask waffle export` writes: an object with "uwsgi_waffle": {FORMAT} and "values"')
-    values: Mapping[str, Any] = told["values"]
-    return values
+    if isinstance(told, dict) and told.get("uwsgi_waffle") == FORMAT and isinstance(told.get("values"), dict):
+        names = told.get("set", list(told["values"]))
+        if isinstance(names, list) and all(isinstance(name, str) for name in names):
+            return Document(told["values"], frozenset(names))
+    raise ValueError(f'it isn\'t what `flask waffle export` writes: an object with "uwsgi_waffle": {FORMAT}, "values" and "set"')
 
 
-def differences(schema: Schema, snapshot: Snapshot, values: Mapping[str, Any]) -> list[Difference]:
-    """Return what of ``values`` is another than now, sorted by name.
+def differences(schema: Schema, snapshot: Snapshot, document: Document) -> list[Difference]:
+    """Return what has to be set so that the document's values are in force, and those set that were; sorted by name.
 
     Raises:
         UnknownVariable: one of them isn't declared here.
@@ -75,14 +90,14 @@ def differences(schema: Schema, snapshot: Snapshot, values: Mapping[str, Any]) -
     """
     found: list[Difference] = []
     problems: dict[str, str] = {}
-    for name in sorted(values):
+    for name in sorted(document.values):
         variable = schema.variable(name)
         try:
-            old, new = variable.dump(getattr(snapshot.values, name)), variable.dump(variable.load(values[name]))
+            old, new = variable.dump(getattr(snapshot.values, name)), variable.dump(variable.load(document.values[name]))
         except ValueError as error:
             problems[name] = str(error)
             continue
-        if old != new:
+        if old != new or name in document.set - snapshot.values.model_fields_set:
             found.append(Difference(name, old, new))
     if problems:
         raise InvalidValue(problems)

@@ -25,7 +25,7 @@ from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.cli import watching
 from uwsgi_waffle.schema import MASK
 
-from .conftest import ALWAYS, Host, Process
+from .conftest import ALWAYS, CONFS, Host, Process
 
 Run = Callable[..., Result]
 
@@ -380,6 +380,33 @@ class TestTransfer:
         assert {(entry.actor, entry.note) for entry in target.waffle.history()} == {(getpass.getuser(), "moved")}
         assert self.run_in(target, "import", path, "--yes").output == "revision 1 (nothing was changed)\n"
 
+    def test_what_was_set_is_set_whatever_the_default_becomes(self, site: Process, target: Process, run: Run) -> None:
+        """A value that is the default of the day was chosen all the same; what nobody chose goes on following the default."""
+        site.waffle.update({"LIMIT": 10})
+        text = run("export").stdout
+        result = self.run_in(target, "import", "-", "--dry-run", stdin=text)
+        assert result.output.splitlines() == ["LIMIT: 10 by default -> 10", "revision 0 (nothing was changed)"]
+        assert self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines()[-1] == "revision 1"
+        assert target.state.store.load().values == {"LIMIT": "10"}
+        assert self.run_in(target, "import", "-", "--yes", stdin=text).output == "revision 1 (nothing was changed)\n"
+
+    def test_what_was_the_default_is_set_only_where_another_value_is_in_force(
+        self, site: Process, target: Process, tmp_path_factory: pytest.TempPathFactory, run: Run
+    ) -> None:
+        text = run("export").stdout
+        assert json.loads(text)["set"] == []
+        target.waffle.update({"LIMIT": 20})
+        assert self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines() == ["LIMIT: 20 -> 10", "revision 2"]
+        assert target.state.store.load().values == {"LIMIT": "10"}
+        later = Host(tmp_path_factory.mktemp("later")).start(confs={**CONFS, "LIMIT": {"default": 30}})
+        self.run_in(later, "import", "-", "--yes", stdin=text)
+        assert later.state.store.load().values == {"LIMIT": "10"}
+
+    def test_a_document_that_does_not_say_what_was_set_has_set_it_all(self, target: Process) -> None:
+        text = json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 10, "SITENAME": "Waffle"}})
+        self.run_in(target, "import", "-", "--yes", stdin=text)
+        assert target.state.store.load().values == {"LIMIT": "10", "SITENAME": '"Waffle"'}
+
     def test_the_document_tells_revision_and_declarations(self, site: Process, run: Run) -> None:
         site.waffle.update({"LIMIT": 20})
         told = json.loads(run("export", "--reveal").stdout)
@@ -472,6 +499,8 @@ class TestTransfer:
             ('{"values": {}}', "isn't what `flask waffle export` writes"),
             ('{"uwsgi_waffle": 2, "values": {}}', "isn't what `flask waffle export` writes"),
             ('{"uwsgi_waffle": 1, "values": []}', "isn't what `flask waffle export` writes"),
+            ('{"uwsgi_waffle": 1, "values": {"LIMIT": 20}, "set": "LIMIT"}', "isn't what `flask waffle export` writes"),
+            ('{"uwsgi_waffle": 1, "values": {"LIMIT": 20}, "set": [1]}', "isn't what `flask waffle export` writes"),
             ('{"uwsgi_waffle": 1, "values": {"SITE": 1}}', "'SITE' is not declared"),
             ('{"uwsgi_waffle": 1, "values": {"LIMIT": -1, "SITENAME": 5}}', "LIMIT: Input should be greater than 0, not -1; SITENAME:"),
             ('{"uwsgi_waffle": 1, "values": {"TOKEN": 5}}', "TOKEN: refused"),

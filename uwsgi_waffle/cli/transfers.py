@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from typing import Any, TextIO
+from typing import TextIO
 
 import click
 from flask.cli import ScriptInfo
@@ -24,7 +23,10 @@ __all__ = ["export", "import_", "import_legacy"]
 @click.option("--reveal", is_flag=True, help="Write the values of secret variables, too; then FILE is the user's alone.")
 @click.option("--json", "as_json", is_flag=True, help="What FILE holds is JSON anyway; with FILE, print as JSON what was written.")
 def export(file: TextIO, reveal: bool, as_json: bool) -> None:
-    """Write all values in force to FILE as JSON, with their revision and what is declared; to the terminal without FILE."""
+    """Write all values in force to FILE as JSON, with their revision, which are set, and what is declared.
+
+    Without FILE it goes to the terminal.
+    """
     if reveal:
         os.umask(0o077)
     bound = binding()
@@ -48,16 +50,19 @@ def export(file: TextIO, reveal: bool, as_json: bool) -> None:
 def import_(file: TextIO, dry_run: bool, yes: bool, note: str | None, as_json: bool) -> None:
     """Take the values in FILE, that `flask waffle export` has written, in one update.
 
-    It shows what differs and asks. Variables that FILE doesn't name stay as they are; `-` reads the standard input.
+    It shows what differs and asks. What was set where FILE comes from is set here, even to what is the default here at present;
+    what was the default there is set here only if another value is in force. Variables that FILE doesn't name stay as they
+    are; `-` reads the standard input.
     """
     if as_json and not (yes or dry_run):
         raise click.UsageError("--json can't ask: add --yes or --dry-run.")
     bound = binding()
     seen = bound.current()
-    found = transfer.differences(bound.schema, seen, _values_in(file))
+    found = transfer.differences(bound.schema, seen, _document_in(file))
     if not as_json:
         for one in found:
-            click.echo(f"{one.name}: {as_text(bound, one.name, one.old)} -> {as_text(bound, one.name, one.new)}")
+            by_default = " by default" if one.old == one.new else ""
+            click.echo(f"{one.name}: {as_text(bound, one.name, one.old)}{by_default} -> {as_text(bound, one.name, one.new)}")
     if dry_run or not found:
         revision = seen.revision
     elif yes or click.confirm(f"Change {len(found)} of {len(bound.schema.variables)} variables?", abort=True):
@@ -71,9 +76,9 @@ def import_(file: TextIO, dry_run: bool, yes: bool, note: str | None, as_json: b
         click.echo(f"revision {revision}" + (" (nothing was changed)" if dry_run or not found else ""))
 
 
-def _values_in(file: TextIO) -> Mapping[str, Any]:
+def _document_in(file: TextIO) -> transfer.Document:
     try:
-        return transfer.values_in(file.read())
+        return transfer.read(file.read())
     except ValueError as error:
         raise InvalidValue({file.name: str(error)}) from None
 
