@@ -185,8 +185,7 @@ class Reader(ABC):
             return
         with host.try_lock() as locked:
             if locked:
-                if host.take_touch():
-                    host.ring()
+                host.take_touch()
                 self._fetch(host, forced=False)
             else:
                 # Another process is writing or reading the store: every update that has returned is published.

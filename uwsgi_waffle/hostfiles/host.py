@@ -13,10 +13,11 @@ from ..errors import SchemaError
 from ..snapshot import Encoded, SnapshotDamaged, decode
 from .election import UPDATES_AT, Election
 from .files import create_file, ensure_folder, ensure_watch_file, read_file
-from .header import COMING_AT, HEAD_SIZE, NOTES_AT, WORD, blank, digest_in, settled
+from .header import COMING_AT, HEAD_SIZE, NOTES_AT, WORD, blank, digest_in, is_settled, settled
 
 __all__ = ["HostFiles"]
 
+COARSE = 5 * 10**9  # nanoseconds; more than any file system rounds a time by
 STAGED = ".staged"  # ends the name of a snapshot that isn't in the store yet, or was a moment ago
 
 MANY = 2**53  # so far floats count
@@ -73,6 +74,16 @@ class HostFiles(Election):
         """Return the words that the header will have when what was announced last is committed."""
         return os.pread(self._fd, HEAD_SIZE, COMING_AT)
 
+    def is_in_flight(self) -> bool:
+        """Under the lock, tell whether an update was announced and not shown: its writer is dead, its commit may still come."""
+        coming = self.coming()
+        return is_settled(coming) and digest_in(coming) != digest_in(self.peek())
+
+    def land(self) -> None:
+        """Under the lock, note that what was announced is committed, or never will be."""
+        if self.is_in_flight():
+            self._write(COMING_AT, bytes(HEAD_SIZE))
+
     def knock(self) -> None:
         """Wake uWSGI's masters, and they their workers."""
         try:
@@ -96,12 +107,22 @@ class HostFiles(Election):
         return self._stamp() != self.notes().watch
 
     def take_touch(self) -> bool:
-        """Under the lock, tell whether somebody touched the watch file, and note how it is now."""
-        stamp = self._stamp()
-        if stamp == self.notes().watch:
+        """Under the lock, ring if somebody touched the watch file, and note that; tell whether somebody did."""
+        if not self.is_touched():
             return False
-        self._write(NOTES_AT + 48, stamp)
+        self.ring()  # first: who dies after it has told everyone
+        if abs(time.time_ns() - os.lstat(self._watch).st_mtime_ns) < COARSE:
+            self._make_distinct()
+        self._write(NOTES_AT + 48, self._stamp())
         return True
+
+    def _make_distinct(self) -> None:
+        """Give the watch file a time that no touch can give it that comes within the same tick of clock or file system."""
+        for back in (0, COARSE):
+            mtime = time.time_ns() - back
+            os.utime(self._watch, ns=(mtime, mtime))
+            if os.lstat(self._watch).st_mtime_ns == mtime:
+                return
 
     def _stamp(self, mtime: int | None = None) -> bytes:
         try:
