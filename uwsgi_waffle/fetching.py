@@ -6,9 +6,9 @@ import json
 import logging
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from .errors import HostFilesError, InvalidValue, StoreUnavailable, WaffleError
+from .errors import HostFilesError, InvalidValue, StoreReadOnly, StoreUnavailable, WaffleError
 from .hostfiles import HostFiles, is_settled, settled
 from .plans import encoded
 from .reading import Reader
@@ -109,7 +109,7 @@ class Fetcher(Reader):
             return
         published = host.last()
         try:
-            stored = self.store.load()
+            stored = self._read(host)
             values = self.schema.load(encoded(stored).values)
             new = encoded(self._with_outside_edits(stored, published))
         except (StoreUnavailable, InvalidValue) as error:
@@ -135,10 +135,17 @@ class Fetcher(Reader):
                 host.settle(head)
                 host.toll()
                 self._keep(host, new, published.digest if published else b"")
+            host.land()
         except OSError as error:  # each process reads the store for itself, until the disk takes a snapshot again
             self._trouble(f"revision {new.revision} can't be shown to this host's processes: {error}")
             shown = False
         self._apply(Snapshot(new.revision, new.digest, values), head if shown else None, ahead=not shown)
+
+    def _read(self, host: HostFiles) -> Stored:
+        if host.is_in_flight():
+            with suppress(StoreReadOnly):  # then nobody has written
+                return self.store.load_behind_writers()
+        return self.store.load()
 
     def _keep(self, host: HostFiles, new: Encoded, before: bytes) -> None:
         """Under the lock, put what is shown in order for the future.

@@ -101,6 +101,10 @@ class Store(ABC):
     def load(self) -> Stored:
         """Read values and revision in one transaction."""
 
+    def load_behind_writers(self) -> Stored:
+        """Read like `load`, but wait for what a server may still be committing for a writer that has died."""
+        return self.transact(lambda stored: None)
+
     def rows(self) -> Mapping[str, str]:
         """Return every row as it stands, those that aren't JSON, too."""
         return self.load().values

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable
 from . import drivers
+from .contract import Stored
 from .rows import ADVICE, HISTORY, MYSQL_TEXT, REVISION, RowStore, in_memory
 from .sql import shown_url
 from .translation import translated
@@ -94,6 +95,10 @@ class PeeweeWaffleStore(RowStore):
 
     def _is_sqlite(self, database: Any) -> bool:
         return isinstance(getattr(database, "obj", database), self._peewee.SqliteDatabase)
+
+    def load_behind_writers(self) -> Stored:
+        # Without a server, what a writer does dies with it; and the lock may be held by the request that asks.
+        return self.load() if self._is_sqlite(self.model._meta.database) else super().load_behind_writers()
 
     def _room(self) -> tuple[int | None, int | None]:
         fields = self.model._meta.fields

@@ -116,6 +116,9 @@ class SQLStore(Store):
         with self._translated(), self._connect().connect() as connection:
             return self._read(connection)
 
+    def load_behind_writers(self) -> Stored:
+        return self.load() if self._sqlite else super().load_behind_writers()  # no server there: what a writer does dies with it
+
     def transact(self, decide: Decide) -> Stored:
         with self._translated(), self._connect().connect() as connection, connection.begin() as transaction:
             # The first statement writes: it is the lock that orders the writers of all hosts.
