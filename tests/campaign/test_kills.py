@@ -1,4 +1,4 @@
-"""kill -9 before and after each step of a writer and of a fetcher, and in the middle of each write."""
+"""Others look at each step of a writer and of a fetcher; and kill -9 before and after each, and in the middle of each write."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from ..redis_server import RedisServer
 from ..unit.conftest import Process
 from . import steps
-from .sites import OpenStore, Site, new_values
+from .sites import OpenStore, Site, new_values, served, served_by, sqlite
 from .tally import Tally
 
 pytestmark = [pytest.mark.usefixtures("quiet_host"), pytest.mark.timeout(600)]
@@ -54,6 +55,33 @@ SCENARIOS: dict[str, tuple[Prepare, Work]] = {
     "a fetcher, after a bell": (rung, look),
     "a fetcher, after a touch": (touched, look),
 }
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_looked_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: str) -> None:
+    """Whoever looks while an update is on its way serves what is committed, and all of it; when it has returned, that."""
+    tally = Tally.of("others look at every step")
+    site = Site(tmp_path, open_store, tally)
+    prepare, work = SCENARIOS[scenario]
+    busy, observers = site.start(), {"one process": site.start(), "another process": site.start()}
+    for number in range(1, 4, 2):
+        busy.waffle.update(new_values(number))
+        prepare(site, busy, number + 1)
+        committed = {served(busy), served_by(site.store.load())}
+
+        def look_on(at: int, name: str, number: int = number, committed: set[object] = committed) -> None:
+            observer = observers["one process" if at % number else "another process"]
+            if at % 2:
+                observer.state._lease = 0.0
+            seen = served(observer)
+            committed.add(served_by(site.store.load()))  # after the look: what was rolled back or is to come doesn't count
+            tally.looks += 1
+            if seen not in committed:
+                tally.wrong("stale", f"{scenario}, {name}, step {at}: {seen} is served, and only {committed} were ever committed")
+
+        tally.faults += steps.walk(lambda number=number: work(busy, number + 2), before=look_on, after=look_on)
+        site.judge(observers, f"{scenario}, looked at")
+    tally.verdict()
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
@@ -102,4 +130,41 @@ def test_killed_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
         if attempt(partial(steps.killed_within, number=write), f"within write {write}"):
             break
     assert write
+    tally.verdict()
+
+
+def test_what_a_killed_writer_has_not_told_is_known(tmp_path: Path, redis_server: RedisServer) -> None:
+    """It was killed on its way to Redis: other hosts have heard of what it had committed, or the header says that they haven't."""
+    tally = Tally.of("killed at every step: telling other hosts")
+    site = Site(tmp_path, sqlite(tmp_path), tally, WATCHTYPE="redis", REDIS_URL=redis_server.url)
+    dying, other = site.start(), site.start()
+    bridge = other.binding._bridge
+    assert bridge is not None
+    with redis_server.client() as client, client.pubsub(ignore_subscribe_messages=True) as channel:
+        channel.subscribe("waffleconf")
+        channel.get_message(timeout=5)
+
+        def heard() -> bool:
+            """Tell whether there was a message; who is killed has sent it or not, before this asks."""
+            channel.ping()
+            found = False
+            while (message := channel.get_message(timeout=5, ignore_subscribe_messages=False)) is not None:
+                if message["type"] == "pong":
+                    return found
+                found = found or message["type"] == "message"
+            raise AssertionError("Redis doesn't answer")
+
+        for at in count():
+            before = site.truth()
+            end = steps.killed_at(lambda at=at: dying.waffle.update(new_values(at)), at)
+            tally.faults += not end.finished
+            told = heard()
+            site.judge({"another process": other}, f"killed at step {at}")
+            if site.truth() != before and not told and not any(other.files.untold()):
+                tally.wrong("lost", f"killed at step {at}: it is committed, and no other host will hear of it before it compares")
+            bridge.publish()
+            assert heard()
+            assert not any(other.files.untold())
+            if end.finished:
+                break
     tally.verdict()

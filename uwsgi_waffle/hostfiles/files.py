@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from ..errors import HostFilesError
 
-__all__ = ["create_file", "ensure_folder", "ensure_watch_file", "filesystem_of", "is_network", "open_file", "read_file"]
+__all__ = ["aside_of", "create_file", "ensure_folder", "ensure_watch_file", "filesystem_of", "is_network", "open_file", "read_file"]
 
 # O_NONBLOCK: a named pipe in our file's place must not hang us.
 SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -24,13 +26,11 @@ def ensure_folder(path: Path) -> int:
         HostFilesError: it can't be created, is a link, or is another user's.
     """
     try:
-        try:
-            os.mkdir(path, 0o700)
-        except FileExistsError:
-            pass
-        else:
-            if os.geteuid() == 0:  # a shell of root's creates it for the server's user
-                os.chown(path, os.stat(path.parent).st_uid, -1)
+        with suppress(FileExistsError):
+            if os.geteuid() == 0 and not os.path.lexists(path):
+                _make_for_owner(path)
+            else:
+                os.mkdir(path, 0o700)
         found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
             raise HostFilesError(f"{path} must be a folder of our own and is something else (a link or a file). Remove it.")
@@ -40,6 +40,24 @@ def ensure_folder(path: Path) -> int:
     except OSError as error:
         raise _explained(path, error) from error
     return found.st_uid
+
+
+def _make_for_owner(path: Path) -> None:
+    """Create a folder for the server's user in a shell of root's, so that it is never root's: who is killed leaves nothing in the way."""
+    aside = aside_of(path)
+    os.mkdir(aside, 0o700)
+    try:
+        os.chown(aside, os.stat(path.parent).st_uid, -1)
+        os.rename(aside, path)
+    except OSError as error:
+        os.rmdir(aside)
+        if error.errno != errno.ENOTEMPTY:  # another process was faster
+            raise
+
+
+def aside_of(path: Path) -> Path:
+    """Return where something is prepared that is to be at ``path`` all at once."""
+    return path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
 
 
 def open_file(path: str, flags: int, owner: int) -> int:
@@ -116,14 +134,16 @@ def ensure_watch_file(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         owner = os.lstat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid()
-        try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o644)
+        if not os.path.lexists(path):
+            aside = aside_of(path)
+            fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o644)
             try:
                 os.fchown(fd, owner, -1)
+                with suppress(FileExistsError):  # another process was faster
+                    os.link(aside, path)
             finally:
                 os.close(fd)
-        except FileExistsError:
-            pass
+                aside.unlink(missing_ok=True)
         found = os.lstat(path)
         if not stat.S_ISREG(found.st_mode):
             raise HostFilesError(f"WAFFLE_WATCHER_FILE {path} must be a plain file, not a folder, a link or a device.")

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ..errors import HostBusy, HostFilesError
 from ..snapshot import DIGEST_SIZE
-from .files import create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file
+from .files import aside_of, create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file
 from .slots import SLOTS_SIZE, Slots
 
 __all__ = [
@@ -192,7 +192,7 @@ class Header:
         return True
 
     def _create(self) -> None:
-        fresh = self.folder / f"header.{os.getpid()}.{os.urandom(4).hex()}"
+        fresh = aside_of(self.folder / "header")
         create_file(fresh, blank(), self._owner)
         try:
             os.link(fresh, self._header)

@@ -88,7 +88,7 @@ class HostFiles(Election):
         """Wake uWSGI's masters, and they their workers."""
         try:
             os.utime(self._bell_path)
-        except FileNotFoundError:
+        except (FileNotFoundError, PermissionError):  # gone, or left by a shell of root's that was killed
             ensure_folder(self.bell_folder)
             create_file(self._bell_file, b"", self._owner)
 

@@ -220,16 +220,22 @@ class SQLStore(Store):
         if str(path).startswith("file:"):
             return
         path.parent.mkdir(parents=True, exist_ok=True)
+        root = os.geteuid() == 0  # a shell of root's creates it for the server's user, and it is never root's
+        fresh = path.with_name(f"{path.name}.{os.urandom(4).hex()}") if root else path
         try:
-            os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            if root:
+                os.chown(fresh, path.parent.stat().st_uid, -1)
+                os.link(fresh, path)
         except FileExistsError:  # whatever it is, it isn't ours to set up
             return
-        if os.geteuid() == 0:  # a shell of root's creates it for the server's user
-            os.chown(path, path.parent.stat().st_uid, -1)
+        finally:
+            if root:
+                fresh.unlink(missing_ok=True)
         connection = sqlite3.connect(path, timeout=self._timeout)
         try:
             # WAL: readers go on while somebody writes; the setting stays in the file.
-            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA journal_mode = WAL").close()
         finally:
             connection.close()
 

@@ -1,0 +1,92 @@
+"""kill -9 at each step of the very first start, by the server's user and by a shell of root's."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from . import steps
+from .sites import Site, new_values, sqlite
+from .tally import Tally
+
+pytestmark = [pytest.mark.usefixtures("quiet_host"), pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def open_folder() -> Iterator[Path]:
+    """A folder that other users reach, too; pytest's own isn't one."""
+    folder = Path(tempfile.mkdtemp(prefix="waffle-"))
+    folder.chmod(0o711)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def starts(
+    folder: Path, tally: Tally, prepare: Callable[[Path], None], serve: Callable[[Callable[[], object]], steps.End], who: str
+) -> None:
+    """Kill one first start after the other, each a step later; then the server has to start, and to update."""
+
+    def attempt(kill: Callable[[Callable[[], object]], steps.End], number: int, what: str) -> bool:
+        place = folder / str(number)
+        place.mkdir()
+        prepare(place)
+        site = Site(place, sqlite(place), Tally(what))
+        end = kill(site.start)
+        assert not end.error, end.error
+        tally.faults += not end.finished
+
+        def server() -> None:
+            observers = {"the server": site.start(), "its worker": site.start()}
+            observers["the server"].waffle.update(new_values(1))
+            site.judge(observers, what)
+            site.tally.verdict()
+
+        served = serve(server)
+        tally.looks += 2
+        if not served.finished:
+            tally.wrong("other", f"{who} was killed {what}, and the server doesn't start: {served.error.strip().splitlines()[-1]}")
+        shutil.rmtree(place)
+        return end.finished
+
+    numbers = count()
+    for at in count():
+        if attempt(lambda work, at=at: steps.killed_at(work, at), next(numbers), f"before step {at} of the first start"):
+            break
+    for at in count():
+        if attempt(lambda work, at=at: steps.killed_within(work, at), next(numbers), f"within write {at} of the first start"):
+            break
+    tally.verdict()
+
+
+def test_the_first_start_is_killed(tmp_path: Path) -> None:
+    starts(tmp_path, Tally.of("killed at every step: the first start"), lambda place: None, steps.in_child, "the first process")
+
+
+def test_a_shell_of_roots_is_the_first_and_is_killed(open_folder: Path) -> None:
+    """What it leaves behind mustn't be in the way of the server's user."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can become another user")
+    nobody = pwd.getpwnam("nobody")
+
+    def dropped(work: Callable[[], object]) -> steps.End:
+        def drop() -> None:
+            os.setgroups([])
+            os.setgid(nobody.pw_gid)
+            os.setuid(nobody.pw_uid)
+            work()
+
+        return steps.in_child(drop)
+
+    def prepare(place: Path) -> None:
+        (place / "instance").mkdir()
+        for path in (place, place / "instance"):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+
+    starts(open_folder, Tally.of("killed at every step: root's first start"), prepare, dropped, "root's shell")
