@@ -28,10 +28,11 @@ def open_folder() -> Iterator[Path]:
     shutil.rmtree(folder)
 
 
-def starts(
-    folder: Path, tally: Tally, prepare: Callable[[Path], None], serve: Callable[[Callable[[], object]], steps.End], who: str
-) -> None:
-    """Kill one first start after the other, each a step later; then the server has to start, and to update."""
+Serve = Callable[[Callable[[], object]], steps.End]
+
+
+def starts(folder: Path, tally: Tally, prepare: Callable[[Path], None], serve: Serve, who: str) -> None:
+    """Kill one first start after the other, each a step later; then the server has to start and update."""
 
     def attempt(kill: Callable[[Callable[[], object]], steps.End], number: int, what: str) -> bool:
         place = folder / str(number)
