@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -59,7 +58,7 @@ class Site:
                 connection.execute(sa.text("UPDATE waffle_values SET value = :text WHERE key = :key"), {"text": text, "key": key})
 
     def touch(self) -> None:
-        os.utime(self.host.watch_file)
+        self.host.watch_file.touch()
 
     def judge(self, observers: Mapping[str, Process], what: str) -> Stored:
         """Have everyone look, then ask the store what is true, and hold them to it."""
