@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 from .errors import InvalidValue, WaffleError
 from .hostfiles import LEASE, HostFiles, ProcessInfo, digest_in, is_settled
+from .plans import encoded
 from .schema import Schema
 from .snapshot import Change, Encoded, Snapshot
 from .stores import Store
@@ -187,19 +188,29 @@ class Reader(ABC):
             if locked:
                 host.take_touch()
                 self._fetch(host, forced=False)
-            else:
-                # Another process is writing or reading the store: every update that has returned is published.
-                self._take_last(host)
+            elif not self._take_last(host):
+                # Another process is writing or reading the store. Every update that has returned was published, and this is lost.
+                self._read_alone()
 
-    def _take_last(self, host: HostFiles) -> None:
-        """Load what was published last, though the header doesn't say that it is the newest."""
+    def _take_last(self, host: HostFiles) -> bool:
+        """Load what was published last, though the header doesn't say that it is the newest; tell whether it was there."""
         with self._taking:
             digest = digest_in(host.peek())
             if self._ahead or digest in (self._current.snapshot.digest, self._refused):
-                return
+                return True
             published = host.snapshot(digest)
             if published is not None:
                 self._adopt(published)
+            return published is not None
+
+    def _read_alone(self) -> None:
+        """Read the store for this process only, without the lock."""
+        before = self._current
+        new = encoded(self.store.load())
+        snapshot = Snapshot(new.revision, new.digest, self.schema.load(new.values))
+        with self._taking:
+            if self._current is before:  # else another thread has something newer
+                self._apply(snapshot, None)
 
     def _adopt(self, published: Encoded) -> None:
         try:

@@ -72,6 +72,8 @@ def decode(blob: bytes, digest: bytes) -> Encoded:
     if _digest(blob) != digest:
         raise SnapshotDamaged(f"the checksum does not hold ({len(blob)} bytes)")
     revision, _, values = blob.partition(b"\n")
+    if not (revision.isdigit() and len(revision) < 20):
+        raise SnapshotDamaged("it doesn't begin with a revision")
     return Encoded(int(revision), values, digest, blob)
 
 

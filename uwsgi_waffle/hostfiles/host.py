@@ -137,6 +137,8 @@ class HostFiles(Election):
 
     def snapshot(self, digest: bytes) -> Encoded | None:
         """Return the snapshot with this digest, ``None`` if there is none or it is damaged."""
+        if len(digest) != WORD:  # of a header that is cut off
+            return None
         path = self._prefix + digest.hex()
         for place in (path, path + STAGED, path):  # it may be promoted between two looks
             try:
