@@ -318,7 +318,7 @@ class TestForm:
         assert (answer.headers["Location"], site.waffle.revision) == ("/waffle/?saved=nothing", 0)
         assert "Nothing to change" in site.page("?saved=nothing")
 
-    @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=60, deadline=None, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=200), items=st.lists(st.text() | st.integers() | st.none()))
     @example(text="\na\r\nb\rc\n", items=["\r\n"])
     @example(text="a\0b\x0c", items=["\0"])

@@ -423,13 +423,13 @@ class TestTransfer:
         assert (json.loads(result.stdout), result.stderr) == ({"revision": 0, "file": path, "left_out": ["TOKEN"]}, "")
         assert json.loads(run("export", "--json").stdout)["values"] == {"SITENAME": "Waffle", "LIMIT": 10}
 
-    def test_a_file_with_secrets_is_the_users_alone(self, run: Run, tmp_path: Path) -> None:
-        before = os.umask(0o022)
-        try:
-            run("export", str(tmp_path / "all.json"), "--reveal")
-        finally:
-            os.umask(before)
-        assert (tmp_path / "all.json").stat().st_mode & 0o777 == 0o600
+    @pytest.mark.parametrize("existing", [False, True])
+    def test_a_file_with_secrets_is_the_users_alone(self, run: Run, tmp_path: Path, existing: bool) -> None:
+        path = tmp_path / "all.json"
+        if existing:
+            path.touch(mode=0o644)
+        assert run("export", str(path), "--reveal").exit_code == 0
+        assert path.stat().st_mode & 0o777 == 0o600
 
     def test_a_store_that_is_gone_is_not_exported(self, host: Host, site: Process, tmp_path: Path) -> None:
         result = self.run_in(host.start(host.store(ALWAYS)), "export", str(tmp_path / "values.json"))

@@ -27,11 +27,11 @@ def export(file: TextIO, reveal: bool, as_json: bool) -> None:
 
     Without FILE it goes to the terminal.
     """
-    if reveal:
-        os.umask(0o077)
     bound = binding()
     bound.update_conf()  # not the last good values of a store that is gone
     snapshot = bound.current()
+    if reveal and file.name != "<stdout>":
+        os.fchmod(file.fileno(), 0o600)
     json.dump(transfer.document(bound.schema, snapshot, secrets=reveal), file, indent=2)
     file.write("\n")
     left_out = [] if reveal else sorted(bound.schema.secrets)
