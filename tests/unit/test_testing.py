@@ -350,6 +350,10 @@ class TestClass:
     def test_another(self, number: int) -> None:
         assert (number, waffle.values.SITENAME) == (number, "class")
 
+    @staticmethod
+    def test_a_static_one() -> None:
+        assert waffle.values.SITENAME == "class"
+
     def helper(self) -> Any:
         return waffle.values.SITENAME
 

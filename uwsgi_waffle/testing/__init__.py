@@ -28,8 +28,8 @@ class override:  # used as a function, as `contextlib.suppress` is
     The store isn't written, and revision, history and status stay what they are. The values are validated as `update` does,
     together with those in force. Where overrides are nested they combine, and the inner one wins.
 
-    A test, synchronous or not, can be decorated, and a class whose test methods are all meant. A generator can't: write
-    ``with override(…):`` in it.
+    A test, synchronous or not, can be decorated, and a class whose test methods are all meant, without its ``setUp``. A generator
+    can't: write ``with override(…):`` in it.
 
     Args:
         app: the application; others aren't affected.
@@ -97,7 +97,8 @@ class override:  # used as a function, as `contextlib.suppress` is
 
     def _decorate_class(self, decorated: type) -> type:
         tests = {name: inspect.getattr_static(decorated, name) for name in dir(decorated) if name.startswith("test")}
-        wrapped: dict[str, Any] = {name: self(test) for name, test in tests.items() if isinstance(test, FunctionType)}
+        wrapped: dict[str, object] = {name: self(test) for name, test in tests.items() if isinstance(test, FunctionType)}
+        wrapped |= {name: type(test)(self(test.__func__)) for name, test in tests.items() if isinstance(test, (staticmethod, classmethod))}
         if not wrapped:
             raise TypeError(f"override finds no method of {decorated.__name__!r} whose name begins with 'test'. Decorate what is to run.")
         for name, test in wrapped.items():

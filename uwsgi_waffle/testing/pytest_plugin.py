@@ -76,11 +76,11 @@ class WaffleServer:
 
     def stop(self) -> None:
         """Stop it and wait until it is gone; once more does nothing."""
-        info = self._xprocess.getinfo(self.name)
-        # The master ends its workers; a signal to them on their way out could hang them.
-        info.terminate(kill_proc_tree=False, timeout=STOP_TIMEOUT)
         for resource in self._xprocess.resources:
-            if resource.popen is not None and resource.popen.pid == info.pid:
+            if resource.popen is not None and resource.info[0].name == self.name:
+                if resource.popen.poll() is None:
+                    # The master ends its workers; a signal to them on their way out could hang them.
+                    resource.info[0].terminate(kill_proc_tree=False, timeout=STOP_TIMEOUT)
                 resource.popen.wait()
                 resource.release()
         # The reports of pytest-xprocess read what is noted here, and can't read a closed file.
