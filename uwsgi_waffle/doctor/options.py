@@ -13,6 +13,7 @@ from .processes import arguments_of, environment_of, folder_of
 
 __all__ = ["Options", "of_instances", "read_ini"]
 
+MOST_FILES = 50
 OFF = frozenset({"false", "off", "no", "0"})
 #: Options of the command line that take no value, of those that are asked for here.
 FLAGS = frozenset({"master", "lazy", "lazy-apps", "enable-threads", "single-interpreter", "strict", "need-app", "vacuum", "die-on-term"})
@@ -164,15 +165,16 @@ class _Reader:
         """Read a file, ``name.ini`` or ``name.ini:section``."""
         place, _, section = name.partition(":")
         path = next((folder / place for folder in self._folders if (folder / place).exists()), Path(place))
-        if (mark := f"{path}:{section}") in self.files or len(self.files) > 50:
-            self.unread.append(f"{name} includes itself")
+        if len(self.files) == MOST_FILES:
+            told = f"{name} includes itself, or is one of more than {MOST_FILES} files"
+            self.unread += [] if told in self.unread else [told]
             return
         try:
             text = path.read_bytes().decode(errors="replace")
         except OSError as error:
             self.unread.append(f"{name} can't be read: {error.strerror}")
             return
-        self.files.append(mark.rstrip(":"))
+        self.files.append(f"{path}:{section}" if section else str(path))
         found = list(_lines(_with_magic(text, path), section or "uwsgi"))
         if not found:
             self.unread.append(f"{place} has no section [{section or 'uwsgi'}]")
