@@ -29,7 +29,8 @@ class HistoryEntry:
     Attributes:
         revision: the revision that changed it.
         key: its name.
-        old: its value before; the default if none was stored; a mask if it is secret.
+        old: its value before, as JSON gives it; the default if none was stored; a mask if it is secret, or may be: when it
+            isn't declared any more nobody knows.
         new: likewise, after.
         actor: who changed it; ``outside`` for an edit that was made behind the package's back.
         note: why.
@@ -59,9 +60,13 @@ def history(state: State, limit: int, key: str | None) -> list[HistoryEntry]:
 
 def _entry(schema: Schema, row: HistoryRow) -> HistoryEntry:
     def shown(text: str | None) -> Any:
-        if row.key in schema.secrets:
+        variable = schema.variables.get(row.key)
+        if variable is None or variable.secret:
             return MASK
-        return getattr(schema.defaults, row.key, None) if text is None else json.loads(text)
+        try:
+            return json.loads(variable.dump(getattr(schema.defaults, row.key)) if text is None else text)
+        except (ValueError, RecursionError):  # an edit from outside that was no JSON
+            return text
 
     return HistoryEntry(row.revision, row.key, shown(row.old), shown(row.new), row.actor, row.note, row.at)
 

@@ -7,8 +7,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime
+from decimal import Decimal
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -510,6 +513,29 @@ class TestHistory:
         short, long = site.page(), site.page("?history=100")
         assert (short.count('<tr class="first"'), long.count('<tr class="first"')) == (HISTORY, HISTORY + 1)
         assert ("Show more" in short, "Show more" in long) == (True, False)
+
+    @pytest.mark.parametrize(("default", "new"), [(datetime(2026, 1, 1), "2027-01-01T00:00:00"), (Decimal("1.1"), "2.2"), (Path("a"), "b")])
+    def test_a_default_that_json_has_no_word_for(self, default: object, new: str) -> None:
+        site = Site({"VALUE": {"default": default}})
+        assert site.save(value__VALUE=new).status_code == 303
+        entry = site.waffle.history()[0]
+        assert entry.old in site.page()
+        assert entry.new == new
+
+    def test_a_row_that_is_no_json_is_shown_as_it_is(self, site: Site) -> None:
+        site.waffle.update({"LIMIT": 20})
+        store = site.waffle.state.state.store
+        assert isinstance(store, MemoryStore)
+        store._history[0] = replace(store._history[0], old="<damaged")
+        assert "&lt;damaged" in site.page()
+
+    def test_what_was_a_secret_stays_one_when_it_is_no_longer_declared(self) -> None:
+        store = MemoryStore()
+        Site(store=store).waffle.update({"TOKEN": "geheim"})
+        renamed = Site({"API_TOKEN": {"default": "", "secret": True}}, store=store)
+        page = renamed.page()
+        assert "<td>TOKEN</td>" in page
+        assert "geheim" not in page
 
     def test_long_values_are_cut(self, site: Site) -> None:
         site.waffle.update({"SITENAME": "x" * 1000})

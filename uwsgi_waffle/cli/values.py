@@ -163,7 +163,7 @@ def history_(name: str | None, limit: int, as_json: bool) -> None:
         click.echo(json.dumps([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2))
         return
     for entry in entries:
-        old, new = (as_text(bound, entry.key, json.dumps(value)) for value in (entry.old, entry.new))
+        old, new = (MASK if value == MASK else json.dumps(value) for value in (entry.old, entry.new))
         why = f"  # {line(entry.note)}" if entry.note else ""
         when, who = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC", line(entry.actor or "-")
         click.echo(f"{entry.revision}  {when}  {who}  {line(entry.key)}: {old} -> {new}{why}")
