@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import re
 import subprocess
@@ -15,6 +16,8 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import pytest
+import werkzeug.utils
+import werkzeug.wrappers
 from annotated_types import Gt, Len
 from flask import Flask, Response, redirect
 from flask.testing import FlaskClient
@@ -22,6 +25,7 @@ from flask_wtf import CSRFProtect
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel, model_validator
+from werkzeug.exceptions import Unauthorized
 from werkzeug.test import TestResponse
 
 import uwsgi_waffle
@@ -160,6 +164,26 @@ class TestWhoMay:
 
         site = Site(authorize=nobody, PROPAGATE_EXCEPTIONS=False)
         assert site.client.get("/waffle/").status_code in (403, 500)  # 500 where Flask has no asgiref to run it
+
+    @pytest.mark.parametrize(
+        ("returned", "status"),
+        [
+            (lambda: werkzeug.utils.redirect("/login"), 302),
+            (lambda: werkzeug.wrappers.Response("no", 401), 401),
+            (lambda: Unauthorized(), 401),
+            (lambda: ("no", 401), 500),
+            (lambda: {"error": "no"}, 500),
+            (lambda: asyncio.sleep(0), 500),
+            (lambda: lambda: False, 500),
+        ],
+        ids=["werkzeug's redirect", "werkzeug's response", "exception", "tuple", "dictionary", "coroutine", "function"],
+    )
+    @pytest.mark.filterwarnings("ignore:coroutine 'sleep' was never awaited")
+    def test_what_is_true_but_not_meant_so_is_no_permission(self, returned: Callable[[], object], status: int) -> None:
+        site = Site(authorize=returned, PROPAGATE_EXCEPTIONS=False)
+        answer = site.client.get("/waffle/")
+        assert answer.status_code == status
+        assert "SITENAME" not in answer.text
 
     def test_an_error_of_its_own_is_no_permission(self) -> None:
         site = Site(authorize=lambda: 1 / 0, PROPAGATE_EXCEPTIONS=False)

@@ -7,9 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import werkzeug.wrappers
 from flask import Blueprint, Response, abort, current_app, g, jsonify, redirect, render_template, request, url_for
 from flask_wtf.csrf import generate_csrf, validate_csrf
-from werkzeug.exceptions import RequestEntityTooLarge
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from wtforms import ValidationError
 
 from ..errors import InvalidValue, RevisionConflict, StoreUnavailable, WaffleError
@@ -45,8 +46,8 @@ def admin_blueprint(waffle: WaffleConf, authorize: Authorize, *, name: str = "wa
     Args:
         waffle: the extension whose variables the page shows; the application that registers the blueprint must be one of its own.
         authorize: called without arguments at every request of the blueprint. A string allows it and is the actor in the
-            history; anything else that is true allows it; what is false refuses it (403); a response, such as a redirect to
-            the login, is sent instead. It may also ``abort``.
+            history; ``True`` allows it; what is false refuses it (403); a response, such as a redirect to the login, is sent
+            instead. It may also ``abort``. Anything else is an error (500), for nobody knows what it was to mean.
         name: the blueprint's name, for `flask.url_for`: ``url_for("waffle_admin.index")``.
 
     Raises:
@@ -77,10 +78,12 @@ def admin_blueprint(waffle: WaffleConf, authorize: Authorize, *, name: str = "wa
     @blueprint.before_request
     def allow() -> Any:
         allowed = current_app.ensure_sync(authorize)()
-        if isinstance(allowed, (Response, current_app.response_class)):
+        if isinstance(allowed, (werkzeug.wrappers.Response, HTTPException)):
             return allowed
         if not allowed:
             abort(403)
+        if not isinstance(allowed, (int, str)):  # a coroutine, ("no", 403): true, and not meant so
+            raise TypeError(f"authorize must return a name, True, False or a response, not {type(allowed).__name__}.")
         g.waffle_actor = allowed if isinstance(allowed, str) else request.remote_user
         request.max_content_length = MAX_FORM
         return None
