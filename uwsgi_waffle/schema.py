@@ -282,8 +282,11 @@ def _variable(name: str, desc: str, wanted: Any, default: Any, secret: bool) -> 
         raise SchemaError(f"WAFFLE_CONFS[{name!r}]: the default is refused: {error}") from None
 
 
-def _holds_secret(kind: Any) -> bool:
-    return kind in (SecretStr, SecretBytes) or any(map(_holds_secret, get_args(kind)))
+def _holds_secret(kind: Any, within: tuple[Any, ...] = ()) -> bool:
+    if isinstance(kind, type) and issubclass(kind, (SecretStr, SecretBytes)):
+        return True
+    stands_for = [getattr(kind, name) for name in ("__supertype__", "__value__") if hasattr(kind, name)]  # a NewType, a type alias
+    return kind not in within and any(_holds_secret(part, (*within, kind)) for part in (*stands_for, *get_args(kind)))
 
 
 def _infer(default: object) -> Any:

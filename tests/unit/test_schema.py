@@ -8,11 +8,12 @@ import enum
 import ipaddress
 import json
 from pathlib import PurePosixPath
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NewType
 
 import pytest
 from annotated_types import Gt
 from pydantic import BaseModel, Field, JsonValue, SecretBytes, SecretStr, ValidationError, field_validator, model_validator
+from typing_extensions import TypeAliasType
 
 from uwsgi_waffle import InvalidValue, SchemaError, UnknownVariable
 from uwsgi_waffle.schema import MASK, Schema, Variable
@@ -338,9 +339,12 @@ class TestSecrets:
             {"default": "", "type": SecretStr},
             {"default": "", "type": Annotated[SecretStr, Field(max_length=100)]},
             {"default": None, "type": SecretStr | None},
+            {"default": "", "type": type("Token", (SecretStr,), {})},
+            {"default": "", "type": NewType("Token", SecretStr)},
+            {"default": None, "type": TypeAliasType("Token", SecretStr) | None},
             {"default": b"", "type": SecretBytes},
         ],
-        ids=["secret", "inferred", "SecretStr", "annotated", "optional", "SecretBytes"],
+        ids=["secret", "inferred", "SecretStr", "annotated", "optional", "subclass", "NewType", "alias", "SecretBytes"],
     )
     def test_it_is_masked_and_stored_in_plain(self, declaration: dict[str, Any]) -> None:
         schema = Schema.declare({"TOKEN": declaration})
