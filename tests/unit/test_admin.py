@@ -24,6 +24,7 @@ from flask.testing import FlaskClient
 from flask_wtf import CSRFProtect
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from jinja2 import StrictUndefined
 from pydantic import BaseModel, model_validator
 from werkzeug.exceptions import Unauthorized
 from werkzeug.test import TestResponse
@@ -84,13 +85,11 @@ class Form(HTMLParser):
             self._select = name
         elif tag == "option" and "selected" in told:
             assert self._select
-            self._name = self._select
-            self.forms[-1][self._name] = ""
+            self.forms[-1][self._select] = told["value"] or ""
 
     def handle_endtag(self, tag: str) -> None:
-        if tag in ("textarea", "option") and self._name:
-            if tag == "textarea":  # its first line end isn't part of it
-                self.forms[-1][self._name] = self.forms[-1][self._name].removeprefix("\n")
+        if tag == "textarea" and self._name:  # its first line end isn't part of it
+            self.forms[-1][self._name] = self.forms[-1][self._name].removeprefix("\n")
             self._name = None
 
     def handle_data(self, data: str) -> None:
@@ -263,6 +262,17 @@ class TestWhatLeaves:
             assert [set(told) for told in scripts] == [{"src", "defer"}]
             assert SCRIPT not in page
 
+    @pytest.mark.parametrize(
+        "jinja", [{"autoescape": False}, {"undefined": StrictUndefined}, {"trim_blocks": True, "lstrip_blocks": True}], ids=str
+    )
+    def test_whatever_the_applications_jinja_does(self, site: Site, jinja: dict[str, Any]) -> None:
+        for name, setting in jinja.items():
+            setattr(site.app.jinja_env, name, setting)
+        stale = site.form()
+        site.waffle.update({"SITENAME": SCRIPT}, note=SCRIPT, actor=SCRIPT)
+        assert SCRIPT not in site.page() + site.save(stale, value__SITENAME="x", value__LIMIT="3").text + site.save(value__LIMIT="-3").text
+        assert site.save().headers["Location"] == "/waffle/?saved=nothing"
+
     def test_nothing_is_inline(self, site: Site) -> None:
         for tag, told in Form(site.page()).tags:
             assert tag != "style"
@@ -334,6 +344,13 @@ class TestForm:
         assert (values.SITENAME, values.LIMIT, values.OPEN, values.LEVEL, values.NAMES) == ("Gent", 20, False, Level.HIGH, [])
         assert {(entry.revision, entry.actor, entry.note) for entry in site.waffle.history()} == {(1, "ann", "why")}
         assert "Saved as revision 1" in site.page("?saved=1")
+
+    @pytest.mark.parametrize("value", ["a ", " b", "c  d", ""])
+    def test_a_choice_is_sent_to_the_letter(self, value: str) -> None:
+        """Without a value of its own a browser sends what an option shows, without the spaces."""
+        site = Site({"CHOICE": {"default": value, "type": Literal["a ", " b", "c  d", ""]}})
+        told = [told for tag, told in Form(site.page()).tags if tag == "option" and "selected" in told]
+        assert [option["value"] for option in told] == [value]
 
     def test_a_box_is_ticked(self, site: Site) -> None:
         site.waffle.update({"OPEN": False})

@@ -130,6 +130,7 @@ class _Row:
     mark: str
     typed: Typed | None
     problem: str
+    first_problem: bool
     last: HistoryEntry | None
     moved: bool
 
@@ -268,7 +269,8 @@ class _Page:
         moved = self.conflict and typed is not None and typed.seen != mark
         # Until a conflict has been shown, the form goes on telling which value it was made of.
         keep = typed.seen if typed is not None and not self.conflict else mark
-        return _Row(shown, value, default, value == default, keep, typed, self.problems.get(name, ""), last, moved)
+        first = name == next(iter(self.problems), None)
+        return _Row(shown, value, default, value == default, keep, typed, self.problems.get(name, ""), first, last, moved)
 
     def _history(self, limit: int) -> tuple[list[HistoryEntry], dict[str, HistoryEntry]]:
         """Return the newest changes, and of each variable the last."""
