@@ -25,7 +25,7 @@ from flask_wtf import CSRFProtect
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from jinja2 import StrictUndefined
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, field_validator, model_validator
 from werkzeug.exceptions import Unauthorized
 from werkzeug.test import TestResponse
 
@@ -514,6 +514,23 @@ class TestConflict:
     def test_a_form_that_doesnt_say_what_it_has_seen(self, site: Site) -> None:
         answer = site.save(seen__SITENAME=None, value__SITENAME="Forged")
         assert (answer.status_code, site.waffle.revision) == (409, 0)
+
+    def test_what_a_validator_makes_of_a_row_is_what_was_seen(self) -> None:
+        """A row that is older than the validator, or from outside, is shown as the validator leaves it."""
+
+        class Names(BaseModel):
+            HOST: str = "a"
+
+            @field_validator("HOST")
+            @classmethod
+            def lower(cls, host: str) -> str:
+                return host.lower()
+
+        store = MemoryStore()
+        store._stored = type(store._stored)(1, {"HOST": '"B"'})
+        site = Site(Names, store=store)
+        assert site.save(value__HOST="c").status_code == 303
+        assert site.waffle.values.HOST == "c"
 
     def test_a_row_that_nobody_can_read_can_be_mended(self) -> None:
         store = MemoryStore()

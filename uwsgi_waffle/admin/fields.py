@@ -12,6 +12,8 @@ from typing import Any
 
 from pydantic import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
+from ..errors import InvalidValue
+from ..plans import encoded
 from ..schema import Schema, Variable
 from ..stores import Stored
 
@@ -115,13 +117,18 @@ class Marks:
 
     def moved(self, schema: Schema, stored: Stored, seen: Mapping[str, str]) -> bool:
         """Tell whether one of the values in the store is no longer the one that was ``seen``."""
-        return any(self._stored(Field(schema.variable(name)), schema, stored) not in (mark, None) for name, mark in seen.items())
+        try:
+            values = schema.load(encoded(stored).values)  # as the page shows them: validators may have changed what is stored
+        except InvalidValue:
+            values = None
+        return any(self._stored(Field(schema.variable(name)), schema, stored, values) not in (mark, None) for name, mark in seen.items())
 
-    def _stored(self, field: Field, schema: Schema, stored: Stored) -> str | None:
+    def _stored(self, field: Field, schema: Schema, stored: Stored, values: object) -> str | None:
         text = stored.values.get(field.name)
         try:
-            value = getattr(schema.defaults, field.name) if text is None else field.variable.load(json.loads(text))
-            return self.mark(field, field.text(value))
+            if values is not None or text is None:
+                return self.mark(field, field.text(getattr(values or schema.defaults, field.name)))
+            return self.mark(field, field.text(field.variable.load(json.loads(text))))
         except ValueError:  # not of the type, so nobody has seen it; whoever sets it mends it
             return None
 
