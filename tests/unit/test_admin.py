@@ -391,6 +391,29 @@ class TestForm:
         assert site.save(form, value__LIMIT="5").status_code == 303
         assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT, site.waffle.values.OPEN) == ("Gent", 5, False)
 
+    @pytest.mark.parametrize("default", [10**400, 10**30, 1e300, 5e-324, -0.5], ids=["too big", "big", "large", "small", "negative"])
+    def test_a_number_input_holds_its_value(self, default: float) -> None:
+        """A browser sends nothing back for a number that is too big for it."""
+        page = Site({"N": {"default": default}}).page()
+        (told,) = [told for _, told in Form(page).tags if told.get("name") == "value-N"]
+        assert (Form.save(page)["value-N"], told.get("type")) == (str(default), None if default == 10**400 else "number")
+
+    @pytest.mark.parametrize("typed", ["1,5", "1e400", "abc", ""])
+    def test_what_is_no_number_is_shown_as_it_was_typed(self, site: Site, typed: str) -> None:
+        page = site.save(value__LIMIT=typed).text
+        (told,) = [told for _, told in Form(page).tags if told.get("name") == "value-LIMIT"]
+        assert (told["value"], told.get("type")) == (typed, None)
+
+    @pytest.mark.parametrize("typed", ['{"a": 1,}', "[1", '"a', " {'a': 1}"])
+    def test_broken_json_is_not_taken_for_a_text(self, typed: str) -> None:
+        site = Site({"ANY": {"default": None}})
+        site.waffle.update({"ANY": {"a": 1}})
+        answer = site.save(value__ANY=typed)
+        assert (answer.status_code, site.waffle.values.ANY) == (422, {"a": 1})
+        assert "not JSON: " in answer.text
+        assert site.save(value__ANY="a text").status_code == 303
+        assert site.waffle.values.ANY == "a text"
+
     def test_all_problems_are_told_at_once(self, site: Site) -> None:
         page = site.save(value__LIMIT="x", value__NAMES="[").text
         assert [told["name"] for _, told in Form(page).tags if "aria-invalid" in told] == ["value-LIMIT", "value-NAMES"]
@@ -489,6 +512,15 @@ class TestConflict:
         assert refused.status_code == 422
         assert site.save(Form.save(refused.text), value__LIMIT="5").status_code == 409
         assert site.waffle.values.SITENAME == "Theirs"
+
+    def test_what_was_typed_is_there_even_where_theirs_fits_no_form(self, site: Site) -> None:
+        form = site.form()
+        site.waffle.update({"SITENAME": "x" * (EDITABLE + 1)})
+        answer = site.save(form, value__SITENAME="Mine")
+        again = Form.save(answer.text)
+        assert (answer.status_code, again["value-SITENAME"]) == (409, "Mine")
+        assert site.save(again).status_code == 303
+        assert site.waffle.values.SITENAME == "Mine"
 
     def test_another_variable_is_none(self, site: Site) -> None:
         form = site.form()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = ["Field", "Marks", "Typed", "read"]
 EDITABLE = 65_536  # characters of a value that the page takes into the form
 LINE = 120  # characters up to which a text has one line
 UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # what HTML can't hold, or no keyboard types
+NUMBER = re.compile(r"-?(\d+(\.\d+)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # HTML's "valid floating-point number"
 KINDS = {"boolean": "checkbox", "integer": "number", "number": "number", "string": "text"}
 LIMITS = {
     "exclusiveMinimum": "above {}",
@@ -91,6 +93,23 @@ class Field:
             plain = json.loads(text)
             return plain if isinstance(plain, str) else text
         return json.dumps(json.loads(text), indent=2, ensure_ascii=False) if self.kind == "json" else text
+
+    def parse(self, text: str) -> object:
+        """Read what was typed.
+
+        Raises:
+            ValueError: it isn't of the type, or looks like JSON and isn't.
+        """
+        if self.kind == "json" and text.lstrip()[:1] in ("{", "[", '"'):
+            try:
+                json.loads(text)
+            except (ValueError, RecursionError) as error:  # where the type takes any text, this one would be meant as JSON all the same
+                raise ValueError(f"not JSON: {error}. Mend it, or put a text in quotation marks") from None
+        return self.variable.parse(text)
+
+    def holds(self, text: str) -> bool:
+        """Tell whether a browser's number input takes a text; it would be sent back empty otherwise."""
+        return bool(NUMBER.fullmatch(text)) and math.isfinite(float(text))
 
     def fits(self, text: str) -> bool:
         """Tell whether a browser would send a text back as it got it."""

@@ -184,7 +184,7 @@ class _Page:
                 if typed.edited and typed.reset:
                     problems[name] = "there is a new value, and the box for the default is ticked: choose one"
                 elif typed.edited:
-                    values[name] = schema.variable(name).parse(typed.text)
+                    values[name] = Field(schema.variable(name)).parse(typed.text)
             except ValueError as error:
                 problems[name] = str(error)
         if problems:
