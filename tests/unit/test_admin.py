@@ -473,6 +473,15 @@ class TestForm:
         assert site.save(value__LIMIT="20").status_code == 303
         assert long == site.waffle.values.SITENAME
 
+    def test_one_mebibyte_of_note_and_name(self) -> None:
+        site = Site(authorize=lambda: "a" * 2**20)
+        assert site.save(value__SITENAME="Gent", note="n" * 2**20).status_code == 303
+        assert site.waffle.history()[0].note == "n" * 2**20
+        assert len(site.page()) < 100_000
+
+    def test_nobody_can_put_words_into_its_mouth(self, site: Site) -> None:
+        assert "555" not in site.page("?saved=1.+Call+555")
+
     def test_more_than_a_form_may_have(self, site: Site) -> None:
         answer = site.save(value__SITENAME="x" * (MAX_FORM + 1))
         assert (answer.status_code, site.waffle.revision) == (413, 0)

@@ -28,7 +28,7 @@ HISTORY = 20  # changes that the page shows unless asked for more
 HISTORY_MOST = 1000
 HISTORY_READ = 200  # changes among which the page looks for the last of each variable
 LONG_AGO = 10 * 365 * 86400  # seconds: no time limit
-SHORT = 200  # characters of a value that the history shows
+SHORT = 255  # characters of a value, a name or a note that the history shows
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
@@ -85,7 +85,7 @@ def admin_blueprint(waffle: WaffleConf, authorize: Authorize, *, name: str = "wa
         if not isinstance(allowed, (int, str)):  # a coroutine, ("no", 403): true, and not meant so
             raise TypeError(f"authorize must return a name, True, False or a response, not {type(allowed).__name__}.")
         g.waffle_actor = allowed if isinstance(allowed, str) else request.remote_user
-        request.max_content_length = MAX_FORM
+        request.max_content_length = request.max_form_memory_size = MAX_FORM
         return None
 
     @blueprint.after_request
@@ -254,11 +254,12 @@ class _Page:
             entries=entries,
             limit=limit,
             more=limit if len(entries) < limit or limit == HISTORY_MOST else min(limit * 5, HISTORY_MOST),
-            saved=request.args.get("saved", ""),
+            saved="nothing" if request.args.get("saved") == "nothing" else request.args.get("saved", type=int),
             token_name=self._token_name,
             token=generate_csrf(),
             actor=g.waffle_actor,
             brief=_brief,
+            short=_short,
         )
 
     def _row(self, name: str, marks: Marks, last: HistoryEntry | None) -> _Row:
@@ -291,5 +292,8 @@ def _trouble(status: Mapping[str, Any]) -> str:
 
 def _brief(value: object) -> str:
     """Return a value of the history in one short piece."""
-    text = MASK if value == MASK else json.dumps(value, ensure_ascii=False)
+    return _short(MASK if value == MASK else json.dumps(value, ensure_ascii=False))
+
+
+def _short(text: str) -> str:
     return text if len(text) <= SHORT else f"{text[:SHORT]}… ({len(text):,} characters)"
