@@ -230,8 +230,12 @@ class TestToken:
         token = Form.save(stranger.get("/waffle/").text)["csrf_token"]
         assert site.save(csrf_token=token, value__SITENAME="Forged").status_code == 400
 
-    def test_an_old_page_keeps_what_was_typed(self) -> None:
+    @pytest.mark.parametrize("protected", [False, True])
+    def test_an_old_page_keeps_what_was_typed(self, protected: bool) -> None:
+        """Where the application has a CSRFProtect of its own, too, which refuses it before the page sees it."""
         site = Site(WTF_CSRF_TIME_LIMIT=-1)
+        if protected:
+            CSRFProtect(site.app)
         answer = site.save(value__SITENAME="Gent", note="rename")
         assert answer.status_code == 400
         form = Form.save(answer.text)
@@ -239,6 +243,13 @@ class TestToken:
         site.app.config["WTF_CSRF_TIME_LIMIT"] = None
         assert site.save(form).status_code == 303
         assert site.waffle.values.SITENAME == "Gent"
+
+    def test_what_the_applications_own_protection_refuses_is_shown_to_nobody_else(self) -> None:
+        answers = iter(["ann", False])
+        site = Site(authorize=lambda: next(answers), WTF_CSRF_TIME_LIMIT=-1)
+        CSRFProtect(site.app)
+        answer = site.save(value__SITENAME="Gent")
+        assert (answer.status_code, "SITENAME" in answer.text) == (403, False)
 
     def test_the_applications_own_protection_takes_it(self) -> None:
         site = Site(WTF_CSRF_FIELD_NAME="its_own")

@@ -9,7 +9,7 @@ from typing import Any
 
 import werkzeug.wrappers
 from flask import Blueprint, Response, abort, current_app, g, jsonify, redirect, render_template, request, url_for
-from flask_wtf.csrf import generate_csrf, validate_csrf
+from flask_wtf.csrf import CSRFError, generate_csrf, validate_csrf
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from wtforms import ValidationError
 
@@ -95,7 +95,16 @@ def admin_blueprint(waffle: WaffleConf, authorize: Authorize, *, name: str = "wa
 
     @blueprint.errorhandler(RequestEntityTooLarge)
     def too_large(error: RequestEntityTooLarge) -> tuple[str, int]:
-        return f"Nothing was changed: the form has more than {MAX_FORM // 2**20} MiB. Go back, and make it shorter.", 413
+        most = request.max_content_length or MAX_FORM  # the application's, if it has read the form before this page could
+        return f"Nothing was changed: the form has more than {most:,} bytes. Go back, and make it shorter.", 413
+
+    @blueprint.errorhandler(CSRFError)
+    def refused_by_the_application(error: CSRFError) -> Any:
+        """Keep what was typed where the application's own CSRFProtect has refused the request, which nobody was asked about yet."""
+        try:
+            return allow() or _Page(waffle.state).refused() or error
+        except HTTPException as refusal:
+            return refusal
 
     @blueprint.get("/")
     def index() -> str:
