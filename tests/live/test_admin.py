@@ -232,6 +232,25 @@ def test_what_javascript_adds(visit: Visit) -> None:
     expect(button).to_have_text("Save")
 
 
+@pytest.mark.parametrize("scripts", [True], ids=["with JavaScript"], indirect=True)
+def test_what_is_no_number_is_not_sent_as_nothing(visit: Visit) -> None:
+    """A number input gives a form no text that is no number, so the form is held back until it is one."""
+    page = visit()
+    limit = page.get_by_label("MAX_FILESIZE", exact=True)
+    limit.focus()
+    page.keyboard.press("Control+a")
+    page.keyboard.type("1e+-")
+    button = page.get_by_role("button", name=re.compile("^Save"))
+    expect(button).to_have_text("Save 1 change")
+    save(page)
+    expect(limit).to_be_focused()
+    assert limit.evaluate("input => input.validity.badInput")
+    limit.fill("12")
+    save(page)
+    expect(page.get_by_role("status").first).to_contain_text("Saved as revision 1")
+    expect(limit).to_have_value("12")
+
+
 def test_with_the_keyboard_alone(visit: Visit) -> None:
     """From the top of the page to a saved value, with Tab, keys and Enter; each stop is seen."""
     page = visit()

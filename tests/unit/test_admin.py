@@ -604,6 +604,14 @@ class TestHistory:
         assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT) == ("Gent", 10)
         assert (site.waffle.history()[0].actor, site.waffle.history()[0].note) == ("ann", "rollback to revision 1")
 
+    def test_what_a_button_shows_is_in_its_name(self, site: Site) -> None:
+        """Who speaks to the browser says what they read (WCAG 2.5.3)."""
+        site.waffle.update({"SITENAME": "Gent"})
+        site.waffle.update({"SITENAME": "Namur"})
+        page = site.page()
+        assert 'Roll back<span class="hidden"> to revision 1</span></button>' in page
+        assert "aria-label" not in page.partition('id="variables"')[2].replace('aria-labelledby="', "")
+
     def test_somebody_was_faster(self, site: Site) -> None:
         site.waffle.update({"SITENAME": "Gent"})
         form = site.form()

@@ -2,6 +2,7 @@
 "use strict";
 
 const INTERVAL = 1000; // milliseconds between two looks at the processes
+const PATIENCE = 10000; // milliseconds that a look may take
 
 const page = document.body.dataset;
 const form = document.getElementById("form");
@@ -12,7 +13,7 @@ const variables = [...form.querySelectorAll(".variable")];
 const inputsOf = (variable) => [...variable.querySelectorAll("[name^=value-], [name^=reset-]")];
 
 function differs(input) {
-  if ("edited" in input.dataset) return true;
+  if ("edited" in input.dataset || input.validity.badInput) return true;
   if (input.type === "checkbox") return input.checked !== input.defaultChecked;
   if (input.tagName === "SELECT") return [...input.options].some((option) => option.selected !== option.defaultSelected && [...input.options].some((o) => o.defaultSelected));
   return input.value !== input.defaultValue;
@@ -34,7 +35,15 @@ form.addEventListener("input", (event) => {
   delete event.target.dataset.edited;
   count();
 });
-form.addEventListener("submit", () => (saving = true));
+form.addEventListener("submit", (event) => {
+  // What is no number the browser would send as nothing, and it would be lost.
+  const unfit = variables.flatMap(inputsOf).find((input) => input.validity.badInput);
+  if (unfit) {
+    event.preventDefault();
+    unfit.closest(".variable").hidden = false;
+    unfit.reportValidity();
+  } else saving = true;
+});
 window.addEventListener("beforeunload", (event) => {
   if (!saving && count()) event.preventDefault();
 });
@@ -63,8 +72,8 @@ const rows = document.querySelector("#table tbody");
 const summary = document.getElementById("summary");
 document.getElementById("again").hidden = true;
 
-function say(text) {
-  if (summary.textContent !== text) summary.textContent = text; // it is read aloud, so only when it is another
+function say(element, text) {
+  if (element.textContent !== text) element.textContent = text; // it may be read aloud, so only when it is another
 }
 
 function row(process) {
@@ -84,26 +93,31 @@ function show(told) {
     const shown = row(process);
     const cells = [process.kind, process.pid, process.revision, `${Math.round(process.age)} s`, process.error];
     shown.classList.toggle("arrived", shown.children[2].textContent !== String(process.revision));
-    cells.forEach((cell, at) => (shown.children[at].textContent = cell));
+    cells.forEach((cell, at) => say(shown.children[at], String(cell)));
     const late = process.revision !== told.revision;
     shown.classList.toggle("behind", late);
     behind += late;
+    if (rows.children[seen.size] !== shown) rows.insertBefore(shown, rows.children[seen.size]); // moved only if it must be: it may be being read
     seen.add(shown.dataset.pid);
-    rows.append(shown);
   }
   for (const shown of [...rows.children]) if (!seen.has(shown.dataset.pid)) shown.remove();
   document.getElementById("newer").hidden = String(told.revision) === page.revision;
-  say(`${seen.size - behind} of ${seen.size} serve revision ${told.revision}.` + (told.trouble ? ` ${told.trouble}` : ""));
+  say(summary, `${seen.size - behind} of ${seen.size} serve revision ${told.revision}.` + (told.trouble ? ` ${told.trouble}` : ""));
 }
 
 async function look() {
   if (document.visibilityState === "visible") {
     try {
-      const answer = await fetch(page.processes, { headers: { Accept: "application/json" } });
-      if (answer.ok && !answer.redirected) show(await answer.json());
-      else say("The server doesn’t let you see this any more: sign in again.");
+      const answer = await fetch(page.processes, {
+        headers: { Accept: "application/json" },
+        redirect: "manual", // to a login, which may be on another host
+        signal: AbortSignal.timeout(PATIENCE),
+      });
+      if (answer.ok) show(await answer.json());
+      else if (answer.status < 500) say(summary, "The server doesn’t let you see this any more: sign in again.");
+      else say(summary, `The server has a problem (${answer.status}).`);
     } catch (error) {
-      say("The server doesn’t answer.");
+      say(summary, "The server doesn’t answer.");
     }
   }
   setTimeout(look, INTERVAL);
