@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from pydantic import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
@@ -18,7 +19,7 @@ from ..plans import encoded
 from ..schema import Schema, Variable
 from ..stores import Stored
 
-__all__ = ["Field", "Marks", "Typed", "read"]
+__all__ = ["Field", "Marks", "Typed", "fields", "read"]
 
 EDITABLE = 65_536  # characters of a value that the page takes into the form
 LINE = 120  # characters up to which a text has one line
@@ -120,6 +121,16 @@ class Field:
         return self.kind == "json" or len(text) > LINE or "\n" in text or "\r" in text
 
 
+_made: WeakKeyDictionary[Schema, dict[str, Field]] = WeakKeyDictionary()
+
+
+def fields(schema: Schema) -> Mapping[str, Field]:
+    """Return the variables as fields, by name; made once, for a type's JSON Schema takes its time."""
+    if schema not in _made:
+        _made[schema] = {name: Field(variable) for name, variable in schema.variables.items()}
+    return _made[schema]
+
+
 @dataclass(frozen=True)
 class Marks:
     """Marks by which a form tells which values it was made of, without telling them.
@@ -140,7 +151,7 @@ class Marks:
             values = schema.load(encoded(stored).values)  # as the page shows them: validators may have changed what is stored
         except InvalidValue:
             values = None
-        return any(self._stored(Field(schema.variable(name)), schema, stored, values) not in (mark, None) for name, mark in seen.items())
+        return any(self._stored(fields(schema)[name], schema, stored, values) not in (mark, None) for name, mark in seen.items())
 
     def _stored(self, field: Field, schema: Schema, stored: Stored, values: object) -> str | None:
         text = stored.values.get(field.name)
@@ -172,8 +183,7 @@ class Typed:
 def read(schema: Schema, form: Mapping[str, str], marks: Marks) -> dict[str, Typed]:
     """Return what was typed or ticked, by name; what nobody touched isn't in it."""
     typed: dict[str, Typed] = {}
-    for variable in schema.variables.values():
-        field = Field(variable)
+    for field in fields(schema).values():
         text, seen, reset = form.get(f"value-{field.name}"), form.get(f"seen-{field.name}", ""), f"reset-{field.name}" in form
         if field.kind == "checkbox" and seen:
             text = "false" if text is None else "true"  # a browser doesn't send a box that isn't ticked

@@ -19,7 +19,7 @@ from ..plans import Plan, plan_rollback, plan_update
 from ..report import HistoryEntry, history
 from ..schema import MASK
 from ..stores import Stored
-from .fields import Field, Marks, Typed, read
+from .fields import Field, Marks, Typed, fields, read
 
 __all__ = ["admin_blueprint"]
 
@@ -193,7 +193,7 @@ class _Page:
                 if typed.edited and typed.reset:
                     problems[name] = "there is a new value, and the box for the default is ticked: choose one"
                 elif typed.edited:
-                    values[name] = Field(schema.variable(name)).parse(typed.text)
+                    values[name] = fields(schema)[name].parse(typed.text)
             except ValueError as error:
                 problems[name] = str(error)
         if problems:
@@ -273,7 +273,7 @@ class _Page:
 
     def _row(self, name: str, marks: Marks, last: HistoryEntry | None) -> _Row:
         schema, typed = self.binding.schema, self.typed.get(name)
-        shown = Field(schema.variables[name])
+        shown = fields(schema)[name]
         value, default = (shown.text(getattr(values, name)) for values in (self.binding.current().values, schema.defaults))
         mark = marks.mark(shown, value)
         moved = self.conflict and typed is not None and typed.seen != mark
