@@ -30,7 +30,7 @@ from werkzeug.exceptions import Unauthorized
 from werkzeug.test import TestResponse
 
 import uwsgi_waffle
-from uwsgi_waffle import MemoryStore, StoreUnavailable, WaffleConf
+from uwsgi_waffle import HostBusy, HostFilesError, MemoryStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.admin import admin_blueprint
 from uwsgi_waffle.admin.fields import EDITABLE, Field
 from uwsgi_waffle.admin.page import HISTORY, MAX_FORM
@@ -616,7 +616,10 @@ class TestHistory:
         site.waffle.update({"SITENAME": "Gent"})
         form = site.form()
         site.waffle.update({"LIMIT": 20})
-        assert site.rollback(1, form).status_code == 409
+        answer = site.rollback(1, form)
+        assert answer.status_code == 409
+        assert "roll back again" in answer.text
+        assert "What you typed" not in answer.text
         assert site.waffle.values.LIMIT == 20
 
     @pytest.mark.parametrize("to", [99, "x", -1])
@@ -685,6 +688,19 @@ def test_while_the_store_is_down_nothing_typed_is_lost() -> None:
     assert "the store is down" in site.page()
     store.down = False
     assert site.save(Form.save(answer.text)).status_code == 303
+
+
+@pytest.mark.parametrize("error", [HostBusy, HostFilesError])
+def test_while_the_host_cant_write_nothing_typed_is_lost(site: Site, monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    form = site.form()
+    monkeypatch.setattr(MemoryStore, "transact", lambda *_: raise_(error("not now")))
+    answer = site.save(form, value__SITENAME="Gent")
+    assert (answer.status_code, Form.save(answer.text)["value-SITENAME"]) == (503, "Gent")
+    assert "not now" in answer.text
+
+
+def raise_(error: Exception) -> None:
+    raise error
 
 
 def test_the_processes_as_json(site: Site) -> None:

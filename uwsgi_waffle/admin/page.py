@@ -13,7 +13,7 @@ from flask_wtf.csrf import CSRFError, generate_csrf, validate_csrf
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from wtforms import ValidationError
 
-from ..errors import InvalidValue, RevisionConflict, StoreUnavailable, WaffleError
+from ..errors import HostBusy, HostFilesError, InvalidValue, RevisionConflict, StoreUnavailable, WaffleError
 from ..extension import Binding, WaffleConf
 from ..plans import Plan, plan_rollback, plan_update
 from ..report import HistoryEntry, history
@@ -245,7 +245,7 @@ class _Page:
                 self.trouble = str(newer)
             return self.render(), 409
         self.trouble = str(error)
-        return self.render(), 503 if isinstance(error, StoreUnavailable) else 400
+        return self.render(), 503 if isinstance(error, (StoreUnavailable, HostBusy, HostFilesError)) else 400
 
     def render(self) -> str:
         """Return the page."""
