@@ -60,9 +60,8 @@ class Shell:
     def bash(self, line: str, **environ: str) -> subprocess.CompletedProcess[str]:
         path = f"{Path(script('flask')).parent}:{os.environ['PATH']}"
         command = ["bash", "--norc", "-c", line]
-        return subprocess.run(
-            command, cwd=self.folder, env={**self.environ, "PATH": path, **environ}, capture_output=True, text=True, timeout=110, check=False
-        )
+        environ = {**self.environ, "PATH": path, **environ}
+        return subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, timeout=110, check=False)
 
     def complete(self, line: str) -> list[str]:
         """Return what bash offers when Tab is pressed at the end of a line; nothing may be said on the terminal."""

@@ -94,9 +94,8 @@ function show(told) {
     const cells = [process.kind, process.pid, process.revision, `${Math.round(process.age)} s`, process.error];
     shown.classList.toggle("arrived", shown.children[2].textContent !== String(process.revision));
     cells.forEach((cell, at) => say(shown.children[at], String(cell)));
-    const late = process.revision !== told.revision;
-    shown.classList.toggle("behind", late);
-    behind += late;
+    shown.classList.toggle("behind", process.behind);
+    behind += process.behind;
     if (rows.children[seen.size] !== shown) rows.insertBefore(shown, rows.children[seen.size]); // moved only if it must be: it may be being read
     seen.add(shown.dataset.pid);
   }
