@@ -29,9 +29,10 @@ class WaffleStore(RowStore):
     """The base of a store of your own: give it `get`, `put`, `delete` and `commit`.
 
     Each call enters an application context of its own, so that a session which belongs to the context isn't the one that
-    a request is using; the application's teardown functions run when it ends. Some promises rest on your methods: without
-    transactions an update that fails half-way is half carried out; and only the writers of one host are ordered, for there
-    is no lock among these methods.
+    a request is using, and isn't committed with it. The application's teardown functions run when it ends, for it is they that
+    give such a session back: one that closes what belongs to the thread closes it for the request, too. Some promises rest on
+    your methods: without transactions an update that fails half-way is half carried out; and only the writers of one host
+    are ordered, for there is no lock among these methods.
 
     Args:
         db: yours to use.
