@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,6 +24,9 @@ from .translation import translated
 __all__ = ["SQLStore", "shown_url"]
 
 TABLES_VERSION = 1
+#: What makes the tables of one version those of the next, by the version that they have. Each is run once, in a transaction and under
+#: the lock; but MySQL commits at each change of a table, so there it must bear being run again after it broke off.
+UPGRADES: dict[int, Callable[[sa.Connection], object]] = {}
 CREATE_ATTEMPTS = 10
 
 # MySQL and MariaDB would else take the server's defaults, which may mix up cases, lose characters or know no transactions.
@@ -92,6 +95,7 @@ class SQLStore(Store):
         self._timeout = timeout
         self._engine: sa.Engine | None = None
         self._pid = 0
+        self._known = False  # whether the tables are of this version, as far as was seen
         self._sqlite = self._url.get_backend_name() == "sqlite"
         if self._sqlite and (self._url.database in (None, "", ":memory:", "file::memory:") or self._url.query.get("mode") == "memory"):
             raise StoreUnavailable("A SQLite database in memory can't be shared by processes: name a file, or use MemoryStore() in a test.")
@@ -106,21 +110,22 @@ class SQLStore(Store):
                 self._create_file()
             for attempt in range(CREATE_ATTEMPTS):
                 try:
-                    return self._create_tables()
+                    self._create_tables()
+                    return self._upgrade()
                 except (exc.IntegrityError, exc.ProgrammingError, exc.OperationalError) as error:
                     if error.statement is None or error.connection_invalidated or attempt == CREATE_ATTEMPTS - 1:
                         raise
                     time.sleep(0.01)  # another host is creating them at this moment
 
     def load(self) -> Stored:
-        with self._translated(), self._connect().connect() as connection:
+        with self._open() as connection:
             return self._read(connection)
 
     def load_behind_writers(self) -> Stored:
         return self.load() if self._sqlite else super().load_behind_writers()  # no server there: what a writer does dies with it
 
     def transact(self, decide: Decide) -> Stored:
-        with self._translated(), self._connect().connect() as connection, connection.begin() as transaction:
+        with self._open() as connection, connection.begin() as transaction:
             # The first statement writes: it is the lock that orders the writers of all hosts.
             connection.execute(meta.update().values(revision=meta.c.revision + 1))
             seen = self._read(connection)
@@ -136,12 +141,12 @@ class SQLStore(Store):
         query = sa.select(history).order_by(history.c.id.desc()).limit(limit)
         if key is not None:
             query = query.where(history.c.key == key)
-        with self._translated(), self._connect().connect() as connection:
+        with self._open() as connection:
             return [_history_row(row) for row in connection.execute(query)]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         query = sa.select(history.c.key, history.c.new).where(history.c.revision <= revision).order_by(history.c.id)
-        with self._translated(), self._connect().connect() as connection:
+        with self._open() as connection:
             newest = self._read(connection).revision
             if not 0 <= revision <= newest:
                 raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
@@ -152,21 +157,46 @@ class SQLStore(Store):
         with self._connect().begin() as connection:
             meta.create(connection, checkfirst=True)
             version = connection.scalar(sa.select(meta.c.version))
-            if version is not None:
-                self._check(version)
-            metadata.create_all(connection)
+            if version in (None, TABLES_VERSION):
+                metadata.create_all(connection)
             if version is None:
                 connection.execute(meta.insert().values(id=1, version=TABLES_VERSION, revision=0))
 
-    def _check(self, version: int) -> None:
-        """Refuse tables that this version of the package doesn't know; every call that reads or writes values comes here.
+    def _upgrade(self) -> None:
+        """Bring tables of an earlier version up to date.
 
-        An upgrade from an earlier version goes here, too, in the transaction of the call, when there is a version to come from.
+        Raises:
+            StoreUnavailable: they are of a later one.
         """
-        if version > TABLES_VERSION:
-            raise StoreUnavailable(
-                f"{self.name} was written by a newer uwsgi_waffle; upgrade this one (it knows tables {TABLES_VERSION}, not {version})."
-            )
+        with self._connect().connect() as connection:
+            version = connection.scalar(sa.select(meta.c.version))
+        if version is not None and version != TABLES_VERSION:
+            if version > TABLES_VERSION:
+                self._check(version)
+            with self._connect().begin() as connection:
+                self._lock_tables(connection)
+                for number in range(connection.scalar(sa.select(meta.c.version)) or version, TABLES_VERSION):  # maybe none by now
+                    UPGRADES[number](connection)
+                    connection.execute(meta.update().values(version=number + 1))
+        self._known = True
+
+    def _lock_tables(self, connection: sa.Connection) -> None:
+        # MySQL's row locks don't outlast the first change of a table.
+        mysql = connection.dialect.name in ("mysql", "mariadb")
+        if mysql and not connection.exec_driver_sql(f"SELECT GET_LOCK('uwsgi_waffle', {self._timeout:g})").scalar():
+            raise StoreUnavailable(f"{self.name}: another host upgrades the tables and isn't done yet; it is tried again.")
+        connection.execute(meta.update().values(revision=meta.c.revision))
+
+    def _check(self, version: int) -> None:
+        """Refuse tables of another version of the package; every call that reads or writes values comes here."""
+        if version == TABLES_VERSION:
+            return
+        self._known = False
+        if version < TABLES_VERSION:  # a backup was restored
+            raise StoreUnavailable(f"{self.name} has tables of an earlier version again. They are upgraded at the next call.")
+        raise StoreUnavailable(
+            f"{self.name} was written by a newer uwsgi_waffle; upgrade this one (it knows tables {TABLES_VERSION}, not {version})."
+        )
 
     def _read(self, connection: sa.Connection) -> Stored:
         rows = connection.execute(SNAPSHOT).all()
@@ -198,6 +228,19 @@ class SQLStore(Store):
             yield
         except (exc.DataError, UnicodeEncodeError) as error:
             raise InvalidValue({what: f"{self.name} can't hold the text: {getattr(error, 'orig', error)}"}) from error
+
+    @contextmanager
+    def _open(self) -> Iterator[sa.Connection]:
+        """Open a connection for one call, to tables of this version."""
+        with self._translated():
+            try:
+                if not self._known:
+                    self._upgrade()
+                with self._connect().connect() as connection:
+                    yield connection
+            except exc.SQLAlchemyError:  # the tables may be those of a backup now
+                self._known = False
+                raise
 
     def _connect(self) -> sa.Engine:
         """Return this process's engine."""
