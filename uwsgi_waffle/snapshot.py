@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel
 
@@ -38,8 +38,8 @@ class Change:
     """
 
     revision: int
-    old: Mapping[str, object]
-    new: Mapping[str, object]
+    old: Mapping[str, object] = field(repr=False)  # they may be secrets
+    new: Mapping[str, object] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +47,9 @@ class Encoded:
     """A snapshot as bytes: ``blob`` is the revision and one JSON object, ``digest`` the start of its SHA-256."""
 
     revision: int
-    values: bytes
+    values: bytes = field(repr=False)
     digest: bytes
-    blob: bytes
+    blob: bytes = field(repr=False)
 
 
 def encode(revision: int, values: Mapping[str, str]) -> Encoded:

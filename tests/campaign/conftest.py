@@ -12,6 +12,7 @@ import pytest
 from uwsgi_waffle import RedisStore, SQLStore, server
 from uwsgi_waffle.hostfiles import header as header_module
 
+from ..live.conftest import servers  # noqa: F401  # a fixture
 from . import tally
 from .sites import SLOW, OpenStore, sqlite
 

@@ -93,7 +93,8 @@ class LongRun:
         self.killed: set[int] = set()
         self.ours = folder / "instance" / "waffle.watch.d"
         self.log_path = folder / "uwsgi.log"
-        self.port = 0
+        self.port = self.shown = 0
+        self.told = self.last = ""
         self.faults: dict[str, Callable[[], Iterator[None]]] = {
             "kill a worker": self.kill_a_worker,
             "kill all workers": self.kill_all_workers,
@@ -248,7 +249,7 @@ class LongRun:
 
     def fault(self, name: str) -> None:
         before, answers = self.record.least, self.record.answers
-        self.told = ""
+        self.told = self.last = ""
         began = time.monotonic()
         broken = self.faults[name]()
         next(broken)
@@ -258,8 +259,11 @@ class LongRun:
         self.tally.faults += 1
         took = time.monotonic() - began
         recovery = self.recover(name)
+        for text in self.tally.said[self.shown :]:
+            self.say(f"VIOLATION {text}")
+        self.shown = len(self.tally.said)
         self.say(
-            f"{name}{self.told}: for {took:.2f} s, all agree {recovery:.2f} s later; revisions {before} to {self.record.least}, "
+            f"{name}{self.told}: for {took:.2f} s, all agree {recovery:.2f} s later (last: {self.last or 'all at once'}); revisions {before} to {self.record.least}, "
             f"{self.record.answers - answers} answers, {len(self.tally.said)} violations so far"
         )
 
@@ -271,7 +275,9 @@ class LongRun:
             with contextlib.suppress(OSError, http.client.HTTPException):
                 if self.find_port():
                     answer = self.write("&wait=1")
-                if answer and not answer["pending"] and wanted <= set(answer["applied"]):
+                if answer and (missing := {*answer["pending"], *wanted} - {*answer["applied"]}):
+                    self.last = ", ".join(sorted(missing))
+                elif answer:
                     took = time.monotonic() - began
                     self.tally.recovered(took if what != "the start" else 0.0)
                     return took
@@ -395,8 +401,9 @@ class LongRun:
         for pid in map(int, DIED.findall(self.log)):
             if pid not in self.killed:
                 self.tally.wrong("died", f"process {pid} has died\n{self.log[-3000:]}")
-        if "Traceback" in self.log and "Error" in (told := self.log[self.log.index("Traceback") :]):
-            self.tally.wrong("other", f"a traceback in the log: {told[:3000]}")
+        for told in re.findall(r"Traceback.*?\n(?=\S)", self.log, re.DOTALL):
+            if "/uwsgi_waffle/" in told:  # psycopg logs its own when the server is gone
+                self.tally.wrong("other", f"a traceback in the log: {told}")
         self.tally.looks += self.record.answers
         self.say(
             f"{len(self.record.acknowledged)} updates acknowledged, {self.record.answers} reads, "

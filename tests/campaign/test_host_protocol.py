@@ -304,7 +304,7 @@ def test_the_host_protocol() -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]  # Hypothesis's
         OneHost,
         settings=settings(
-            max_examples=400 if THOROUGH else 30,
+            max_examples=150 if THOROUGH else 30,
             stateful_step_count=40,
             deadline=None,
             database=None,

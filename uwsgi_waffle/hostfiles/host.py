@@ -54,7 +54,7 @@ class HostFiles(Election):
         mtime, before = self._touch or self._prepare_touch()
         if self._stamp() != before:  # what somebody else's touch has told isn't told yet
             self.ring()
-        os.utime(self._watch, ns=(mtime, mtime))
+        os.utime(self._watch, ns=(mtime, mtime), follow_symlinks=False)
         self.knock()  # at once, so that the master reads both as one event
         self._touch = None
 
@@ -87,7 +87,7 @@ class HostFiles(Election):
     def knock(self) -> None:
         """Wake uWSGI's masters, and they their workers."""
         try:
-            os.utime(self._bell_path)
+            os.utime(self._bell_path, follow_symlinks=False)
         except (FileNotFoundError, PermissionError):  # gone, or left by a shell of root's that was killed
             ensure_folder(self.bell_folder)
             create_file(self._bell_file, b"", self._owner)
@@ -120,7 +120,7 @@ class HostFiles(Election):
         """Give the watch file a time that no touch can give it that comes within the same tick of clock or file system."""
         for back in (0, COARSE):
             mtime = time.time_ns() - back
-            os.utime(self._watch, ns=(mtime, mtime))
+            os.utime(self._watch, ns=(mtime, mtime), follow_symlinks=False)
             if os.lstat(self._watch).st_mtime_ns == mtime:
                 return
 

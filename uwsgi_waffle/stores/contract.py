@@ -17,7 +17,7 @@ class Stored:
     """What a store holds: JSON texts by name, and the revision that they form together."""
 
     revision: int
-    values: Mapping[str, str]
+    values: Mapping[str, str] = field(repr=False)  # they may be secrets
 
     def after(self, commit: Commit) -> Stored:
         """Return what the store will hold when ``commit`` is carried out."""
@@ -33,10 +33,10 @@ class Commit:
         old: what the history shall call the earlier text, where that isn't what the store holds.
     """
 
-    changes: Mapping[str, str | None]
+    changes: Mapping[str, str | None] = field(repr=False)
     actor: str | None = None
     note: str | None = None
-    old: Mapping[str, str | None] = field(default_factory=dict)
+    old: Mapping[str, str | None] = field(default_factory=dict, repr=False)
 
     def rows(self, stored: Stored, at: datetime) -> list[HistoryRow]:
         """Return the history of this commit, made upon ``stored``."""
@@ -60,8 +60,8 @@ class HistoryRow:
 
     revision: int
     key: str
-    old: str | None
-    new: str | None
+    old: str | None = field(repr=False)
+    new: str | None = field(repr=False)
     actor: str | None
     note: str | None
     at: datetime

@@ -267,6 +267,7 @@ class SQLStore(Store):
         fresh = path.with_name(f"{path.name}.{os.urandom(4).hex()}") if root else path
         try:
             os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+            os.chmod(fresh, 0o600)  # whatever the umask
             if root:
                 os.chown(fresh, path.parent.stat().st_uid, -1)
                 os.link(fresh, path)
