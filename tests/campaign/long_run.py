@@ -263,7 +263,8 @@ class LongRun:
             self.say(f"VIOLATION {text}")
         self.shown = len(self.tally.said)
         self.say(
-            f"{name}{self.told}: for {took:.2f} s, all agree {recovery:.2f} s later (last: {self.last or 'all at once'}); revisions {before} to {self.record.least}, "
+            f"{name}{self.told}: for {took:.2f} s, all agree {recovery:.2f} s later{self.last and f', {self.last} last'}; "
+            f"revisions {before} to {self.record.least}, "
             f"{self.record.answers - answers} answers, {len(self.tally.said)} violations so far"
         )
 
