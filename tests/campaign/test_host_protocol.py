@@ -20,10 +20,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from uwsgi_waffle import RevisionConflict, SQLStore, StoreUnavailable, WaffleError, server
 from uwsgi_waffle.hostfiles import header as header_module
+from uwsgi_waffle.stores import Commit
 
 from ..unit.conftest import ALWAYS, NEVER, FaultyStore, Process
 from . import steps
-from .sites import Site, served, served_by
+from .sites import Site, served, served_by, values_of
 from .tally import Tally
 
 THOROUGH = "CAMPAIGN_THOROUGH" in os.environ
@@ -59,9 +60,9 @@ class OneHost(RuleBasedStateMachine):
         self.patches.setattr("uwsgi_waffle.state.HEAD_START", 0.0)
         self.folder = Path(tempfile.mkdtemp(prefix="waffle-"))
         self.tally = Tally.of(ONE)
-        url = f"sqlite:///{self.folder}/waffle.db"
-        self.site = Site(self.folder, lambda: FailingCommit(url), self.tally)
-        self.store = SQLStore(url)  # the test's own
+        self.url = f"sqlite:///{self.folder}/waffle.db"
+        self.site = Site(self.folder, lambda: FailingCommit(self.url), self.tally)
+        self.store = SQLStore(self.url)  # the test's own
         self.processes: list[Process] = []
         self.number = 0
         self.committed: set[tuple[int, object, object]] = set()
@@ -115,6 +116,30 @@ class OneHost(RuleBasedStateMachine):
         assert self.must[1] == number, f"lost: {number} was acknowledged, the store has {self.must}"
         self.see(process)
         self.see(looker)
+
+    @rule(which=some, at=early)
+    def another_host_writes_while_one_fetches(self, which: int, at: int) -> None:
+        """Its message comes at one step of the fetch: that doesn't answer it."""
+        process, other = self.pick(which), SQLStore(self.url, timeout=0.01)
+        written = False
+
+        def before(number: int, name: str) -> None:
+            nonlocal written
+            if number == at:
+                with suppress(StoreUnavailable):  # it is being written at this moment
+                    other.transact(lambda stored: Commit(values_of(self.next())))
+                    written = True
+                self.note()
+                self.ring(which)
+
+        self.tally.faults += 1
+        self.ring(which)
+        self.must = None
+        process.state._lease = 0.0
+        steps.walk(process.state.look, before=before)
+        if written and self.is_well(process):
+            self.must = self.newest()
+            self.see(process)
 
     @rule(which=some)
     def update_upon_an_old_revision(self, which: int) -> None:
@@ -290,6 +315,11 @@ class OneHost(RuleBasedStateMachine):
         files.verify()
         files.ring()
         files.knock()
+
+    def is_well(self, process: Process) -> bool:
+        store = process.state.store
+        assert isinstance(store, FailingCommit)
+        return store.failing is NEVER and not store.lost
 
     def pick(self, which: int) -> Process:
         return self.processes[which % len(self.processes)]
