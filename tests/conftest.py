@@ -16,7 +16,15 @@ from .sql_servers import MariaDB, PostgreSQL, SQLServer
 
 AnyServer = TypeVar("AnyServer", bound=SQLServer)
 
-collect_ignore_glob = ["live/site.py", "live/mule.py", "live/plain.py", "live/monitored.py", "benchmarks/*.py"]
+collect_ignore_glob = [
+    "live/site.py",
+    "live/mule.py",
+    "live/plain.py",
+    "live/monitored.py",
+    "benchmarks/*.py",
+    "campaign/site.py",
+    "campaign/__main__.py",
+]
 
 
 @pytest.fixture

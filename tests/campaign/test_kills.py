@@ -84,7 +84,7 @@ def test_looked_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
     tally.verdict()
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if THOROUGH or "news" not in name])
 def test_killed_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: str, request: pytest.FixtureRequest) -> None:
     """Whoever is there, and whoever comes, then serves what the store has committed; and the next update works."""
     tally = Tally.of(f"killed at every step: {scenario.partition(',')[0]}")

@@ -51,7 +51,7 @@ def _make_for_owner(path: Path) -> None:
         os.rename(aside, path)
     except OSError as error:
         os.rmdir(aside)
-        if error.errno != errno.ENOTEMPTY:  # another process was faster
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
             raise
 
 
