@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from functools import partial
@@ -103,7 +104,13 @@ def test_killed_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
         end = kill(lambda: work(dying, number))
         assert not end.error, end.error
         tally.faults += not end.finished
+        trusting = observers["another process"]
+        if prepare is not touched:  # first one that looks at the header's words only, as within a lease
+            trusting.state._lease = math.inf
+        seen = served(trusting) if prepare is not touched else None
         truth = site.judge(observers, f"{scenario}, killed {what}")
+        if seen not in (None, served_by(truth)):
+            tally.wrong("stale", f"{scenario}, killed {what}: by the words alone {seen} is served, the store has {served_by(truth)}")
         if work is update:
             done = truth.values["A"] == str(number)
             if end.finished and not done:
