@@ -85,6 +85,27 @@ def test_looked_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
     tally.verdict()
 
 
+def test_a_message_at_every_step_of_a_fetch(tmp_path: Path) -> None:
+    """Another host writes, and its message comes, while this one reads the store: the fetch doesn't answer that bell."""
+    tally = Tally.of("a message at every step of a fetch")
+    site = Site(tmp_path, sqlite(tmp_path), tally)
+    fetcher, observers = site.start(), {"one process": site.start(), "another process": site.start()}
+    fetcher.waffle.update(new_values(1))
+    for at in count():
+        rung(site, fetcher, 2 * at + 2)
+
+        def write(number: int, name: str, at: int = at) -> None:
+            if number == at:
+                rung(site, observers["one process"], 2 * at + 3)
+
+        done = steps.walk(lambda: look(fetcher, 0), before=write)
+        site.judge(observers, f"a message at step {at} of a fetch")
+        tally.faults += 1
+        if done <= at:
+            break
+    tally.verdict()
+
+
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if THOROUGH or "news" not in name])
 def test_killed_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: str, request: pytest.FixtureRequest) -> None:
     """Whoever is there, and whoever comes, then serves what the store has committed; and the next update works."""
