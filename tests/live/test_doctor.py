@@ -19,6 +19,8 @@ from ..redis_server import RedisServer
 from .servers import ALWAYS, ROOT, SITE, Server, Servers, script
 from .test_examples import AS_IT_IS, get, processes
 
+pytestmark = pytest.mark.timeout(600)  # each starts several processes one after the other
+
 BASE = (
     "http-socket = 127.0.0.1:0",
     f"module = {SITE}",
@@ -52,7 +54,7 @@ def doctor(server: Server, *words: str, app: str = SITE, **environ: str) -> tupl
     """Return the exit code and the findings; the command has the server's application and no more."""
     command = [script("flask"), "--app", app, "waffle", "doctor", "--json", *words]
     env = {**os.environ, **ALWAYS, "SITE_FOLDER": str(server.folder), **environ}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert done.returncode in (0, 1), done.stderr
     return done.returncode, json.loads(done.stdout)["findings"]
 
@@ -203,7 +205,7 @@ def test_the_example_prints_ok_and_nothing_else(servers: Servers, tmp_path: Path
     server.eventually(lambda: processes(server), until=lambda told: told.keys() >= {f"worker {n}" for n in (1, 2, 3, 4)})
     command = [script("flask"), "--app", "examples/quickstart/app.py", "waffle", "doctor"]
     env = {**os.environ, **ALWAYS, **environ}
-    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, timeout=90, check=False)
+    done = subprocess.run(command, cwd=ROOT, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert {line.split()[0] for line in done.stdout.splitlines()} == {"ok"}
     assert "4 on this host, all on revision 0" in done.stdout

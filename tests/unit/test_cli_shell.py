@@ -21,6 +21,8 @@ from uwsgi_waffle.cli import waffle
 from ..live.servers import ROOT, eventually, script
 from .conftest import Process
 
+pytestmark = pytest.mark.timeout(600)  # each starts several processes one after the other
+
 APP = """
 import sys
 from flask import Flask
@@ -55,13 +57,14 @@ class Shell:
 
     def run(self, *words: str | bytes) -> subprocess.CompletedProcess[str]:
         command = [script("flask"), "waffle", *words]
-        return subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, text=True, timeout=110, check=False)
+        return subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False)
 
     def bash(self, line: str, **environ: str) -> subprocess.CompletedProcess[str]:
         path = f"{Path(script('flask')).parent}:{os.environ['PATH']}"
         command = ["bash", "--norc", "-c", line]
-        environ = {**self.environ, "PATH": path, **environ}
-        return subprocess.run(command, cwd=self.folder, env=environ, capture_output=True, text=True, timeout=110, check=False)
+        return subprocess.run(
+            command, cwd=self.folder, env={**self.environ, "PATH": path, **environ}, capture_output=True, text=True, check=False
+        )
 
     def complete(self, line: str) -> list[str]:
         """Return what bash offers when Tab is pressed at the end of a line; nothing may be said on the terminal."""
@@ -80,7 +83,7 @@ def completion() -> str:
     """Return what the README's line for ``~/.bashrc`` evaluates; no application is needed for it."""
     (source,) = re.findall(r'^eval "\$\((.+)\)"$', (ROOT / "README.md").read_text(), re.MULTILINE)
     environ = {**os.environ, "PATH": f"{Path(script('flask')).parent}:{os.environ['PATH']}"}
-    return subprocess.run(["bash", "--norc", "-c", source], env=environ, capture_output=True, text=True, timeout=110, check=True).stdout
+    return subprocess.run(["bash", "--norc", "-c", source], env=environ, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture
@@ -138,7 +141,7 @@ class TestWatch:
         with process:
             told = json.loads(eventually(change)[0])
             process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=110)
+            _, err = process.communicate()
         assert (process.returncode, err) == (0, "loading\n")
         assert (told["key"], told["new"] - told["old"], told["revision"]) == ("SIZE", 1, told["new"] - 10)
 
@@ -147,7 +150,7 @@ class TestNames:
     @pytest.mark.parametrize("program", [["flask"], [sys.executable, "-m", "flask"]], ids=["flask", "python -m flask"])
     def test_a_command_has_its_name_in_the_table(self, shell: Shell, program: list[str]) -> None:
         command = [script("flask") if program == ["flask"] else program[0], *program[1:], "waffle", "status", "--json"]
-        done = subprocess.run(command, cwd=shell.folder, env=shell.environ, capture_output=True, text=True, timeout=110, check=True)
+        done = subprocess.run(command, cwd=shell.folder, env=shell.environ, capture_output=True, text=True, check=True)
         told = json.loads(done.stdout.split("loading\n")[1])
         assert [process["kind"] for process in told["processes"]] == ["flask waffle status"]
         assert told["servers"] == []
