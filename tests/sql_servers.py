@@ -20,7 +20,8 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-POOR = ["--character-set-server=latin1", "--default-storage-engine=MyISAM"]  # what a store must not take as it comes
+# What a store must not take as it comes; and a log that refuses writers who let others' changes in while they write.
+POOR = ["--character-set-server=latin1", "--default-storage-engine=MyISAM", "--log-bin", "--binlog-format=STATEMENT", "--server-id=1"]
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 
 

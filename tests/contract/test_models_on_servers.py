@@ -17,10 +17,10 @@ from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from sqlalchemy.pool import NullPool
 
-from uwsgi_waffle import AlchemyWaffleStore, PeeweeWaffleStore, StoreUnavailable
+from uwsgi_waffle import AlchemyWaffleStore, InvalidValue, PeeweeWaffleStore, StoreUnavailable
 from uwsgi_waffle.stores import Commit, Store, Stored, drivers
 
-from ..sql_servers import SQLServer
+from ..sql_servers import PostgreSQL, SQLServer
 from .conftest import put
 
 
@@ -90,6 +90,88 @@ def test_a_transaction_of_the_applications_own_holds_an_update_off_for_seconds_o
         theirs.rollback()
     assert put(store, A="3") == 2
     assert store.load() == Stored(2, {"A": "3", "B": '"x"'})
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest) -> SQLServer:
+    found: SQLServer = request.getfixturevalue(f"{request.param}_server")
+    return found
+
+
+@MAKERS
+class TestServers:
+    def test_the_servers_own_isolation_level_does_not_count(self, server: SQLServer, make: Callable[..., Store], tmp_path: Path) -> None:
+        options: dict[str, Any] = {}
+        url = server.fresh()
+        if isinstance(server, PostgreSQL):
+            url += "%20-cdefault_transaction_isolation%3Dserializable"  # would refuse whoever has waited for another
+        else:  # would show what isn't committed
+            options = {"init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED"}
+        store = make(url, tmp_path, **({"connect_args": options} if make is alchemy else options))
+        store.prepare()
+        seen: set[int] = set()
+
+        def decide(stored: Stored) -> Commit:
+            seen.add(store.load().revision - stored.revision)
+            return Commit({"A": str(stored.revision)})
+
+        def look() -> None:
+            while not all(writer.done() for writer in writers):
+                stored = store.load()
+                torn.append(stored.revision != int(stored.values.get("A", "-1")) + 1)
+
+        torn: list[bool] = []
+        with ThreadPoolExecutor(4) as pool:
+            writers = [pool.submit(store.transact, decide) for _ in range(12)]
+            pool.submit(look).result()
+        assert [writer.exception() for writer in writers] == [None] * 12
+        assert store.load() == Stored(12, {"A": "11"})
+        assert seen == {0}
+        assert not any(torn)
+
+    def test_many_hosts_may_prepare_at_once(self, server: SQLServer, make: Callable[..., Store], tmp_path: Path) -> None:
+        """Each of them may find the row of the revision missing, and on MySQL they all lock its place."""
+        hosts, url = 6, server.fresh()
+        stores = [make(url, tmp_path) for _ in range(hosts)]
+        together = threading.Barrier(hosts)
+
+        def prepare(store: Store) -> int:
+            together.wait()
+            store.prepare()
+            return put(store, A="1")
+
+        with ThreadPoolExecutor(hosts) as pool:
+            assert sorted(pool.map(prepare, stores)) == list(range(1, hosts + 1))
+
+    def test_what_the_server_says_of_a_row_is_told_without_the_row(
+        self, server: SQLServer, make: Callable[..., Store], tmp_path: Path
+    ) -> None:
+        url = server.fresh()
+        store = make(url, tmp_path)
+        put(store, A="1")
+        column = '"key"' if isinstance(server, PostgreSQL) else "`key`"
+        server.execute(f"ALTER TABLE conf ADD CONSTRAINT not_you CHECK ({column} <> 'B')", url)
+        with pytest.raises(StoreUnavailable, match="not_you") as caught:
+            put(store, B='"geheim"')
+        assert "geheim" not in str(caught.value)
+        assert store.load() == Stored(1, {"A": "1"})
+
+
+@MAKERS
+def test_what_a_text_column_of_mysqls_takes_is_known_before_it_is_written(
+    mariadb_server: SQLServer, make: Callable[..., Store], tmp_path: Path
+) -> None:
+    """A server that isn't strict would cut it off and say nothing."""
+    url = mariadb_server.fresh()
+    options: dict[str, Any] = {"init_command": "SET SESSION sql_mode = ''"}
+    store = make(url, tmp_path, **({"connect_args": options} if make is alchemy else options))
+    longest = f'"{"x" * (2**16 - 3)}"'
+    assert put(store, A=longest) == 1
+    with pytest.raises(InvalidValue, match=r"A: .*has 65536 characters, the column takes 65535"):
+        put(store, B="1", A=longest.replace("x", "xx", 1))
+    assert put(store, B="2") == 2
+    assert store.load() == Stored(2, {"A": longest, "B": "2"})
+    assert [row.key for row in store.history(10)] == ["B"], "the earlier change has no room beside it"
 
 
 class TestSilence:

@@ -191,6 +191,14 @@ class TestSettings:
         assert store.load() == Stored(1, {"A": "1"})
         assert len(store.history(10)) == 1
 
+    def test_what_the_server_says_of_a_row_is_told_without_the_row(self, store: SQLStore, server: SQLServer, url: str) -> None:
+        column = '"key"' if isinstance(server, PostgreSQL) else "`key`"
+        server.execute(f"ALTER TABLE waffle_values ADD CONSTRAINT not_you CHECK ({column} <> 'B')", url)
+        with pytest.raises(StoreUnavailable, match="not_you") as caught:
+            put(store, B='"geheim"')
+        assert "geheim" not in str(caught.value)
+        assert store.load() == Stored(1, {"A": "1"})
+
     def test_a_key_that_is_too_long_is_refused_by_its_name(self, store: SQLStore) -> None:
         with pytest.raises(InvalidValue) as caught:
             put(store, A="2", **{"k" * 256: "1"})

@@ -16,20 +16,13 @@ from sqlalchemy.dialects import mysql
 from ..errors import SchemaError, StoreUnavailable
 from . import drivers
 from .contract import Stored
-from .rows import ADVICE, HISTORY, MYSQL_TEXT, REVISION, RowStore, in_memory
+from .rows import ADVICE, HISTORY, LIMITS, MYSQL_TEXT, REVISION, RowStore, in_memory
 from .sql import shown_url
 from .translation import translated
 
 __all__ = ["AlchemyWaffleStore"]
 
 log = logging.getLogger("uwsgi_waffle")
-
-# Seconds that a transaction of the application's own may hold an update off.
-LIMITS = {
-    "postgresql": ("SET LOCAL lock_timeout = '5s'", "SET LOCAL statement_timeout = '5s'"),
-    "mysql": ("SET innodb_lock_wait_timeout = 5",),
-    "mariadb": ("SET innodb_lock_wait_timeout = 5",),
-}
 
 
 class AlchemyWaffleStore(RowStore):

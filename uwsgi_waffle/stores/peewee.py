@@ -14,7 +14,7 @@ from typing import Any
 from ..errors import SchemaError, StoreUnavailable
 from . import drivers
 from .contract import Stored
-from .rows import ADVICE, HISTORY, MYSQL_TEXT, REVISION, RowStore, in_memory
+from .rows import ADVICE, HISTORY, LIMITS, MYSQL_TEXT, REVISION, RowStore, in_memory
 from .sql import shown_url
 from .translation import translated
 
@@ -112,16 +112,25 @@ class PeeweeWaffleStore(RowStore):
     def _open(self, *, lock: bool) -> Iterator[PeeweeRows]:
         with self._translated():
             database = self._database()
-            with database.connection_context(), self._limited(database), database.atomic():
-                if isinstance(database, self._peewee.PostgresqlDatabase):
-                    database.execute_sql("SET LOCAL lock_timeout = '5s'")
-                    database.execute_sql("SET LOCAL statement_timeout = '5s'")
-                elif isinstance(database, self._peewee.MySQLDatabase):
-                    database.execute_sql("SET innodb_lock_wait_timeout = 5")
-                if lock:
-                    model = self.model
-                    model.update({model.value: model.value}).where(model.key == REVISION).execute(database)
-                yield PeeweeRows(database, self.model)
+            with database.connection_context(), self._limited(database):
+                before, within = self._settings(database)
+                for statement in before:
+                    database.execute_sql(statement)
+                with database.atomic():
+                    for statement in within:
+                        database.execute_sql(statement)
+                    if lock:
+                        model = self.model
+                        model.update({model.value: model.value}).where(model.key == REVISION).execute(database)
+                    yield PeeweeRows(database, self.model)
+
+    def _settings(self, database: Any) -> tuple[list[str], list[str]]:
+        """Return what a connection is told before its transaction and at its beginning, whatever the server's own settings are."""
+        if isinstance(database, self._peewee.PostgresqlDatabase):
+            return [], [f"SET TRANSACTION ISOLATION LEVEL {drivers.ISOLATION['postgresql']}", *LIMITS["postgresql"]]
+        if isinstance(database, self._peewee.MySQLDatabase):
+            return [f"SET SESSION TRANSACTION ISOLATION LEVEL {drivers.ISOLATION['mysql']}", *LIMITS["mysql"]], []
+        return [], []
 
     def _limited(self, database: Any) -> AbstractContextManager[None]:
         """Limit the time that the open connection waits, where only that can be limited by now."""

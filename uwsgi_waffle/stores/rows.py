@@ -7,7 +7,7 @@ import json
 import logging
 import textwrap
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
@@ -19,7 +19,7 @@ from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
 from .translation import Collision
 
-__all__ = ["ADVICE", "HISTORY", "HISTORY_ROWS", "MYSQL_TEXT", "REVISION", "RowStore", "Rows", "in_memory", "is_json", "names_in"]
+__all__ = ["ADVICE", "HISTORY", "HISTORY_ROWS", "LIMITS", "MYSQL_TEXT", "REVISION", "RowStore", "Rows", "in_memory", "is_json", "names_in"]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -32,9 +32,18 @@ RESERVED = "WAFFLE_"
 HISTORY_ROWS = 100
 HISTORY_SIZE = 2**22  # characters
 MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
+# Seconds that a transaction of the application's own may hold an update off.
+LIMITS = {
+    "postgresql": ("SET LOCAL lock_timeout = '5s'", "SET LOCAL statement_timeout = '5s'"),
+    "mysql": ("SET innodb_lock_wait_timeout = 5",),
+    "mariadb": ("SET innodb_lock_wait_timeout = 5",),
+}
 ADVICE = "Look whether the database answers and has the table; it is tried again."
 
+ATTEMPTS = 5
+
 S = TypeVar("S", bound="RowStore")
+T = TypeVar("T")
 
 
 class Rows(Protocol):
@@ -129,10 +138,7 @@ class RowStore(Store):
         """Return how many characters the columns for keys and for values take, ``None`` for any number."""
 
     def prepare(self) -> None:
-        try:
-            self._begin()
-        except Collision:  # another host was at it at this moment
-            self._begin()
+        _repeated(self._begin)
 
     def _begin(self) -> None:
         with self._open(lock=False) as rows:
@@ -156,10 +162,7 @@ class RowStore(Store):
             return _without_reserved(rows.read())
 
     def transact(self, decide: Decide) -> Stored:
-        try:
-            return self._transact(decide)
-        except Collision:
-            return self._transact(decide)
+        return _repeated(lambda: self._transact(decide))
 
     def _transact(self, decide: Decide) -> Stored:
         with self._open(lock=True) as rows:
@@ -243,6 +246,16 @@ def _names_rows(names: set[str], room: int | None) -> dict[str, str]:
     joined = " ".join(sorted(names))
     lines = textwrap.wrap(joined, max(1, room or len(joined)), break_long_words=False, break_on_hyphens=False)
     return {NAMES + (str(number) if number else ""): line for number, line in enumerate(lines)}
+
+
+def _repeated(act: Callable[[], T]) -> T:
+    """Do something that other hosts may be doing at this moment."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return act()
+        except Collision:
+            continue
+    return act()
 
 
 def in_memory(database: str | None, mode: object = None) -> bool:
