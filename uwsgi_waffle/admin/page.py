@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote_plus
 
 import werkzeug.wrappers
 from flask import Blueprint, Response, abort, current_app, g, jsonify, redirect, render_template, request, url_for
@@ -29,9 +30,10 @@ HISTORY_MOST = 1000
 HISTORY_READ = 200  # changes among which the page looks for the last of each variable
 LONG_AGO = 10 * 365 * 86400  # seconds: no time limit
 SHORT = 255  # characters of a value, a name or a note that the history shows
+ROOM = MAX_FORM // 2  # bytes that the values in force may take of a form; the rest is for what is typed
+POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; base-uri 'none'"
 HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": f"{POLICY}; frame-ancestors 'none'",
     "Cache-Control": "no-store",
     "Referrer-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
@@ -96,7 +98,7 @@ def admin_blueprint(waffle: WaffleConf, authorize: Authorize, *, name: str = "wa
     @blueprint.errorhandler(RequestEntityTooLarge)
     def too_large(error: RequestEntityTooLarge) -> tuple[str, int]:
         most = request.max_content_length or MAX_FORM  # the application's, if it has read the form before this page could
-        return f"Nothing was changed: the form has more than {most:,} bytes. Go back, and make it shorter.", 413
+        return f"Nothing was changed: the form has more than {most:,} bytes. Send less at once, or use `flask waffle set`.", 413
 
     @blueprint.errorhandler(CSRFError)
     def refused_by_the_application(error: CSRFError) -> Any:
@@ -136,6 +138,7 @@ class _Row:
     value: str
     default: str
     is_default: bool
+    fits: bool
     mark: str
     typed: Typed | None
     problem: str
@@ -256,7 +259,8 @@ class _Page:
             "uwsgi_waffle/admin.html",
             page=self,
             site=current_app.name,
-            rows=[self._row(name, marks, last.get(name)) for name in sorted(self.binding.schema.variables)],
+            rows=self._rows(marks, last),
+            policy=POLICY,
             status=status,
             revision=self.binding.current().revision,
             trouble=self.trouble or _trouble(status),
@@ -271,6 +275,14 @@ class _Page:
             short=_short,
         )
 
+    def _rows(self, marks: Marks, last: Mapping[str, HistoryEntry]) -> list[_Row]:
+        rows = [self._row(name, marks, last.get(name)) for name in sorted(self.binding.schema.variables)]
+        left = ROOM
+        for row in sorted(rows, key=lambda row: len(row.value)):  # of many long values the longest aren't in the form
+            left -= len(quote_plus(row.value, errors="replace")) if row.fits else 0
+            row.fits = row.fits and (left >= 0 or row.field.variable.secret)
+        return rows
+
     def _row(self, name: str, marks: Marks, last: HistoryEntry | None) -> _Row:
         schema, typed = self.binding.schema, self.typed.get(name)
         shown = fields(schema)[name]
@@ -280,7 +292,8 @@ class _Page:
         # Until a conflict has been shown, the form goes on telling which value it was made of.
         keep = typed.seen if typed is not None and not self.conflict else mark
         first = name == next(iter(self.problems), None)
-        return _Row(shown, value, default, value == default, keep, typed, self.problems.get(name, ""), first, last, moved)
+        fits = shown.fits(value)
+        return _Row(shown, value, default, value == default, fits, keep, typed, self.problems.get(name, ""), first, last, moved)
 
     def _history(self, limit: int) -> tuple[list[HistoryEntry], dict[str, HistoryEntry]]:
         """Return the newest changes, and of each variable the last."""
