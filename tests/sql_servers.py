@@ -22,6 +22,7 @@ from sqlalchemy.pool import NullPool
 
 # What a store must not take as it comes; and a log that refuses writers who let others' changes in while they write.
 POOR = ["--character-set-server=latin1", "--default-storage-engine=MyISAM", "--log-bin", "--binlog-format=STATEMENT", "--server-id=1"]
+PATIENCE = 60  # seconds for a start, on a machine that does other things, too
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 
 
@@ -34,7 +35,12 @@ class SQLServer(ABC):
         self.process: subprocess.Popen[bytes] | None = None
         self._names = (f"w{number}" for number in count())
         self.install()
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            if self.process is not None and self.process.poll() is None:
+                self.kill()  # else it would outlive the tests, for nobody knows of it
+            raise
 
     @property
     @abstractmethod
@@ -62,21 +68,35 @@ class SQLServer(ABC):
         """Start it, again if it was killed, and wait until it answers."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, **self.options)
-        end = time.monotonic() + 40
+        end = time.monotonic() + PATIENCE
         while True:
             try:
                 with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL would forget to close its own
                     probe.connect(str(self.socket))
-                self.execute("SELECT 1")
+                self._execute("SELECT 1")
                 return
-            except (OSError, sa.exc.OperationalError):
-                alive = self.process.poll() is None
-                assert alive, (self.folder / "log").read_text()
-                assert time.monotonic() < end, (self.folder / "log").read_text()
+            except (OSError, sa.exc.OperationalError) as error:
+                if self.process.poll() is not None or time.monotonic() > end:
+                    raise self.trouble(error) from error
                 time.sleep(0.01)
 
+    def trouble(self, error: Exception) -> RuntimeError:
+        """Return an error that says all that is known of the server."""
+        assert self.process is not None
+        code, cores = self.process.poll(), os.cpu_count()
+        state = "runs" if code is None else f"has ended with {code}"
+        log = (self.folder / "log").read_text(errors="replace")[-4000:]
+        load = ", ".join(f"{number:.1f}" for number in os.getloadavg())
+        return RuntimeError(f"{self.command()[0]} {state} (load {load} on {cores} cores): {error}\nIts log ends with:\n{log}")
+
     def execute(self, statement: str, url: str | None = None) -> None:
-        """Do something behind the store's back."""
+        """Do something behind the store's back; if the server isn't well, say why."""
+        try:
+            self._execute(statement, url)
+        except sa.exc.OperationalError as error:
+            raise self.trouble(error) from error
+
+    def _execute(self, statement: str, url: str | None = None) -> None:
         engine = sa.create_engine(url or self.url, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         with engine.connect() as connection:
             connection.exec_driver_sql(statement)
