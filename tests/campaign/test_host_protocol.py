@@ -98,7 +98,7 @@ class OneHost(RuleBasedStateMachine):
         process, looker = self.pick(which), self.pick(which + 1)
 
         def before(number: int, name: str) -> None:
-            if number == at and looker is not process:
+            if number == at and looker is not process and not header_module._opening.locked():  # one lock for all, in this process
                 self.note()
                 seen = served(looker)
                 self.note()
@@ -125,7 +125,7 @@ class OneHost(RuleBasedStateMachine):
 
         def before(number: int, name: str) -> None:
             nonlocal written
-            if number == at:
+            if number == at and not header_module._opening.locked():
                 with suppress(StoreUnavailable):  # it is being written at this moment
                     other.transact(lambda stored: Commit(values_of(self.next())))
                     written = True
