@@ -1,6 +1,7 @@
 """The application that the live tests serve, in every mode; it tells what it sees and changes what it is told.
 
 ``SITE_DECORATORS`` says whether uwsgidecorators is imported ``before`` or ``after`` the package, or its hook set ``by hand``.
+With ``SITE_ONE_LOOK`` no worker looks again when uWSGI's master has surely begun to watch.
 """
 
 # ruff: noqa: E402  # the order of imports is what some tests are about
@@ -32,6 +33,9 @@ from uwsgi_waffle.stores import Stored
 
 if DECORATORS == "after":
     import uwsgidecorators
+
+if "SITE_ONE_LOOK" in os.environ:
+    uwsgi_waffle.server.uwsgi.LOOK_AGAIN = 3600
 
 FOLDER = Path(os.environ["SITE_FOLDER"])
 

@@ -54,6 +54,12 @@ def test_idle_workers_are_told(servers: Servers, mode: str) -> None:
         server.eventually(lambda n=number: changed(server, n), until=lambda pids: len(pids) >= 4)
 
 
+def test_an_update_right_after_the_start_wakes_workers_that_are_idle(servers: Servers) -> None:
+    """The master begins to watch as soon as a worker asks it to, not at its next turn, which comes each second."""
+    server = servers.uwsgi(*SIGNAL_MODES["lazy-apps, shared-import"], addressed=True, SITE_ONE_LOOK="1")
+    assert server.update(1, wait=20.0)["pending"] == []
+
+
 def test_two_instances_tell_each_other(servers: Servers) -> None:
     """The idle workers of one instance are told what the other has changed."""
     first, second = servers.uwsgi(workers=2, addressed=True), servers.uwsgi(workers=2, addressed=True)

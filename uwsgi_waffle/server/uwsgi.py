@@ -168,7 +168,8 @@ def _claim(key: bytes, ask: Callable[[], Any]) -> bool:
         at = entries.index(bytes(ENTRY)) * ENTRY
         ask()
         _table[at : at + ENTRY] = key
-        if uwsgi.worker_id():  # the master takes it up at its next turn: look once more then
+        if uwsgi.worker_id():  # the master takes it up at its next turn: have it turn, and look once more then
+            uwsgi.signal(_signal)
             uwsgi.add_rb_timer(_signal, LOOK_AGAIN, 1)
     _known.add(key)
     return True
