@@ -45,7 +45,7 @@ def peewee_model(folder: Path, *, length: int | None = None, pooled: bool = Fals
     database = (PooledSqliteDatabase if pooled else peewee.SqliteDatabase)(str(folder / "site.db"))
 
     class Conf(peewee.Model, WaffleMixin):  # type: ignore[misc]  # peewee has no types
-        key = peewee.CharField(unique=True)
+        key = peewee.CharField(unique=True, null=True)
         value = peewee.CharField(max_length=length) if length else peewee.TextField()
 
         class Meta:

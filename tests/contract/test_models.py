@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
+import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -36,7 +38,7 @@ from uwsgi_waffle.stores import Commit, Store, Stored
 from uwsgi_waffle.stores.rows import HISTORY_ROWS, in_memory
 
 from .conftest import put
-from .models import OwnStore, alchemy_app, alchemy_store, peewee_model, peewee_store
+from .models import OwnStore, Record, alchemy_app, alchemy_store, peewee_model, peewee_store
 
 MakeStore = Callable[..., Any]
 
@@ -154,11 +156,22 @@ class TestTable:
     def test_a_commit_without_the_row_of_the_revision_makes_it(self, make: MakeStore, tmp_path: Path) -> None:
         assert put(make(tmp_path), A="1") == 1
 
-    def test_a_revision_that_is_none_is_told(self, store: Store, sql: Any) -> None:
-        sql("UPDATE confs SET value = 'new' WHERE key = 'WAFFLE_REVISION'")
+    @pytest.mark.parametrize("text", ["new", "-1", "1.5", "²", "9" * 20])
+    def test_a_revision_that_is_none_is_told(self, store: Store, sql: Any, text: str) -> None:
+        sql("UPDATE confs SET value = ? WHERE key = 'WAFFLE_REVISION'", text)
         for call in (store.load, lambda: put(store, A="1"), lambda: store.history(1), lambda: store.values_at(0)):
-            with pytest.raises(StoreUnavailable, match="WAFFLE_REVISION holds 'new'"):
+            with pytest.raises(StoreUnavailable, match=f"WAFFLE_REVISION holds '{text}'"):
                 call()
+
+    def test_a_row_without_a_key_is_none_of_ours(self, store: Store, sql: Any) -> None:
+        sql("INSERT INTO confs (key, value) VALUES (NULL, 'x')")
+        use(store)
+        assert None not in store.rows()
+
+    def test_the_names_are_written_only_when_there_are_new_ones(self, store: Store, sql: Any) -> None:
+        put(store, A="1")
+        sql("CREATE TRIGGER no BEFORE UPDATE ON confs WHEN NEW.key = 'WAFFLE_NAMES' BEGIN SELECT RAISE(ABORT, 'again'); END")
+        assert put(store, A="2") == 2
 
     @pytest.mark.parametrize("text", ["", "{}", "[]", "1", '{"since":0,"rows":[{}]}', '{"since":0,"rows":[1]}', "[" * 100_000])
     def test_a_history_that_is_none_is_a_new_one(self, store: Store, sql: Any, text: str) -> None:
@@ -171,6 +184,13 @@ class TestTable:
         assert store.values_at(2) == {"A": "2"}
         with pytest.raises(UnknownRevision, match="lead back to revision 2"):
             store.values_at(1)
+
+    def test_a_history_that_leads_beyond_the_revision_is_none(self, store: Store, sql: Any) -> None:
+        for number in range(3):
+            put(store, A=str(number))
+        sql("UPDATE confs SET value = '1' WHERE key = 'WAFFLE_REVISION'")
+        assert store.history(10) == []
+        assert store.values_at(1) == {"A": "2"}
 
     def test_a_table_that_is_yet_to_be_made_is_an_empty_store_until_then(
         self, make: MakeStore, tmp_path: Path, sql: Any, caplog: pytest.LogCaptureFixture
@@ -280,11 +300,12 @@ def test_a_value_that_is_too_long_for_the_column_is_invalid_and_changes_nothing(
     assert put(store, B="1" * length) == 1
 
 
-def test_what_the_table_refuses_is_told(make: MakeStore, tmp_path: Path, sql: Any) -> None:
+def test_what_the_table_refuses_is_told_without_the_values(make: MakeStore, tmp_path: Path, sql: Any) -> None:
     store = make(tmp_path)
     sql("CREATE TRIGGER no BEFORE INSERT ON confs WHEN NEW.key = 'B' BEGIN SELECT RAISE(ABORT, 'not you'); END")
-    with pytest.raises(StoreUnavailable, match="refuses the row: not you"):
-        put(store, A="1", B="1")
+    with pytest.raises(StoreUnavailable, match="refuses the row: not you") as caught:
+        put(store, A="1", B="".join(('"ge', 'heim"')))
+    assert "geheim" not in "".join(traceback.format_exception(caught.value))
     assert store.load() == Stored(0, {})
 
 
@@ -294,6 +315,13 @@ class TestConnections:
         before = opened(tmp_path)
         use(store)
         assert opened(tmp_path) == before
+
+    def test_a_forked_process_makes_an_engine_of_its_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = alchemy_store(tmp_path)
+        parents = store._connect()
+        assert store._connect() is parents
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        assert store._connect() is not parents
 
     def test_nor_with_a_pool_of_peewees(self, tmp_path: Path) -> None:
         store = PeeweeWaffleStore(model=peewee_model(tmp_path, pooled=True))
@@ -458,6 +486,17 @@ class TestTransactionOfPeewees:
         proxy.initialize(database)
         use(store)
         assert store.name == PeeweeWaffleStore(model=peewee_model(tmp_path)).name
+
+    def test_a_deferred_database_is_told_until_it_is_there(self, tmp_path: Path) -> None:
+        model = peewee_model(tmp_path)
+        path = model._meta.database.database
+        deferred = peewee.SqliteDatabase(None)
+        model._meta.set_database(deferred)
+        store = PeeweeWaffleStore(model=model)
+        with pytest.raises(StoreUnavailable, match="isn't initialized yet"):
+            store.load()
+        deferred.init(path)
+        use(store)
 
 
 def test_a_url_of_peewees_is_shown_without_its_password(tmp_path: Path) -> None:
@@ -660,6 +699,14 @@ class TestOwn:
         assert bound.values_at(0) == {"B": "7"}
         assert [row.key for row in bound.history(10)] == ["B", "LATER", "A"]
 
+    def test_what_only_reads_commits_nothing(self) -> None:
+        store = OwnStore()
+        store.load()
+        store.history(1)
+        assert store.commits == 0
+        put(store, A="1")
+        assert store.commits == 1
+
     def test_what_raises_before_it_writes_commits_nothing(self) -> None:
         store = OwnStore()
         with pytest.raises(ZeroDivisionError):
@@ -678,6 +725,21 @@ class TestOwn:
         assert put(Forgetful(), A="1") == 1
         with pytest.raises(StoreUnavailable, match="returned None, which says that it failed"):
             put(Failing(), A="1")
+
+    def test_what_its_methods_raise_is_told_without_the_values(self) -> None:
+        class Failing(OwnStore):
+            error: Exception = RuntimeError("can't put geheim")
+
+            def put(self, key: str, value: str) -> Record:
+                raise self.error
+
+        store = Failing()
+        with pytest.raises(StoreUnavailable, match=r"Failing\.put failed with RuntimeError\. It is tried again") as caught:
+            put(store, A="1")
+        assert "geheim" not in str(caught.value)
+        store.error = StoreReadOnly("not today")
+        with pytest.raises(StoreReadOnly, match="not today"):
+            put(store, A="1")
 
     @pytest.mark.parametrize("call", ["commit", "delete", "get", "put"])
     def test_what_it_doesnt_have_it_says(self, call: str) -> None:

@@ -147,6 +147,12 @@ class TestHistory:
             put(store, A=text)
         assert [(row.old, row.new) for row in store.history(10)] == [("2", None), ("1", "2"), (None, "1")]
 
+    @pytest.mark.parametrize("limit", [0, -1])
+    def test_a_limit_below_one_is_for_none(self, store: Store, limit: int) -> None:
+        put(store, A="1")
+        put(store, A="2")
+        assert store.history(limit) == store.history(limit, "A") == []
+
     def test_a_commit_may_name_the_old_text_itself(self, store: Store) -> None:
         put(store, A="1", B="1")
         store.transact(lambda stored: Commit({"A": "2", "B": "2"}, old={"A": None}))

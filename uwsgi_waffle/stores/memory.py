@@ -43,7 +43,7 @@ class MemoryStore(Store):
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
         rows = [row for row in reversed(self._history) if key is None or row.key == key]
-        return rows[:limit]
+        return rows[: max(0, limit)]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         if not 0 <= revision <= self._stored.revision:

@@ -167,9 +167,6 @@ class RowStore(Store):
     def _transact(self, decide: Decide) -> Stored:
         with self._open(lock=True) as rows:
             found = rows.read(history=True)
-            if REVISION not in found:
-                rows.insert(REVISION, "0")
-                found = {**found, REVISION: "0"}
             stored = self._stored(found)
             commit = decide(stored)
             if commit is None:

@@ -138,7 +138,7 @@ class SQLStore(Store):
             return stored.after(commit)
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
-        query = sa.select(history).order_by(history.c.id.desc()).limit(limit)
+        query = sa.select(history).order_by(history.c.id.desc()).limit(max(0, limit))
         if key is not None:
             query = query.where(history.c.key == key)
         with self._open() as connection:
