@@ -113,6 +113,8 @@ class State(Fetcher):
             if self.host is not None:
                 self._fetch(self.host, forced=True)
         self._publish()
+        if self.host is not None:
+            self._outlast_old_header(self.host)
         self._finish()
         return stored
 

@@ -499,10 +499,19 @@ class TestTransactionOfPeewees:
         use(store)
 
 
-def test_a_url_of_peewees_is_shown_without_its_password(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://ann:geheim@db.example/site", "postgresql://***@db.example/site"),
+        ("postgresql://ann:ge@heim@db1:1,db2:2/site", "postgresql://***@db1:1,db2:2/site"),
+        ("postgresql://db.example/site?user=ann&password=geheim&x=1", "postgresql://db.example/site?user=ann&password=***&x=1"),
+        ("site", "site"),
+    ],
+)
+def test_a_url_of_peewees_is_shown_without_its_password(tmp_path: Path, url: str, shown: str) -> None:
     model = peewee_model(tmp_path)
-    model._meta.set_database(peewee.PostgresqlDatabase("postgresql://ann:geheim@db.example/site"))
-    assert PeeweeWaffleStore(model=model).name == "PostgresqlDatabase postgresql://ann:***@db.example/site (confs)"
+    model._meta.set_database(peewee.PostgresqlDatabase(url))
+    assert PeeweeWaffleStore(model=model).name == f"PostgresqlDatabase {shown} (confs)"
 
 
 def text(number: int = 255, **options: Any) -> Any:

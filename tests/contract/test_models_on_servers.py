@@ -174,10 +174,29 @@ def test_what_a_text_column_of_mysqls_takes_is_known_before_it_is_written(
     assert [row.key for row in store.history(10)] == ["B"], "the earlier change has no room beside it"
 
 
+def test_a_server_that_refuses_connections_is_not_taken_for_one_whose_time_is_not_limited(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    app, db = Flask("site", instance_path=str(tmp_path)), SQLAlchemy()
+    app.config.update(SQLALCHEMY_DATABASE_URI=f"postgresql+psycopg://postgres@/postgres?host={tmp_path}")
+    db.init_app(app)
+
+    class Conf(db.Model):  # type: ignore[name-defined, misc]  # as Flask-SQLAlchemy's manual says
+        key = db.Column(db.String(190), primary_key=True)
+        value = db.Column(db.Text)
+
+    with app.app_context(), pytest.raises(StoreUnavailable, match="connection to server on socket"):
+        AlchemyWaffleStore(db=db, model=Conf).load()
+    assert "nothing is known to limit" not in caplog.text
+
+
 class TestSilence:
     """A server that takes connections and never answers."""
 
-    @pytest.fixture(autouse=True)
+    def test_the_limit_that_the_readme_names(self) -> None:
+        assert drivers.SILENCE == 8.0
+
+    @pytest.fixture
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(drivers, "SILENCE", 1.0)
 
@@ -196,6 +215,7 @@ class TestSilence:
 
     @MAKERS
     @pytest.mark.timeout(60)
+    @pytest.mark.usefixtures("impatient")
     def test_it_is_an_error_wherever_it_falls_silent(
         self, server: SQLServer, url: str, make: Callable[[str, Path], Store], tmp_path: Path
     ) -> None:

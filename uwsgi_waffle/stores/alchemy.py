@@ -197,10 +197,10 @@ def _make(dialect: sa.Dialect, record: object, args: Any, options: Any) -> Any:
     if made is None:
         return None
     limits = drivers.time_limits(dialect.driver, drivers.SILENCE)
+    made.limited = bool(limits) or any("timeout" in name for name in options)
     connection = dialect.connect(*args, **{**limits, **options})
     if dialect.driver in ("psycopg", "psycopg2"):
         made.limits.enter_context(drivers.cut_off(connection, drivers.SILENCE))
-    made.limited = bool(limits) or any("timeout" in name for name in options)
     return connection
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import os
+import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,6 @@ from ..errors import SchemaError, StoreUnavailable
 from . import drivers
 from .contract import Stored
 from .rows import ADVICE, HISTORY, LIMITS, MYSQL_TEXT, REVISION, RowStore, in_memory
-from .sql import shown_url
 from .translation import translated
 
 __all__ = ["PeeweeWaffleStore"]
@@ -77,7 +77,9 @@ class PeeweeWaffleStore(RowStore):
             if not isinstance(fields[name], (self._peewee.CharField, self._peewee.TextField)):
                 return f"the field {name!r} is a {type(fields[name]).__name__}, and not one for text"
         for name, field in fields.items():
-            by_database = field.auto_increment or any("default" in str(part.sql).lower() for part in field.constraints or ())
+            by_database = field.auto_increment or any(
+                "default" in str(getattr(part, "sql", "")).lower() for part in field.constraints or ()
+            )
             if name not in ("key", "value") and not (field.null or field.default is not None or by_database):
                 return f"its field {name!r} is required and has no default"
         return ""
@@ -87,7 +89,7 @@ class PeeweeWaffleStore(RowStore):
         database = self.model._meta.database
         place = str(database.database)
         if not self._is_sqlite(database):
-            place = shown_url(place) if "://" in place else place  # it may be a URL, with a password
+            place = re.sub(r"//.*@", "//***@", re.sub(r"(passw\w*=)[^&\s]*", r"\1***", place))  # it may be a URL
         elif not place.startswith("file:"):
             place = os.path.abspath(place)
         host = database.connect_params.get("host")

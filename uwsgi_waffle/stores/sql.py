@@ -292,9 +292,8 @@ class SQLStore(Store):
         return "Look whether the database answers; it is tried again without a restart."
 
 
-def shown_url(url: sa.URL | str) -> str:
+def shown_url(url: sa.URL) -> str:
     """Return a URL as a person may see it."""
-    url = sa.make_url(url)
     hidden = {key: "***" for key in url.query if "passw" in key.lower() or key.lower() == "pwd"}
     return url.update_query_dict(hidden).render_as_string(hide_password=True)
 
