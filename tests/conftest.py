@@ -22,6 +22,7 @@ collect_ignore_glob = [
     "live/plain.py",
     "live/monitored.py",
     "benchmarks/*.py",
+    "benchmarks/sites/*.py",
     "campaign/site.py",
     "campaign/__main__.py",
 ]

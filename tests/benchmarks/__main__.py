@@ -1,41 +1,46 @@
-"""Measure on this machine and print a table: ``python -m tests.benchmarks``."""
+"""Measure on this machine, beside others that are installed: ``python -m tests.benchmarks [PART …]``."""
 
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 
-from ..live.servers import Servers
-from ..redis_server import RedisServer
-from . import hosts, propagation, reading, variables
-from .table import HEADING
+from . import footprint, growth, hello, hosts, propagation, reading, updating, woken
+from .chart import drawn
+from .lab import lab
+
+PARTS = {
+    "propagation": (propagation.measure, 20),
+    "woken": (woken.measure, 200),
+    "hosts": (hosts.measure, 100),
+    "reading": (reading.measure, 20),
+    "hello": (hello.measure, 10),
+    "updating": (updating.measure, 50),
+    "growth": (growth.measure, 40),
+    "footprint": (footprint.measure, 10),
+}
 
 
 def main() -> None:
-    """Run all benchmarks."""
+    """Run the parts that are asked for, print their tables, and draw what is worth it."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=300, help="updates and bare signals (default: 300)")
-    rounds = parser.parse_args().rounds
-    with tempfile.TemporaryDirectory() as folder:
-        print(HEADING)
-        for row in reading.measure(Path(folder), max(5, rounds // 10)):
-            print(row, flush=True)
-        servers = Servers(Path(folder))
-        try:
-            for row in propagation.measure(servers, rounds):
-                print(row, flush=True)
-            for row in variables.measure(servers, max(5, rounds // 10)):
-                print(row, flush=True)
-            redis = RedisServer(Path(folder))
-            try:
-                for row in hosts.measure(servers, redis, rounds):
-                    print(row, flush=True)
-                servers.stop_all()
-            finally:
-                redis.kill()
-        finally:
-            servers.stop_all()
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all if there is none")
+    parser.add_argument("--rounds", type=int, help="how often each is measured; each part has a default of its own")
+    parser.add_argument("--small", action="store_true", help="only the smallest size of each")
+    parser.add_argument("--chart", type=Path, metavar="FILE", help="write a chart as SVG")
+    asked = parser.parse_args()
+    unknown = sorted(set(asked.parts) - PARTS.keys())
+    if unknown:
+        parser.error(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+    tables = []
+    for name in asked.parts or PARTS:
+        measure, rounds = PARTS[name]
+        with lab(asked.rounds or rounds, asked.small) as opened:
+            for table in measure(opened):
+                print(table, flush=True)
+                tables.append(table)
+    if asked.chart:
+        asked.chart.write_text(drawn(tables))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from ..live.servers import Server, Servers
+from ..live.servers import Server
 from ..redis_server import RedisServer
-from .table import Row, milliseconds
+from .lab import SITES, Lab
+from .table import Row, Table
 
 WORKERS = 4
 
@@ -34,38 +35,34 @@ def crossed(writer: Server, other: Server, since: list[int]) -> float | None:
     return (max(now) - begun) / 1e9
 
 
-def start(servers: Servers, redis: RedisServer, name: str) -> Server:
-    folder = servers.folder / name
-    folder.mkdir()
+def start(lab: Lab, database: Path) -> Server:
+    folder = lab.place()
     environ = {
-        "SITE_DATABASE": str(servers.folder),
+        "SITE_DATABASE": str(database),
         "WAFFLE_WATCHTYPE": "redis",
         "WAFFLE_WATCHER_FILE": str(folder / "instance" / "waffle.watch"),
-        "WAFFLE_REDIS_URL": redis.url,
+        "WAFFLE_REDIS_URL": lab.redis.url,
     }
-    options = ("--module", "tests.benchmarks.site", "--mule=uwsgi_waffle.mule")
-    return servers.uwsgi(*options, workers=WORKERS, addressed=True, folder=Path(folder), **environ)
+    options = ("--module", f"{SITES}.waffle", "--mule=uwsgi_waffle.mule")
+    return lab.servers.uwsgi(*options, workers=WORKERS, addressed=True, folder=folder, **environ)
 
 
-def measure(servers: Servers, redis: RedisServer, rounds: int) -> list[Row]:
+def measure(lab: Lab) -> list[Table]:
     """Alternate updates from two hosts and bare publications."""
-    pair = [start(servers, redis, name) for name in ("left", "right")]
-    with redis.client() as client:
+    database = lab.place()
+    pair = [start(lab, database) for _ in range(2)]
+    with lab.redis.client() as client:
         pair[0].eventually(lambda: client.pubsub_numsub("waffleconf")[0][1] == len(pair))
     taken: dict[str, list[float]] = {"bare": [], "update": []}
-    for number in range(1, rounds + 1):
-        taken["bare"].append(bare(redis))
+    for number in range(1, lab.rounds + 1):
+        taken["bare"].append(bare(lab.redis))
         writer, other = pair[number % 2], pair[1 - number % 2]
         since = other.get("/times")[1:]
         writer.post(f"/update?n={number}")
         told = other.eventually(lambda w=writer, o=other, old=since: crossed(w, o, old), until=lambda seconds: seconds is not None)
         taken["update"].append(told or 0.0)
-    return [
-        Row("two hosts: bare redis-py publish to a subscriber", taken["bare"], milliseconds),
-        Row(
-            "two hosts: update committed, on_change in the last of the other's 4 workers",
-            taken["update"],
-            milliseconds,
-            taken["bare"],
-        ),
+    rows = [
+        Row("bare redis-py: published, one subscriber has it", taken["bare"]),
+        Row("uwsgi_waffle: update committed, on_change runs", taken["update"], taken["bare"]),
     ]
+    return [Table(f"Until the last of another host's {WORKERS} idle workers is told", rows)]

@@ -1,4 +1,4 @@
-"""The application that `propagation` measures: idle workers write down when they were told."""
+"""An application with uwsgi_waffle: idle workers write down when they were told."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import uwsgi
 from flask import Flask, jsonify, request
 
 from uwsgi_waffle import SQLStore, WaffleConf
+from uwsgi_waffle.extension import Binding
 
 FOLDER = Path(os.environ["SITE_FOLDER"])
+LOADS, TICKS = 128, 256  # where the counters of each worker begin
 BARE = 10  # a signal number of our own
 times = memoryview(mmap.mmap(-1, 4096)).cast("q")  # made before the fork: shared by all workers
 
@@ -27,12 +29,22 @@ def told(_: object) -> None:
 class TimedStore(SQLStore):
     """Notes when a transaction is committed."""
 
+    def load(self) -> Any:
+        times[LOADS + uwsgi.worker_id()] += 1
+        return super().load()
+
     def transact(self, decide: Any) -> Any:
         stored = super().transact(decide)
         times[0] = time.monotonic_ns()
         return stored
 
 
+def tick(binding: Binding) -> None:
+    times[TICKS + uwsgi.worker_id()] += 1
+    uncounted(binding)
+
+
+uncounted, Binding.tick = Binding.tick, tick
 uwsgi.register_signal(BARE, "active-workers", told)
 application = Flask(__name__, instance_path=str(FOLDER / "instance"))
 application.config["WAFFLE_CONFS"] = {
@@ -64,19 +76,29 @@ def bare() -> Any:
     return jsonify(True)
 
 
+@application.post("/burst")
+def burst() -> Any:
+    """Update many times, so many a second if that can be."""
+    pause, due = 1 / int(request.args["rate"]), time.monotonic()
+    for _ in range(int(request.args["n"])):
+        waffle.update({"V0": waffle.values.V0 + 1})
+        due += pause
+        time.sleep(max(0.0, due - time.monotonic()))
+    return jsonify(True)
+
+
+@application.get("/counters")
+def counters() -> Any:
+    """Return how often this instance's workers have read the store, and been woken by a signal."""
+    return jsonify(loads=sum(times[LOADS:TICKS]), ticks=sum(times[TICKS:]))
+
+
 @application.get("/times")
 def read() -> Any:
     """Return the moment of the commit or of the signal, then the moment at which each worker was told."""
     return jsonify(times[: uwsgi.numproc + 1].tolist())
 
 
-@application.get("/pid")
-def pid() -> Any:
-    """Return this worker's process id."""
-    return jsonify(os.getpid())
-
-
 @application.get("/read")
-def ready() -> Any:
-    """Say that this worker answers."""
-    return jsonify(uwsgi.worker_id())
+def served() -> Any:
+    return jsonify({"V0": waffle.values.V0, "pid": os.getpid()})
