@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import timeit
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from flask import Flask, current_app
 
 from uwsgi_waffle import SQLStore, WaffleConf
 
-from .lab import Lab, missing
+from .lab import SITES, Lab, missing
 from .table import Row, Table
 
 LOOPS = 20_000
@@ -64,10 +65,9 @@ def dynaconf_ways() -> Iterator[Way]:
 
 def constance_ways(lab: Lab) -> Iterator[Way]:
     backend = "constance.backends.database.DatabaseBackend"
-    from .sites import constance_site  # noqa: F401  # which needs the environment
-
     os.environ.update(BENCH_BACKEND=backend, BENCH_REDIS=lab.redis.url, SITE_FOLDER=str(lab.place()))
-    from constance import base  # what it reads of its settings is made when it is imported
+    importlib.import_module(f"{SITES}.constance_site")  # the settings, without which the rest can't be imported
+    from constance import base
     from constance.backends.database import DatabaseBackend
     from constance.backends.redisd import CachingRedisBackend, RedisBackend
 

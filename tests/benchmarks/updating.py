@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from ..sql_servers import PostgreSQL
 from .lab import Lab
 from .table import Row, Table
 
-Connect = Callable[[], Any]
+Connects = tuple[Callable[[], Any], Callable[[], Any]]  # for a connection that is kept, and for one that is made for one transaction
 Transact = Callable[[Any, int], object]
 
 
@@ -44,13 +45,17 @@ def transact_redis(client: redis.Redis, number: int) -> None:
         pipeline.hset("bare", "V0", number).hincrby("bare", "revision").execute()
 
 
-def filled(url: str) -> None:
-    """Create the bare table."""
+def filled(url: str) -> str:
+    """Create the bare table, on SQLite with the store's journal mode; return the URL."""
     engine = sa.create_engine(url)
-    with engine.begin() as connection:
+    with engine.connect() as connection:
+        if engine.name == "sqlite":
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
         connection.exec_driver_sql("CREATE TABLE bare (key varchar(255) PRIMARY KEY, value text)")
         connection.exec_driver_sql("INSERT INTO bare VALUES ('revision', '0'), ('V0', '0')")
+        connection.commit()
     engine.dispose()
+    return url
 
 
 @contextmanager
@@ -64,8 +69,9 @@ def postgresql() -> Iterator[PostgreSQL]:
         shutil.rmtree(folder)
 
 
-def compared(lab: Lab, store: Store, variables: int, connect: Connect, transact: Transact) -> dict[str, list[float]]:
+def compared(lab: Lab, store: Store, variables: int, connects: Connects, transact: Transact) -> dict[str, list[float]]:
     """Let a kept connection, one made for the purpose, and ``update()`` take turns."""
+    keep, connect = connects
     app = Flask("site", instance_path=str(lab.place()))
     app.config["WAFFLE_CONFS"] = {f"V{number}": {"default": 0} for number in range(variables)}
     waffle = WaffleConf(app, store)
@@ -75,7 +81,7 @@ def compared(lab: Lab, store: Store, variables: int, connect: Connect, transact:
         with closing(connect()) as connection:
             transact(connection, number)
 
-    with closing(connect()) as kept:
+    with closing(keep()) as kept:
         ways: dict[str, Callable[[int], object]] = {
             "bare, over a connection that is kept": lambda number: transact(kept, number),
             "bare, over a connection made for it": anew,
@@ -96,25 +102,25 @@ def measure(lab: Lab) -> list[Table]:
     tables = []
     with postgresql() as server:
         for variables in lab.sizes(10, 1_000, 10_000):
-            path = lab.place() / "waffle.db"
-            file, schema = SQLStore(f"sqlite:///{path}"), server.fresh()
-            file.prepare()
-            filled(f"sqlite:///{path}")
-            filled(schema)
+            # A file for each: SQLite has more to do for a connection that is the only one.
+            file, *bare = (lab.place() / "waffle.db" for _ in range(3))
+            for path in bare:
+                filled(f"sqlite:///{path}")
+            schema = filled(server.fresh())
             with lab.redis.client() as client:
                 client.flushall()
-            options = sa.make_url(schema).query["options"]
-            stores: dict[str, tuple[Store, Connect, Transact]] = {
-                "SQLite": (file, lambda at=path: sqlite3.connect(at), transact_sqlite),
-                "PostgreSQL": (
-                    SQLStore(schema),
-                    lambda o=options: psycopg.connect(host=str(server.folder), user="postgres", dbname="postgres", options=o),
-                    transact_postgresql,
+            connect = partial(psycopg.connect, str(sa.make_url(schema).set(drivername="postgresql").render_as_string()))
+            stores: dict[str, tuple[Store, Connects, Transact]] = {
+                "SQLite": (
+                    SQLStore(f"sqlite:///{file}"),
+                    (partial(sqlite3.connect, bare[0]), partial(sqlite3.connect, bare[1])),
+                    transact_sqlite,
                 ),
-                "Redis": (RedisStore(lab.redis.url), lab.redis.client, transact_redis),
+                "PostgreSQL": (SQLStore(schema), (connect, connect), transact_postgresql),
+                "Redis": (RedisStore(lab.redis.url), (lab.redis.client, lab.redis.client), transact_redis),
             }
-            for name, (store, connect, transact) in stores.items():
-                taken = compared(lab, store, variables, connect, transact)
+            for name, (store, connects, transact) in stores.items():
+                taken = compared(lab, store, variables, connects, transact)
                 anew = taken["bare, over a connection made for it"]
                 rows = [Row(way, samples, None if samples is anew else anew) for way, samples in taken.items()]
                 tables.append(Table(f"Updating one of {variables} variables, {name}", rows, charted=variables == 10))
