@@ -22,7 +22,7 @@ class Lab:
 
     Args:
         rounds: how often each contestant is measured.
-        small: measure at the smallest sizes only, to see that it runs.
+        small: measure at the smallest sizes only, and only what is quick, to see that it runs.
     """
 
     def __init__(self, folder: Path, rounds: int, small: bool) -> None:

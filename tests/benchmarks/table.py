@@ -60,7 +60,7 @@ class Table:
             ratio = "{:.2f} ({:.2f} to {:.2f})".format(statistics.median(row.ratios), *quartiles(row.ratios)) if row.ratios else ""
             spread = f"{self.shown(low)} to {self.shown(high)}"
             lines.append(ROW.format(row.name, self.shown(row.median), spread, ratio, row.note).rstrip())
-        lines += [f"left out: {name}; pip install '.[bench]'" for name in self.left_out]
+        lines += [f"left out: {name}; pip install '.[test,bench]'" for name in self.left_out]
         return "\n".join([*lines, ""])
 
 
