@@ -61,7 +61,7 @@ def of(lab: Lab, size: Size, name: str, beside: list[float] | None) -> Row:
     mean = {key: sum(one[key] for one in counted) / bursts for key in counted[0]}
     workers = size.workers * size.instances
     private = memory(servers[0].children()[-1], "Private_Dirty") / 2**20
-    lab.servers.stop_all()
+    lab.end(*servers)
     note = f"{mean['loads']:.2f} store reads, {mean['ticks'] / workers:.2f} signals a worker, a worker's own memory {private:.1f} MiB"
     if size.rate != CALM:
         note += f", {mean['rate']:.0f} a second reached"

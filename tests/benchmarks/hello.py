@@ -87,5 +87,5 @@ def measure(lab: Lab) -> list[Table]:
         ):
             rows = [Row(site.name, site.taken[what], None if site is sites[0] else sites[0].taken[what]) for site in sites]
             tables.append(Table(f"A hello-world request, {title}: {kind}", rows, unit))
-        lab.servers.stop_all()
+        lab.end(*(site.server for site in sites))
     return tables

@@ -7,11 +7,13 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 
-from ..live.servers import Servers
+import psutil
+
+from ..live.servers import Server, Servers
 from ..redis_server import RedisServer
 
 SITES = "tests.benchmarks.sites"
@@ -39,6 +41,15 @@ class Lab:
     @cached_property
     def redis(self) -> RedisServer:
         return RedisServer(self.folder)
+
+    def end(self, *servers: Server) -> None:
+        """End servers with -9: there is nothing to save, and many processes that end in order take long."""
+        for server in servers:
+            with suppress(psutil.NoSuchProcess):
+                processes = [server.process, *server.process.children()]
+                for process in processes:
+                    process.kill()  # the master first, or it would make new ones
+        self.servers.stop_all()
 
     def sizes(self, *sizes: int) -> tuple[int, ...]:
         return sizes[:1] if self.small else sizes

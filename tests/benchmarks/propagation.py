@@ -138,5 +138,5 @@ def measure(lab: Lab) -> list[Table]:
         left_out = [contestant.name for contestant in contestants() if missing(*contestant.needs)]
         title = f"From the answer to an update until the last of {workers} workers serves the new value"
         tables.append(Table(title, rows, left_out=left_out, charted=workers == 16))
-        lab.servers.stop_all()
+        lab.end(*(server for race in races for server in (race.served, race.writer)))
     return tables

@@ -34,5 +34,5 @@ def measure(lab: Lab) -> list[Table]:
             Row("uwsgi_waffle: update committed, on_change runs", taken["update"], taken["bare"]),
         ]
         tables.append(Table(f"Until the last of {idle} idle workers is told", rows, charted=idle == 4))
-        lab.servers.stop_all()
+        lab.end(server)
     return tables
