@@ -7,9 +7,11 @@ import sys
 import traceback
 
 import pytest
+import redis
 
 from uwsgi_waffle import RedisStore, SchemaError, StoreReadOnly, StoreUnavailable, UnknownRevision
 from uwsgi_waffle.stores import Commit, Stored, open_store
+from uwsgi_waffle.stores import redis as redis_store
 from uwsgi_waffle.stores.redis import PAGE
 
 from ..redis_server import RedisServer
@@ -101,6 +103,19 @@ def test_a_long_history_is_read_page_by_page(store: RedisStore) -> None:
     assert store.history(0) == []
     assert store.history(-1) == []
     assert store.values_at(3) == {"A": "3"}
+
+
+def test_a_history_of_whole_pages_is_read_once(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis_store, "PAGE", 2)
+    for number in range(2, 5):
+        put(store, A=str(number))
+    assert [row.revision for row in store.history(10)] == [4, 3, 2, 1]
+
+
+def test_a_host_that_prepares_while_another_one_writes_undoes_nothing(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(redis.Redis, "hexists", lambda client, name, key: False)  # as it was a moment ago
+    store.prepare()
+    assert store.load() == Stored(1, {"A": "1"})
 
 
 def test_two_prefixes_are_two_stores(store: RedisStore, redis_server: RedisServer) -> None:

@@ -64,7 +64,17 @@ class TestFile:
         store = SQLStore(sqlite_url(tmp_path / "a" / "b"))
         store.prepare()
         assert store.load() == Stored(0, {})
-        assert (tmp_path / "a" / "b" / "waffle.db").is_file()
+        assert (tmp_path / "a" / "b" / "waffle.db").stat().st_mode & 0o777 == 0o600
+
+    def test_readers_and_a_writer_dont_wait_for_each_other(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+        reader = sqlite3.connect(sqlite_file, isolation_level=None)
+        try:
+            reader.execute("BEGIN")
+            assert reader.execute("SELECT value FROM waffle_values").fetchall() == [("1",)]
+            assert put(SQLStore(sqlite_url(sqlite_file.parent), timeout=0), A="2") == 2
+            assert reader.execute("SELECT value FROM waffle_values").fetchall() == [("1",)]
+        finally:
+            reader.close()
 
     @pytest.mark.parametrize("name", ["with space.db", "50%.db", "a#b.db", "a?mode=ro.db", "grün.db"])
     def test_odd_characters_of_a_path_are_kept(self, tmp_path: Path, name: str) -> None:
@@ -136,6 +146,14 @@ class TestReadOnly:
 
 
 class TestLocked:
+    @pytest.mark.parametrize("timeout", [0.25, 7.0])
+    def test_it_waits_for_others_as_long_as_it_is_told(self, sqlite_file: Path, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
+        told: list[float] = []
+        genuine = sqlite3.connect
+        monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: told.append(options["timeout"]) or genuine(*args, **options))
+        SQLStore(sqlite_url(sqlite_file.parent), timeout=timeout).load()
+        assert set(told) == {timeout}
+
     def test_a_writer_that_keeps_the_database_is_an_error_and_changes_nothing(self, sqlite: SQLStore, sqlite_file: Path) -> None:
         impatient = SQLStore(sqlite_url(sqlite_file.parent), timeout=0)
         holder = sqlite3.connect(sqlite_file, isolation_level=None)

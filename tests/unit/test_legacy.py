@@ -23,7 +23,7 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from pydantic import BaseModel, model_validator
 
-from uwsgi_waffle import AlchemyWaffleStore, InvalidValue, PeeweeWaffleStore, WaffleConf, extension
+from uwsgi_waffle import AlchemyWaffleStore, InvalidValue, PeeweeWaffleStore, WaffleConf, extension, legacy
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.hostfiles import header as header_module
 from uwsgi_waffle.legacy import MAX_DEPTH, MAX_SIZE, convert, is_legacy, read_pickle
@@ -151,6 +151,11 @@ class TestReader:
             (b"\x80\x02cbuiltins\nset\n)\x81.", "NEWOBJ"),
             (b"\x80\x02]}b.", "BUILD"),
             (b"\x80\x02]N\x85R.", "calls something"),
+            (b"\x80\x02]]\x85R.", "calls something"),
+            (b"}K\x01a.", "appends to what is no list"),
+            (b"](K\x01K\x02u.", "puts keys into what is no dictionary"),
+            (b"}(K\x01u.", "puts keys into what is no dictionary"),
+            (b"\x80\x04}(X\x02\0\0\0ab\x90.", "adds to what is no set"),
             (b"\x80\x04\x8c\x02osN\x93.", "asks for os.None"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
@@ -182,6 +187,21 @@ class TestReader:
     def test_what_would_take_too_much_is_refused(self, data: bytes, told: str) -> None:
         with pytest.raises(ValueError, match=told):
             read_pickle(text_of(data))
+
+    @pytest.mark.parametrize("part", ["x" * 2**20, b"x" * 2**20, 2 ** (2**23)], ids=["text", "bytes", "number"])
+    def test_so_is_what_is_large_and_shared(self, part: object) -> None:
+        def shared(times: int) -> str:
+            return text_of(pickle.dumps(part, 3)[:-1] + b"q\x070(" + b"h\x07" * times + b"l.")
+
+        assert read_pickle(shared(4)) == [part] * 4
+        with pytest.raises(ValueError, match="parts when it is written out"):
+            read_pickle(shared(20))
+
+    def test_a_text_that_is_too_long_to_look_at_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        text = written("Waffle")
+        assert is_legacy(text)
+        monkeypatch.setattr(legacy, "MAX_SIZE", len(text) - 1)
+        assert not is_legacy(text)
 
     def test_a_place_in_the_memo_costs_nothing_whatever_its_number(self) -> None:
         assert read_pickle(text_of(b"\x80\x02Nr\xff\xff\xff\xff0j\xff\xff\xff\xff.")) is None
