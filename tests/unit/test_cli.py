@@ -19,6 +19,7 @@ import click
 import pytest
 from click.testing import Result
 from flask import Flask
+from pydantic_core import core_schema
 
 from uwsgi_waffle import server
 from uwsgi_waffle.cli import waffle as command
@@ -416,6 +417,16 @@ class TestTransfer:
             "secret": False,
             "type": {"type": "integer", "exclusiveMinimum": 0},
         }
+
+    def test_a_type_that_json_schema_has_no_words_for_is_any(self, host: Host) -> None:
+        class Odd(int):
+            @classmethod
+            def __get_pydantic_core_schema__(cls, *args: object) -> core_schema.CoreSchema:
+                plain = core_schema.plain_serializer_function_ser_schema(int)
+                return core_schema.no_info_plain_validator_function(cls, serialization=plain)
+
+        told = json.loads(self.run_in(host.start(confs={"N": {"default": Odd(7), "type": Odd}}), "export").stdout)
+        assert (told["values"], told["schema"]["N"]["type"]) == ({"N": 7}, {})
 
     def test_with_json_it_tells_what_was_written(self, run: Run, tmp_path: Path) -> None:
         path = str(tmp_path / "values.json")

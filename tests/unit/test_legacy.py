@@ -535,6 +535,20 @@ class TestCommand:
         assert "nothing is written while" in result.output
         assert (result.exit_code, site.rows()) == (1, {"SITENAME": written("Old")})
 
+    def test_an_application_that_looks_back_while_it_is_loaded_sees_the_past(self, site: Site) -> None:
+        put(site.store, SITENAME='"First"')
+        put(site.store, SITENAME='"Second"')
+        seen: list[object] = []
+
+        def start() -> Flask:
+            app = site.start()
+            store = app.extensions["waffleconf"].state.store
+            seen.extend([[row.new for row in store.history(10)], store.values_at(1)])
+            return app
+
+        assert CliRunner().invoke(command, ["import-legacy"], obj=ScriptInfo(create_app=start)).exit_code == 0
+        assert seen == [['"Second"', '"First"'], {"SITENAME": '"First"'}]
+
     def test_rows_that_are_json_stay_as_they_are(self, site: Site) -> None:
         site.write(SITENAME='"New"', TAGS=written([1]))
         site.run("import-legacy")
