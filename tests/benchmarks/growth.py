@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 import time
 from dataclasses import dataclass
 
@@ -60,7 +61,7 @@ def of(lab: Lab, size: Size, name: str, beside: list[float] | None) -> Row:
     taken, counted = zip(*(burst(servers, updates, size) for _ in range(bursts)), strict=True)
     mean = {key: sum(one[key] for one in counted) / bursts for key in counted[0]}
     workers = size.workers * size.instances
-    private = memory(servers[0].children()[-1], "Private_Dirty") / 2**20
+    private = statistics.median(memory(pid, "Private_Dirty") for pid in servers[0].children()) / 2**20
     lab.end(*servers)
     note = f"{mean['loads']:.2f} store reads, {mean['ticks'] / workers:.2f} signals a worker, a worker's own memory {private:.1f} MiB"
     if size.rate != CALM:

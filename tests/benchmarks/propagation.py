@@ -77,7 +77,9 @@ class Race:
     given_up: int = 0
 
     def run(self, number: int) -> None:
-        """Update, then ask each worker until it has answered with the new value."""
+        """Update, then ask each worker until it has answered with the new value; ask all once before, to fill what they cache."""
+        for port in self.served.ports:
+            ask(port)
         self.writer.post(f"/update?n={number}")
         returned = time.monotonic()
         waiting = self.served.ports

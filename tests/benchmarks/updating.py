@@ -74,6 +74,7 @@ def compared(lab: Lab, store: Store, variables: int, connects: Connects, transac
     keep, connect = connects
     app = Flask("site", instance_path=str(lab.place()))
     app.config["WAFFLE_CONFS"] = {f"V{number}": {"default": 0} for number in range(variables)}
+    app.config["WAFFLE_POLL_INTERVAL"] = 3600.0  # its thread has nothing to do here
     waffle = WaffleConf(app, store)
     waffle.update({f"V{number}": 1 for number in range(variables)})
 
