@@ -12,6 +12,7 @@ from .table import Row, Table, quartiles
 OURS = "uwsgi_waffle"
 LABELS, PLOT, FIGURES, LINE = 400, 380, 180, 22  # pixels
 WIDTH = LABELS + PLOT + FIGURES
+KEY = "Median and quartiles. The factor is that beside the line of the group that has none, taken round by round."
 STYLE = """
 svg { --ground: #ffffff; --ink: #1f2328; --faint: #d0d7de; --theirs: #59636e; --ours: #0969da; }
 @media (prefers-color-scheme: dark) {
@@ -35,6 +36,8 @@ def drawn(tables: Sequence[Table]) -> str:
         if table.charted:
             parts += list(panel(table, top))
             top += LINE * (len(table.rows) + 2) + 16
+    parts.append(f'<text class="small" x="16" y="{top + 8}">{KEY}</text>')
+    top += 24
     head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" role="img">'
     about = f"<title>{escape('; '.join(table.title for table in tables if table.charted))}</title>"
     ground = f'<rect class="ground" width="{WIDTH}" height="{top}"/>'

@@ -58,7 +58,7 @@ def contestants() -> list[Contestant]:
             environ={"BENCH_BACKEND": f"{BACKENDS}redisd.CachingRedisBackend"},
             share=SLOW,
         ),
-        Contestant("from another host: bare Redis publish, a thread in each worker", "bare_publish", apart=True),
+        Contestant("from another host: bare Redis publish", "bare_publish", apart=True),
         Contestant("from another host: uwsgi_waffle, Redis", "waffle", (), ("--mule=uwsgi_waffle.mule",), redis, apart=True),
         Contestant("from another host: Flask-WaffleConf, Redis", "flask_waffleconf_site", legacy, LEGACY, redis, apart=True),
     ]
