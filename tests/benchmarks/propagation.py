@@ -7,6 +7,7 @@ them once is the least that can be measured; the bare signal's figure shows how 
 from __future__ import annotations
 
 import json
+import random
 import socket
 import time
 from dataclasses import dataclass, field
@@ -16,7 +17,7 @@ from .lab import SITES, Lab, missing
 from .table import Row, Table
 
 LIMIT = 60.0  # seconds until a worker that hasn't heard of it is given up
-SLOW = 0.1  # the share of the rounds for what looks every ten seconds
+SLOW, PERIOD = 0.1, 10.0  # the share of the rounds for what looks every ten seconds
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def contestants() -> list[Contestant]:
     ]
 
 
-@dataclass
+@dataclass(eq=False)
 class Race:
     """A contestant's servers, and what was measured of them."""
 
@@ -78,6 +79,8 @@ class Race:
 
     def run(self, number: int) -> None:
         """Update, then ask each worker until it has answered with the new value; ask all once before, to fill what they cache."""
+        if self.contestant.share < 1.0:
+            time.sleep(random.uniform(0.0, PERIOD))  # else the rounds of the others decide how old a cache is
         for port in self.served.ports:
             ask(port)
         self.writer.post(f"/update?n={number}")
@@ -112,7 +115,6 @@ def start(lab: Lab, contestant: Contestant, workers: int) -> Race:
     environ = {**contestant.environ, "SITE_DATABASE": str(shared), "BENCH_REDIS": lab.redis.url, "WAFFLE_REDIS_URL": lab.redis.url}
     options = ("--disable-logging", "--module", f"{SITES}.{contestant.site}", *contestant.options)
     with lab.redis.client() as client:
-        client.flushall()
         subscribed = client.pubsub_numsub("waffleconf")[0][1]
         served = lab.servers.uwsgi(*options, workers=workers, addressed=True, folder=lab.place(), **environ)
         writer = served
@@ -130,6 +132,8 @@ def measure(lab: Lab) -> list[Table]:
         entered = [contestant for contestant in contestants() if not missing(*contestant.needs)]
         if lab.small:
             entered = [contestant for contestant in entered if contestant.share == 1.0 and not contestant.apart]
+        with lab.redis.client() as client:
+            client.flushall()
         races = [start(lab, contestant, workers) for contestant in entered]
         for number in range(1, lab.rounds + 1):
             for race in races:
