@@ -21,13 +21,15 @@ class Proxy:
         self._listener.settimeout(TURN)
         self.port = self._listener.getsockname()[1]
         self.connections = 0
-        self._threads = [threading.Thread(target=self._accept)]
-        self._threads[0].start()
+        self._serving: list[threading.Thread] = []
+        self._accepting = threading.Thread(target=self._accept)
+        self._accepting.start()
 
     def close(self) -> None:
         self._closed.set()
-        while self._threads:
-            self._threads.pop().join()
+        self._accepting.join()  # first: it may be about to start one more of the others
+        for thread in self._serving:
+            thread.join()
         self._listener.close()
 
     def _accept(self) -> None:
@@ -35,8 +37,8 @@ class Proxy:
             with contextlib.suppress(TimeoutError):
                 client, _ = self._listener.accept()
                 self.connections += 1
-                self._threads.append(threading.Thread(target=self._serve, args=(client,)))
-                self._threads[-1].start()
+                self._serving.append(threading.Thread(target=self._serve, args=(client,)))
+                self._serving[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
         with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):  # one of them was closed
