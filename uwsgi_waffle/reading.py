@@ -181,15 +181,15 @@ class Reader(ABC):
             self._follow()
         if self._take_published(host) and not touched:
             return
+        # Every update that has returned was published, so this holds it whatever keeps us from lock and store.
+        has_last = self._take_last(host)
         if not touched and host.notes().retry_at > time.monotonic_ns():
-            self._take_last(host)
             return
         with host.try_lock() as locked:
             if locked:
                 host.take_touch()
                 self._fetch(host, forced=False)
-            elif not self._take_last(host):
-                # Another process is writing or reading the store. Every update that has returned was published, and this is lost.
+            elif not has_last:  # another process is writing or reading the store, and what was published is lost
                 self._read_alone()
 
     def _take_last(self, host: HostFiles) -> bool:

@@ -306,3 +306,14 @@ def test_a_store_read_by_a_process_that_forks_is_let_finish(tmp_path: Path) -> N
         os._exit(0 if go_on.is_set() else 1)
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+def test_a_lock_that_nobody_may_take_makes_nobody_stale(host: Host, site: Process, other: Process) -> None:
+    """What an update has published is served though somebody rang since, and the header can't be opened any more."""
+    site.waffle.update({"LIMIT": 20})
+    site.files.ring()
+    if os.geteuid():
+        host.header.chmod(0)
+    else:
+        os.chown(host.header, 12345, -1)
+    assert (other.waffle.values.LIMIT, other.waffle.revision) == (20, 1)
