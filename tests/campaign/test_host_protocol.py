@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
 
 from uwsgi_waffle import RevisionConflict, SQLStore, StoreUnavailable, WaffleError, server
 from uwsgi_waffle.hostfiles import header as header_module
@@ -283,6 +283,12 @@ class OneHost(RuleBasedStateMachine):
             self.see(process)
 
     # What must hold
+
+    @invariant()
+    def what_a_rule_has_committed_is_known(self) -> None:
+        """A start or a look may find an edit by hand, and commit it as a revision of its own."""
+        if self.processes:
+            self.note()
 
     def see(self, process: Process) -> None:
         """Let a process look, as its next request after the lease would, and hold it to what is known."""
