@@ -135,7 +135,7 @@ class TestTable:
         assert sql("SELECT value FROM confs WHERE key = 'COUNTER'") == [("2",)]
 
     def test_what_another_version_of_the_application_has_written_counts(self, store: Store) -> None:
-        old, new = (store.bind(frozenset(names), store._context) for names in ({"A"}, {"A", "NEW"}))  # type: ignore[attr-defined]
+        old, new = (store.bind(frozenset(names), store._context) for names in ({"A"}, {"A", "NEW"}))  # type: ignore[attr-defined]  # as `bind` has got it
         put(new, NEW="1")
         put(old, A="1")
         assert old.load() == new.load() == Stored(2, {"A": "1", "NEW": "1"})
