@@ -26,6 +26,8 @@ __all__ = ["Reader", "difference"]
 
 log = logging.getLogger("uwsgi_waffle")
 
+Tell = Callable[[], None]  # tells the hooks of one change
+
 
 @dataclass(frozen=True, slots=True)
 class Current:
@@ -37,10 +39,10 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What this process will serve if the header comes to say so, and what that changes in what it serves now."""
+    """What this process will serve if the header comes to say so, and what then tells the hooks, if that is a change."""
 
     current: Current
-    change: Change | None
+    tell: Tell | None
 
 
 class Reader(ABC):
@@ -51,7 +53,8 @@ class Reader(ABC):
         store: where it is stored.
         host: the files shared with other processes; ``None`` if there are none to share with.
         kind: names this process, ``None`` for one that serves nobody.
-        announce: called with each change, after it was applied, in the process and thread that applied it.
+        announcement: makes what tells the hooks of a change; that is called after the change was applied, in the process
+            and thread that applied it.
         follow: called in every process that a fork has made, and when what uWSGI watches was replaced.
         publish: called when this process has brought something new into the store; tells other hosts.
         lock_timeout: seconds that a writer waits for another writer of this host.
@@ -64,29 +67,30 @@ class Reader(ABC):
         host: HostFiles | None,
         *,
         kind: Callable[[], str | None],
-        announce: Callable[[Change], None],
+        announcement: Callable[[Change], Tell],
         follow: Callable[[], None],
         publish: Callable[[], None],
         lock_timeout: float,
     ) -> None:
         self.schema, self.store, self.host = schema, store, host
         self.error = ""
-        self._kind, self._announce, self._follow, self._lock_timeout = kind, announce, follow, lock_timeout
+        self._kind, self._announcement, self._follow, self._lock_timeout = kind, announcement, follow, lock_timeout
         self._publish = publish
         # What a look compares; without files to share there is nothing that could change.
         self._peek: Callable[[], bytes] = bytes
         self._lease = math.inf if host is None else 0.0
+        self._followed = -1  # the inode of the watch file that uWSGI's master was asked to watch
         self._ahead = False  # whether we serve what couldn't be published
         self._prepared: Prepared | None = None
         self._announced = b""  # the words that were looked at last to prepare what they announce
         self._refused = b""  # the digest of a published snapshot that our schema doesn't take
         self._applied_at = 0
         self._noted: tuple[int, bytes, str] | None = None
-        self._changes: deque[Change] = deque()
+        self._untold: deque[Tell] = deque()
         self._current = Current(None, Snapshot(0, b"", schema.defaults))
         self._belong_to_this_process()
         self._boot()
-        self._changes.clear()  # a start is no change
+        self._untold.clear()  # a start is no change
 
     def _belong_to_this_process(self) -> None:
         self._pid = os.getpid()
@@ -116,10 +120,8 @@ class Reader(ABC):
                 self._follow()
             try:
                 taken = self._take_published(self.host)
-                if self._changes:
+                if self._untold:
                     self._announce_all()
-                    if thorough:
-                        os.sched_yield()  # all workers were woken at once: let each take the news before any looks further
                 if thorough or not taken or monotonic() >= self._lease:
                     self._follow_header(self.host)
             except (WaffleError, OSError) as error:
@@ -140,7 +142,7 @@ class Reader(ABC):
                 return True
             prepared = self._prepared
             if prepared is not None and prepared.current.head == head:
-                self._serve_now(prepared.current, prepared.change)
+                self._serve_now(prepared.current, prepared.tell)
                 return True
             if not is_settled(head):
                 return False
@@ -165,7 +167,7 @@ class Reader(ABC):
             if announced is not None:
                 with suppress(InvalidValue):  # said when it is published
                     new = Snapshot(announced.revision, announced.digest, self.schema.load(announced.values))
-                    self._prepared = Prepared(Current(head, new), difference(new, before))
+                    self._prepared = Prepared(Current(head, new), self._what_tells(new, before))
 
     def _follow_header(self, host: HostFiles) -> None:
         """Look at everything: whether the header is still the one at its path, the watch file, the words."""
@@ -177,8 +179,9 @@ class Reader(ABC):
         self._lease = now + LEASE
         if replaced:
             self._noted = None  # the table is another, too
-        if replaced or touched:
-            self._follow()
+        if replaced or host.watched_inode != self._followed:
+            self._follow()  # before anybody notes that it is another file
+            self._followed = host.watched_inode
         if self._take_published(host) and not touched:
             return
         # Every update that has returned was published, so this holds it whatever keeps us from lock and store.
@@ -226,23 +229,27 @@ class Reader(ABC):
         """Serve a snapshot; ``ahead``: the store has it, but it couldn't be published."""
         with self._taking:
             before = self._current.snapshot
-            self._serve_now(Current(head, snapshot), difference(snapshot, before))
+            self._serve_now(Current(head, snapshot), self._what_tells(snapshot, before))
             self._ahead = ahead
 
-    def _serve_now(self, current: Current, change: Change | None) -> None:
+    def _what_tells(self, new: Snapshot, old: Snapshot) -> Tell | None:
+        change = difference(new, old)
+        return None if change is None else self._announcement(change)
+
+    def _serve_now(self, current: Current, tell: Tell | None) -> None:
         if current.snapshot.digest != self._current.snapshot.digest:
             self._applied_at = time.monotonic_ns()
-        if change is not None:
-            self._changes.append(change)
+        if tell is not None:
+            self._untold.append(tell)
         self._current, self._prepared = current, None
         self._refused, self.error, self._ahead = b"", "", False
 
     def _announce_all(self) -> None:
         """Tell the hooks, one change after the other; a thread that finds another at it leaves the rest to it."""
-        while self._changes and self._announcing.acquire(blocking=False):
+        while self._untold and self._announcing.acquire(blocking=False):
             try:
-                while self._changes:
-                    self._announce(self._changes.popleft())
+                while self._untold:
+                    self._untold.popleft()()
             finally:
                 self._announcing.release()
 
@@ -250,7 +257,7 @@ class Reader(ABC):
         """Tell the hooks what is left to tell, then the table of processes that this one has it all."""
         snapshot = self._current.snapshot
         self._announce_all()
-        if self._changes or self._announcing.locked():
+        if self._untold or self._announcing.locked():
             return  # another thread is still telling them, and comes here after that
         mine = (os.getpid(), snapshot.digest, self.error)
         kind = None if self._noted == mine else self._kind()

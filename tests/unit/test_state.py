@@ -463,6 +463,16 @@ class TestHooks:
         assert len(told) == 1
         assert "a teardown function failed" in logged(caplog)[0]
 
+    def test_an_application_that_makes_no_context_is_logged_and_the_values_are_served(
+        self, site: Process, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        told = recorded(site)
+        monkeypatch.setattr(site.app, "app_context", lambda: 1 / 0)
+        assert site.waffle.update({"LIMIT": 20}).revision == 1
+        assert site.waffle.values.LIMIT == 20
+        assert told == []
+        assert any("revision 1" in text and "application context" in text for text in logged(caplog))
+
     def test_the_signal_names_the_application(self, site: Process, other: Process) -> None:
         seen: list[tuple[Flask, int]] = []
 
@@ -880,6 +890,22 @@ class TestDamagedFiles:
             process.tick()
         assert store.calls == calls + 1
 
+    def test_a_watch_file_that_was_replaced_is_watched_by_all_though_one_has_noted_it(
+        self, host: Host, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        followed: list[Process] = []
+        for process in (site, other):
+            process.tick()
+            monkeypatch.setattr(process.state, "_follow", lambda process=process: followed.append(process))
+            process.tick()
+        assert followed == []
+        fresh = host.watch_file.with_name("fresh")
+        fresh.touch()
+        fresh.rename(host.watch_file)
+        for process in (site, other, site, other):
+            process.tick()
+        assert followed == [site, other]
+
     def test_a_reading_that_finds_nothing_new_wakes_nobody(self, host: Host, site: Process) -> None:
         site.waffle.update({"LIMIT": 20})
         bell = site.files.bell_folder / "bell"
@@ -1122,6 +1148,19 @@ class TestPreparing:
         writer.waffle.update({"LIMIT": 20})
         assert site.waffle.values.LIMIT == 20
         assert [(change.old["LIMIT"], change.new["LIMIT"]) for change in told] == [(10, 15), (15, 20)]
+
+    def test_a_hook_that_comes_after_it_is_told_too(self, host: Host, site: Process, store: CommittingStore) -> None:
+        told: list[list[Change]] = []
+
+        def look() -> None:
+            site.tick()
+            told.append(recorded(site))
+
+        writer = host.start(store)
+        store.meanwhile = look
+        writer.waffle.update({"LIMIT": 20})
+        assert site.waffle.values.LIMIT == 20
+        assert [change.revision for change in told[0]] == [1]
 
     def test_a_header_that_is_replaced_before_the_commit_makes_nobody_stale(
         self, host: Host, site: Process, store: CommittingStore

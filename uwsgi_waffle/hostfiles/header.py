@@ -135,7 +135,6 @@ class Header:
         #: When the header was opened, in seconds of the monotonic clock.
         self.opened_at = 0.0
         self._closing = weakref.finalize(self, _close, -1, self._identity)
-        self._touch: tuple[int, bytes] | None = None
         self._elected: tuple[int, int] | None = None  # the descriptor by which the process with that pid is the listener
         self.peek: Callable[[], bytes] = bytes
         self.slots = Slots(self._read_slots, self._write_slots)

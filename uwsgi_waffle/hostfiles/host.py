@@ -8,6 +8,7 @@ import re
 import struct
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from ..errors import SchemaError
 from ..snapshot import Encoded, SnapshotDamaged, decode
@@ -25,8 +26,25 @@ MANY = 2**53  # so far floats count
 _claimed: set[tuple[int, int]] = set()  # the headers that applications of this process, or of its parent, use
 
 
+class Watched(NamedTuple):
+    """What tells whether the watch file was touched or replaced."""
+
+    device: int
+    inode: int
+    size: int
+    mtime: int
+
+
+def _stamp(watched: Watched) -> bytes:
+    return hashlib.blake2b(struct.pack("<QQqq", *watched), digest_size=WORD).digest()
+
+
 class HostFiles(Election):
     """The shared files beside one watch file: the header, the doorbells, and the snapshots."""
+
+    #: The inode of the watch file at the last look.
+    watched_inode = -1
+    _touch: tuple[int, Watched | None] | None = None  # the one that is prepared
 
     def claim(self, store: str) -> None:
         """Under the lock, note which store these files belong to; those of another that nobody uses are given up.
@@ -50,13 +68,15 @@ class HostFiles(Election):
     # The doorbells
 
     def toll(self) -> None:
-        """Under the lock, wake uWSGI's master, and touch the watch file for those who watch only that."""
+        """Under the lock, wake uWSGI's masters and all others who watch the watch file: by one touch, so that it is one event."""
         mtime, before = self._touch or self._prepare_touch()
-        if self._stamp() != before:  # what somebody else's touch has told isn't told yet
+        self._touch = None
+        as_noted = self._look_at_watch() == before
+        if not as_noted:  # what somebody else's touch has told isn't told yet
             self.ring()
         os.utime(self._watch, ns=(mtime, mtime), follow_symlinks=False)
-        self.knock()  # at once, so that the master reads both as one event
-        self._touch = None
+        if not as_noted:  # maybe the masters still watch the file that was here before
+            self.knock()
 
     def announce(self, digest: bytes) -> bytes:
         """Under the lock, before a commit: ring, and wake uWSGI's workers, so that they prepare the staged snapshot meanwhile.
@@ -92,28 +112,30 @@ class HostFiles(Election):
             ensure_folder(self.bell_folder)
             create_file(self._bell_file, b"", self._owner)
 
-    def _prepare_touch(self) -> tuple[int, bytes]:
+    def _prepare_touch(self) -> tuple[int, Watched | None]:
         """Note how the watch file will be after our touch, so that nobody takes that for somebody else's.
 
         Returns:
-            The time that it will have, and how it must be before.
+            The time that it will have, and how it must be before, ``None`` if it isn't so now.
         """
-        mtime, before = time.time_ns(), self.notes().watch
-        self._write(NOTES_AT + 48, self._stamp(mtime))
+        found = self._look_at_watch()
+        before = found if _stamp(found) == self.notes().watch else None
+        mtime = time.time_ns()
+        self._write(NOTES_AT + 48, _stamp(found._replace(mtime=mtime)))
         return mtime, before
 
     def is_touched(self) -> bool:
         """Tell whether the watch file isn't as it was last noted: somebody touched it, or is writing at this moment."""
-        return self._stamp() != self.notes().watch
+        return _stamp(self._look_at_watch()) != self.notes().watch
 
     def take_touch(self) -> bool:
         """Under the lock, ring if somebody touched the watch file, and note that; tell whether somebody did."""
         if not self.is_touched():
             return False
         self.ring()  # first: who dies after it has told everyone
-        if abs(time.time_ns() - os.lstat(self._watch).st_mtime_ns) < COARSE:
+        if abs(time.time_ns() - self._look_at_watch().mtime) < COARSE:
             self._make_distinct()
-        self._write(NOTES_AT + 48, self._stamp())
+        self._write(NOTES_AT + 48, _stamp(self._look_at_watch()))
         return True
 
     def _make_distinct(self) -> None:
@@ -124,14 +146,14 @@ class HostFiles(Election):
             if os.lstat(self._watch).st_mtime_ns == mtime:
                 return
 
-    def _stamp(self, mtime: int | None = None) -> bytes:
+    def _look_at_watch(self) -> Watched:
         try:
             found = os.lstat(self._watch)
         except FileNotFoundError:
             ensure_watch_file(self.watch_file)
             found = os.lstat(self._watch)
-        told = struct.pack("<QQqq", found.st_dev, found.st_ino, found.st_size, mtime or found.st_mtime_ns)
-        return hashlib.blake2b(told, digest_size=WORD).digest()
+        self.watched_inode = found.st_ino
+        return Watched(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
     # The snapshots, each in a file that is named by its digest and never changes
 

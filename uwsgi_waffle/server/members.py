@@ -46,10 +46,12 @@ def members() -> list[Member]:
     return [member for reference in tuple(_members) if (member := reference()) is not None]
 
 
-def tick_all() -> None:
+def tick_all(_: object = None) -> None:
     """Wake everyone; whatever one of them raises is logged, so that the others and the process go on."""
-    for member in members():
+    for reference in tuple(_members):
+        member = reference()
         try:
-            member.tick()
+            if member is not None:
+                member.tick()
         except BaseException:  # SystemExit, too, would end a uWSGI worker here
             log.exception("uwsgi_waffle: the look at the store's state failed; it will be tried again")

@@ -54,7 +54,7 @@ def arm(born: Callable[[], None]) -> None:
     number = next((n for n in range(255, -1, -1) if not uwsgi.signal_registered(n)), None)
     try:
         if number is not None:
-            uwsgi.register_signal(number, TARGET, lambda _: tick_all())
+            uwsgi.register_signal(number, TARGET, tick_all)
             _signal, _table = number, mmap.mmap(-1, ENTRY * ENTRIES)
             _lock = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as uWSGI runs
     except ValueError as error:
