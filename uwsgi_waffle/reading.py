@@ -124,10 +124,11 @@ class Reader(ABC):
                     self._announce_all()
                 if thorough or not taken or monotonic() >= self._lease:
                     self._follow_header(self.host)
-            except (WaffleError, OSError) as error:
-                self._trouble(str(error))
             except Exception as error:  # whatever it is: a look serves what there is
-                self._trouble(f"{type(error).__name__}: {error}", error)
+                with suppress(Exception):  # one trouble is told, and it is below
+                    self._take_last(self.host)
+                foreseen = isinstance(error, (WaffleError, OSError))
+                self._trouble(str(error) if foreseen else f"{type(error).__name__}: {error}", None if foreseen else error)
         self._finish()
         return self._current.snapshot
 
@@ -184,7 +185,6 @@ class Reader(ABC):
             self._followed = host.watched_inode
         if self._take_published(host) and not touched:
             return
-        # Every update that has returned was published, so this holds it whatever keeps us from lock and store.
         has_last = self._take_last(host)
         if not touched and host.notes().retry_at > time.monotonic_ns():
             return
@@ -196,7 +196,10 @@ class Reader(ABC):
                 self._read_alone()
 
     def _take_last(self, host: HostFiles) -> bool:
-        """Load what was published last, though the header doesn't say that it is the newest; tell whether it was there."""
+        """Load what was published last, though the header doesn't say that it is the newest; tell whether it was there.
+
+        Every update that has returned was published, so this holds it whatever keeps us from files, lock and store.
+        """
         with self._taking:
             digest = digest_in(host.peek())
             if self._ahead or digest in (self._current.snapshot.digest, self._refused):

@@ -654,8 +654,11 @@ class TestIntruders:
         make(path)
         with pytest.raises(HostFilesError, match=str(path)):
             read_file(path, os.geteuid())
-        with pytest.raises(HostFilesError, match=str(path)):
-            shared.verify() if name == "header" else shared.snapshot(ONE.digest)
+        if name == "header":
+            with pytest.raises(HostFilesError, match=str(path)):
+                shared.verify()
+        else:
+            assert shared.snapshot(ONE.digest) is None
 
     @pytest.mark.parametrize("make", [make_link, make_pipe, make_strangers_file])
     @pytest.mark.parametrize("folder", ["waffle.watch.d", "waffle.watch.d/bell", "waffle.watch.d/snapshots"])

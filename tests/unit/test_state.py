@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 import pytest
@@ -31,7 +32,7 @@ from uwsgi_waffle import (
     WaffleConf,
     WaffleError,
 )
-from uwsgi_waffle.hostfiles import HostFiles, is_settled
+from uwsgi_waffle.hostfiles import HostFiles, digest_in, is_settled
 from uwsgi_waffle.schema import MASK
 from uwsgi_waffle.snapshot import Encoded, Snapshot
 from uwsgi_waffle.stores import Commit, Stored
@@ -941,6 +942,30 @@ class TestDamagedFiles:
         damage_snapshots(host, damage)
         assert other.waffle.values.LIMIT == 20
         assert host.start(host.store(ALWAYS)).waffle.values.LIMIT == 20, "there is a good one again"
+
+    @pytest.mark.parametrize("intruder", [lambda path: path.symlink_to("elsewhere"), Path.mkdir, os.mkfifo])
+    def test_what_is_no_snapshot_in_place_of_one_makes_nobody_stale(
+        self, site: Process, other: Process, intruder: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Who hasn't read it asks the store."""
+        site.waffle.update({"LIMIT": 20})
+        (path,) = (path for path in site.files._snapshots.iterdir() if path.name == digest_in(site.files.peek()).hex())
+        path.unlink()
+        intruder(path)
+        assert other.waffle.values.LIMIT == 20
+        assert intruder is not Path.mkdir or "can't be shown" in logged(caplog)[0], "only a folder isn't replaced"
+
+    def test_what_is_no_header_in_place_of_it_keeps_nobody_from_what_was_published(
+        self, host: Host, site: Process, other: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Somebody rang after the update, so the header doesn't say that it is the newest."""
+        other.tick()
+        site.waffle.update({"LIMIT": 20})
+        site.files.ring()
+        host.header.unlink()
+        host.header.symlink_to("elsewhere")
+        assert other.waffle.values.LIMIT == 20
+        assert str(host.header) in logged(caplog)[0]
 
     @pytest.mark.parametrize("damage", ["noise", "zeros", "truncated", "empty", "deleted", "replaced", "folder deleted"])
     def test_a_damaged_header_loses_nothing(self, host: Host, site: Process, other: Process, damage: str) -> None:

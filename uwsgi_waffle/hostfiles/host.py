@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import SchemaError
+from ..errors import HostFilesError, SchemaError
 from ..snapshot import Encoded, SnapshotDamaged, decode
 from .election import UPDATES_AT, Election
 from .files import create_file, ensure_folder, ensure_watch_file, read_file
@@ -158,7 +158,7 @@ class HostFiles(Election):
     # The snapshots, each in a file that is named by its digest and never changes
 
     def snapshot(self, digest: bytes) -> Encoded | None:
-        """Return the snapshot with this digest, ``None`` if there is none or it is damaged."""
+        """Return the snapshot with this digest, ``None`` if it is gone, damaged, unreadable or not ours: the store has it."""
         if len(digest) != WORD:  # of a header that is cut off
             return None
         path = self._prefix + digest.hex()
@@ -167,7 +167,7 @@ class HostFiles(Election):
                 return decode(read_file(place, self._owner), digest)
             except FileNotFoundError:
                 continue
-            except SnapshotDamaged:
+            except (SnapshotDamaged, HostFilesError, OSError):
                 break
         return None
 
