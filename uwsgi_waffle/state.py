@@ -10,6 +10,7 @@ from time import monotonic
 
 from pydantic import BaseModel
 
+from . import server
 from .errors import HostFilesError, RevisionConflict, WaffleError
 from .fetching import WAIT_PAUSE, Fetcher
 from .hostfiles import LEASE, HostFiles, ProcessInfo, digest_in
@@ -18,9 +19,6 @@ from .snapshot import Encoded, Snapshot
 from .stores import Commit, Decide, Stored
 
 __all__ = ["State", "Unread", "UpdateResult"]
-
-#: Seconds for which a writer leaves the processor to the workers that it has woken.
-HEAD_START = 0.0003
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +146,7 @@ class State(Fetcher):
                 before = digest_in(self.host.peek())
                 self.host.settle(staged.head)
                 self.host.toll()
-                time.sleep(HEAD_START)
+                server.give_way()
                 self._keep(self.host, new, before)
             except OSError as error:
                 self._say(logging.WARNING, f"revision {new.revision} is stored and has to be shown once more: {error}")

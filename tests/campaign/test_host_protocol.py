@@ -57,7 +57,6 @@ class OneHost(RuleBasedStateMachine):
         self.patches = pytest.MonkeyPatch()
         self.patches.setattr(server.thread, "ensure_running", lambda member: None)
         self.patches.setattr(header_module, "FIRST_RETRY", 0.0)
-        self.patches.setattr("uwsgi_waffle.state.HEAD_START", 0.0)
         self.folder = Path(tempfile.mkdtemp(prefix="waffle-"))
         self.tally = Tally.of(ONE)
         self.url = f"sqlite:///{self.folder}/waffle.db"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,6 +23,7 @@ __all__ = [
     "arm",
     "attach",
     "follow",
+    "give_way",
     "is_born",
     "is_first",
     "is_our_mule",
@@ -35,6 +37,8 @@ __all__ = [
     "shows_metrics",
     "tick_here",
 ]
+
+HEAD_START = 0.0003  # seconds that a writer leaves to the workers that it has woken
 
 _warned = False
 _armed_in_master = False
@@ -111,6 +115,12 @@ def follow(member: Member) -> str:
             )
     thread.ensure_running(member)
     return "thread"
+
+
+def give_way() -> None:
+    """Leave the processor to the workers that this process has just woken, if it is one of uWSGI's; elsewhere they look by themselves."""
+    if uwsgi.armed():
+        time.sleep(HEAD_START)
 
 
 def kind() -> str | None:

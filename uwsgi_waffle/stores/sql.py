@@ -65,6 +65,12 @@ history = sa.Table(
     **TRANSACTIONAL,
 )
 
+# Built once, for SQLAlchemy takes longer to build and to recognise a statement than SQLite to carry it out.
+# The first of a transaction: it writes, so it is the lock that orders the writers of all hosts.
+NEXT_REVISION = meta.update().values(revision=meta.c.revision + 1)
+OF_KEY = values.c.key == sa.bindparam("of")
+INSERT, UPDATE, DELETE = values.insert(), values.update().where(OF_KEY), values.delete().where(OF_KEY)
+REMEMBER = history.insert()
 # One statement, so that no isolation level can show a revision beside the values of another.
 SNAPSHOT = sa.select(meta.c.version, meta.c.revision, values.c.key, values.c.value).select_from(meta.outerjoin(values, sa.true()))
 
@@ -126,8 +132,7 @@ class SQLStore(Store):
 
     def transact(self, decide: Decide) -> Stored:
         with self._open() as connection, connection.begin() as transaction:
-            # The first statement writes: it is the lock that orders the writers of all hosts.
-            connection.execute(meta.update().values(revision=meta.c.revision + 1))
+            connection.execute(NEXT_REVISION)
             seen = self._read(connection)
             stored = Stored(seen.revision - 1, seen.values)
             commit = decide(stored)
@@ -209,18 +214,18 @@ class SQLStore(Store):
         for key, text in commit.changes.items():
             with self._holding(key):
                 if text is None:
-                    connection.execute(values.delete().where(values.c.key == key))
+                    connection.execute(DELETE, {"of": key})
                 elif key in stored.values:
-                    connection.execute(values.update().where(values.c.key == key).values(value=text))
+                    connection.execute(UPDATE, {"of": key, "value": text})
                 else:
-                    connection.execute(values.insert().values(key=key, value=text))
+                    connection.execute(INSERT, {"key": key, "value": text})
         rows = [
             {column.name: getattr(row, column.name) for column in history.c if column.name != "id"}
             for row in commit.rows(stored, datetime.now(timezone.utc).replace(tzinfo=None))
         ]
         if rows:
             with self._holding("actor, note"):
-                connection.execute(history.insert(), rows)
+                connection.execute(REMEMBER, rows)
 
     @contextmanager
     def _holding(self, what: str) -> Iterator[None]:
