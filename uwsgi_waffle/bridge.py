@@ -94,13 +94,8 @@ class Bridge:
                 try:
                     if not self._goes_on():
                         break
-                    self._channel.listen(self._ring, sender=lambda: self._host.listener().number, go_on=self._goes_on)
-                    continue
-                except ChannelDown as error:
-                    known = self._host.listener()
-                    self._host.note_trouble(listening=str(error))
-                    if not (known.listening or known.telling):
-                        self._tell(str(error))
+                    if self._listens():
+                        continue
                 except Exception as error:  # whatever it is: it is tried again
                     self._tell_once(f"{type(error).__name__}: {error}", error)
                 pause = FIRST_PAUSE if monotonic() - began > LAST_PAUSE else min(2 * pause, LAST_PAUSE)
@@ -108,6 +103,18 @@ class Bridge:
         finally:
             self._listening_in = 0
             self._host.resign()
+
+    def _listens(self) -> bool:
+        """Listen until this process is no longer the listener; ``False`` if Redis doesn't answer."""
+        try:
+            self._channel.listen(self._ring, sender=lambda: self._host.listener().number, go_on=self._goes_on)
+        except ChannelDown as error:
+            known = self._host.listener()
+            self._host.note_trouble(listening=str(error))
+            if not (known.listening or known.telling):
+                self._tell(str(error))
+            return False
+        return True
 
     def _goes_on(self) -> bool:
         """Tell whether this process is the listener still; at this opportunity tell other hosts what they weren't told."""

@@ -137,6 +137,23 @@ class TestPublishing:
 
 
 class TestListening:
+    def test_a_header_that_is_lost_while_redis_is_away_ends_no_listener(
+        self, redis_site: Process, line: Line, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its trouble can't be noted there; it is logged, and the listener tries again."""
+        noted = redis_site.files.note_trouble
+
+        def note(**troubles: str) -> None:
+            monkeypatch.setattr(redis_site.files, "note_trouble", noted)
+            line.down = ""
+            raise OSError(9, "Bad file descriptor")
+
+        monkeypatch.setattr(redis_site.files, "note_trouble", note)
+        line.down = "nobody there"
+        redis_site.tick()
+        assert line.heard.wait(20)
+        assert "Bad file descriptor" in logged(caplog, logging.ERROR)[0]
+
     def test_a_folder_that_can_not_be_used_is_said_once(
         self, redis_site: Process, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -258,6 +258,44 @@ class TestNotes:
         assert notes.retry_at <= 1 + 5e9
 
 
+class TestThreads:
+    def test_a_thread_that_writes_while_another_opens_a_new_header_waits_for_it(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """In between the descriptor is another file's than was noted, and not because somebody closed it."""
+
+        class Told:
+            """The lock of those who open a header; says that somebody waits for it."""
+
+            def __init__(self) -> None:
+                self.lock, self.wanted = threading.Lock(), threading.Event()
+
+            def __enter__(self) -> None:
+                self.wanted.set()
+                self.lock.acquire()
+
+            def __exit__(self, *error: object) -> None:
+                self.lock.release()
+
+        def dup2(*descriptors: int, inheritable: bool) -> None:
+            duplicate(*descriptors, inheritable=inheritable)
+            opening.wanted.clear()
+            writer.start()
+            assert opening.wanted.wait(20)
+
+        opening, duplicate = Told(), os.dup2
+        writer = threading.Thread(target=shared.ring)
+        descriptor = shared._fd
+        (shared.folder / "header").unlink()
+        with monkeypatch.context() as patches:
+            patches.setattr(header_module, "_opening", opening)
+            patches.setattr(os, "dup2", dup2)
+            assert shared.verify()
+        writer.join(20)
+        assert shared._fd == descriptor
+        assert not is_settled(shared.peek())
+
+
 class TestWatchFile:
     def test_a_foreign_touch_is_noticed_by_all_and_taken_by_one(self, shared: HostFiles, other: HostFiles) -> None:
         shared.take_touch()

@@ -316,9 +316,11 @@ class Header:
         )
 
     def _write(self, offset: int, data: bytes) -> None:
-        if identity_of(self._fd) != self._identity:  # somebody closed our descriptor and its number is another file's now
-            self._fd = -1
-            self.verify()
+        if identity_of(self._fd) != self._identity:
+            with _opening:  # maybe another thread is just opening another header
+                if identity_of(self._fd) != self._identity:  # somebody closed our descriptor and its number is another file's now
+                    self._fd = -1
+                    self._open()
         os.pwrite(self._fd, data, offset)
 
     def _read_slots(self, offset: int, size: int) -> bytes:
