@@ -16,7 +16,6 @@ from typing import Any, TypeVar, cast, overload
 
 from blinker import Namespace
 from flask import Flask, current_app, has_app_context, has_request_context, request
-from flask.ctx import AppContext
 
 from . import server
 from .bridge import Bridge
@@ -39,7 +38,7 @@ EXTENSION = "waffleconf"
 LOCK_TIMEOUT = 5.0  # seconds that a writer waits for another writer of this host
 
 Hook = Callable[[Change], object]
-Call = partial[object]
+Call = partial[Any]
 H = TypeVar("H", bound=Hook)
 
 config_changed = Namespace().signal(
@@ -85,7 +84,7 @@ class Binding:
             store,
             self._host,
             kind=server.kind,
-            announcement=self._announcement,
+            announce=self._announce,
             follow=self._follow,
             publish=self._publish,
             lock_timeout=LOCK_TIMEOUT,
@@ -225,31 +224,21 @@ class Binding:
         self.state.refresh()
         self.move_on()
 
-    def _announcement(self, change: Change) -> Callable[[], None]:
-        """Return what tells the hooks of a change; whatever doesn't depend on the moment is made now, before the commit if that can be."""
-        app = self._app()
-        if app is None:
-            return lambda: None
-        try:
-            context = app.app_context()
-        except Exception:  # of the application's own
-            log.exception("uwsgi_waffle: without an application context the on_change hooks can't be told of revision %d", change.revision)
-            return lambda: None
-        return partial(self._announce, app, context, change)
-
-    def _announce(self, app: Flask, context: AppContext, change: Change) -> None:
+    def _announce(self, change: Change) -> None:
         calls: list[Call] = [partial(hook, change) for names, hook in self._hooks if not names or not names.isdisjoint(change.new)]
-        if config_changed.receivers:
+        app = self._app()
+        if app is not None and config_changed.receivers:
             calls += [partial(receiver, app, change=change) for receiver in config_changed.receivers_for(app)]
-        if not calls:
+        if not calls or app is None:
             return
         if _between_requests.get():
+            calls.append(partial(os.sched_yield))  # all workers were woken at once: let each call its hooks before any goes on
             # In a context of its own: the hook sees the newest values.
-            contextvars.Context().run(self._call_hooks, context, calls, change)
+            contextvars.Context().run(self._call_hooks, app, calls, change)
             return
         # In a thread of its own: when an application context ends, Flask's teardown functions end the sessions of the
         # thread that it ends in, and this one may be in the middle of using them.
-        thread = threading.Thread(target=self._call_hooks_apart, args=(context, calls, change), name="uwsgi_waffle hooks", daemon=True)
+        thread = threading.Thread(target=self._call_hooks_apart, args=(app, calls, change), name="uwsgi_waffle hooks", daemon=True)
         thread.start()
         thread.join()
 
@@ -257,19 +246,18 @@ class Binding:
         app = self._app()
         return nullcontext() if app is None else app.app_context()
 
-    def _call_hooks_apart(self, context: AppContext, calls: list[Call], change: Change) -> None:
+    def _call_hooks_apart(self, app: Flask, calls: list[Call], change: Change) -> None:
         server.leave_signals_to_the_main_thread()
-        self._call_hooks(context, calls, change)
+        self._call_hooks(app, calls, change)
 
-    def _call_hooks(self, context: AppContext, calls: list[Call], change: Change) -> None:
+    def _call_hooks(self, app: Flask, calls: list[Call], change: Change) -> None:
         try:
-            with context:
+            with app.app_context():
                 for call in calls:
                     try:
                         call()
                     except (Exception, SystemExit):  # a hook mustn't stop the others, nor the process
                         log.exception("uwsgi_waffle: the on_change hook %r failed at revision %d", call.func, change.revision)
-                os.sched_yield()  # all workers were woken at once: let each call its hooks before any goes on
         except Exception:  # of the application's own, when the context ends
             log.exception("uwsgi_waffle: a teardown function failed after the on_change hooks of revision %d", change.revision)
 

@@ -101,8 +101,11 @@ class Fetcher(Reader):
         if host.mend():
             self._say(logging.WARNING, f"{host.folder}: the header was damaged and is written anew")
         bell = host.bell()
-        if not forced and self._take_published(host):
-            return
+        if not forced:
+            if self._take_published(host):
+                return
+            if is_settled(host.peek()):
+                self._say(logging.WARNING, f"{host.folder}: the newest snapshot can't be read and is written anew from the store")
         notes = host.notes()
         if not forced and notes.retry_at > time.monotonic_ns():
             self._take_last(host)

@@ -26,8 +26,6 @@ __all__ = ["Reader", "difference"]
 
 log = logging.getLogger("uwsgi_waffle")
 
-Tell = Callable[[], None]  # tells the hooks of one change
-
 
 @dataclass(frozen=True, slots=True)
 class Current:
@@ -39,10 +37,10 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What this process will serve if the header comes to say so, and what then tells the hooks, if that is a change."""
+    """What this process will serve if the header comes to say so, and what that changes in what it serves now."""
 
     current: Current
-    tell: Tell | None
+    change: Change | None
 
 
 class Reader(ABC):
@@ -53,8 +51,7 @@ class Reader(ABC):
         store: where it is stored.
         host: the files shared with other processes; ``None`` if there are none to share with.
         kind: names this process, ``None`` for one that serves nobody.
-        announcement: makes what tells the hooks of a change; that is called after the change was applied, in the process
-            and thread that applied it.
+        announce: called with each change, after it was applied, in the process and thread that applied it.
         follow: called in every process that a fork has made, and when what uWSGI watches was replaced.
         publish: called when this process has brought something new into the store; tells other hosts.
         lock_timeout: seconds that a writer waits for another writer of this host.
@@ -67,14 +64,14 @@ class Reader(ABC):
         host: HostFiles | None,
         *,
         kind: Callable[[], str | None],
-        announcement: Callable[[Change], Tell],
+        announce: Callable[[Change], None],
         follow: Callable[[], None],
         publish: Callable[[], None],
         lock_timeout: float,
     ) -> None:
         self.schema, self.store, self.host = schema, store, host
         self.error = ""
-        self._kind, self._announcement, self._follow, self._lock_timeout = kind, announcement, follow, lock_timeout
+        self._kind, self._announce, self._follow, self._lock_timeout = kind, announce, follow, lock_timeout
         self._publish = publish
         # What a look compares; without files to share there is nothing that could change.
         self._peek: Callable[[], bytes] = bytes
@@ -86,11 +83,11 @@ class Reader(ABC):
         self._refused = b""  # the digest of a published snapshot that our schema doesn't take
         self._applied_at = 0
         self._noted: tuple[int, bytes, str] | None = None
-        self._untold: deque[Tell] = deque()
+        self._changes: deque[Change] = deque()
         self._current = Current(None, Snapshot(0, b"", schema.defaults))
         self._belong_to_this_process()
         self._boot()
-        self._untold.clear()  # a start is no change
+        self._changes.clear()  # a start is no change
 
     def _belong_to_this_process(self) -> None:
         self._pid = os.getpid()
@@ -120,13 +117,15 @@ class Reader(ABC):
                 self._follow()
             try:
                 taken = self._take_published(self.host)
-                if self._untold:
+                if self._changes:
                     self._announce_all()
                 if thorough or not taken or monotonic() >= self._lease:
                     self._follow_header(self.host)
             except Exception as error:  # whatever it is: a look serves what there is
+                told = self.error
                 with suppress(Exception):  # one trouble is told, and it is below
                     self._take_last(self.host)
+                self.error = told
                 foreseen = isinstance(error, (WaffleError, OSError))
                 self._trouble(str(error) if foreseen else f"{type(error).__name__}: {error}", None if foreseen else error)
         self._finish()
@@ -143,7 +142,7 @@ class Reader(ABC):
                 return True
             prepared = self._prepared
             if prepared is not None and prepared.current.head == head:
-                self._serve_now(prepared.current, prepared.tell)
+                self._serve_now(prepared.current, prepared.change)
                 return True
             if not is_settled(head):
                 return False
@@ -168,7 +167,7 @@ class Reader(ABC):
             if announced is not None:
                 with suppress(InvalidValue):  # said when it is published
                     new = Snapshot(announced.revision, announced.digest, self.schema.load(announced.values))
-                    self._prepared = Prepared(Current(head, new), self._what_tells(new, before))
+                    self._prepared = Prepared(Current(head, new), difference(new, before))
 
     def _follow_header(self, host: HostFiles) -> None:
         """Look at everything: whether the header is still the one at its path, the watch file, the words."""
@@ -177,12 +176,13 @@ class Reader(ABC):
         self._peek = host.peek
         self._prepare(host)
         touched = host.is_touched()
+        inode = host.watched_inode
         self._lease = now + LEASE
         if replaced:
             self._noted = None  # the table is another, too
-        if replaced or host.watched_inode != self._followed:
-            self._follow()  # before anybody notes that it is another file
-            self._followed = host.watched_inode
+        if replaced or inode != self._followed:
+            self._follow()
+            self._followed = inode
         if self._take_published(host) and not touched:
             return
         has_last = self._take_last(host)
@@ -232,27 +232,23 @@ class Reader(ABC):
         """Serve a snapshot; ``ahead``: the store has it, but it couldn't be published."""
         with self._taking:
             before = self._current.snapshot
-            self._serve_now(Current(head, snapshot), self._what_tells(snapshot, before))
+            self._serve_now(Current(head, snapshot), difference(snapshot, before))
             self._ahead = ahead
 
-    def _what_tells(self, new: Snapshot, old: Snapshot) -> Tell | None:
-        change = difference(new, old)
-        return None if change is None else self._announcement(change)
-
-    def _serve_now(self, current: Current, tell: Tell | None) -> None:
+    def _serve_now(self, current: Current, change: Change | None) -> None:
         if current.snapshot.digest != self._current.snapshot.digest:
             self._applied_at = time.monotonic_ns()
-        if tell is not None:
-            self._untold.append(tell)
+        if change is not None:
+            self._changes.append(change)
         self._current, self._prepared = current, None
         self._refused, self.error, self._ahead = b"", "", False
 
     def _announce_all(self) -> None:
         """Tell the hooks, one change after the other; a thread that finds another at it leaves the rest to it."""
-        while self._untold and self._announcing.acquire(blocking=False):
+        while self._changes and self._announcing.acquire(blocking=False):
             try:
-                while self._untold:
-                    self._untold.popleft()()
+                while self._changes:
+                    self._announce(self._changes.popleft())
             finally:
                 self._announcing.release()
 
@@ -260,7 +256,7 @@ class Reader(ABC):
         """Tell the hooks what is left to tell, then the table of processes that this one has it all."""
         snapshot = self._current.snapshot
         self._announce_all()
-        if self._untold or self._announcing.locked():
+        if self._changes or self._announcing.locked():
             return  # another thread is still telling them, and comes here after that
         mine = (os.getpid(), snapshot.digest, self.error)
         kind = None if self._noted == mine else self._kind()

@@ -200,6 +200,28 @@ def test_a_touch_makes_everyone_look(servers: Servers, replaced: bool) -> None:
     assert server.read()["revision"] == 4
 
 
+@pytest.mark.parametrize("how", ["made anew", "replaced twice", "a link"])
+def test_who_replaces_the_watch_file_makes_nobody_deaf(servers: Servers, how: str) -> None:
+    """Also if the new file has the inode number of the old one; no timer helps here."""
+    server = servers.uwsgi(addressed=True, WAFFLE_RECONCILE_INTERVAL="86400")
+    server.update(1, wait=20.0)
+    watch = servers.folder / "instance" / "waffle.watch"
+    for _ in range(2 if how == "replaced twice" else 1):
+        fresh = watch.with_name("fresh")
+        if how == "made anew":
+            watch.unlink()
+            watch.touch()
+            continue
+        if how == "a link":
+            fresh.symlink_to("target")
+        else:
+            fresh.touch()
+        fresh.rename(watch)
+    for number in range(2, 6):
+        assert server.update(number, wait=20.0)["pending"] == []
+        server.eventually(lambda n=number: changed(server, n), until=lambda pids: len(pids) == 4)
+
+
 @pytest.mark.parametrize("mode", ["prefork", "lazy-apps, shared-import", "gunicorn"])
 def test_what_nobody_tells_is_found_within_the_interval(servers: Servers, mode: str) -> None:
     """A row edited by hand and nothing else: one process of the host compares with the store, and all are told."""

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -321,20 +322,39 @@ class TestWatchFile:
         shared.toll()
         assert not is_settled(shared.peek())
 
-    def test_tolling_is_one_event_unless_the_watch_file_was_replaced(self, shared: HostFiles) -> None:
+    @pytest.mark.parametrize("noted", [False, True])
+    def test_tolling_is_one_event_until_the_watch_file_was_replaced(self, shared: HostFiles, other: HostFiles, noted: bool) -> None:
+        """From then on nobody knows whether uWSGI's masters watch this one; the new file may have the old one's inode."""
         shared.take_touch()
         shared.knock()
         bell = shared.bell_folder / "bell"
         os.utime(bell, ns=(1, 1))
         shared.toll()
         assert bell.stat().st_mtime_ns == 1
-        publish(shared, ONE)
-        fresh = shared.watch_file.with_name("fresh")
-        fresh.touch()
-        fresh.rename(shared.watch_file)
-        shared.toll()
-        assert bell.stat().st_mtime_ns > 1
+        shared.watch_file.unlink()
+        shared.watch_file.touch()
+        if noted:
+            assert other.take_touch()
+        for _ in range(2):
+            os.utime(bell, ns=(1, 1))
+            shared.toll()
+            assert bell.stat().st_mtime_ns > 1
         assert list(shared.bell_folder.iterdir()) == [bell]
+
+    def test_a_touch_that_fails_wakes_the_masters_all_the_same(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        def utime(path: object, *args: Any, **options: Any) -> None:
+            if path == str(shared.watch_file):
+                raise PermissionError(1, "Operation not permitted")
+            touch(path, *args, **options)
+
+        shared.take_touch()
+        os.utime(shared.watch_file, ns=(1, 1))
+        touch = os.utime
+        with monkeypatch.context() as patches:
+            patches.setattr(os, "utime", utime)
+            with pytest.raises(PermissionError):
+                shared.toll()
+        assert (shared.bell_folder / "bell").exists()
 
     def test_a_deleted_one_is_made_again_and_noticed(self, shared: HostFiles) -> None:
         shared.take_touch()

@@ -464,15 +464,19 @@ class TestHooks:
         assert len(told) == 1
         assert "a teardown function failed" in logged(caplog)[0]
 
-    def test_an_application_that_makes_no_context_is_logged_and_the_values_are_served(
-        self, site: Process, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        told = recorded(site)
-        monkeypatch.setattr(site.app, "app_context", lambda: 1 / 0)
-        assert site.waffle.update({"LIMIT": 20}).revision == 1
-        assert site.waffle.values.LIMIT == 20
-        assert told == []
-        assert any("revision 1" in text and "application context" in text for text in logged(caplog))
+    def test_making_a_context_may_read_what_changes(self, host: Host) -> None:
+        """Flask itself reads SERVER_NAME for it; the hook is called once, and with the new one."""
+        site, other = (host.start(confs={"SERVER_NAME": {"desc": "", "default": "a.example"}}) for _ in range(2))
+        seen: list[str] = []
+
+        @site.waffle.on_change
+        def look(change: Change) -> None:
+            seen.append(current_app.url_for("static", filename="x"))
+
+        for process, name in ((site, "b.example"), (other, "c.example")):
+            process.waffle.update({"SERVER_NAME": name})
+            site.tick()
+        assert seen == ["http://b.example/static/x", "http://c.example/static/x"]
 
     def test_the_signal_names_the_application(self, site: Process, other: Process) -> None:
         seen: list[tuple[Flask, int]] = []
@@ -953,6 +957,7 @@ class TestDamagedFiles:
         path.unlink()
         intruder(path)
         assert other.waffle.values.LIMIT == 20
+        assert "the newest snapshot can't be read" in logged(caplog, logging.WARNING)[0]
         assert intruder is not Path.mkdir or "can't be shown" in logged(caplog)[0], "only a folder isn't replaced"
 
     def test_what_is_no_header_in_place_of_it_keeps_nobody_from_what_was_published(

@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-from ..errors import HostFilesError, SchemaError
+from ..errors import SchemaError
 from ..snapshot import Encoded, SnapshotDamaged, decode
 from .election import UPDATES_AT, Election
 from .files import create_file, ensure_folder, ensure_watch_file, read_file
-from .header import COMING_AT, HEAD_SIZE, NOTES_AT, WORD, blank, digest_in, is_settled, settled
+from .header import COMING_AT, HEAD_SIZE, NOTES_AT, SLOTS_AT, WORD, blank, digest_in, is_settled, settled
 
 __all__ = ["HostFiles"]
 
@@ -22,6 +22,8 @@ COARSE = 5 * 10**9  # nanoseconds; more than any file system rounds a time by
 STAGED = ".staged"  # ends the name of a snapshot that isn't in the store yet, or was a moment ago
 
 MANY = 2**53  # so far floats count
+FOREIGN_AT = UPDATES_AT + WORD
+assert FOREIGN_AT + WORD <= SLOTS_AT
 
 _claimed: set[tuple[int, int]] = set()  # the headers that applications of this process, or of its parent, use
 
@@ -71,12 +73,14 @@ class HostFiles(Election):
         """Under the lock, wake uWSGI's masters and all others who watch the watch file: by one touch, so that it is one event."""
         mtime, before = self._touch or self._prepare_touch()
         self._touch = None
-        as_noted = self._look_at_watch() == before
-        if not as_noted:  # what somebody else's touch has told isn't told yet
+        if self._look_at_watch() != before:  # what somebody else's touch has told isn't told yet
             self.ring()
-        os.utime(self._watch, ns=(mtime, mtime), follow_symlinks=False)
-        if not as_noted:  # maybe the masters still watch the file that was here before
-            self.knock()
+            self._note_foreign_touch()
+        try:
+            os.utime(self._watch, ns=(mtime, mtime), follow_symlinks=False)
+        finally:
+            if self._is_maybe_unwatched():
+                self.knock()
 
     def announce(self, digest: bytes) -> bytes:
         """Under the lock, before a commit: ring, and wake uWSGI's workers, so that they prepare the staged snapshot meanwhile.
@@ -124,6 +128,14 @@ class HostFiles(Election):
         self._write(NOTES_AT + 48, _stamp(found._replace(mtime=mtime)))
         return mtime, before
 
+    def _note_foreign_touch(self) -> None:
+        """Note that the watch file may have been replaced: no number tells, for an inode's is used again at once."""
+        self._write(FOREIGN_AT, b"\1" * WORD)
+
+    def _is_maybe_unwatched(self) -> bool:
+        """Tell whether masters may watch a file that was here before, since somebody else has touched this one, or replaced it."""
+        return os.pread(self._fd, WORD, FOREIGN_AT) != bytes(WORD)
+
     def is_touched(self) -> bool:
         """Tell whether the watch file isn't as it was last noted: somebody touched it, or is writing at this moment."""
         return _stamp(self._look_at_watch()) != self.notes().watch
@@ -133,6 +145,8 @@ class HostFiles(Election):
         if not self.is_touched():
             return False
         self.ring()  # first: who dies after it has told everyone
+        if self.notes().watch != bytes(WORD):  # else it is the first note
+            self._note_foreign_touch()
         if abs(time.time_ns() - self._look_at_watch().mtime) < COARSE:
             self._make_distinct()
         self._write(NOTES_AT + 48, _stamp(self._look_at_watch()))
@@ -165,9 +179,9 @@ class HostFiles(Election):
         for place in (path, path + STAGED, path):  # it may be promoted between two looks
             try:
                 return decode(read_file(place, self._owner), digest)
-            except FileNotFoundError:
+            except OSError:  # also if something else stands there
                 continue
-            except (SnapshotDamaged, HostFilesError, OSError):
+            except SnapshotDamaged:
                 break
         return None
 
