@@ -154,11 +154,13 @@ def test_nothing_stale_on_the_writers_host_and_nothing_torn_anywhere(hosts: Host
 def test_one_connection_and_one_store_read_for_each_host(hosts: Hosts, options: tuple[str, ...]) -> None:
     """An update reaches the idle workers of the other host, whoever listens there."""
     pair = hosts.pair(*options)
-    for number in range(1, 6):
+    for number in range(1, 8):
         writer, other = pair[number % 2], pair[1 - number % 2]
         before = loads(writer), loads(other)
         writer.update(number)
         wait_until_told(other, number)
+        if number <= 2:  # a listener rings once when it begins to listen, before the first that it hears
+            continue
         assert (loads(writer), loads(other)) == (before[0], before[1] + 1)
     with hosts.redis.client() as client:
         assert len(client.client_list(_type="pubsub")) == 2
@@ -416,12 +418,14 @@ def test_twenty_hosts(hosts: Hosts) -> None:
     """One store read and one connection for each, and one for each process that publishes."""
     many = [hosts.start(f"host{number}", MULE, workers=1) for number in range(20)]
     hosts.wait_for_listeners(many)
-    for number in range(1, 4):
+    for number in range(1, 6):
         writer = many[number % 2]
         before = [loads(server) for server in many]
         writer.update(number)
         for server in many:
             wait_until_told(server, number)
+        if number <= 2:  # a listener rings once when it begins to listen, before the first that it hears
+            continue
         assert [loads(server) - b for server, b in zip(many, before, strict=True)] == [int(server is not writer) for server in many]
     with hosts.redis.client() as client:
         assert len(client.client_list(_type="pubsub")) == 20
