@@ -187,13 +187,15 @@ class Binding:
 
     def pin(self) -> None:
         """Give the request that begins its snapshot."""
-        Binding.current(self)  # without what `testing.override` lays over it, here and below
+        attributes = _current_request().__dict__
+        if self._pin not in attributes:
+            attributes[self._pin] = self.state.look()
 
     def move_on(self) -> Snapshot:
         """Let the present request, if there is one, go on with the newest snapshot."""
         if has_request_context():
             _current_request().__dict__.pop(self._pin, None)
-        return Binding.current(self)
+        return Binding.current(self)  # without what `testing.override` lays over it
 
     def update(self, plan: Plan, expect_revision: int | None, actor: str | None, note: str | None, wait: float | None) -> UpdateResult:
         """Carry out an update and let the present request go on with it."""

@@ -534,6 +534,20 @@ class TestRequests:
         WaffleConf(app)
         assert app.test_client().get("/").text == "10"
 
+    def test_it_is_that_of_a_look_before_its_first_function(self, site: Process, other: Process) -> None:
+        """Flask matches the address and opens the session before, and either may read the configuration."""
+
+        @site.app.url_value_preprocessor
+        def early(endpoint: str | None, values: dict[str, Any] | None) -> None:
+            assert site.waffle.values.LIMIT == 10
+            other.waffle.update({"LIMIT": 20})
+
+        @site.app.get("/")
+        def view() -> str:
+            return str(current_app.config["LIMIT"])
+
+        assert site.app.test_client().get("/").text == "10"
+
     def test_its_own_update_moves_it_on(self, site: Process, other: Process) -> None:
         with site.app.test_request_context():
             assert site.waffle.revision == 0
@@ -1102,6 +1116,57 @@ class TestDamagedFiles:
         (told,) = logged(caplog, logging.WARNING)
         assert "network file system (nfs4)" in told
         assert "WAFFLE_WATCHER_FILE" in told
+
+
+class TestLease:
+    """A look whose lease on the header's words has run out renews it by two glances at the files."""
+
+    def test_nothing_else_is_looked_at_when_nothing_happened(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+        site.tick()
+        monkeypatch.setattr(HostFiles, "verify", killed)
+        monkeypatch.setattr(HostFiles, "snapshot", killed)
+        site.state._lease = 0.0
+        assert site.waffle.values.LIMIT == 10
+        monkeypatch.setattr(HostFiles, "is_as_seen", killed)
+        monkeypatch.setattr("uwsgi_waffle.reading.monotonic", lambda: 0.0)
+        assert site.waffle.values.LIMIT == 10, "by the renewed lease"
+
+    def test_a_header_that_was_replaced_by_its_copy_is_noticed(
+        self, host: Host, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("uwsgi_waffle.reading.LEASE", 0.0)
+        site.tick()
+        copy = host.header.with_name("copy")
+        shutil.copy2(host.header, copy)
+        copy.rename(host.header)
+        other.tick()
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        other.files.ring()  # and touches nothing, as a writer that died
+        assert site.waffle.values.LIMIT == 20
+
+    def test_a_touch_that_nobody_could_take_is_taken_later(
+        self, host: Host, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("uwsgi_waffle.reading.LEASE", 0.0)
+        site.tick()
+        with other.files.try_lock() as locked:
+            assert locked
+            host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+            os.utime(host.watch_file, ns=(1, 1))
+            assert site.waffle.values.LIMIT == 10
+        assert site.waffle.values.LIMIT == 20
+
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # the thread that looks is there, as in a server that forks
+    def test_a_forked_process_has_a_lease_of_its_own(self, site: Process) -> None:
+        site.tick()
+        followed: list[int] = []
+        site.state._follow = lambda: followed.append(os.getpid())
+        site.state._lease = 0.0
+        pid = os.fork()
+        if pid == 0:
+            site.state.look()
+            os._exit(0 if followed == [os.getpid()] else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 class CommittingStore(FaultyStore):

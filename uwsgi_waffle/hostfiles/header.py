@@ -37,6 +37,7 @@ __all__ = [
     "LEASE",
     "NOTES_AT",
     "SLOTS_AT",
+    "WATCH_AT",
     "WORD",
     "Header",
     "Notes",
@@ -55,6 +56,7 @@ MAGIC = b"waffle\0\1"
 ERROR_SIZE = 432
 NOTES = struct.Struct(f"<8sqqqqq{WORD}s{ERROR_SIZE}s{WORD}s{HEAD_SIZE}s")
 NOTES_AT, SLOTS_AT = HEAD_SIZE, 1024
+WATCH_AT = NOTES_AT + 48
 COMING_AT = NOTES_AT + NOTES.size - HEAD_SIZE
 SIZE = SLOTS_AT + SLOTS_SIZE
 
@@ -83,7 +85,6 @@ class Notes:
     retry_at: int = 0
     failures: int = 0
     holder: int = 0
-    watch: bytes = bytes(WORD)
     incident: bytes = b""
 
     @property
@@ -300,7 +301,7 @@ class Header:
         raw = os.pread(self._fd, NOTES.size, NOTES_AT)
         if len(raw) < NOTES.size:
             return Notes()
-        magic, generation, checked, retry, failures, holder, watch, incident, store, _ = NOTES.unpack(raw)
+        magic, generation, checked, retry, failures, holder, _, incident, store, *_ = NOTES.unpack(raw)
         if magic != MAGIC:
             return Notes()
         now = time.monotonic_ns()
@@ -311,7 +312,6 @@ class Header:
             retry_at=retry if retry <= now + round(LAST_RETRY * 1e9) else 0,
             failures=failures if 0 <= failures < 1_000_000 else 0,
             holder=holder,
-            watch=watch,
             incident=incident,
         )
 

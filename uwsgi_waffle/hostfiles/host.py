@@ -14,7 +14,7 @@ from ..errors import SchemaError
 from ..snapshot import Encoded, SnapshotDamaged, decode
 from .election import UPDATES_AT, Election
 from .files import create_file, ensure_folder, ensure_watch_file, read_file
-from .header import COMING_AT, HEAD_SIZE, NOTES_AT, SLOTS_AT, WORD, blank, digest_in, is_settled, settled
+from .header import COMING_AT, HEAD_SIZE, SLOTS_AT, WATCH_AT, WORD, blank, digest_in, identity_of, is_settled, settled
 
 __all__ = ["HostFiles"]
 
@@ -37,6 +37,11 @@ class Watched(NamedTuple):
     mtime: int
 
 
+def _watched(path: str) -> Watched:
+    found = os.lstat(path)
+    return Watched(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
 def _stamp(watched: Watched) -> bytes:
     return hashlib.blake2b(struct.pack("<QQqq", *watched), digest_size=WORD).digest()
 
@@ -46,6 +51,7 @@ class HostFiles(Election):
 
     #: The inode of the watch file at the last look.
     watched_inode = -1
+    _untouched: Watched | None = None  # how the watch file was at the last look, if nobody had touched it
     _touch: tuple[int, Watched | None] | None = None  # the one that is prepared
 
     def claim(self, store: str) -> None:
@@ -123,9 +129,9 @@ class HostFiles(Election):
             The time that it will have, and how it must be before, ``None`` if it isn't so now.
         """
         found = self._look_at_watch()
-        before = found if _stamp(found) == self.notes().watch else None
+        before = found if _stamp(found) == self._noted_watch() else None
         mtime = time.time_ns()
-        self._write(NOTES_AT + 48, _stamp(found._replace(mtime=mtime)))
+        self._write(WATCH_AT, _stamp(found._replace(mtime=mtime)))
         return mtime, before
 
     def _note_foreign_touch(self) -> None:
@@ -138,18 +144,30 @@ class HostFiles(Election):
 
     def is_touched(self) -> bool:
         """Tell whether the watch file isn't as it was last noted: somebody touched it, or is writing at this moment."""
-        return _stamp(self._look_at_watch()) != self.notes().watch
+        found = self._look_at_watch()
+        touched = _stamp(found) != self._noted_watch()
+        self._untouched = None if touched else found
+        return touched
+
+    def is_as_seen(self) -> bool:
+        """Tell whether header and watch file are the ones that `verify` and `is_touched` have seen, and the latter found untouched."""
+        if identity_of(self._header) != self._identity:
+            return False
+        try:
+            return _watched(self._watch) == self._untouched
+        except OSError:  # it is gone; whoever looks closer makes another
+            return False
 
     def take_touch(self) -> bool:
         """Under the lock, ring if somebody touched the watch file, and note that; tell whether somebody did."""
         if not self.is_touched():
             return False
         self.ring()  # first: who dies after it has told everyone
-        if self.notes().watch != bytes(WORD):  # else it is the first note
+        if self._noted_watch() != bytes(WORD):  # else it is the first note
             self._note_foreign_touch()
         if abs(time.time_ns() - self._look_at_watch().mtime) < COARSE:
             self._make_distinct()
-        self._write(NOTES_AT + 48, _stamp(self._look_at_watch()))
+        self._write(WATCH_AT, _stamp(self._look_at_watch()))
         return True
 
     def _make_distinct(self) -> None:
@@ -162,12 +180,15 @@ class HostFiles(Election):
 
     def _look_at_watch(self) -> Watched:
         try:
-            found = os.lstat(self._watch)
+            found = _watched(self._watch)
         except FileNotFoundError:
             ensure_watch_file(self.watch_file)
-            found = os.lstat(self._watch)
-        self.watched_inode = found.st_ino
-        return Watched(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+            found = _watched(self._watch)
+        self.watched_inode = found.inode
+        return found
+
+    def _noted_watch(self) -> bytes:
+        return os.pread(self._fd, WORD, WATCH_AT)
 
     # The snapshots, each in a file that is named by its digest and never changes
 
