@@ -93,7 +93,6 @@ class State(Fetcher):
                 self._show_again(self.host)
             if staged is not None:
                 self._publish()
-            self.catch_up()
             self._outlast_old_header(self.host)
         self._finish()
         return self._wait_for(UpdateResult(stored.revision, changed), wait)

@@ -26,12 +26,11 @@ def ensure_folder(path: Path) -> int:
         HostFilesError: it can't be created, is a link, or is another user's.
     """
     try:
-        with suppress(FileExistsError):
-            if os.geteuid() == 0 and not os.path.lexists(path):
-                _make_for_owner(path)
-            else:
-                os.mkdir(path, 0o700)
-        found = os.lstat(path)
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            _make_folder(path)
+            found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
             raise HostFilesError(f"{path} must be a folder of our own and is something else (a link or a file). Remove it.")
         _check_owner(path, found, os.lstat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid())
@@ -42,8 +41,12 @@ def ensure_folder(path: Path) -> int:
     return found.st_uid
 
 
-def _make_for_owner(path: Path) -> None:
-    """Create a folder for the server's user in a shell of root's, so that it is never root's: who is killed leaves nothing in the way."""
+def _make_folder(path: Path) -> None:
+    """Create a private folder; in a shell of root's one of the server's user, and never root's: who is killed leaves nothing in the way."""
+    if os.geteuid() != 0:
+        with suppress(FileExistsError):  # another process was faster
+            os.mkdir(path, 0o700)
+        return
     aside = aside_of(path)
     os.mkdir(aside, 0o700)
     try:
@@ -97,8 +100,7 @@ def create_file(path: Path, content: bytes, owner: int) -> None:
         HostFilesError: the disk is full, the folder can't be written, …; nothing is left behind.
     """
     try:
-        path.unlink(missing_ok=True)
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o600)
+        fd = _open_new(path)
         try:
             os.fchmod(fd, 0o600)
             if os.geteuid() == 0:
@@ -111,6 +113,15 @@ def create_file(path: Path, content: bytes, owner: int) -> None:
             os.close(fd)
     except OSError as error:
         raise _explained(path, error) from error
+
+
+def _open_new(path: Path) -> int:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE
+    try:
+        return os.open(path, flags, 0o600)
+    except FileExistsError:
+        path.unlink(missing_ok=True)
+        return os.open(path, flags, 0o600)
 
 
 def read_file(path: str, owner: int) -> bytes:

@@ -37,7 +37,7 @@ def create_engine(url: sa.URL, timeout: float, **options: Any) -> sa.Engine:
     if isolation is not None:
         options["isolation_level"] = isolation
     told = {key: value for key, value in told.items() if key not in url.query}
-    engine = sa.create_engine(url, poolclass=NullPool, hide_parameters=True, connect_args=told, **options)
+    engine = sa.create_engine(url, poolclass=NullPool, pool_reset_on_return=None, hide_parameters=True, connect_args=told, **options)
     if driver == "psycopg":
         kind = _impatient(timeout)
         sa.event.listen(engine, "do_connect", lambda dialect, record, args, options: kind.connect(*args, **options))
