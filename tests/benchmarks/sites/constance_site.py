@@ -37,6 +37,7 @@ settings.configure(
     CONSTANCE_BACKEND=os.environ["BENCH_BACKEND"],
     CONSTANCE_CONFIG={"V0": (0, "")},
     CONSTANCE_REDIS_CONNECTION=os.environ.get("BENCH_REDIS", ""),
+    CONSTANCE_REDIS_PREFIX=f"constance:{FOLDER}:",  # the contestants share one Redis, and mustn't read each other's values
     CONSTANCE_REDIS_CACHE_TIMEOUT=CACHED,
 )
 django.setup()
