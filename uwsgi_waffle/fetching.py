@@ -186,6 +186,7 @@ class Fetcher(Reader):
 
     @contextmanager
     def _host_lock(self) -> Iterator[None]:
+        self._notice_fork()
         if self.host is not None:
             with self.host.lock(self._lock_timeout):
                 yield

@@ -84,6 +84,7 @@ class Reader(ABC):
         self._applied_at = 0
         self._noted: tuple[int, bytes, str] | None = None
         self._changes: deque[Change] = deque()
+        self._untold: Change | None = None  # the one that was logged because the hooks couldn't be told of it
         self._current = Current(None, Snapshot(0, b"", schema.defaults))
         self._belong_to_this_process()
         self._boot()
@@ -99,16 +100,17 @@ class Reader(ABC):
         """Return the newest snapshot: three compared words if nothing changed, else the way there is gone first."""
         current = self._current
         try:
-            if self._peek() == current.head and (monotonic() < self._lease or self._renew()):
+            # The words last: another thread may open another header meanwhile, and they are that one's then.
+            if (monotonic() < self._lease or self._renew()) and self._peek() == current.head:
                 return current.snapshot
         except OSError:  # somebody closed our descriptor; catching up opens another
             pass
         return self.catch_up()
 
     def _renew(self) -> bool:
-        """Trust the words for another while if the files are those of the last look at everything; tell whether they are."""
+        """Trust the words for another while if the files are as they were, and everyone has been told of what is served; tell whether."""
         now = monotonic()
-        if self.host is None or self._pid != os.getpid() or not self.host.is_as_seen():
+        if self.host is None or self._noted != self._entry(self._current.snapshot) or not self.host.is_as_seen():
             return False
         self._lease = now + LEASE
         return True
@@ -120,9 +122,7 @@ class Reader(ABC):
             thorough: look at the files, too, even if that was done a moment ago.
         """
         if self.host is not None:
-            if self._pid != os.getpid():
-                self._belong_to_this_process()
-                self._follow()
+            self._notice_fork()
             try:
                 taken = self._take_published(self.host)
                 if self._changes:
@@ -138,6 +138,11 @@ class Reader(ABC):
                 self._trouble(str(error) if foreseen else f"{type(error).__name__}: {error}", None if foreseen else error)
         self._finish()
         return self._current.snapshot
+
+    def _notice_fork(self) -> None:
+        if self._pid != os.getpid():
+            self._belong_to_this_process()
+            self._follow()
 
     def _take_published(self, host: HostFiles) -> bool:
         """Load what is published if the header says that it is the newest; tell whether this process serves that now."""
@@ -256,17 +261,25 @@ class Reader(ABC):
         while self._changes and self._announcing.acquire(blocking=False):
             try:
                 while self._changes:
-                    self._announce(self._changes.popleft())
+                    change = self._changes.popleft()
+                    try:
+                        self._announce(change)
+                    except Exception as error:  # not a hook's: no thread could be started for them
+                        self._changes.appendleft(change)
+                        if change is not self._untold:
+                            self._untold = change
+                            self._say(logging.ERROR, f"the hooks of revision {change.revision} have to wait: {error}", error)
+                        return
             finally:
                 self._announcing.release()
 
     def _finish(self) -> None:
         """Tell the hooks what is left to tell, then the table of processes that this one has it all."""
-        snapshot = self._current.snapshot
         self._announce_all()
         if self._changes or self._announcing.locked():
             return  # another thread is still telling them, and comes here after that
-        mine = (os.getpid(), snapshot.digest, self.error)
+        snapshot = self._current.snapshot
+        mine = self._entry(snapshot)
         kind = None if self._noted == mine else self._kind()
         if self.host is None or kind is None:
             return
@@ -275,6 +288,10 @@ class Reader(ABC):
                 self._noted = mine
         except (WaffleError, OSError) as error:
             self._trouble(str(error))
+
+    def _entry(self, snapshot: Snapshot) -> tuple[int, bytes, str]:
+        """Return what this process's entry in the table of processes depends on."""
+        return os.getpid(), snapshot.digest, self.error
 
     @abstractmethod
     def _boot(self) -> None:

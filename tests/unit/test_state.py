@@ -464,6 +464,36 @@ class TestHooks:
         assert len(told) == 1
         assert "a teardown function failed" in logged(caplog)[0]
 
+    def test_a_hook_that_updates_leaves_the_table_of_processes_right(self, site: Process) -> None:
+        @site.waffle.on_change("LIMIT")
+        def derive(change: Change) -> None:
+            site.waffle.update({"SITENAME": f"limit {change.new['LIMIT']}"})
+
+        site.waffle.update({"LIMIT": 20})
+        assert site.waffle.values.SITENAME == "limit 20"
+        assert [process.revision for process in site.state.processes()] == [site.waffle.revision] == [2]
+
+    def test_hooks_wait_where_no_thread_can_be_started(
+        self, site: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The update is in the store, so it mustn't raise; the hooks are called as soon as one can."""
+        changes = recorded(site)
+
+        def full(thread: threading.Thread) -> NoReturn:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as limit:
+            limit.setattr(threading.Thread, "start", full)
+            assert site.waffle.update({"LIMIT": 20}).revision == 1
+            assert site.waffle.values.LIMIT == 20
+            site.state.catch_up()
+        assert changes == []
+        (told,) = logged(caplog)
+        assert "the hooks of revision 1 have to wait: can't start new thread" in told
+        site.state._lease = 0.0
+        assert site.waffle.values.LIMIT == 20
+        assert [change.revision for change in changes] == [1]
+
     def test_making_a_context_may_read_what_changes(self, host: Host) -> None:
         """Flask itself reads SERVER_NAME for it; the hook is called once, and with the new one."""
         site, other = (host.start(confs={"SERVER_NAME": {"desc": "", "default": "a.example"}}) for _ in range(2))
@@ -1156,15 +1186,117 @@ class TestLease:
             assert site.waffle.values.LIMIT == 10
         assert site.waffle.values.LIMIT == 20
 
+    @pytest.mark.parametrize("how", ["written", "renamed"])
+    def test_an_older_header_that_was_put_back_is_noticed(
+        self, host: Host, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch, how: str
+    ) -> None:
+        """Its words name a snapshot that is there still, and by them alone nobody could tell."""
+        monkeypatch.setattr("uwsgi_waffle.reading.LEASE", 0.0)
+        other.waffle.update({"LIMIT": 20})
+        backup = host.header.read_bytes()
+        other.waffle.update({"LIMIT": 30})
+        site.trust_header()
+        if how == "written":
+            with host.header.open("r+b") as header:
+                header.write(backup)
+        else:
+            copy = host.header.with_name("copy")
+            copy.write_bytes(backup)
+            copy.chmod(0o600)
+            copy.rename(host.header)
+            site.files.elect()  # as the thread that listens to Redis does: it opens what is there
+        assert site.waffle.values.LIMIT in (20, 30)
+        site.state._lease = 0.0
+        assert site.waffle.values.LIMIT == 30
+
+    def test_a_header_that_was_cut_off_is_mended(self, host: Host, site: Process) -> None:
+        site.tick()
+        size = host.header.stat().st_size
+        os.truncate(host.header, 24)
+        site.state._lease = 0.0
+        assert site.waffle.values.LIMIT == 10
+        assert host.header.stat().st_size == size
+
+    @pytest.mark.parametrize("when", ["the lease is looked at", "it is renewed"])
+    def test_another_thread_that_opens_another_header_meanwhile_does_not_vouch_for_the_words_of_this_one(
+        self, host: Host, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch, when: str
+    ) -> None:
+        site.tick()
+        site.state._lease = 0.0
+        host.header.unlink()
+        other.files.verify()
+        other.waffle.update({"LIMIT": 20})
+        threads: list[threading.Thread] = []
+
+        def look_elsewhere() -> None:
+            if not threads:
+                threads.append(threading.Thread(target=lambda: site.state.catch_up(thorough=True)))
+                threads[0].start()
+                threads[0].join()
+
+        def clock() -> float:
+            look_elsewhere()
+            return time.monotonic()
+
+        def glance(files: HostFiles) -> bool:
+            look_elsewhere()
+            return genuine(files)
+
+        genuine = HostFiles.is_as_seen
+        if when == "it is renewed":
+            monkeypatch.setattr(HostFiles, "is_as_seen", glance)
+        else:
+            monkeypatch.setattr("uwsgi_waffle.reading.monotonic", clock)
+        assert site.state.look().values.LIMIT == 20
+
+    def test_hooks_that_were_left_to_a_thread_that_was_cut_off_are_told_by_the_next_look(self, site: Process, other: Process) -> None:
+        class CutOff(BaseException):
+            """As gevent's Timeout."""
+
+        told: list[object] = []
+
+        @site.waffle.on_change
+        def hook(change: Change) -> None:
+            told.append(change.new["LIMIT"])
+            if change.new["LIMIT"] == 20:
+                other.waffle.update({"LIMIT": 30})
+                thread = threading.Thread(target=site.state.look)  # it leaves the hooks to this one
+                thread.start()
+                thread.join()
+                raise CutOff
+
+        other.waffle.update({"LIMIT": 20})
+        with pytest.raises(CutOff):
+            site.tick()
+        site.state._lease = 0.0
+        assert site.waffle.values.LIMIT == 30
+        assert told == [20, 30]
+
+    def test_an_entry_in_the_table_that_could_not_be_written_is_written_later(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+        site.tick()
+        with monkeypatch.context() as full:
+            full.setattr(site.files.slots, "note", lambda *entry: False)
+            site.waffle.update({"LIMIT": 20})
+            site.tick()
+        site.state._lease = 0.0
+        assert site.waffle.values.LIMIT == 20
+        assert [process.revision for process in site.state.processes()] == [1]
+
     @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # the thread that looks is there, as in a server that forks
-    def test_a_forked_process_has_a_lease_of_its_own(self, site: Process) -> None:
+    @pytest.mark.parametrize("does", ["looks", "updates"])
+    def test_a_forked_process_follows_for_itself(self, site: Process, does: str) -> None:
+        """Also where it begins with an update, within the lease that it has inherited."""
         site.tick()
         followed: list[int] = []
         site.state._follow = lambda: followed.append(os.getpid())
         site.state._lease = 0.0
         pid = os.fork()
         if pid == 0:
-            site.state.look()
+            if does == "looks":
+                site.state.look()
+            else:
+                site.state._lease = float("inf")
+                site.waffle.update({"LIMIT": 20})
             os._exit(0 if followed == [os.getpid()] else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 

@@ -51,7 +51,7 @@ class HostFiles(Election):
 
     #: The inode of the watch file at the last look.
     watched_inode = -1
-    _untouched: Watched | None = None  # how the watch file was at the last look, if nobody had touched it
+    _seen: tuple[Watched, bytes] | None = None  # how the watch file was at the last look, and how the header notes it, if that is so
     _touch: tuple[int, Watched | None] | None = None  # the one that is prepared
 
     def claim(self, store: str) -> None:
@@ -144,9 +144,9 @@ class HostFiles(Election):
 
     def is_touched(self) -> bool:
         """Tell whether the watch file isn't as it was last noted: somebody touched it, or is writing at this moment."""
-        found = self._look_at_watch()
-        touched = _stamp(found) != self._noted_watch()
-        self._untouched = None if touched else found
+        found, noted = self._look_at_watch(), self._noted_watch()
+        touched = _stamp(found) != noted
+        self._seen = None if touched else (found, noted)
         return touched
 
     def is_as_seen(self) -> bool:
@@ -154,7 +154,7 @@ class HostFiles(Election):
         if identity_of(self._header) != self._identity:
             return False
         try:
-            return _watched(self._watch) == self._untouched
+            return (_watched(self._watch), self._noted_watch()) == self._seen
         except OSError:  # it is gone; whoever looks closer makes another
             return False
 
