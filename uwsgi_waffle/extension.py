@@ -65,6 +65,7 @@ class Binding:
         self._app = weakref.ref(app)
         self._hooks = hooks
         self.woken_by = ""  # what tells this process of changes while it is idle: signal, thread, or nothing
+        self._waiting: Change | None = None  # the one that was logged because its hooks have to wait
         self._mule_knows = False  # whether a mule of this instance knows where to listen, so that no worker has to
         self._pin = f"_uwsgi_waffle_{next(_numbers)}"  # the attribute of a request that holds its snapshot
         store = (store or open_store(settings.store_url)).bind(frozenset(self.schema.variables), self._app_context)
@@ -226,23 +227,31 @@ class Binding:
         self.state.refresh()
         self.move_on()
 
-    def _announce(self, change: Change) -> None:
+    def _announce(self, change: Change) -> bool:
+        """Call the hooks; tell whether they have to wait, for no thread could be started for them."""
         calls: list[Call] = [partial(hook, change) for names, hook in self._hooks if not names or not names.isdisjoint(change.new)]
         app = self._app()
         if app is not None and config_changed.receivers:
             calls += [partial(receiver, app, change=change) for receiver in config_changed.receivers_for(app)]
         if not calls or app is None:
-            return
+            return False
         if _between_requests.get():
             calls.append(partial(os.sched_yield))  # all workers were woken at once: let each call its hooks before any goes on
             # In a context of its own: the hook sees the newest values.
             contextvars.Context().run(self._call_hooks, app, calls, change)
-            return
+            return False
         # In a thread of its own: when an application context ends, Flask's teardown functions end the sessions of the
         # thread that it ends in, and this one may be in the middle of using them.
         thread = threading.Thread(target=self._call_hooks_apart, args=(app, calls, change), name="uwsgi_waffle hooks", daemon=True)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError as error:
+            if change is not self._waiting:
+                self._waiting = change
+                log.error("uwsgi_waffle: the on_change hooks of revision %d have to wait: %s", change.revision, error)
+            return True
         thread.join()
+        return False
 
     def _app_context(self) -> AbstractContextManager[object]:
         app = self._app()

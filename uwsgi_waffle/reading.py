@@ -26,6 +26,8 @@ __all__ = ["Reader", "difference"]
 
 log = logging.getLogger("uwsgi_waffle")
 
+NOTHING = (-1, -1)
+
 
 @dataclass(frozen=True, slots=True)
 class Current:
@@ -51,7 +53,8 @@ class Reader(ABC):
         store: where it is stored.
         host: the files shared with other processes; ``None`` if there are none to share with.
         kind: names this process, ``None`` for one that serves nobody.
-        announce: called with each change, after it was applied, in the process and thread that applied it.
+        announce: called with each change, after it was applied, in the process and thread that applied it; returns whether that has
+            to be done again later, for nobody could be told.
         follow: called in every process that a fork has made, and when what uWSGI watches was replaced.
         publish: called when this process has brought something new into the store; tells other hosts.
         lock_timeout: seconds that a writer waits for another writer of this host.
@@ -64,7 +67,7 @@ class Reader(ABC):
         host: HostFiles | None,
         *,
         kind: Callable[[], str | None],
-        announce: Callable[[Change], None],
+        announce: Callable[[Change], bool],
         follow: Callable[[], None],
         publish: Callable[[], None],
         lock_timeout: float,
@@ -75,8 +78,6 @@ class Reader(ABC):
         self._publish = publish
         # What a look compares; without files to share there is nothing that could change.
         self._peek: Callable[[], bytes] = bytes
-        self._lease = math.inf if host is None else 0.0
-        self._followed = -1  # the inode of the watch file that uWSGI's master was asked to watch
         self._ahead = False  # whether we serve what couldn't be published
         self._prepared: Prepared | None = None
         self._announced = b""  # the words that were looked at last to prepare what they announce
@@ -84,17 +85,18 @@ class Reader(ABC):
         self._applied_at = 0
         self._noted: tuple[int, bytes, str] | None = None
         self._changes: deque[Change] = deque()
-        self._untold: Change | None = None  # the one that was logged because the hooks couldn't be told of it
         self._current = Current(None, Snapshot(0, b"", schema.defaults))
         self._belong_to_this_process()
         self._boot()
         self._changes.clear()  # a start is no change
 
     def _belong_to_this_process(self) -> None:
-        self._pid = os.getpid()
         # Taking what is published is one step, so that the threads of a process take revisions in their order.
         self._taking, self._announcing, self._writing = threading.RLock(), threading.Lock(), threading.Lock()
         self._applied_at = time.monotonic_ns()
+        self._followed = NOTHING  # generation and inode of the header and the watch file that this process follows
+        self._lease = 0.0  # until when the words alone are looked at
+        self._pid = os.getpid()  # the last: another thread that sees it goes on
 
     def look(self) -> Snapshot:
         """Return the newest snapshot: three compared words if nothing changed, else the way there is gone first."""
@@ -110,7 +112,9 @@ class Reader(ABC):
     def _renew(self) -> bool:
         """Trust the words for another while if the files are as they were, and everyone has been told of what is served; tell whether."""
         now = monotonic()
-        if self.host is None or self._noted != self._entry(self._current.snapshot) or not self.host.is_as_seen():
+        if self.host is None or self._followed == NOTHING or self._noted != self._entry(self._current.snapshot):
+            return False
+        if not self.host.is_as_seen():
             return False
         self._lease = now + LEASE
         return True
@@ -121,8 +125,10 @@ class Reader(ABC):
         Args:
             thorough: look at the files, too, even if that was done a moment ago.
         """
-        if self.host is not None:
-            self._notice_fork()
+        self._notice_fork()
+        if self.host is None:
+            self._lease = math.inf
+        else:
             try:
                 taken = self._take_published(self.host)
                 if self._changes:
@@ -142,7 +148,6 @@ class Reader(ABC):
     def _notice_fork(self) -> None:
         if self._pid != os.getpid():
             self._belong_to_this_process()
-            self._follow()
 
     def _take_published(self, host: HostFiles) -> bool:
         """Load what is published if the header says that it is the newest; tell whether this process serves that now."""
@@ -185,17 +190,17 @@ class Reader(ABC):
     def _follow_header(self, host: HostFiles) -> None:
         """Look at everything: whether the header is still the one at its path, the watch file, the words."""
         now = monotonic()
-        replaced = host.verify()
+        host.verify()
         self._peek = host.peek
         self._prepare(host)
         touched = host.is_touched()
-        inode = host.watched_inode
         self._lease = now + LEASE
-        if replaced:
-            self._noted = None  # the table is another, too
-        if replaced or inode != self._followed:
+        followed = (host.notes().generation, host.watched_inode)
+        if followed != self._followed:
+            self._noted = None  # the table may be another, too
+            self._followed = NOTHING
             self._follow()
-            self._followed = inode
+            self._followed = followed
         if self._take_published(host) and not touched:
             return
         has_last = self._take_last(host)
@@ -262,13 +267,9 @@ class Reader(ABC):
             try:
                 while self._changes:
                     change = self._changes.popleft()
-                    try:
-                        self._announce(change)
-                    except Exception as error:  # not a hook's: no thread could be started for them
+                    if self._announce(change):
                         self._changes.appendleft(change)
-                        if change is not self._untold:
-                            self._untold = change
-                            self._say(logging.ERROR, f"the hooks of revision {change.revision} have to wait: {error}", error)
+                        self._lease = min(self._lease, monotonic() + LEASE)
                         return
             finally:
                 self._announcing.release()
@@ -276,9 +277,9 @@ class Reader(ABC):
     def _finish(self) -> None:
         """Tell the hooks what is left to tell, then the table of processes that this one has it all."""
         self._announce_all()
+        snapshot = self._current.snapshot
         if self._changes or self._announcing.locked():
             return  # another thread is still telling them, and comes here after that
-        snapshot = self._current.snapshot
         mine = self._entry(snapshot)
         kind = None if self._noted == mine else self._kind()
         if self.host is None or kind is None:

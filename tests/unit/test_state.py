@@ -33,6 +33,7 @@ from uwsgi_waffle import (
     WaffleError,
 )
 from uwsgi_waffle.hostfiles import HostFiles, digest_in, is_settled
+from uwsgi_waffle.hostfiles.header import NOTES_AT, WORD
 from uwsgi_waffle.schema import MASK
 from uwsgi_waffle.snapshot import Encoded, Snapshot
 from uwsgi_waffle.stores import Commit, Stored
@@ -41,6 +42,7 @@ from uwsgi_waffle.stores.contract import Decide
 from .conftest import ALWAYS, CONFS, NEVER, FaultyStore, Host, Process
 
 NOISE = bytes(range(256)) * 8
+GENERATION_AT = NOTES_AT + WORD
 
 
 def logged(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> list[str]:
@@ -489,10 +491,85 @@ class TestHooks:
             site.state.catch_up()
         assert changes == []
         (told,) = logged(caplog)
-        assert "the hooks of revision 1 have to wait: can't start new thread" in told
+        assert "the on_change hooks of revision 1 have to wait: can't start new thread" in told
         site.state._lease = 0.0
         assert site.waffle.values.LIMIT == 20
         assert [change.revision for change in changes] == [1]
+
+    def test_hooks_of_a_store_in_memory_wait_likewise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("uwsgi_waffle.reading.LEASE", 0.0)
+        app = Flask("site")
+        app.config["WAFFLE_CONFS"] = CONFS
+        waffle, told = WaffleConf(app, MemoryStore()), []
+        waffle.on_change()(lambda change: told.append(change.revision))
+
+        def full(thread: threading.Thread) -> NoReturn:
+            raise RuntimeError("can't start new thread")
+
+        with monkeypatch.context() as limit:
+            limit.setattr(threading.Thread, "start", full)
+            waffle.update({"LIMIT": 20})
+        assert told == []
+        assert waffle.values.LIMIT == 20
+        assert told == [1]
+
+    def test_a_time_limit_of_the_applications_own_passes_and_its_hooks_run_once(
+        self, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Such as gevent's Timeout, or an exception of a signal handler's, while the hooks' thread is waited for."""
+        changes, genuine = recorded(site), threading.Thread.join
+
+        class TooSlow(Exception):
+            pass
+
+        def interrupted(thread: threading.Thread, timeout: float | None = None) -> None:
+            genuine(thread, timeout)
+            raise TooSlow
+
+        with monkeypatch.context() as limit:
+            limit.setattr(threading.Thread, "join", interrupted)
+            with pytest.raises(TooSlow):
+                site.waffle.update({"LIMIT": 20})
+        site.tick()
+        assert [change.revision for change in changes] == [1]
+
+    def test_who_comes_while_another_calls_the_hooks_does_not_say_that_it_is_done(self, site: Process, other: Process) -> None:
+        called, go_on, told = threading.Event(), threading.Event(), []
+        threads: list[threading.Thread] = []
+
+        @site.waffle.on_change
+        def slow(change: Change) -> None:
+            called.set()
+            assert go_on.wait(20)
+
+        class Lock:
+            """Whose other owner comes at the worst moment."""
+
+            def __init__(self, genuine: threading.Lock) -> None:
+                self.acquire, self.release, self.genuine = genuine.acquire, genuine.release, genuine
+
+            def locked(self) -> bool:
+                answer = self.genuine.locked()
+                if not threads:
+                    other.waffle.update({"LIMIT": 20})
+                    threads.append(threading.Thread(target=site.state.look))
+                    threads[0].start()
+                    assert called.wait(20)
+                return answer
+
+        def note(kind: str, revision: int, *rest: Any) -> bool:
+            told.append((revision, go_on.is_set()))
+            return True
+
+        site.tick()
+        site.state._announcing = Lock(site.state._announcing)  # type: ignore[assignment]  # that much of one
+        site.state._noted = None
+        site.files.slots.note = note  # type: ignore[method-assign]  # of this one object
+        site.state.catch_up()
+        go_on.set()
+        threads[0].join()
+        assert (1, False) not in told
+        assert (1, True) in told
 
     def test_making_a_context_may_read_what_changes(self, host: Host) -> None:
         """Flask itself reads SERVER_NAME for it; the hook is called once, and with the new one."""
@@ -1281,6 +1358,55 @@ class TestLease:
         site.state._lease = 0.0
         assert site.waffle.values.LIMIT == 20
         assert [process.revision for process in site.state.processes()] == [1]
+
+    @pytest.mark.parametrize("how", ["deleted", "cut off"])
+    @pytest.mark.parametrize("by", ["election", "lock", "refresh"])
+    def test_whoever_opens_a_new_header_first_the_process_is_in_its_table_and_follows(
+        self, host: Host, site: Process, how: str, by: str
+    ) -> None:
+        site.tick()
+        followed: list[int] = []
+        site.state._follow = lambda: followed.append(1)
+        if how == "deleted":
+            host.header.unlink()
+        else:
+            os.truncate(host.header, 24)
+        if by == "election":
+            site.files.elect()
+        elif by == "lock":
+            with site.files.try_lock() as locked:
+                assert locked
+        else:
+            site.waffle.refresh()
+        for _ in range(2):  # the first mends it
+            site.tick()
+        assert [process.revision for process in site.state.processes()] == [0]
+        assert followed
+
+    @pytest.mark.parametrize("when", ["after a fork", "with another header"])
+    def test_a_process_that_can_start_no_thread_to_look_serves_and_tries_again(self, host: Host, site: Process, when: str) -> None:
+        site.tick()
+        tried: list[int] = []
+
+        def follow() -> None:
+            tried.append(1)
+            if len(tried) < 3:
+                raise RuntimeError("can't start new thread")
+
+        site.state._follow = follow
+        if when == "after a fork":
+            site.state._belong_to_this_process()
+        else:
+            header = bytearray(host.header.read_bytes())
+            header[GENERATION_AT : GENERATION_AT + WORD] = os.urandom(WORD - 1) + bytes(1)
+            copy = host.header.with_name("copy")
+            copy.write_bytes(header)
+            copy.chmod(0o600)
+            copy.rename(host.header)
+        for _ in range(4):
+            assert site.waffle.values.LIMIT == 10
+            site.state._lease = 0.0
+        assert len(tried) == 3
 
     @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # the thread that looks is there, as in a server that forks
     @pytest.mark.parametrize("does", ["looks", "updates"])

@@ -67,6 +67,20 @@ def test_a_forked_process_starts_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert member.both.wait(LONG)
 
 
+def test_one_that_could_not_be_started_is_started_by_whoever_asks_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    member = Member()
+
+    def full(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as limit:
+        limit.setattr(threading.Thread, "start", full)
+        with pytest.raises(RuntimeError):
+            ensure_running(member)
+    ensure_running(member)
+    assert member.done.wait(LONG)
+
+
 def test_it_ends_when_its_member_is_forgotten() -> None:
     member = Member()
     ensure_running(member)

@@ -32,7 +32,11 @@ def ensure_running(member: Member) -> None:
     if _started.get(member) == os.getpid() or _will_only_reload():
         return
     _started[member] = os.getpid()
-    threading.Thread(target=_run, args=(weakref.ref(member),), name="uwsgi_waffle", daemon=True).start()
+    try:
+        threading.Thread(target=_run, args=(weakref.ref(member),), name="uwsgi_waffle", daemon=True).start()
+    except RuntimeError:  # as many as the system allows: whoever asks next tries again
+        del _started[member]
+        raise
 
 
 def _run(reference: weakref.ref[Member]) -> None:
