@@ -64,6 +64,8 @@ def test_a_replica_is_read_and_not_written(store: RedisStore, redis_server: Redi
 
 
 def test_redis_down_is_told_with_its_name_and_what_was_committed_survives_a_kill(store: RedisStore, redis_server: RedisServer) -> None:
+    with redis_server.client() as client:
+        client.config_set("appendfsync", "always")  # else Redis puts the writing off while the disk is busy
     redis_server.kill()
     with pytest.raises(StoreUnavailable, match=r"unix://.*refused\. Look.*it is tried again"):
         store.load()

@@ -52,7 +52,9 @@ class RedisStore(Store):
     Raises:
         SchemaError: it isn't such a URL, or redis-py isn't installed.
 
-    Redis must keep what it is told: with ``appendonly yes``, and with no eviction of keys that don't expire.
+    Redis must keep what it is told: with ``appendonly yes``, and with no eviction of keys that don't expire. With ``appendfsync everysec``,
+    its default, it may lose what it was told in the last seconds before it was killed (see "Redis persistence" in its manual); with
+    ``always`` it loses nothing.
 
     Example:
         >>> RedisStore("redis://:secret@cache.example/3").name
