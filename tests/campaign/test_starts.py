@@ -11,6 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import sqlalchemy.dialects.sqlite  # noqa: F401 - SQLAlchemy imports it late, and ``nobody`` can't read everyone's virtual environment
 
 from . import steps
 from .sites import Site, new_values, sqlite

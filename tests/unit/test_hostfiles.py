@@ -35,6 +35,18 @@ with HostFiles(Path(sys.argv[1])).lock(5):
     sys.stdin.read()
 """
 
+OPEN = """
+import sys, time
+from pathlib import Path
+from uwsgi_waffle.hostfiles import HostFiles
+for line in sys.stdin:
+    at, path = line.split(maxsplit=1)
+    while time.monotonic_ns() < int(at):
+        pass
+    HostFiles(Path(path.strip())).verify()
+    print("opened", flush=True)
+"""
+
 
 def open_files(folder: Path) -> HostFiles:
     """Open the files as one more process would."""
@@ -645,6 +657,77 @@ class TestSlots:
             assert started(process.pid) == -1
 
 
+class TestFirstStart:
+    """Processes that make the folders together: rename(2) puts a folder in the place of an empty one that another has just entered."""
+
+    def test_the_slower_one_replaces_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        genuine, made = os.rename, []
+
+        def late(source: Path, target: Path) -> None:
+            monkeypatch.setattr(os, "rename", genuine)
+            ensure_folder(tmp_path / "new", "inside")
+            made.append((tmp_path / "new").stat().st_ino)
+            os.rename(source, target)
+
+        monkeypatch.setattr(os, "rename", late)
+        ensure_folder(tmp_path / "new", "inside")
+        assert [(tmp_path / "new").stat().st_ino] == made
+        assert [path.name for path in tmp_path.rglob("*")] == ["new", "inside"], "and nothing of the slower one's is left"
+
+    def test_the_slower_one_waits_for_a_folder_inside(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        genuine, waiting = fcntl.flock, threading.Event()
+
+        def announced(fd: int, operation: int) -> None:
+            waiting.set()
+            genuine(fd, operation)
+
+        fd = os.open(tmp_path, os.O_RDONLY)
+        genuine(fd, fcntl.LOCK_EX)
+        monkeypatch.setattr(fcntl, "flock", announced)
+        slower = threading.Thread(target=ensure_folder, args=[tmp_path / "new"])
+        slower.start()
+        assert waiting.wait(20)
+        (tmp_path / "new").mkdir()
+        made = (tmp_path / "new").stat().st_ino
+        os.close(fd)
+        slower.join()
+        assert (tmp_path / "new").stat().st_ino == made
+        assert list(tmp_path.iterdir()) == [tmp_path / "new"]
+
+    def test_a_lock_on_the_folder_above_holds_nobody_up(self, tmp_path: Path) -> None:
+        """It may be another user's: who can read a folder can lock it."""
+        fd = os.open(tmp_path, os.O_RDONLY)
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        start = threading.Thread(target=open_files, args=[tmp_path], daemon=True)
+        start.start()
+        start.join(20)
+        os.close(fd)
+        assert not start.is_alive()
+        assert (tmp_path / "waffle.watch.d" / "header").exists()
+
+    @pytest.mark.parametrize("there", [[], ["waffle.watch", "waffle.watch.d/"]], ids=["nothing", "an empty folder"])
+    def test_all_of_them_open_it(self, tmp_path: Path, there: list[str]) -> None:
+        processes = [
+            subprocess.Popen([sys.executable, "-c", OPEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
+        ]
+        for number in range(100):
+            folder = tmp_path / str(number)
+            folder.mkdir()
+            for name in there:
+                (folder / name).mkdir() if name.endswith("/") else (folder / name).touch()
+            together = time.monotonic_ns() + 1_000_000
+            for process in processes:
+                assert process.stdin
+                process.stdin.write(f"{together} {folder}/waffle.watch\n")
+                process.stdin.flush()
+            for process in processes:
+                assert process.stdout
+                assert process.stdout.readline() == "opened\n"
+            assert sorted(path.name for path in folder.rglob("*")) == ["bell", "header", "snapshots", "waffle.watch", "waffle.watch.d"]
+        for process in processes:
+            process.communicate()
+
+
 class TestModes:
     @pytest.mark.parametrize("umask", [0o000, 0o077, 0o777])
     def test_files_are_0600_in_0700_under_any_umask(self, tmp_path: Path, umask: int) -> None:
@@ -659,6 +742,14 @@ class TestModes:
         assert {mode(path) for path in [shared.folder, *made] if path.is_dir()} == {0o700}
         assert [mode(path) for path in made if path.is_file()] == [0o600] * 3
         assert mode(shared.watch_file) & 0o022 == 0
+
+    def test_a_folder_is_born_with_its_mode(self, tmp_path: Path) -> None:
+        before = os.umask(0o777)
+        try:
+            ensure_folder(tmp_path / "new", "inside")
+        finally:
+            os.umask(before)
+        assert (mode(tmp_path / "new"), mode(tmp_path / "new" / "inside")) == (0o700, 0o700)
 
     def test_a_folder_that_others_may_enter_is_closed(self, tmp_path: Path) -> None:
         open_files(tmp_path).folder.chmod(0o755)

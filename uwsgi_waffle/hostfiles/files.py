@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import HostFilesError
 
-__all__ = ["aside_of", "create_file", "ensure_folder", "ensure_watch_file", "filesystem_of", "is_network", "open_file", "read_file"]
+__all__ = ["aside_of", "create_file", "ensure_folder", "ensure_watch_file", "filesystem_of", "held", "is_network", "open_file", "read_file"]
 
 # O_NONBLOCK: a named pipe in our file's place must not hang us.
 SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
@@ -18,9 +20,15 @@ NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "9p", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs"}
 )
 
+held: set[int] = set()  # the descriptors by which this process holds locks
 
-def ensure_folder(path: Path) -> int:
+
+def ensure_folder(path: Path, *inside: str) -> int:
     """Create or check a private folder and return its owner's uid.
+
+    Args:
+        path: in a folder of ours, or with ``inside``.
+        inside: names of the folders that a new one is made with. A folder in which others may lock ours needs at least one.
 
     Raises:
         HostFilesError: it can't be created, is a link, or is another user's.
@@ -29,33 +37,59 @@ def ensure_folder(path: Path) -> int:
         try:
             found = os.lstat(path)
         except FileNotFoundError:
-            _make_folder(path)
+            if inside:
+                _make_folder(path, inside)
+            else:
+                with _locked(path.parent):
+                    _make_folder(path)
             found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
             raise HostFilesError(f"{path} must be a folder of our own and is something else (a link or a file). Remove it.")
         _check_owner(path, found, os.lstat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid())
-        if stat.S_IMODE(found.st_mode) != 0o700:  # by the umask, or by somebody
+        if stat.S_IMODE(found.st_mode) != 0o700:  # by somebody
             os.chmod(path, 0o700)
     except OSError as error:
         raise _explained(path, error) from error
     return found.st_uid
 
 
-def _make_folder(path: Path) -> None:
-    """Create a private folder; in a shell of root's one of the server's user, and never root's: who is killed leaves nothing in the way."""
-    if os.geteuid() != 0:
-        with suppress(FileExistsError):  # another process was faster
-            os.mkdir(path, 0o700)
+def _make_folder(path: Path, inside: Sequence[str] = ()) -> None:
+    """Create a private folder all at once, and by root for the server's user: who is killed meanwhile leaves nothing in the way.
+
+    rename(2) replaces an *empty* folder, and who has just entered that one finds nothing there any more. So ours has folders inside,
+    or is made under a lock.
+    """
+    if os.path.lexists(path):  # another process was faster
         return
+    owner = os.stat(path.parent).st_uid if os.geteuid() == 0 else -1
     aside = aside_of(path)
-    os.mkdir(aside, 0o700)
+    folders = [aside, *(aside / name for name in inside)]
     try:
-        os.chown(aside, os.stat(path.parent).st_uid, -1)
+        for folder in folders:
+            os.mkdir(folder)
+            os.chmod(folder, 0o700)  # whatever the umask
+            os.chown(folder, owner, -1)
         os.rename(aside, path)
     except OSError as error:
-        os.rmdir(aside)
+        for folder in reversed(folders):
+            with suppress(FileNotFoundError):
+                os.rmdir(folder)
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
             raise
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes of ours from making something in a folder at the same time; it takes them some microseconds."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFE)
+    held.add(fd)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX)
+        yield
+    finally:
+        held.discard(fd)
+        fcntl.flock(fd, fcntl.LOCK_UN)
+        os.close(fd)
 
 
 def aside_of(path: Path) -> Path:
@@ -203,3 +237,12 @@ def _explained(path: Path | str, error: OSError, setting: str = "") -> HostFiles
         return error
     hint = "WAFFLE_WATCHER_FILE names a plain file in a local folder that this process may write."
     return HostFilesError(f"{setting}{path}: {error.strerror or error}. {hint}")
+
+
+def _let_go() -> None:
+    """In a forked child: it has its parent's descriptors, and mustn't keep the locks when the parent dies."""
+    while held:
+        os.close(held.pop())
+
+
+os.register_at_fork(after_in_child=_let_go)
