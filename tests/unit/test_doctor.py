@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import stat
 import sys
 import time
@@ -20,6 +21,7 @@ from uwsgi_waffle import RedisStore
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.doctor import Options, checks, processes, read_ini
 from uwsgi_waffle.hostfiles import header
+from uwsgi_waffle.hostfiles.files import MARK, aside_of
 
 from ..redis_server import RedisServer
 from .conftest import ALWAYS, Host, Process, note_process
@@ -283,6 +285,19 @@ class TestFolder:
         assert findings[0][3] == f"As root: chown -R nobody {host.header.parent} {host.watch_file}"
         assert any(f"can't write {host.database}" in text for _, _, text, _ in findings)
         assert any(f"can't write {host.instance}" in text for _, _, text, _ in findings)
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a server run as somebody else")
+    def test_what_a_killed_shell_of_roots_left_is_in_nobodys_way(self, site: Process, host: Host, write: Write) -> None:
+        nobody, folder = pwd.getpwnam("nobody"), host.header.parent
+        for path in (folder, *folder.rglob("*"), host.watch_file):
+            os.chown(path, nobody.pw_uid, nobody.pw_gid)
+        aside = aside_of(folder / "bell")
+        aside.mkdir()
+        (aside / MARK).touch()
+        ini = write("master", "uid = nobody")
+        assert not [text for _, _, text, _ in found(site.app, "--ini", ini) if "doesn't belong" in text]
+        (folder / "strange").touch()
+        assert [text for _, _, text, _ in found(site.app, "--ini", ini) if f"{folder}/strange doesn't belong" in text]
 
     def test_rights_as_the_kernel_grants_them(self, tmp_path: Path) -> None:
         path = tmp_path / "file"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -19,7 +20,16 @@ from uwsgi_waffle import HostBusy, HostFilesError
 from uwsgi_waffle.hostfiles import HEAD_SIZE, HostFiles, is_settled, settled
 from uwsgi_waffle.hostfiles import header as header_module
 from uwsgi_waffle.hostfiles import host as host_module
-from uwsgi_waffle.hostfiles.files import create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file, read_file
+from uwsgi_waffle.hostfiles.files import (
+    MARK,
+    create_file,
+    ensure_folder,
+    ensure_watch_file,
+    filesystem_of,
+    is_network,
+    open_file,
+    read_file,
+)
 from uwsgi_waffle.hostfiles.header import Notes
 from uwsgi_waffle.hostfiles.slots import SLOT, SLOT_COUNT, started
 from uwsgi_waffle.snapshot import Encoded, encode
@@ -33,18 +43,6 @@ from uwsgi_waffle.hostfiles import HostFiles
 with HostFiles(Path(sys.argv[1])).lock(5):
     print("locked", flush=True)
     sys.stdin.read()
-"""
-
-OPEN = """
-import sys, time
-from pathlib import Path
-from uwsgi_waffle.hostfiles import HostFiles
-for line in sys.stdin:
-    at, path = line.split(maxsplit=1)
-    while time.monotonic_ns() < int(at):
-        pass
-    HostFiles(Path(path.strip())).verify()
-    print("opened", flush=True)
 """
 
 
@@ -217,7 +215,7 @@ class TestDamage:
             os.close(fd)
 
     def test_nothing_is_left_beside_the_header(self, shared: HostFiles) -> None:
-        assert sorted(path.name for path in shared.folder.iterdir()) == ["bell", "header", "snapshots"]
+        assert sorted(path.name for path in shared.folder.iterdir()) == [MARK, "bell", "header", "snapshots"]
 
 
 class TestNotes:
@@ -351,7 +349,7 @@ class TestWatchFile:
             os.utime(bell, ns=(1, 1))
             shared.toll()
             assert bell.stat().st_mtime_ns > 1
-        assert list(shared.bell_folder.iterdir()) == [bell]
+        assert sorted(shared.bell_folder.iterdir()) == [shared.bell_folder / MARK, bell]
 
     def test_a_touch_that_fails_wakes_the_masters_all_the_same(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
         def utime(path: object, *args: Any, **options: Any) -> None:
@@ -426,7 +424,7 @@ class TestSnapshots:
         monkeypatch.setattr(os, "write", write)
         with pytest.raises(HostFilesError, match=r"staged: No space left on device"):
             shared.stage(ONE)
-        assert not list((shared.folder / "snapshots").iterdir())
+        assert [path.name for path in (shared.folder / "snapshots").iterdir()] == [MARK]
 
     def test_a_staged_one_is_only_for_a_header_that_names_it(self, shared: HostFiles) -> None:
         """Its transaction may still be undone, or its writer killed; the header says when it is committed."""
@@ -464,7 +462,7 @@ class TestSnapshots:
         assert other.peek() == head
 
     def test_a_folder_that_was_deleted_is_made_again(self, shared: HostFiles) -> None:
-        (shared.folder / "snapshots").rmdir()
+        shutil.rmtree(shared.folder / "snapshots")
         assert shared.last() is None
         publish(shared, ONE)
         assert shared.snapshot(ONE.digest) == ONE
@@ -657,75 +655,79 @@ class TestSlots:
             assert started(process.pid) == -1
 
 
-class TestFirstStart:
-    """Processes that make the folders together: rename(2) puts a folder in the place of an empty one that another has just entered."""
+class TestBirthOfAFolder:
+    """rename(2) replaces an empty folder: of processes that start together the slower one must not do that to the faster one's."""
 
     def test_the_slower_one_replaces_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         genuine, made = os.rename, []
 
         def late(source: Path, target: Path) -> None:
             monkeypatch.setattr(os, "rename", genuine)
-            ensure_folder(tmp_path / "new", "inside")
+            ensure_folder(tmp_path / "new")
             made.append((tmp_path / "new").stat().st_ino)
             os.rename(source, target)
 
         monkeypatch.setattr(os, "rename", late)
-        ensure_folder(tmp_path / "new", "inside")
+        ensure_folder(tmp_path / "new")
         assert [(tmp_path / "new").stat().st_ino] == made
-        assert [path.name for path in tmp_path.rglob("*")] == ["new", "inside"], "and nothing of the slower one's is left"
+        assert list(tmp_path.iterdir()) == [tmp_path / "new"], "and nothing of the slower one's is left"
 
-    def test_the_slower_one_waits_for_a_folder_inside(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        genuine, waiting = fcntl.flock, threading.Event()
+    def test_nobody_waits_for_anybody(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whoever can read a folder can lock it, so a lock on one must hold nobody up."""
+        monkeypatch.setattr(fcntl, "flock", lambda fd, operation: pytest.fail("a lock was taken"))
+        open_files(tmp_path)
 
-        def announced(fd: int, operation: int) -> None:
-            waiting.set()
-            genuine(fd, operation)
+    @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
+    def test_it_is_closed_to_others_from_the_beginning(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
+        genuine, modes = os.mkdir, []
 
-        fd = os.open(tmp_path, os.O_RDONLY)
-        genuine(fd, fcntl.LOCK_EX)
-        monkeypatch.setattr(fcntl, "flock", announced)
-        slower = threading.Thread(target=ensure_folder, args=[tmp_path / "new"])
-        slower.start()
-        assert waiting.wait(20)
-        (tmp_path / "new").mkdir()
-        made = (tmp_path / "new").stat().st_ino
-        os.close(fd)
-        slower.join()
-        assert (tmp_path / "new").stat().st_ino == made
-        assert list(tmp_path.iterdir()) == [tmp_path / "new"]
+        def watched(path: Path, mode: int = 0o777) -> None:
+            genuine(path, mode)
+            modes.append(stat.S_IMODE(os.stat(path).st_mode))
 
-    def test_a_lock_on_the_folder_above_holds_nobody_up(self, tmp_path: Path) -> None:
-        """It may be another user's: who can read a folder can lock it."""
-        fd = os.open(tmp_path, os.O_RDONLY)
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        start = threading.Thread(target=open_files, args=[tmp_path], daemon=True)
-        start.start()
-        start.join(20)
-        os.close(fd)
-        assert not start.is_alive()
-        assert (tmp_path / "waffle.watch.d" / "header").exists()
+        monkeypatch.setattr(os, "mkdir", watched)
+        before = os.umask(umask)
+        try:
+            ensure_folder(tmp_path / "new")
+        finally:
+            os.umask(before)
+        assert modes
+        assert not any(seen & 0o077 for seen in modes)
+        assert mode(tmp_path / "new") == 0o700
 
-    @pytest.mark.parametrize("there", [[], ["waffle.watch", "waffle.watch.d/"]], ids=["nothing", "an empty folder"])
-    def test_all_of_them_open_it(self, tmp_path: Path, there: list[str]) -> None:
-        processes = [
-            subprocess.Popen([sys.executable, "-c", OPEN], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for _ in range(4)
-        ]
-        for number in range(100):
-            folder = tmp_path / str(number)
-            folder.mkdir()
-            for name in there:
-                (folder / name).mkdir() if name.endswith("/") else (folder / name).touch()
-            together = time.monotonic_ns() + 1_000_000
-            for process in processes:
-                assert process.stdin
-                process.stdin.write(f"{together} {folder}/waffle.watch\n")
-                process.stdin.flush()
-            for process in processes:
-                assert process.stdout
-                assert process.stdout.readline() == "opened\n"
-            assert sorted(path.name for path in folder.rglob("*")) == ["bell", "header", "snapshots", "waffle.watch", "waffle.watch.d"]
-        for process in processes:
-            process.communicate()
+    @pytest.mark.usefixtures("as_root")
+    @pytest.mark.parametrize("after", ["mkdir", "open"])
+    def test_the_servers_user_can_not_have_root_give_it_another_file(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, after: str
+    ) -> None:
+        """It owns the folder above, so it may put a link in place of what root has just made there."""
+        (tmp_path / "instance").mkdir()
+        os.chown(tmp_path / "instance", STRANGER, STRANGER)
+        victim = tmp_path / "victim"
+        victim.mkdir(0o755)
+        genuine = getattr(os, after)
+
+        def swapped(path: Path | str, *args: Any, **options: Any) -> Any:
+            result = genuine(path, *args, **options)
+            monkeypatch.setattr(os, after, genuine)
+            Path(path).rename(f"{path}.away")
+            Path(path).symlink_to(victim)
+            return result
+
+        monkeypatch.setattr(os, after, swapped)
+        with pytest.raises(HostFilesError, match=f"{tmp_path}/instance/new"):
+            ensure_folder(tmp_path / "instance" / "new")
+        assert (victim.stat().st_uid, mode(victim), list(victim.iterdir())) == (0, 0o755, [])
+
+    @pytest.mark.parametrize("interrupted", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "interrupted"])
+    def test_nothing_is_left_where_it_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: BaseException) -> None:
+        def fail(*_: object) -> None:
+            raise interrupted
+
+        monkeypatch.setattr(os, "rename", fail)
+        with pytest.raises((HostFilesError, KeyboardInterrupt)):
+            ensure_folder(tmp_path / "new")
+        assert list(tmp_path.iterdir()) == []
 
 
 class TestModes:
@@ -740,16 +742,8 @@ class TestModes:
             os.umask(before)
         made = list(shared.folder.rglob("*"))
         assert {mode(path) for path in [shared.folder, *made] if path.is_dir()} == {0o700}
-        assert [mode(path) for path in made if path.is_file()] == [0o600] * 3
+        assert [mode(path) for path in made if path.is_file()] == [0o600] * 6
         assert mode(shared.watch_file) & 0o022 == 0
-
-    def test_a_folder_is_born_with_its_mode(self, tmp_path: Path) -> None:
-        before = os.umask(0o777)
-        try:
-            ensure_folder(tmp_path / "new", "inside")
-        finally:
-            os.umask(before)
-        assert (mode(tmp_path / "new"), mode(tmp_path / "new" / "inside")) == (0o700, 0o700)
 
     def test_a_folder_that_others_may_enter_is_closed(self, tmp_path: Path) -> None:
         open_files(tmp_path).folder.chmod(0o755)
@@ -850,7 +844,15 @@ class TestIntruders:
         shared.toll()
         made = [shared.watch_file, shared.folder, *shared.folder.rglob("*")]
         assert {path.stat().st_uid for path in made} == {STRANGER}
-        assert len(made) == 7
+        assert len(made) == 10
+
+    @pytest.mark.usefixtures("as_root")
+    def test_the_folder_above_may_be_a_link_of_roots(self, tmp_path: Path) -> None:
+        (tmp_path / "shared").mkdir()
+        os.chown(tmp_path / "shared", STRANGER, STRANGER)
+        (tmp_path / "current").symlink_to("shared")
+        shared = open_files(tmp_path / "current")
+        assert {path.stat().st_uid for path in (shared.watch_file, shared.folder, *shared.folder.iterdir())} == {STRANGER}
 
     def test_a_missing_file_is_told_from_a_bad_one(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
@@ -867,9 +869,10 @@ MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 30 22 0:40 / {root}/net rw,relatime shared:2 master:1 - nfs4 server:/export rw
 31 22 0:41 / {root}/net/local rw - tmpfs tmpfs rw
-32 22 0:42 / {root}/with\\040space rw - cifs //server/share rw
+32 22 0:42 / {root}/with\\040späce rw - cifs //server/share rw
 33 22 0:43 / {root}/over rw - ext4 /dev/sdb1 rw
 34 33 0:44 / {root}/over rw - fuse.sshfs host: rw
+35 22 0:45 / {root}/Latin-\udcfc rw - nfs server:/export rw
 """
 
 
@@ -882,18 +885,19 @@ class TestNetwork:
             ("net/a/b", "nfs4"),
             ("network", "ext4"),
             ("net/local/x", "tmpfs"),
-            ("with space/x", "cifs"),
+            ("with späce/x", "cifs"),
             ("over/x", "fuse.sshfs"),
+            ("Latin-\udcfc/x", "nfs"),
         ],
     )
     def test_the_file_system_is_that_of_the_nearest_mount(self, tmp_path: Path, path: str, name: str) -> None:
         mountinfo = tmp_path / "mountinfo"
-        mountinfo.write_text(MOUNTS.format(root=tmp_path))
+        mountinfo.write_bytes(os.fsencode(MOUNTS.format(root=tmp_path)))
         assert filesystem_of(tmp_path / path, str(mountinfo)) == name
 
     def test_a_link_is_followed(self, tmp_path: Path) -> None:
         mountinfo = tmp_path / "mountinfo"
-        mountinfo.write_text(MOUNTS.format(root=tmp_path))
+        mountinfo.write_bytes(os.fsencode(MOUNTS.format(root=tmp_path)))
         (tmp_path / "link").symlink_to(tmp_path / "net")
         assert filesystem_of(tmp_path / "link" / "x", str(mountinfo)) == "nfs4"
 

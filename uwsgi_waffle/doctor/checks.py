@@ -13,7 +13,7 @@ from .. import server
 from ..config import Watching
 from ..errors import HostBusy, HostFilesError, InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
 from ..extension import Binding
-from ..hostfiles import HostFiles, ProcessInfo
+from ..hostfiles import HostFiles, ProcessInfo, is_aside
 from ..plans import plan_update
 from ..stores import open_store
 from .options import Options
@@ -296,7 +296,7 @@ def _accounts(installation: Installation) -> set[Account]:
 
 def _refused(installation: Installation, host: HostFiles, account: Account) -> Iterator[Finding]:
     ours = [host.folder, *host.folder.rglob("*"), host.watch_file]
-    strange = [path for path in ours if _owner(path) not in (None, account.uid)]
+    strange = [path for path in ours if _owner(path) not in (None, account.uid) and not is_aside(path)]
     if strange and account.uid != 0:
         yield Finding(
             "error",

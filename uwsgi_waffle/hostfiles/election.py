@@ -7,8 +7,8 @@ import os
 import struct
 from dataclasses import dataclass
 
-from .files import ensure_folder, held
-from .header import COMING_AT, HEAD_SIZE, SLOTS_AT, WORD, Header, identity_of, text_in
+from .files import ensure_folder
+from .header import COMING_AT, HEAD_SIZE, SLOTS_AT, WORD, Header, held, identity_of, text_in
 from .slots import started
 
 __all__ = ["UPDATES_AT", "Election", "Listener"]

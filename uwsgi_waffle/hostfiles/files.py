@@ -3,32 +3,37 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
+import re
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import HostFilesError
 
-__all__ = ["aside_of", "create_file", "ensure_folder", "ensure_watch_file", "filesystem_of", "held", "is_network", "open_file", "read_file"]
+__all__ = [
+    "aside_of",
+    "create_file",
+    "ensure_folder",
+    "ensure_watch_file",
+    "filesystem_of",
+    "is_aside",
+    "is_network",
+    "open_file",
+    "read_file",
+]
 
 # O_NONBLOCK: a named pipe in our file's place must not hang us.
 SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 NETWORK_FILESYSTEMS = frozenset(
     {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "9p", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs"}
 )
+MARK = ".uwsgi_waffle"  # the file that a folder of ours is born with
 
-held: set[int] = set()  # the descriptors by which this process holds locks
 
-
-def ensure_folder(path: Path, *inside: str) -> int:
+def ensure_folder(path: Path) -> int:
     """Create or check a private folder and return its owner's uid.
-
-    Args:
-        path: in a folder of ours, or with ``inside``.
-        inside: names of the folders that a new one is made with. A folder in which others may lock ours needs at least one.
 
     Raises:
         HostFilesError: it can't be created, is a link, or is another user's.
@@ -37,64 +42,75 @@ def ensure_folder(path: Path, *inside: str) -> int:
         try:
             found = os.lstat(path)
         except FileNotFoundError:
-            if inside:
-                _make_folder(path, inside)
-            else:
-                with _locked(path.parent):
-                    _make_folder(path)
+            _make_folder(path)
             found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
             raise HostFilesError(f"{path} must be a folder of our own and is something else (a link or a file). Remove it.")
-        _check_owner(path, found, os.lstat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid())
+        _check_owner(path, found, _owner_of_new(path))
         if stat.S_IMODE(found.st_mode) != 0o700:  # by somebody
-            os.chmod(path, 0o700)
+            with _opened_folder(path) as fd:
+                os.fchmod(fd, 0o700)
     except OSError as error:
         raise _explained(path, error) from error
     return found.st_uid
 
 
-def _make_folder(path: Path, inside: Sequence[str] = ()) -> None:
-    """Create a private folder all at once, and by root for the server's user: who is killed meanwhile leaves nothing in the way.
+def _make_folder(path: Path) -> None:
+    """Create a private folder all at once: who is killed leaves nothing in its way, and who is slower replaces nothing.
 
-    rename(2) replaces an *empty* folder, and who has just entered that one finds nothing there any more. So ours has folders inside,
-    or is made under a lock.
+    rename(2) replaces a folder that is empty, and who has just entered that one finds nothing there any more. So ours is
+    born with a file in it. Nothing here follows a link that the server's user puts in the way of a shell of root's.
     """
-    if os.path.lexists(path):  # another process was faster
-        return
-    owner = os.stat(path.parent).st_uid if os.geteuid() == 0 else -1
-    aside = aside_of(path)
-    folders = [aside, *(aside / name for name in inside)]
+    owner, aside = _owner_of_new(path), aside_of(path)
+    os.mkdir(aside, 0o700)
     try:
-        for folder in folders:
-            os.mkdir(folder)
-            os.chmod(folder, 0o700)  # whatever the umask
-            os.chown(folder, owner, -1)
+        if os.geteuid() != 0:
+            os.chmod(aside, 0o700)  # whatever the umask
+        with _opened_folder(aside) as fd:
+            mark = os.open(MARK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o600, dir_fd=fd)
+            try:
+                _hand_over(mark, 0o600, owner)
+            finally:
+                os.close(mark)
+            _hand_over(fd, 0o700, owner)
         os.rename(aside, path)
-    except OSError as error:
-        for folder in reversed(folders):
-            with suppress(FileNotFoundError):
-                os.rmdir(folder)
-        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+    except BaseException as error:
+        with suppress(OSError):
+            (aside / MARK).unlink(missing_ok=True)
+            aside.rmdir()
+        if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
             raise
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes of ours from making something in a folder at the same time; it takes them some microseconds."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | SAFE)
-    held.add(fd)
+def _opened_folder(path: Path) -> Iterator[int]:
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | SAFE)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield
+        yield fd
     finally:
-        held.discard(fd)
-        fcntl.flock(fd, fcntl.LOCK_UN)
         os.close(fd)
 
 
+def _hand_over(fd: int, mode: int, owner: int) -> None:
+    """Give what root has made to the server's user, with its mode whatever the umask."""
+    os.fchmod(fd, mode)
+    if os.geteuid() == 0:
+        os.fchown(fd, owner, -1)
+
+
+def _owner_of_new(path: Path) -> int:
+    """Return whose ``path`` is to be: the owner's of the folder above if it is a shell of root's that makes it."""
+    return os.stat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid()
+
+
 def aside_of(path: Path) -> Path:
-    """Return where something is prepared that is to be at ``path`` all at once."""
+    """Return where something is prepared that is to be at ``path`` all at once; see `is_aside`."""
     return path.with_name(f"{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
+
+
+def is_aside(path: Path) -> bool:
+    """Tell whether a path is that of something prepared, or inside of it; if nobody prepares it any more, its process was killed."""
+    return any(re.search(r"\.\d+\.[0-9a-f]{8}$", part) for part in path.parts)
 
 
 def open_file(path: str, flags: int, owner: int) -> int:
@@ -136,9 +152,7 @@ def create_file(path: Path, content: bytes, owner: int) -> None:
     try:
         fd = _open_new(path)
         try:
-            os.fchmod(fd, 0o600)
-            if os.geteuid() == 0:
-                os.fchown(fd, owner, -1)
+            _hand_over(fd, 0o600, owner)
             _write_all(fd, content)
         except BaseException:
             path.unlink(missing_ok=True)
@@ -178,7 +192,7 @@ def ensure_watch_file(path: Path) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        owner = os.lstat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid()
+        owner = _owner_of_new(path)
         if not os.path.lexists(path):
             aside = aside_of(path)
             fd = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o644)
@@ -200,16 +214,16 @@ def ensure_watch_file(path: Path) -> None:
 def filesystem_of(path: Path, mountinfo: str = "/proc/self/mountinfo") -> str:
     """Return the type of the file system that holds ``path``, ``""`` where the kernel doesn't tell (see proc(5))."""
     try:
-        lines = Path(mountinfo).read_text().splitlines()
+        lines = os.fsdecode(Path(mountinfo).read_bytes()).strip().split("\n")
     except OSError:  # not Linux
         return ""
     resolved = path.resolve()
     best, name = -1, ""
     for line in lines:
         fields, _, rest = line.partition(" - ")
-        mount = Path(fields.split()[4].encode().decode("unicode_escape"))
+        mount = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split(" ")[4]))
         if resolved.is_relative_to(mount) and len(mount.parts) >= best:
-            best, name = len(mount.parts), rest.split()[0]
+            best, name = len(mount.parts), rest.split(" ")[0]
     return name
 
 
@@ -237,12 +251,3 @@ def _explained(path: Path | str, error: OSError, setting: str = "") -> HostFiles
         return error
     hint = "WAFFLE_WATCHER_FILE names a plain file in a local folder that this process may write."
     return HostFilesError(f"{setting}{path}: {error.strerror or error}. {hint}")
-
-
-def _let_go() -> None:
-    """In a forked child: it has its parent's descriptors, and mustn't keep the locks when the parent dies."""
-    while held:
-        os.close(held.pop())
-
-
-os.register_at_fork(after_in_child=_let_go)

@@ -28,7 +28,7 @@ from pathlib import Path
 
 from ..errors import HostBusy, HostFilesError
 from ..snapshot import DIGEST_SIZE
-from .files import aside_of, create_file, ensure_folder, ensure_watch_file, filesystem_of, held, is_network, open_file
+from .files import aside_of, create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file
 from .slots import SLOTS_SIZE, Slots
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Notes",
     "blank",
     "digest_in",
+    "held",
     "identity_of",
     "is_settled",
     "settled",
@@ -68,6 +69,7 @@ LOCK_PAUSE = 0.0005  # seconds between two looks at a lock that another process 
 
 
 _opening = threading.Lock()  # one thread opens a header at a time
+held: set[int] = set()  # the descriptors by which this process holds locks
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +166,7 @@ class Header:
         if self._fd >= 0 and identity_of(self._header) == self._identity == identity_of(self._fd):
             return True  # by another thread, a moment ago
         ensure_watch_file(self.watch_file)
-        self._owner = ensure_folder(self.folder, self.bell_folder.name, self._snapshots.name)
+        self._owner = ensure_folder(self.folder)
         ensure_folder(self.bell_folder)
         ensure_folder(self._snapshots)
         while True:
@@ -333,13 +335,15 @@ def _close(fd: int, identity: tuple[int, int]) -> None:
         os.close(fd)
 
 
-def _after_fork() -> None:
-    """In a forked child: the thread that may have been opening a header isn't here."""
+def _let_go() -> None:
+    """In a forked child: it has its parent's descriptors, and mustn't keep the lock when the parent dies."""
     global _opening
     _opening = threading.Lock()
+    while held:
+        os.close(held.pop())
 
 
-os.register_at_fork(after_in_child=_after_fork)
+os.register_at_fork(after_in_child=_let_go)
 
 
 def text_in(raw: bytes) -> str:
