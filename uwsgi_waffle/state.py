@@ -15,7 +15,7 @@ from .errors import HostFilesError, RevisionConflict, WaffleError
 from .fetching import WAIT_PAUSE, Fetcher
 from .hostfiles import LEASE, HostFiles, ProcessInfo, digest_in
 from .plans import Plan, encoded
-from .snapshot import Encoded, Snapshot
+from .snapshot import Encoded, Snapshot, encode
 from .stores import Commit, Decide, Stored
 
 __all__ = ["State", "Unread", "UpdateResult"]
@@ -71,7 +71,8 @@ class State(Fetcher):
             if not changes:
                 return None
             commit = Commit(changes, actor, note)
-            new = encoded(stored.after(commit))
+            after = stored.after(commit)
+            new = encode(after.revision, after.values)
             staged = Staged(new, self.schema.load(new.values), self._stage(new))
             return commit
 

@@ -71,6 +71,7 @@ NEXT_REVISION = meta.update().values(revision=meta.c.revision + 1)
 OF_KEY = values.c.key == sa.bindparam("of")
 INSERT, UPDATE, DELETE = values.insert(), values.update().where(OF_KEY), values.delete().where(OF_KEY)
 REMEMBER = history.insert()
+REMEMBERED = tuple(column.name for column in history.c if column.name != "id")
 # One statement, so that no isolation level can show a revision beside the values of another.
 SNAPSHOT = sa.select(meta.c.version, meta.c.revision, values.c.key, values.c.value).select_from(meta.outerjoin(values, sa.true()))
 
@@ -208,7 +209,7 @@ class SQLStore(Store):
         if not rows:
             raise StoreUnavailable(f"{self.name}: the table waffle_meta has lost its row. Restore the database from its backup.")
         self._check(rows[0].version)
-        return Stored(rows[0].revision, {row.key: row.value for row in rows if row.key is not None})
+        return Stored(rows[0].revision, {key: value for _, _, key, value in rows if key is not None})
 
     def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:
         for key, text in commit.changes.items():
@@ -220,7 +221,7 @@ class SQLStore(Store):
                 else:
                     connection.execute(INSERT, {"key": key, "value": text})
         rows = [
-            {column.name: getattr(row, column.name) for column in history.c if column.name != "id"}
+            {name: getattr(row, name) for name in REMEMBERED}
             for row in commit.rows(stored, datetime.now(timezone.utc).replace(tzinfo=None))
         ]
         if rows:
