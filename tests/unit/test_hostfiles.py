@@ -31,6 +31,7 @@ from uwsgi_waffle.hostfiles.files import (
     read_file,
 )
 from uwsgi_waffle.hostfiles.header import Notes
+from uwsgi_waffle.hostfiles.host import SPARE
 from uwsgi_waffle.hostfiles.slots import SLOT, SLOT_COUNT, started
 from uwsgi_waffle.snapshot import Encoded, encode
 
@@ -72,6 +73,29 @@ def snapshot_file(shared: HostFiles) -> Path:
 
 def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
+
+
+def make_link(path: Path) -> None:
+    (path.parent / "elsewhere").touch()
+    path.symlink_to(path.parent / "elsewhere")
+
+
+def make_folder(path: Path) -> None:
+    path.mkdir()
+
+
+def make_pipe(path: Path) -> None:
+    os.mkfifo(path)
+
+
+def make_strangers_file(path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to another user")
+    path.touch()
+    os.chown(path, STRANGER, STRANGER)
+
+
+INTRUDERS = [make_link, make_folder, make_pipe, make_strangers_file]
 
 
 @pytest.fixture
@@ -426,6 +450,44 @@ class TestSnapshots:
             shared.stage(ONE)
         assert [path.name for path in (shared.folder / "snapshots").iterdir()] == [MARK]
 
+    def test_a_file_that_is_no_longer_needed_is_written_again(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        digests: list[bytes] = []
+        for revision, text in enumerate(["1", "2222", "33", "4", "5555555", "6"]):
+            encoded = encode(revision, {"A": text})
+            publish(shared, encoded)
+            digests.append(encoded.digest)
+            shared.tidy(*digests[-2:])
+            assert shared.last() == encoded
+            assert list(map(shared.snapshot, digests[:-2])) == [None] * len(digests[:-2])
+            if revision == 2:
+                monkeypatch.setattr(host_module, "create_file", lambda *_: pytest.fail("a new file was made"))
+
+    @pytest.mark.parametrize("make", INTRUDERS)
+    def test_something_else_in_its_place_is_left_alone(self, shared: HostFiles, make: Callable[[Path], None]) -> None:
+        spare = shared.folder / "snapshots" / SPARE
+        make(spare)
+        seen = spare.lstat()
+        publish(shared, ONE)
+        assert make is not make_link or spare.read_bytes() == b"", "it isn't written through"
+        shared.tidy(ONE.digest)
+        assert shared.snapshot(ONE.digest) == ONE
+        assert (spare.lstat().st_ino, spare.lstat().st_mode) == (seen.st_ino, seen.st_mode)
+
+    def test_who_has_it_open_still_finds_it_damaged(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        genuine = host_module.read_file
+
+        def late(path: str, owner: int) -> bytes:
+            with open(path, "rb", buffering=0) as opened:
+                monkeypatch.setattr(host_module, "read_file", genuine)
+                shared.tidy()
+                shared.stage(TWO)
+                return opened.read()
+
+        publish(shared, ONE)
+        monkeypatch.setattr(host_module, "read_file", late)
+        assert shared.snapshot(ONE.digest) is None
+        assert shared.snapshot(TWO.digest) == TWO
+
     def test_a_staged_one_is_only_for_a_header_that_names_it(self, shared: HostFiles) -> None:
         """Its transaction may still be undone, or its writer killed; the header says when it is committed."""
         shared.stage(ONE)
@@ -754,29 +816,6 @@ class TestModes:
         header.unlink()
         shared.verify()
         assert not os.get_inheritable(shared._fd)
-
-
-def make_link(path: Path) -> None:
-    (path.parent / "elsewhere").touch()
-    path.symlink_to(path.parent / "elsewhere")
-
-
-def make_folder(path: Path) -> None:
-    path.mkdir()
-
-
-def make_pipe(path: Path) -> None:
-    os.mkfifo(path)
-
-
-def make_strangers_file(path: Path) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can give a file to another user")
-    path.touch()
-    os.chown(path, STRANGER, STRANGER)
-
-
-INTRUDERS = [make_link, make_folder, make_pipe, make_strangers_file]
 
 
 class TestIntruders:

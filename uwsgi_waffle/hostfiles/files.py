@@ -21,6 +21,7 @@ __all__ = [
     "is_aside",
     "is_network",
     "open_file",
+    "overwrite_file",
     "read_file",
 ]
 
@@ -170,6 +171,16 @@ def _open_new(path: Path) -> int:
     except FileExistsError:
         path.unlink(missing_ok=True)
         return os.open(path, flags, 0o600)
+
+
+def overwrite_file(path: str, content: bytes, owner: int) -> None:
+    """Write into one of our files that nobody reads any more; errors as in `open_file`."""
+    fd = open_file(path, os.O_WRONLY, owner)
+    try:
+        _write_all(fd, content)
+        os.ftruncate(fd, len(content))  # last, for ext4 writes a file to the disk that was empty meanwhile
+    finally:
+        os.close(fd)
 
 
 def read_file(path: str, owner: int) -> bytes:

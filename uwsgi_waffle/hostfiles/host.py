@@ -13,14 +13,18 @@ from typing import NamedTuple
 from ..errors import SchemaError
 from ..snapshot import Encoded, SnapshotDamaged, decode
 from .election import UPDATES_AT, Election
-from .files import create_file, ensure_folder, ensure_watch_file, read_file
+from .files import create_file, ensure_folder, ensure_watch_file, overwrite_file, read_file
 from .header import COMING_AT, HEAD_SIZE, SLOTS_AT, WATCH_AT, WORD, blank, digest_in, identity_of, is_settled, settled
 
 __all__ = ["HostFiles"]
 
 COARSE = 5 * 10**9  # nanoseconds; more than any file system rounds a time by
 STAGED = ".staged"  # ends the name of a snapshot that isn't in the store yet, or was a moment ago
+#: The file of a former snapshot, kept to be written again. A new one costs more, and on an ext4 without journal more and more from
+#: update to update: the kernel passes over the inodes that were freed in the last minutes (`recently_deleted` in its fs/ext4/ialloc.c).
+SPARE = "spare"
 
+DIGEST = f"[0-9a-f]{{{2 * WORD}}}"  # the name of a snapshot
 MANY = 2**53  # so far floats count
 FOREIGN_AT = UPDATES_AT + WORD
 assert FOREIGN_AT + WORD <= SLOTS_AT
@@ -190,7 +194,7 @@ class HostFiles(Election):
     def _noted_watch(self) -> bytes:
         return os.pread(self._fd, WORD, WATCH_AT)
 
-    # The snapshots, each in a file that is named by its digest and never changes
+    # The snapshots, each in a file that is named by its digest
 
     def snapshot(self, digest: bytes) -> Encoded | None:
         """Return the snapshot with this digest, ``None`` if it is gone, damaged, unreadable or not ours: the store has it."""
@@ -215,7 +219,7 @@ class HostFiles(Election):
             found = os.listdir(self._snapshots)
         except FileNotFoundError:
             return None
-        names = [bytes.fromhex(name) for name in found if re.fullmatch(f"[0-9a-f]{{{2 * WORD}}}", name)]
+        names = [bytes.fromhex(name) for name in found if re.fullmatch(DIGEST, name)]
         return max(filter(None, map(self.snapshot, names)), key=lambda found: found.revision, default=None)
 
     def stage(self, encoded: Encoded) -> None:
@@ -225,7 +229,12 @@ class HostFiles(Election):
             HostFilesError: the disk is full, …
         """
         ensure_folder(self._snapshots)
-        create_file(Path(self._prefix + encoded.digest.hex() + STAGED), encoded.blob, self._owner)
+        path = self._prefix + encoded.digest.hex() + STAGED
+        try:
+            overwrite_file(self._prefix + SPARE, encoded.blob, self._owner)
+            os.rename(self._prefix + SPARE, path)
+        except OSError:  # there is none, it isn't ours, the disk is full: a new file will do, or say what is wrong
+            create_file(Path(path), encoded.blob, self._owner)
         self._touch = self._prepare_touch()
 
     def promote(self, digest: bytes) -> None:
@@ -239,8 +248,16 @@ class HostFiles(Election):
         return int.from_bytes(os.pread(self._fd, WORD, UPDATES_AT), "little") % MANY
 
     def tidy(self, *kept: bytes) -> None:
-        """Under the lock, remove all snapshots but those with the digests ``kept``."""
-        names = {digest.hex() for digest in kept}
-        for name in os.listdir(self._snapshots):
-            if name not in names:
+        """Under the lock, remove all snapshots but those with the digests ``kept``; the file of one stays, to be written again.
+
+        Who has opened that one before and reads it then, finds it damaged, as its digest says, and looks again.
+        """
+        names = {SPARE, *(digest.hex() for digest in kept)}
+        found = os.listdir(self._snapshots)
+        for name in found:
+            if name in names:
+                continue
+            if SPARE not in found and re.fullmatch(DIGEST, name):
+                os.rename(self._prefix + name, self._prefix + SPARE)
+            else:
                 (self._snapshots / name).unlink(missing_ok=True)
