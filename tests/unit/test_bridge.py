@@ -7,6 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import pytest
 
@@ -15,7 +16,7 @@ from uwsgi_waffle.bridge import Bridge
 from uwsgi_waffle.hostfiles import HostFiles
 from uwsgi_waffle.redis_client import connect
 from uwsgi_waffle.server import Channel, ChannelDown
-from uwsgi_waffle.server.channel import _is_from
+from uwsgi_waffle.server.channel import BURST, LAST_GAP, Pace, _is_from
 
 from .conftest import Host, Process
 
@@ -322,3 +323,39 @@ def test_what_the_url_says_of_waiting_and_decoding_does_not_count() -> None:
 )
 def test_only_a_hosts_own_messages_are_left_alone(message: bytes, own: bool) -> None:
     assert _is_from(message, lambda: 7) is own
+
+
+class TestPace:
+    @pytest.mark.parametrize("between", [0.0001, 0.001, 0.0021, 0.003, 0.01, 0.05, 0.09, 0.11])
+    @pytest.mark.parametrize("pause", [0.0, 0.3, 30.0])
+    def test_bells_are_few_however_messages_are_spread(self, between: float, pause: float) -> None:
+        pace, now, bells, messages = Pace(), 1000.0, [], 0
+        while now < 1100.0:
+            messages += 1
+            now += between + pause * (messages % 100 == 0)
+            if pace.rings(now):
+                bells.append(now)
+        for first, begun in enumerate(bells):
+            for last in {len(bells) - 1, min(first + 2 * BURST, len(bells) - 1)}:
+                assert last - first + 1 <= BURST + (bells[last] - begun) / LAST_GAP + 1.001
+
+    def test_messages_that_come_one_by_one_are_answered_at_once(self) -> None:
+        pace = Pace()
+        assert all(pace.rings(1000 + number * 0.005) for number in range(BURST))
+
+    def test_after_a_flood_too(self) -> None:
+        pace, now = Pace(), 1000.0
+        for _ in range(100_000):
+            now += 0.001
+            pace.rings(now)
+        assert pace.gap == LAST_GAP
+        assert [pace.rings(now + 10 + number * 0.005) for number in range(50)] == [True] * 50
+
+    def test_those_that_come_together_get_growing_gaps(self) -> None:
+        pace, bells = Pace(), []
+        for millisecond in range(400):
+            if pace.rings(1000 + millisecond / 1000):
+                bells.append(millisecond)
+        gaps = [after - before for before, after in pairwise(bells)]
+        assert gaps == sorted(gaps)
+        assert gaps[-1] == pytest.approx(1000 * LAST_GAP, abs=1)

@@ -19,6 +19,7 @@ PING_AFTER = 5.0  # seconds of silence after which the listener asks whether Red
 TURN = 0.5  # seconds between two looks whether to go on
 ENOUGH = 2**24  # bytes of messages after which the listener connects anew: redis-py frees its buffer only when all is read
 FIRST_GAP, LAST_GAP = 0.001, 0.1  # seconds between two bells while messages keep coming
+BURST = 250  # bells in a short time; then there is one after each `LAST_GAP` at most
 
 # Flask-WaffleConf reads a message as a time, so ours is a number, too: behind its microseconds stands who sent it.
 MESSAGE = re.compile(rb"\d+\.\d{6}(\d{20})")
@@ -26,6 +27,34 @@ MESSAGE = re.compile(rb"\d+\.\d{6}(\d{20})")
 
 class ChannelDown(Exception):
     """Redis can't be reached, or doesn't answer."""
+
+
+class Pace:
+    """When the bell is rung for messages, however many come, and however they are spread: a token bucket.
+
+    Messages that come one by one are answered at once, those that come together with growing gaps. In any ``t`` seconds there are at
+    most ``BURST + t / LAST_GAP + 1`` bells.
+
+    Attributes:
+        gap: seconds from the last bell to the next.
+    """
+
+    def __init__(self) -> None:
+        self.gap, self._rung_at, self._tokens = FIRST_GAP, 0.0, float(BURST)
+
+    def rings(self, now: float) -> bool:
+        """Tell whether it is time, and if so count the bell; ``now`` in seconds of the monotonic clock."""
+        passed = now - self._rung_at
+        if passed < self.gap:
+            return False
+        self._tokens = min(BURST, self._tokens + passed / LAST_GAP) - 1
+        together = passed < 2 * self.gap
+        self._rung_at = now
+        if self._tokens < 1:
+            self.gap = LAST_GAP
+        else:
+            self.gap = min(2 * self.gap, LAST_GAP) if together else FIRST_GAP
+        return True
 
 
 class Channel:
@@ -48,7 +77,7 @@ class Channel:
         self._lost = redis.ConnectionError
         self._connect()
         self._publisher: Any = None
-        self._rung_at, self._gap = 0.0, FIRST_GAP
+        self._pace = Pace()
         self._pid = 0
 
     def publish(self, sender: int) -> None:
@@ -81,7 +110,7 @@ class Channel:
     def listen(self, ring: Callable[[], None], *, sender: Callable[[], int], go_on: Callable[[], bool]) -> None:
         """Call ``ring`` when subscribed, and whenever other hosts have sent something, until ``go_on`` says no, or it was very much.
 
-        However many messages come, whatever is in them, the bell is rung a few times: at once, then with growing gaps.
+        However many messages come, whatever is in them, it is called at the `Pace` only.
 
         Raises:
             ChannelDown: the connection is lost, or Redis has not answered a ping within `TIMEOUT`.
@@ -101,7 +130,7 @@ class Channel:
         heard_at, asked_at, turned_at = monotonic(), 0.0, 0.0
         while True:
             with self._told("can't listen to Redis"):
-                message = subscription.get_message(timeout=self._gap if news else TURN)
+                message = subscription.get_message(timeout=self._pace.gap if news else TURN)
                 if not asked_at and monotonic() - heard_at > PING_AFTER:
                     subscription.ping()
                     asked_at = monotonic()
@@ -112,10 +141,8 @@ class Channel:
                 news = news or message["type"] == "subscribe" or (message["type"] == "message" and not _is_from(message["data"], sender))
             elif asked_at and now - asked_at > TIMEOUT:
                 raise ChannelDown(f"Redis has not answered for {now - heard_at:.0f} s")
-            if news and now - self._rung_at >= self._gap:
-                # The gap doubles as long as no pause of twice its length comes, so a flood is answered ten times a second.
-                self._gap = min(2 * self._gap, LAST_GAP) if now - self._rung_at < 2 * self._gap else FIRST_GAP
-                self._rung_at, news = now, False
+            if news and self._pace.rings(now):
+                news = False
                 ring()
             if now - turned_at > TURN:
                 turned_at = now
