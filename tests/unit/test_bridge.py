@@ -343,6 +343,13 @@ class TestPace:
         pace = Pace()
         assert all(pace.rings(1000 + number * 0.005) for number in range(BURST))
 
+    def test_what_is_left_of_a_gap_is_waited_for_and_no_more(self) -> None:
+        pace = Pace()
+        assert pace.rings(1000.0)
+        pace.gap = LAST_GAP
+        assert pace.left(1000.09) == pytest.approx(LAST_GAP - 0.09)
+        assert pace.left(1001.0) == 0.0
+
     def test_after_a_flood_too(self) -> None:
         pace, now = Pace(), 1000.0
         for _ in range(100_000):

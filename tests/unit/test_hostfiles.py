@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from uwsgi_waffle.hostfiles.files import (
     read_file,
 )
 from uwsgi_waffle.hostfiles.header import Notes
-from uwsgi_waffle.hostfiles.host import SPARE
+from uwsgi_waffle.hostfiles.host import SPARE, STAGED
 from uwsgi_waffle.hostfiles.slots import SLOT, SLOT_COUNT, started
 from uwsgi_waffle.snapshot import Encoded, encode
 
@@ -463,15 +464,100 @@ class TestSnapshots:
                 monkeypatch.setattr(host_module, "create_file", lambda *_: pytest.fail("a new file was made"))
 
     @pytest.mark.parametrize("make", INTRUDERS)
-    def test_something_else_in_its_place_is_left_alone(self, shared: HostFiles, make: Callable[[Path], None]) -> None:
-        spare = shared.folder / "snapshots" / SPARE
-        make(spare)
-        seen = spare.lstat()
+    def test_something_else_in_its_place_is_not_written(self, shared: HostFiles, make: Callable[[Path], None]) -> None:
+        folder = shared.folder / "snapshots"
+        make(folder / SPARE)
         publish(shared, ONE)
-        assert make is not make_link or spare.read_bytes() == b"", "it isn't written through"
-        shared.tidy(ONE.digest)
+        if make is make_link:
+            assert (folder / SPARE).read_bytes() == b""
+        publish(shared, TWO)
+        shared.tidy(TWO.digest)
+        assert (shared.snapshot(ONE.digest), shared.snapshot(TWO.digest)) == (None, TWO)
+        assert (folder / SPARE).is_dir() == (make is make_folder)
+
+    @pytest.mark.parametrize("trap", ["another name", "readable for others", "another user's"])
+    def test_a_file_that_others_may_read_or_need_is_not_written(self, shared: HostFiles, tmp_path: Path, trap: str) -> None:
+        spare = shared.folder / "snapshots" / SPARE
+        spare.write_text("theirs")
+        spare.chmod(0o644 if trap == "readable for others" else 0o600)
+        if trap == "another name":
+            os.link(spare, tmp_path / "backup")
+        if trap == "another user's":
+            if os.geteuid() != 0:
+                pytest.skip("only root can give a file to another user")
+            os.chown(spare, STRANGER, STRANGER)
+        with open(spare) as opened:
+            publish(shared, ONE)
+            assert opened.read() == "theirs"
         assert shared.snapshot(ONE.digest) == ONE
-        assert (spare.lstat().st_ino, spare.lstat().st_mode) == (seen.st_ino, seen.st_mode)
+
+    @pytest.mark.parametrize("work", ["stage", "promote", "tidy"])
+    @pytest.mark.parametrize("swapped", ["waffle.watch.d", "waffle.watch.d/snapshots"])
+    def test_nothing_is_done_in_a_folder_that_is_put_in_its_place(self, shared: HostFiles, tmp_path: Path, swapped: str, work: str) -> None:
+        """The server's user may do that, and have a shell of root's do what itself can't."""
+        shared.stage(ONE)
+        victim = tmp_path / "victim" / "snapshots"
+        victim.mkdir(0o700, parents=True)
+        names = sorted([ONE.digest.hex(), ONE.digest.hex() + STAGED, SPARE, "precious"])
+        for name in names:
+            (victim / name).write_text("precious")
+            (victim / name).chmod(0o600)
+        (tmp_path / swapped).rename(tmp_path / "away")
+        (tmp_path / swapped).symlink_to(victim if swapped.endswith("snapshots") else victim.parent)
+        steps: dict[str, Callable[[], None]] = {
+            "stage": lambda: shared.stage(TWO),
+            "promote": lambda: shared.promote(ONE.digest),
+            "tidy": lambda: shared.tidy(TWO.digest),
+        }
+        with pytest.raises(OSError, match=swapped.rpartition("/")[2]):
+            steps[work]()
+        assert sorted(path.name for path in victim.iterdir()) == names
+        assert {path.read_text() for path in victim.iterdir()} == {"precious"}
+
+    def test_one_that_two_processes_want_is_had_by_one(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Each with a header of its own, for somebody has removed one."""
+        genuine = os.rename
+        for number in range(3):
+            publish(shared, encode(number, {}))
+        shared.tidy(THREE.digest, encode(2, {}).digest)
+
+        def late(*args: Any, **options: Any) -> None:
+            monkeypatch.setattr(os, "rename", genuine)
+            publish(shared, ONE)
+            genuine(*args, **options)
+
+        monkeypatch.setattr(os, "rename", late)
+        publish(shared, TWO)
+        assert (shared.snapshot(ONE.digest), shared.snapshot(TWO.digest)) == (ONE, TWO)
+
+    def test_one_that_cannot_be_written_gives_its_room_back(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+        genuine, tried = os.write, []
+
+        def full(fd: int, data: bytes) -> int:
+            tried.append(fd)
+            if len(tried) == 1:
+                raise OSError(28, "No space left on device")
+            return genuine(fd, data)
+
+        publish(shared, ONE)
+        shared.tidy(TWO.digest)
+        monkeypatch.setattr(os, "write", full)
+        publish(shared, TWO)
+        assert shared.snapshot(TWO.digest) == TWO
+        assert sorted(path.name for path in (shared.folder / "snapshots").iterdir()) == [MARK, TWO.digest.hex()]
+
+    def test_nothing_of_another_stores_is_kept(self, shared: HostFiles) -> None:
+        publish(shared, ONE)
+        publish(shared, TWO)
+        shared.tidy(TWO.digest)
+        shared.tidy()
+        assert [path.name for path in (shared.folder / "snapshots").iterdir()] == [MARK]
+
+    def test_nor_what_is_no_snapshot(self, shared: HostFiles) -> None:
+        (shared.folder / "snapshots" / "noise").touch(0o600)
+        publish(shared, ONE)
+        shared.tidy(ONE.digest)
+        assert sorted(path.name for path in (shared.folder / "snapshots").iterdir()) == [MARK, ONE.digest.hex()]
 
     def test_who_has_it_open_still_finds_it_damaged(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
         genuine = host_module.read_file
@@ -479,7 +565,7 @@ class TestSnapshots:
         def late(path: str, owner: int) -> bytes:
             with open(path, "rb", buffering=0) as opened:
                 monkeypatch.setattr(host_module, "read_file", genuine)
-                shared.tidy()
+                shared.tidy(THREE.digest)
                 shared.stage(TWO)
                 return opened.read()
 
@@ -627,13 +713,21 @@ class TestLock:
             assert (first, second) == (True, False)
 
     def test_no_descriptor_stays_open(self, shared: HostFiles) -> None:
-        before = os.listdir("/proc/self/fd")
+        def opened() -> list[str]:
+            found = []
+            for path in Path("/proc/self/fd").iterdir():
+                with suppress(FileNotFoundError):  # the one by which this is listed
+                    found.append(os.readlink(path))
+            return [path for path in found if path.startswith(str(shared.folder.parent))]
+
         with shared.try_lock(), shared.try_lock():
             pass
         shared.verify()
-        publish(shared, ONE)
-        assert shared.last() == ONE
-        assert os.listdir("/proc/self/fd") == before
+        for encoded in (ONE, TWO, THREE):
+            publish(shared, encoded)
+            shared.tidy(encoded.digest)
+        assert shared.last() == THREE
+        assert opened() == [str(shared.folder / "header")]
 
 
 class TestSlots:
@@ -780,6 +874,23 @@ class TestBirthOfAFolder:
         with pytest.raises(HostFilesError, match=f"{tmp_path}/instance/new"):
             ensure_folder(tmp_path / "instance" / "new")
         assert (victim.stat().st_uid, mode(victim), list(victim.iterdir())) == (0, 0o755, [])
+
+    @pytest.mark.usefixtures("as_root")
+    def test_nor_another_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "roots").mkdir(0o700)
+        (tmp_path / "roots" / "key").touch()
+        os.chown(tmp_path, STRANGER, STRANGER)
+        genuine = os.mkdir
+
+        def swapped(path: Path, mode: int = 0o777) -> None:
+            genuine(path, mode)
+            path.rename(f"{path}.away")
+            (tmp_path / "roots").rename(path)
+
+        monkeypatch.setattr(os, "mkdir", swapped)
+        with pytest.raises(HostFilesError, match="isn't the folder"):
+            ensure_folder(tmp_path / "new")
+        assert {path.stat().st_uid for path in tmp_path.rglob("*")} == {0}
 
     @pytest.mark.parametrize("interrupted", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "interrupted"])
     def test_nothing_is_left_where_it_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: BaseException) -> None:

@@ -296,7 +296,7 @@ def _accounts(installation: Installation) -> set[Account]:
 
 def _refused(installation: Installation, host: HostFiles, account: Account) -> Iterator[Finding]:
     ours = [host.folder, *host.folder.rglob("*"), host.watch_file]
-    strange = [path for path in ours if _owner(path) not in (None, account.uid) and not is_aside(path)]
+    strange = [path for path in ours if _owner(path) not in (None, account.uid) and not is_aside(path.relative_to(host.folder.parent))]
     if strange and account.uid != 0:
         yield Finding(
             "error",

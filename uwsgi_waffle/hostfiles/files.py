@@ -21,8 +21,9 @@ __all__ = [
     "is_aside",
     "is_network",
     "open_file",
-    "overwrite_file",
+    "opened_folder",
     "read_file",
+    "rewrite_file",
 ]
 
 # O_NONBLOCK: a named pipe in our file's place must not hang us.
@@ -49,7 +50,7 @@ def ensure_folder(path: Path) -> int:
             raise HostFilesError(f"{path} must be a folder of our own and is something else (a link or a file). Remove it.")
         _check_owner(path, found, _owner_of_new(path))
         if stat.S_IMODE(found.st_mode) != 0o700:  # by somebody
-            with _opened_folder(path) as fd:
+            with opened_folder(path, found.st_uid) as fd:
                 os.fchmod(fd, 0o700)
     except OSError as error:
         raise _explained(path, error) from error
@@ -60,14 +61,16 @@ def _make_folder(path: Path) -> None:
     """Create a private folder all at once: who is killed leaves nothing in its way, and who is slower replaces nothing.
 
     rename(2) replaces a folder that is empty, and who has just entered that one finds nothing there any more. So ours is
-    born with a file in it. Nothing here follows a link that the server's user puts in the way of a shell of root's.
+    born with a file in it. Nothing here goes to what the server's user puts in the way of a shell of root's.
     """
     owner, aside = _owner_of_new(path), aside_of(path)
     os.mkdir(aside, 0o700)
     try:
         if os.geteuid() != 0:
             os.chmod(aside, 0o700)  # whatever the umask
-        with _opened_folder(aside) as fd:
+        with opened_folder(aside, os.geteuid()) as fd:
+            if os.listdir(fd):
+                raise HostFilesError(f"{aside} isn't the folder that was made there a moment ago.")
             mark = os.open(MARK, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o600, dir_fd=fd)
             try:
                 _hand_over(mark, 0o600, owner)
@@ -84,9 +87,15 @@ def _make_folder(path: Path) -> None:
 
 
 @contextmanager
-def _opened_folder(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | SAFE)
+def opened_folder(path: Path | str, owner: int, above: int | None = None) -> Iterator[int]:
+    """Open one of our folders, for what is done in it with its descriptor can't be led to another one.
+
+    Raises:
+        HostFilesError: it is another user's.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | SAFE, dir_fd=above)
     try:
+        _check_owner(path, os.fstat(fd), owner)
         yield fd
     finally:
         os.close(fd)
@@ -110,7 +119,7 @@ def aside_of(path: Path) -> Path:
 
 
 def is_aside(path: Path) -> bool:
-    """Tell whether a path is that of something prepared, or inside of it; if nobody prepares it any more, its process was killed."""
+    """Tell whether a path, relative to a folder of ours, is of something prepared; if nobody goes on with it, its process was killed."""
     return any(re.search(r"\.\d+\.[0-9a-f]{8}$", part) for part in path.parts)
 
 
@@ -144,19 +153,24 @@ def _open(path: str, flags: int, owner: int) -> tuple[int, int]:
     return fd, found.st_size
 
 
-def create_file(path: Path, content: bytes, owner: int) -> None:
+def create_file(path: Path, content: bytes, owner: int, folder: int | None = None) -> None:
     """Write a new file of ours with 0600 under any umask, in place of one that a dead process left.
+
+    Args:
+        folder: the descriptor of the folder, if nobody must be able to put another in its place.
 
     Raises:
         HostFilesError: the disk is full, the folder can't be written, …; nothing is left behind.
     """
+    name = path if folder is None else path.name
     try:
-        fd = _open_new(path)
+        fd = _open_new(name, folder)
         try:
             _hand_over(fd, 0o600, owner)
             _write_all(fd, content)
         except BaseException:
-            path.unlink(missing_ok=True)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
             raise
         finally:
             os.close(fd)
@@ -164,23 +178,38 @@ def create_file(path: Path, content: bytes, owner: int) -> None:
         raise _explained(path, error) from error
 
 
-def _open_new(path: Path) -> int:
+def _open_new(name: Path | str, folder: int | None) -> int:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE
     try:
-        return os.open(path, flags, 0o600)
+        return os.open(name, flags, 0o600, dir_fd=folder)
     except FileExistsError:
-        path.unlink(missing_ok=True)
-        return os.open(path, flags, 0o600)
+        with suppress(FileNotFoundError):
+            os.unlink(name, dir_fd=folder)
+        return os.open(name, flags, 0o600, dir_fd=folder)
 
 
-def overwrite_file(path: str, content: bytes, owner: int) -> None:
-    """Write into one of our files that nobody reads any more; errors as in `open_file`."""
-    fd = open_file(path, os.O_WRONLY, owner)
+def rewrite_file(old: str, name: str, content: bytes, owner: int, folder: int) -> bool:
+    """Give a file that nobody reads any more another name and content; tell whether that worked, else a new file is needed.
+
+    It must be as `create_file` has made it and have no other name: else somebody else might read what is written, or lose
+    what it holds. The name comes first, so that of two processes one has the file.
+    """
     try:
+        fd = os.open(old, os.O_WRONLY | SAFE, dir_fd=folder)
+    except OSError:
+        return False
+    try:
+        found = os.fstat(fd)
+        if (found.st_mode, found.st_uid, found.st_nlink) != (stat.S_IFREG | 0o600, owner, 1):
+            return False
+        os.rename(old, name, src_dir_fd=folder, dst_dir_fd=folder)
         _write_all(fd, content)
         os.ftruncate(fd, len(content))  # last, for ext4 writes a file to the disk that was empty meanwhile
+    except OSError:
+        return False
     finally:
         os.close(fd)
+    return True
 
 
 def read_file(path: str, owner: int) -> bytes:

@@ -120,7 +120,7 @@ class Header:
     def __init__(self, watch_file: Path) -> None:
         self.watch_file = watch_file.absolute()
         self.folder = self.watch_file.with_name(self.watch_file.name + ".d")
-        #: Watched by uWSGI's master. One file is in it, so that one update is one event; a folder's watch survives
+        #: Watched by uWSGI's master. One file in it is touched, so that one update is one event; a folder's watch survives
         #: whatever is done to the file.
         self.bell_folder = self.folder / "bell"
         self._bell_file = self.bell_folder / "bell"

@@ -7,13 +7,14 @@ import os
 import re
 import struct
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
 from ..errors import SchemaError
 from ..snapshot import Encoded, SnapshotDamaged, decode
 from .election import UPDATES_AT, Election
-from .files import create_file, ensure_folder, ensure_watch_file, overwrite_file, read_file
+from .files import MARK, create_file, ensure_folder, ensure_watch_file, opened_folder, read_file, rewrite_file
 from .header import COMING_AT, HEAD_SIZE, SLOTS_AT, WATCH_AT, WORD, blank, digest_in, identity_of, is_settled, settled
 
 __all__ = ["HostFiles"]
@@ -228,19 +229,17 @@ class HostFiles(Election):
         Raises:
             HostFilesError: the disk is full, …
         """
+        name = encoded.digest.hex() + STAGED
         ensure_folder(self._snapshots)
-        path = self._prefix + encoded.digest.hex() + STAGED
-        try:
-            overwrite_file(self._prefix + SPARE, encoded.blob, self._owner)
-            os.rename(self._prefix + SPARE, path)
-        except OSError:  # there is none, it isn't ours, the disk is full: a new file will do, or say what is wrong
-            create_file(Path(path), encoded.blob, self._owner)
+        with self._in_snapshots() as folder:
+            if not rewrite_file(SPARE, name, encoded.blob, self._owner, folder):
+                create_file(self._snapshots / name, encoded.blob, self._owner, folder)
         self._touch = self._prepare_touch()
 
     def promote(self, digest: bytes) -> None:
         """Under the lock, put the staged snapshot, which the store has now, where `settle` will name it."""
-        path = self._prefix + digest.hex()
-        os.rename(path + STAGED, path)
+        with self._in_snapshots() as folder:
+            os.rename(digest.hex() + STAGED, digest.hex(), src_dir_fd=folder, dst_dir_fd=folder)
         self._write(UPDATES_AT, struct.pack("<Q", self.updates() + 1))
 
     def updates(self) -> int:
@@ -248,16 +247,24 @@ class HostFiles(Election):
         return int.from_bytes(os.pread(self._fd, WORD, UPDATES_AT), "little") % MANY
 
     def tidy(self, *kept: bytes) -> None:
-        """Under the lock, remove all snapshots but those with the digests ``kept``; the file of one stays, to be written again.
+        """Under the lock, remove all snapshots but those with the digests ``kept``.
 
-        Who has opened that one before and reads it then, finds it damaged, as its digest says, and looks again.
+        If some are kept, the file of one other is, too, to be written again. Who has opened that one before and reads it then, finds it
+        damaged, as its digest says, and looks again.
         """
-        names = {SPARE, *(digest.hex() for digest in kept)}
-        found = os.listdir(self._snapshots)
-        for name in found:
-            if name in names:
-                continue
-            if SPARE not in found and re.fullmatch(DIGEST, name):
-                os.rename(self._prefix + name, self._prefix + SPARE)
-            else:
-                (self._snapshots / name).unlink(missing_ok=True)
+        names = {MARK, *(digest.hex() for digest in kept), *([SPARE] if kept else [])}
+        with self._in_snapshots() as folder:
+            for name in os.listdir(folder):
+                if name in names:
+                    continue
+                if kept and re.fullmatch(DIGEST, name):
+                    with suppress(OSError):  # something else stands there
+                        os.rename(name, SPARE, src_dir_fd=folder, dst_dir_fd=folder)
+                        continue
+                with suppress(FileNotFoundError):
+                    os.unlink(name, dir_fd=folder)
+
+    @contextmanager
+    def _in_snapshots(self) -> Iterator[int]:
+        with opened_folder(self.folder, self._owner) as above, opened_folder(self._snapshots.name, self._owner, above) as folder:
+            yield folder

@@ -42,6 +42,10 @@ class Pace:
     def __init__(self) -> None:
         self.gap, self._rung_at, self._tokens = FIRST_GAP, 0.0, float(BURST)
 
+    def left(self, now: float) -> float:
+        """Return how many seconds there are until the next bell may be rung."""
+        return max(0.0, self._rung_at + self.gap - now)
+
     def rings(self, now: float) -> bool:
         """Tell whether it is time, and if so count the bell; ``now`` in seconds of the monotonic clock."""
         passed = now - self._rung_at
@@ -130,7 +134,7 @@ class Channel:
         heard_at, asked_at, turned_at = monotonic(), 0.0, 0.0
         while True:
             with self._told("can't listen to Redis"):
-                message = subscription.get_message(timeout=self._pace.gap if news else TURN)
+                message = subscription.get_message(timeout=self._pace.left(monotonic()) if news else TURN)
                 if not asked_at and monotonic() - heard_at > PING_AFTER:
                     subscription.ping()
                     asked_at = monotonic()
