@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 
@@ -16,7 +17,7 @@ from uwsgi_waffle.bridge import Bridge
 from uwsgi_waffle.hostfiles import HostFiles
 from uwsgi_waffle.redis_client import connect
 from uwsgi_waffle.server import Channel, ChannelDown
-from uwsgi_waffle.server.channel import BURST, LAST_GAP, Pace, _is_from
+from uwsgi_waffle.server.channel import BURST, FIRST_GAP, LAST_GAP, Pace, _is_from
 
 from .conftest import Host, Process
 
@@ -349,6 +350,24 @@ class TestPace:
         pace.gap = LAST_GAP
         assert pace.left(1000.09) == pytest.approx(LAST_GAP - 0.09)
         assert pace.left(1001.0) == 0.0
+
+    def test_a_listener_keeps_it(self) -> None:
+        """A thousand messages at once, which a real Redis delivers in pieces."""
+        waits: list[float] = []
+        bells: list[int] = []
+
+        class Flood:
+            def get_message(self, timeout: float) -> dict[str, object]:
+                waits.append(timeout)
+                if len(waits) > 1000:
+                    raise EOFError
+                return {"type": "message", "data": b"look"}
+
+        began = time.monotonic()
+        with pytest.raises(EOFError):
+            Channel("redis://", "x")._hear(Flood(), lambda: bells.append(1), lambda: 7, lambda: True)
+        assert 1 <= len(bells) <= BURST + (time.monotonic() - began) / LAST_GAP + 1
+        assert min(waits) < FIRST_GAP, "what is left of a gap is waited for, and no more"
 
     def test_after_a_flood_too(self) -> None:
         pace, now = Pace(), 1000.0

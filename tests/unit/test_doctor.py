@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from click.testing import Result
@@ -20,7 +21,7 @@ from flask.cli import ScriptInfo
 from uwsgi_waffle import RedisStore
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.doctor import Options, checks, processes, read_ini
-from uwsgi_waffle.hostfiles import header
+from uwsgi_waffle.hostfiles import HostFiles, header
 from uwsgi_waffle.hostfiles.files import MARK, aside_of
 
 from ..redis_server import RedisServer
@@ -298,6 +299,16 @@ class TestFolder:
         assert not [text for _, _, text, _ in found(site.app, "--ini", ini) if "doesn't belong" in text]
         (folder / "strange").touch()
         assert [text for _, _, text, _ in found(site.app, "--ini", ini) if f"{folder}/strange doesn't belong" in text]
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can have a server run as somebody else")
+    def test_a_folder_above_may_be_named_like_one(self, tmp_path: Path) -> None:
+        (tmp_path / "site.3.20261126").mkdir()
+        host = HostFiles(tmp_path / "site.3.20261126" / "waffle.watch")
+        host.verify()
+        store = SimpleNamespace(name="memory")
+        installation = SimpleNamespace(binding=SimpleNamespace(state=SimpleNamespace(store=store)))
+        found = checks._refused(cast("Any", installation), host, processes.Account(12345, frozenset()))
+        assert f"{host.folder} doesn't belong to" in next(found).text
 
     def test_rights_as_the_kernel_grants_them(self, tmp_path: Path) -> None:
         path = tmp_path / "file"

@@ -1053,6 +1053,8 @@ class TestNetwork:
 
     def test_where_the_kernel_does_not_tell_nothing_is_claimed(self, tmp_path: Path) -> None:
         assert filesystem_of(tmp_path, str(tmp_path / "none")) == ""
+        (tmp_path / "empty").touch()  # as in a chroot to a folder that is no mount point
+        assert filesystem_of(tmp_path, str(tmp_path / "empty")) == ""
 
     def test_network_file_systems_are_known(self) -> None:
         assert all(map(is_network, ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "fuse.sshfs"]))

@@ -254,12 +254,12 @@ def ensure_watch_file(path: Path) -> None:
 def filesystem_of(path: Path, mountinfo: str = "/proc/self/mountinfo") -> str:
     """Return the type of the file system that holds ``path``, ``""`` where the kernel doesn't tell (see proc(5))."""
     try:
-        lines = os.fsdecode(Path(mountinfo).read_bytes()).strip().split("\n")
+        lines = os.fsdecode(Path(mountinfo).read_bytes()).split("\n")
     except OSError:  # not Linux
         return ""
     resolved = path.resolve()
     best, name = -1, ""
-    for line in lines:
+    for line in filter(None, lines):
         fields, _, rest = line.partition(" - ")
         mount = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split(" ")[4]))
         if resolved.is_relative_to(mount) and len(mount.parts) >= best:
