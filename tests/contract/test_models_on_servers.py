@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import peewee
@@ -15,10 +16,12 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from sqlalchemy.orm import declarative_base
 from sqlalchemy.pool import NullPool
 
 from uwsgi_waffle import AlchemyWaffleStore, InvalidValue, PeeweeWaffleStore, StoreUnavailable
 from uwsgi_waffle.stores import Commit, Store, Stored, drivers
+from uwsgi_waffle.stores import alchemy as stores_alchemy
 
 from ..sql_servers import PostgreSQL, SQLServer
 from .conftest import put
@@ -262,6 +265,30 @@ def test_the_time_limits_that_the_application_sets_hold_and_its_own_connections_
         with store.model._meta.database.connection_context():
             pass
     assert [(options["connect_timeout"], key in options) for options in told] == [(77, False)]
+
+
+def test_every_engine_is_limited_also_one_in_the_place_of_a_former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """SQLAlchemy knows an engine that is listened to by its `id`, which another may have had."""
+
+    class Conf(declarative_base()):  # type: ignore[misc]  # made at run time
+        __tablename__ = "confs"
+        key = sa.Column(sa.String(190), primary_key=True)
+        value = sa.Column(sa.Text)
+
+    made: list[sa.Dialect] = []
+    monkeypatch.setattr(stores_alchemy, "_make", lambda dialect, *_: made.append(dialect))
+    dialects = []
+    for _ in range(100):
+        engine = sa.create_engine(f"sqlite:///{tmp_path}/waffle.db")
+        store = AlchemyWaffleStore(SimpleNamespace(engines={None: engine}), Conf)
+        for _ in range(2):
+            store._connect()
+            store._engine = None  # as after a fork
+        with engine.connect():
+            pass
+        dialects.append(engine.dialect)  # as somebody's connection keeps it
+        del engine, store
+    assert made == dialects, "each once"
 
 
 def test_an_engine_whose_connections_cannot_be_limited_is_told_of_once(

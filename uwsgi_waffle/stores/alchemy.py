@@ -123,8 +123,7 @@ class AlchemyWaffleStore(RowStore):
         """Return this process's engine."""
         if self._engine is None or self._pid != os.getpid():
             theirs = self._application_engine()
-            if not sa.event.contains(theirs, "do_connect", _make):
-                sa.event.listen(theirs, "do_connect", _make)
+            sa.event.listen(theirs, "do_connect", _make)  # once; `contains` may take it for a former engine with the same `id`
             options = {"schema_translate_map": theirs.get_execution_options().get("schema_translate_map")}
             pool = theirs.pool.recreate()
             self._engine = sa.create_engine(theirs.url, pool=pool, hide_parameters=True, execution_options=options)
