@@ -1,4 +1,6 @@
-"""What all tests share: real servers; and which of the tests' own files hold no doctests, for they run in servers only."""
+"""What all tests share: real servers; and which of the tests' own files hold no doctests, for they
+run in servers only.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
     """A PostgreSQL server; each test takes a `fresh` place in it."""
     # Root can't run it, and in root's temporary folder nobody else can.
-    folder = tmp_path_factory.mktemp("p") if os.geteuid() else Path(tempfile.mkdtemp(prefix="waffle-"))
+    folder = (
+        tmp_path_factory.mktemp("p") if os.geteuid() else Path(tempfile.mkdtemp(prefix="waffle-"))
+    )
     try:
         yield from running(PostgreSQL, folder)
     finally:

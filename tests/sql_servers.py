@@ -1,4 +1,6 @@
-"""Real SQL servers for the tests: PostgreSQL, whose binaries pgserver carries, and the MariaDB that the system has."""
+"""Real SQL servers for the tests: PostgreSQL, whose binaries pgserver carries, and the MariaDB that
+the system has.
+"""
 
 from __future__ import annotations
 
@@ -20,14 +22,23 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
-# What a store must not take as it comes; and a log that refuses writers who let others' changes in while they write.
-POOR = ["--character-set-server=latin1", "--default-storage-engine=MyISAM", "--log-bin", "--binlog-format=STATEMENT", "--server-id=1"]
+# What a store must not take as it comes; and a log that refuses writers who let others' changes in
+# while they write.
+POOR = [
+    "--character-set-server=latin1",
+    "--default-storage-engine=MyISAM",
+    "--log-bin",
+    "--binlog-format=STATEMENT",
+    "--server-id=1",
+]
 PATIENCE = 60  # seconds for a start, on a machine that does other things, too
 PATH = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin"])
 
 
 class SQLServer(ABC):
-    """A server that listens on a Unix socket in a folder, and on nothing else; its data is on the disk there."""
+    """A server that listens on a Unix socket in a folder, and on nothing else; its data is on the
+    disk there.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -71,7 +82,9 @@ class SQLServer(ABC):
         end = time.monotonic() + PATIENCE
         while True:
             try:
-                with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL would forget to close its own
+                with socket.socket(
+                    socket.AF_UNIX
+                ) as probe:  # PyMySQL would forget to close its own
                     probe.connect(str(self.socket))
                 self._execute("SELECT 1")
                 return
@@ -87,7 +100,9 @@ class SQLServer(ABC):
         state = "runs" if code is None else f"has ended with {code}"
         log = (self.folder / "log").read_text(errors="replace")[-4000:]
         load = ", ".join(f"{number:.1f}" for number in os.getloadavg())
-        return RuntimeError(f"{self.command()[0]} {state} (load {load} on {cores} cores): {error}\nIts log ends with:\n{log}")
+        return RuntimeError(
+            f"{self.command()[0]} {state} (load {load} on {cores} cores): {error}\nIts log ends with:\n{log}"
+        )
 
     def execute(self, statement: str, url: str | None = None) -> None:
         """Do something behind the store's back; if the server isn't well, say why."""
@@ -105,7 +120,9 @@ class SQLServer(ABC):
         """Send it to all processes of the server, and return them."""
         assert self.process is not None
         first = psutil.Process(self.process.pid)
-        first.send_signal(number)  # before it is asked for its children: a stopped one makes no more of them
+        first.send_signal(
+            number
+        )  # before it is asked for its children: a stopped one makes no more of them
         children = first.children(recursive=True)
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
@@ -131,7 +148,9 @@ class SQLServer(ABC):
 
 
 class PostgreSQL(SQLServer):
-    """PostgreSQL refuses to run as root. Then it runs as nobody, who gets copies of the binaries, for root's are out of reach."""
+    """PostgreSQL refuses to run as root. Then it runs as nobody, who gets copies of the binaries,
+    for root's are out of reach.
+    """
 
     stop_signal = signal.SIGINT  # without waiting for its clients
 
@@ -152,15 +171,34 @@ class PostgreSQL(SQLServer):
             nobody = pwd.getpwnam("nobody")
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
             self.options = {"user": nobody.pw_name, "group": nobody.pw_gid, "extra_groups": []}
-            for part in ("pgserver/pginstall/bin", "pgserver/pginstall/lib", "pgserver/pginstall/share", "pgserver.libs"):
+            for part in (
+                "pgserver/pginstall/bin",
+                "pgserver/pginstall/lib",
+                "pgserver/pginstall/share",
+                "pgserver.libs",
+            ):
                 shutil.copytree(package.parent / part, self.folder / part)
             package = self.folder / "pgserver"
         self.binaries = package / "pginstall" / "bin"
-        options = ["--auth=trust", "--username=postgres", "--encoding=UTF8", "--locale=C", "--no-sync"]
+        options = [
+            "--auth=trust",
+            "--username=postgres",
+            "--encoding=UTF8",
+            "--locale=C",
+            "--no-sync",
+        ]
         run([self.binaries / "initdb", "--pgdata", self.folder / "data", *options], **self.options)
 
     def command(self) -> list[str]:
-        return [str(self.binaries / "postgres"), "-D", str(self.folder / "data"), "-k", str(self.folder), "-h", ""]
+        return [
+            str(self.binaries / "postgres"),
+            "-D",
+            str(self.folder / "data"),
+            "-k",
+            str(self.folder),
+            "-h",
+            "",
+        ]
 
     def fresh(self) -> str:
         schema = next(self._names)
@@ -169,7 +207,9 @@ class PostgreSQL(SQLServer):
 
 
 class MariaDB(SQLServer):
-    """MariaDB, with defaults that keep neither all characters nor transactions, unless the tables name better ones."""
+    """MariaDB, with defaults that keep neither all characters nor transactions, unless the tables
+    name better ones.
+    """
 
     @property
     def socket(self) -> Path:
@@ -182,7 +222,15 @@ class MariaDB(SQLServer):
     def install(self) -> None:
         installer = shutil.which("mariadb-install-db", path=PATH)
         assert installer is not None
-        run([installer, *self.settings(), "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve"])
+        run(
+            [
+                installer,
+                *self.settings(),
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+                "--skip-name-resolve",
+            ]
+        )
 
     def settings(self) -> list[str]:
         data, user = self.folder / "data", pwd.getpwuid(os.geteuid()).pw_name
@@ -191,7 +239,14 @@ class MariaDB(SQLServer):
     def command(self) -> list[str]:
         server = shutil.which("mariadbd", path=PATH)
         assert server is not None
-        return [server, *self.settings(), f"--socket={self.socket}", "--skip-networking", f"--pid-file={self.folder / 'pid'}", *POOR]
+        return [
+            server,
+            *self.settings(),
+            f"--socket={self.socket}",
+            "--skip-networking",
+            f"--pid-file={self.folder / 'pid'}",
+            *POOR,
+        ]
 
     def fresh(self) -> str:
         database = next(self._names)
@@ -201,7 +256,11 @@ class MariaDB(SQLServer):
     @staticmethod
     def missing() -> str | None:
         """Return why there is none here."""
-        return None if shutil.which("mariadbd", path=PATH) else "there is no mariadbd: apt-get install mariadb-server"
+        return (
+            None
+            if shutil.which("mariadbd", path=PATH)
+            else "there is no mariadbd: apt-get install mariadb-server"
+        )
 
 
 def run(command: list[str | Path], **options: Any) -> None:

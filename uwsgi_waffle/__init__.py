@@ -1,6 +1,8 @@
-"""Configuration variables of a Flask application that change while it runs, the same in all its processes.
+"""Configuration variables of a Flask application that change while it runs, the same in all its
+processes.
 
-Import this package in the wsgi module: in uWSGI's master the import registers the signal that wakes the workers.
+Import this package in the wsgi module: in uWSGI's master the import registers the signal that wakes
+the workers.
 """
 
 from . import mule, server
@@ -22,7 +24,15 @@ from .hostfiles import ProcessInfo
 from .report import HistoryEntry
 from .snapshot import Change
 from .state import UpdateResult
-from .stores import AlchemyWaffleStore, MemoryStore, PeeweeWaffleStore, RedisStore, SQLStore, WaffleMixin, WaffleStore
+from .stores import (
+    AlchemyWaffleStore,
+    MemoryStore,
+    PeeweeWaffleStore,
+    RedisStore,
+    SQLStore,
+    WaffleMixin,
+    WaffleStore,
+)
 
 __all__ = [
     "AlchemyWaffleStore",

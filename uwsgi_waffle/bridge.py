@@ -21,12 +21,16 @@ log = logging.getLogger("uwsgi_waffle")
 
 FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # seconds between two attempts to reach Redis
 STAND_AGAIN = 0.5  # seconds between two candidatures
-SLOW, SILENCE = 0.2, 2.0  # after an attempt to publish that took longer than the first, none for the second; in seconds
+SLOW, SILENCE = (
+    0.2,
+    2.0,
+)  # after an attempt to publish that took longer than the first, none for the second; in seconds
 CONSEQUENCE = "Until that is mended, changes reach other hosts, and theirs this one, after WAFFLE_RECONCILE_INTERVAL only"
 
 
 class Bridge:
-    """Rings this host's bell when another host has changed something, and tells the other hosts of this one's changes.
+    """Rings this host's bell when another host has changed something, and tells the other hosts of
+    this one's changes.
 
     Args:
         host: the files that this host's processes share.
@@ -59,7 +63,9 @@ class Bridge:
             threading.Thread(target=self._listen, name="uwsgi_waffle listener", daemon=True).start()
 
     def publish(self) -> None:
-        """Tell the other hosts that the store has something new. Never raises: what couldn't be sent is sent later."""
+        """Tell the other hosts that the store has something new. Never raises: what couldn't be
+        sent is sent later.
+        """
         began = monotonic()
         if began < self._publish_at:
             return
@@ -81,9 +87,15 @@ class Bridge:
             self._tell_once(f"{type(error).__name__}: {error}", error)
 
     def status(self) -> dict[str, Any]:
-        """Return the channel's name, the pid of the host's listener (``None``: there is none), and what is wrong with Redis."""
+        """Return the channel's name, the pid of the host's listener (``None``: there is none), and
+        what is wrong with Redis.
+        """
         listener = self._host.listener()
-        return {"channel": self._channel.name, "listener": listener.pid or None, "error": listener.listening or listener.telling}
+        return {
+            "channel": self._channel.name,
+            "listener": listener.pid or None,
+            "error": listener.listening or listener.telling,
+        }
 
     def _listen(self) -> None:
         server.leave_signals_to_the_main_thread()
@@ -98,7 +110,9 @@ class Bridge:
                         continue
                 except Exception as error:  # whatever it is: it is tried again
                     self._tell_once(f"{type(error).__name__}: {error}", error)
-                pause = FIRST_PAUSE if monotonic() - began > LAST_PAUSE else min(2 * pause, LAST_PAUSE)
+                pause = (
+                    FIRST_PAUSE if monotonic() - began > LAST_PAUSE else min(2 * pause, LAST_PAUSE)
+                )
                 time.sleep(pause * random.uniform(0.5, 1.0))
         finally:
             self._listening_in = 0
@@ -107,7 +121,9 @@ class Bridge:
     def _listens(self) -> bool:
         """Listen until this process is no longer the listener; ``False`` if Redis doesn't answer."""
         try:
-            self._channel.listen(self._ring, sender=lambda: self._host.listener().number, go_on=self._goes_on)
+            self._channel.listen(
+                self._ring, sender=lambda: self._host.listener().number, go_on=self._goes_on
+            )
         except ChannelDown as error:
             known = self._host.listener()
             self._host.note_trouble(listening=str(error))
@@ -117,11 +133,15 @@ class Bridge:
         return True
 
     def _goes_on(self) -> bool:
-        """Tell whether this process is the listener still; at this opportunity tell other hosts what they weren't told."""
+        """Tell whether this process is the listener still; at this opportunity tell other hosts
+        what they weren't told.
+        """
         if not self._needed() or not self._host.elect():
             return False
         untold = self._host.untold()
-        if any(untold) and untold == self._untold:  # since the last turn; a writer that lives has told it by now
+        if (
+            any(untold) and untold == self._untold
+        ):  # since the last turn; a writer that lives has told it by now
             self.publish()
         self._untold = untold
         return True
@@ -145,4 +165,10 @@ class Bridge:
         self._told = trouble
 
     def _tell(self, trouble: str, cause: Exception | None = None) -> None:
-        log.error("uwsgi_waffle: %s. %s (pid %d)", trouble.rstrip("."), CONSEQUENCE, os.getpid(), exc_info=cause)
+        log.error(
+            "uwsgi_waffle: %s. %s (pid %d)",
+            trouble.rstrip("."),
+            CONSEQUENCE,
+            os.getpid(),
+            exc_info=cause,
+        )

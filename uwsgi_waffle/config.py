@@ -5,7 +5,15 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, ItemsView, Iterator, KeysView, Mapping, MutableMapping, ValuesView
+from collections.abc import (
+    Callable,
+    ItemsView,
+    Iterator,
+    KeysView,
+    Mapping,
+    MutableMapping,
+    ValuesView,
+)
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +32,9 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Watching:
-    """Where processes and hosts find each other: what a mule without the application has to know, too."""
+    """Where processes and hosts find each other: what a mule without the application has to know,
+    too.
+    """
 
     watchtype: str
     watcher_file: Path
@@ -47,19 +57,29 @@ class Watching:
             raise SchemaError(f"WAFFLE_WATCHTYPE must be 'file' or 'redis', not {watchtype!r}.")
         return cls(
             watchtype=watchtype,
-            watcher_file=instance / _setting(config, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch")),  # an absolute one stays
-            redis_url=(_setting(config, "WAFFLE_REDIS_URL", str, "") or _redis_url(config)) if watchtype == "redis" else "",
+            watcher_file=instance
+            / _setting(
+                config, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch")
+            ),  # an absolute one stays
+            redis_url=(_setting(config, "WAFFLE_REDIS_URL", str, "") or _redis_url(config))
+            if watchtype == "redis"
+            else "",
             redis_channel=_setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf"),
         )
 
     @classmethod
     def from_environment(cls) -> Watching | None:
-        """Return where a process without the application is to listen, ``None`` if the process environment doesn't say."""
+        """Return where a process without the application is to listen, ``None`` if the process
+        environment doesn't say.
+        """
         try:
             watching = cls.read({}, Path())
             wanted = _setting({}, "WAFFLE_MULTIPROC", bool, True) and watching.watchtype == "redis"
         except SchemaError as error:
-            log.warning("uwsgi_waffle: the process environment doesn't say where a mule is to listen: %s", error)
+            log.warning(
+                "uwsgi_waffle: the process environment doesn't say where a mule is to listen: %s",
+                error,
+            )
             return None
         return watching if wanted and watching.watcher_file.is_absolute() else None
 
@@ -84,18 +104,28 @@ class Settings:
         """
         config, instance = app.config, Path(app.instance_path)
         if "WAFFLE_CONFS" not in config:
-            raise SchemaError("app.config['WAFFLE_CONFS'] is missing: declare the variables there before WaffleConf sees the application.")
+            raise SchemaError(
+                "app.config['WAFFLE_CONFS'] is missing: declare the variables there before "
+                "WaffleConf sees the application."
+            )
         settings = cls(
             confs=config["WAFFLE_CONFS"],
             multiproc=_setting(config, "WAFFLE_MULTIPROC", bool, True),
             watching=Watching.read(config, instance),
-            store_url=_setting(config, "WAFFLE_STORE_URL", str, f"sqlite:///{instance / 'waffle.db'}"),
+            store_url=_setting(
+                config, "WAFFLE_STORE_URL", str, f"sqlite:///{instance / 'waffle.db'}"
+            ),
             poll_interval=_setting(config, "WAFFLE_POLL_INTERVAL", float, 1.0),
             reconcile_interval=_setting(config, "WAFFLE_RECONCILE_INTERVAL", float, 30.0),
         )
-        for name, value in (("POLL", settings.poll_interval), ("RECONCILE", settings.reconcile_interval)):
+        for name, value in (
+            ("POLL", settings.poll_interval),
+            ("RECONCILE", settings.reconcile_interval),
+        ):
             if not 0 < value < math.inf:
-                raise SchemaError(f"WAFFLE_{name}_INTERVAL must be a number of seconds above 0, not {value!r}.")
+                raise SchemaError(
+                    f"WAFFLE_{name}_INTERVAL must be a number of seconds above 0, not {value!r}."
+                )
         return settings
 
 
@@ -107,13 +137,20 @@ def _setting(config: Mapping[str, Any], name: str, kind: type[T], default: T) ->
         return TypeAdapter(kind).validate_python(raw)
     except ValidationError as error:
         shown = "what it is" if name.endswith("_URL") else repr(raw)  # a URL may hold a password
-        raise SchemaError(f"{name} must be a {kind.__name__}, not {shown}: {error.errors()[0]['msg']}.") from None
+        raise SchemaError(
+            f"{name} must be a {kind.__name__}, not {shown}: {error.errors()[0]['msg']}."
+        ) from None
 
 
 def _redis_url(config: Mapping[str, Any]) -> str:
-    host, port = _setting(config, "WAFFLE_REDIS_HOST", str, "localhost"), _setting(config, "WAFFLE_REDIS_PORT", int, 6379)
+    host, port = (
+        _setting(config, "WAFFLE_REDIS_HOST", str, "localhost"),
+        _setting(config, "WAFFLE_REDIS_PORT", int, 6379),
+    )
     if not host or not 0 < port < 2**16:
-        raise SchemaError(f"WAFFLE_REDIS_PORT must be one of the ports of WAFFLE_REDIS_HOST, not {port} of {host!r}.")
+        raise SchemaError(
+            f"WAFFLE_REDIS_PORT must be one of the ports of WAFFLE_REDIS_HOST, not {port} of {host!r}."
+        )
     return f"redis://{f'[{host}]' if ':' in host else host}:{port}"
 
 
@@ -128,15 +165,21 @@ class Managed:
 def manage(config: Config, names: frozenset[str], current: Callable[[], BaseModel]) -> None:
     """Let a configuration read ``names`` from ``current()`` from now on.
 
-    The object stays the same, so that whoever holds it sees the values too. All else is read as fast as before: the
+    The object stays the same, so that whoever holds it sees the values too. All else is read as
+    fast as before: the
     names are taken out of the dictionary, and only a key that isn't there asks for `__missing__`.
     """
     for name in sorted(names & config.keys()):
-        log.warning("uwsgi_waffle: app.config[%r] was set, but WAFFLE_CONFS declares it: the store's value counts, or its default", name)
+        log.warning(
+            "uwsgi_waffle: app.config[%r] was set, but WAFFLE_CONFS declares it: the store's "
+            "value counts, or its default",
+            name,
+        )
         del config[name]
     kind = type(config)
     config.__class__ = type(kind.__name__, (_ManagedConfig, kind), {"__module__": kind.__module__})
-    config.waffle = Managed(names, current)  # type: ignore[attr-defined]  # declared by the class it has just got
+    # declared by the class it has just got
+    config.waffle = Managed(names, current)  # type: ignore[attr-defined]
 
 
 class _ManagedConfig(Config):
@@ -160,7 +203,8 @@ class _ManagedConfig(Config):
     def __len__(self) -> int:
         return super().__len__() + len(self.waffle.names)
 
-    def keys(self) -> KeysView[str]:  # type: ignore[override]  # a view of this mapping, not of the dictionary below
+    # a view of this mapping, not of the dictionary below
+    def keys(self) -> KeysView[str]:  # type: ignore[override]
         return KeysView(self)
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # as above
@@ -207,7 +251,9 @@ class _ManagedConfig(Config):
         yield from reversed(list(self))
 
     def __reduce_ex__(self, protocol: Any) -> Any:
-        return dict, (self.copy(),)  # a copy, shallow, deep or pickled, is of the values as they are now
+        return dict, (
+            self.copy(),
+        )  # a copy, shallow, deep or pickled, is of the values as they are now
 
     def _refuse(self, key: object) -> None:
         if key in self.waffle.names:
@@ -218,4 +264,6 @@ class _ManagedConfig(Config):
 
     def __repr__(self) -> str:
         shown = dict(super().items())
-        return f"<{type(self).__name__} {shown!r} and {sorted(self.waffle.names)} from uwsgi_waffle>"
+        return (
+            f"<{type(self).__name__} {shown!r} and {sorted(self.waffle.names)} from uwsgi_waffle>"
+        )

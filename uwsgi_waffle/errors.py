@@ -43,7 +43,9 @@ class InvalidValue(WaffleError, ValueError):
 
     def __init__(self, problems: Mapping[str, str], message: str = "Nothing was changed") -> None:
         self.problems = dict(problems)
-        listed = "; ".join(f"{name}: {text}" if name else text for name, text in self.problems.items())
+        listed = "; ".join(
+            f"{name}: {text}" if name else text for name, text in self.problems.items()
+        )
         super().__init__(f"{message}: {listed}")
 
 

@@ -42,13 +42,18 @@ Call = partial[Any]
 H = TypeVar("H", bound=Hook)
 
 config_changed = Namespace().signal(
-    "waffle-config-changed", doc="Sent in every process that applies a change: sender is the application, ``change`` the `Change`."
+    "waffle-config-changed",
+    doc="Sent in every process that applies a change: sender is the application, ``change`` the `Change`.",
 )
 
 _numbers = itertools.count()
-# Whether a signal or a thread of the package's own runs this: then nothing of the application's is under way in this thread.
-_between_requests: contextvars.ContextVar[bool] = contextvars.ContextVar("uwsgi_waffle_between_requests", default=False)
-_current_request: Callable[[], Any] = request._get_current_object  # type: ignore[attr-defined]  # LocalProxy's public way
+# Whether a signal or a thread of the package's own runs this: then nothing of the application's is
+# under way in this thread.
+_between_requests: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "uwsgi_waffle_between_requests", default=False
+)
+# LocalProxy's public way
+_current_request: Callable[[], Any] = request._get_current_object  # type: ignore[attr-defined]
 
 
 class Binding:
@@ -57,18 +62,30 @@ class Binding:
     `parse_conf`, `update_db` and `update_conf` are Flask-WaffleConf's names for the same things.
     """
 
-    def __init__(self, app: Flask, store: Store | None, hooks: list[tuple[frozenset[str], Hook]]) -> None:
+    def __init__(
+        self, app: Flask, store: Store | None, hooks: list[tuple[frozenset[str], Hook]]
+    ) -> None:
         settings = Settings.read(app)
         self.poll_interval = settings.poll_interval
         self.reconcile_interval = settings.reconcile_interval
         self.schema = Schema.declare(settings.confs)
         self._app = weakref.ref(app)
         self._hooks = hooks
-        self.woken_by = ""  # what tells this process of changes while it is idle: signal, thread, or nothing
-        self._waiting: Change | None = None  # the one that was logged because its hooks have to wait
-        self._mule_knows = False  # whether a mule of this instance knows where to listen, so that no worker has to
-        self._pin = f"_uwsgi_waffle_{next(_numbers)}"  # the attribute of a request that holds its snapshot
-        store = (store or open_store(settings.store_url)).bind(frozenset(self.schema.variables), self._app_context)
+        self.woken_by = (
+            ""  # what tells this process of changes while it is idle: signal, thread, or nothing
+        )
+        self._waiting: Change | None = (
+            None  # the one that was logged because its hooks have to wait
+        )
+        self._mule_knows = (
+            False  # whether a mule of this instance knows where to listen, so that no worker has to
+        )
+        self._pin = (
+            f"_uwsgi_waffle_{next(_numbers)}"  # the attribute of a request that holds its snapshot
+        )
+        store = (store or open_store(settings.store_url)).bind(
+            frozenset(self.schema.variables), self._app_context
+        )
         if wanted_as_preview():
             store = Preview(store, self.schema)
         self._settings = settings
@@ -78,7 +95,9 @@ class Binding:
 
     def _open_state(self, kind: type[State], store: Store) -> State:
         watching = self._settings.watching
-        self._host = HostFiles(watching.watcher_file) if self._settings.multiproc and store.shared else None
+        self._host = (
+            HostFiles(watching.watcher_file) if self._settings.multiproc and store.shared else None
+        )
         self._bridge = self._build_bridge(watching)
         return kind(
             self.schema,
@@ -111,7 +130,9 @@ class Binding:
                 self._stand()
 
     def tick(self) -> None:
-        """Look whether something changed, and compare with the store when that is due; signals and the thread call it."""
+        """Look whether something changed, and compare with the store when that is due; signals and
+        the thread call it.
+        """
         token = _between_requests.set(True)
         try:
             self.state.wake(self.reconcile_interval)
@@ -123,7 +144,8 @@ class Binding:
                 server.show(name, value)
 
     def convert(self, decide: Decide) -> Stored:
-        """Convert what the store itself holds, though this application may have been loaded with a `Preview` of it.
+        """Convert what the store itself holds, though this application may have been loaded with a
+        `Preview` of it.
 
         Errors as in `WaffleConf.update`.
         """
@@ -144,12 +166,15 @@ class Binding:
         except ImportError:
             if server.is_first():
                 log.warning(
-                    "uwsgi_waffle: WAFFLE_WATCHTYPE is 'redis' and redis-py isn't installed, so only this host's processes tell each "
+                    "uwsgi_waffle: WAFFLE_WATCHTYPE is 'redis' and redis-py isn't installed, so"
+                    " only this host's processes tell each "
                     "other of changes. Run: pip install 'uwsgi_waffle[redis]'"
                 )
             return None
         myself = weakref.ref(self)
-        return Bridge(self._host, channel, needed=lambda: (me := myself()) is not None and me._may_listen())
+        return Bridge(
+            self._host, channel, needed=lambda: (me := myself()) is not None and me._may_listen()
+        )
 
     def _stand(self) -> None:
         if self._bridge is not None and self._may_listen():
@@ -161,7 +186,12 @@ class Binding:
     def status(self) -> dict[str, Any]:
         """Return what an operator wants to know, as JSON-able values."""
         redis = None if self._bridge is None else self._bridge.status()
-        told = {"kind": server.kind(), "woken_by": self.woken_by, "watchtype": self._settings.watching.watchtype, "redis": redis}
+        told = {
+            "kind": server.kind(),
+            "woken_by": self.woken_by,
+            "watchtype": self._settings.watching.watchtype,
+            "redis": redis,
+        }
         return {**status(self.state), **told}
 
     def problems(self) -> list[str]:
@@ -198,10 +228,19 @@ class Binding:
             _current_request().__dict__.pop(self._pin, None)
         return Binding.current(self)  # without what `testing.override` lays over it
 
-    def update(self, plan: Plan, expect_revision: int | None, actor: str | None, note: str | None, wait: float | None) -> UpdateResult:
+    def update(
+        self,
+        plan: Plan,
+        expect_revision: int | None,
+        actor: str | None,
+        note: str | None,
+        wait: float | None,
+    ) -> UpdateResult:
         """Carry out an update and let the present request go on with it."""
         who, why = None if actor is None else str(actor), None if note is None else str(note)
-        result = self.state.update(plan, expect_revision=expect_revision, actor=who, note=why, wait=wait)
+        result = self.state.update(
+            plan, expect_revision=expect_revision, actor=who, note=why, wait=wait
+        )
         self.move_on()
         return result
 
@@ -212,13 +251,19 @@ class Binding:
             UnknownVariable: one of them isn't declared.
         """
         values = self.current().values
-        return {self.schema.variable(key).name: getattr(values, key) for key in keys or self.schema.variables}
+        return {
+            self.schema.variable(key).name: getattr(values, key)
+            for key in keys or self.schema.variables
+        }
 
     def update_db(self, values: Mapping[str, object]) -> UpdateResult:
         """Update the variables among ``values``; what isn't declared is left out with a warning."""
         unknown = sorted(key for key in values if key not in self.schema.variables)
         if unknown:
-            log.warning("uwsgi_waffle: update_db left out %s: not declared in WAFFLE_CONFS", ", ".join(map(repr, unknown)))
+            log.warning(
+                "uwsgi_waffle: update_db left out %s: not declared in WAFFLE_CONFS",
+                ", ".join(map(repr, unknown)),
+            )
         known = {key: value for key, value in values.items() if key in self.schema.variables}
         return self.update(plan_update(self.schema, known), None, None, None, None)
 
@@ -229,26 +274,45 @@ class Binding:
 
     def _announce(self, change: Change) -> bool:
         """Call the hooks; tell whether they have to wait, for no thread could be started for them."""
-        calls: list[Call] = [partial(hook, change) for names, hook in self._hooks if not names or not names.isdisjoint(change.new)]
+        calls: list[Call] = [
+            partial(hook, change)
+            for names, hook in self._hooks
+            if not names or not names.isdisjoint(change.new)
+        ]
         app = self._app()
         if app is not None and config_changed.receivers:
-            calls += [partial(receiver, app, change=change) for receiver in config_changed.receivers_for(app)]
+            calls += [
+                partial(receiver, app, change=change)
+                for receiver in config_changed.receivers_for(app)
+            ]
         if not calls or app is None:
             return False
         if _between_requests.get():
-            calls.append(partial(os.sched_yield))  # all workers were woken at once: let each call its hooks before any goes on
+            calls.append(
+                partial(os.sched_yield)
+            )  # all workers were woken at once: let each call its hooks before any goes on
             # In a context of its own: the hook sees the newest values.
             contextvars.Context().run(self._call_hooks, app, calls, change)
             return False
-        # In a thread of its own: when an application context ends, Flask's teardown functions end the sessions of the
+        # In a thread of its own: when an application context ends, Flask's teardown functions end
+        # the sessions of the
         # thread that it ends in, and this one may be in the middle of using them.
-        thread = threading.Thread(target=self._call_hooks_apart, args=(app, calls, change), name="uwsgi_waffle hooks", daemon=True)
+        thread = threading.Thread(
+            target=self._call_hooks_apart,
+            args=(app, calls, change),
+            name="uwsgi_waffle hooks",
+            daemon=True,
+        )
         try:
             thread.start()
         except RuntimeError as error:
             if change is not self._waiting:
                 self._waiting = change
-                log.error("uwsgi_waffle: the on_change hooks of revision %d have to wait: %s", change.revision, error)
+                log.error(
+                    "uwsgi_waffle: the on_change hooks of revision %d have to wait: %s",
+                    change.revision,
+                    error,
+                )
             return True
         thread.join()
         return False
@@ -267,10 +331,20 @@ class Binding:
                 for call in calls:
                     try:
                         call()
-                    except (Exception, SystemExit):  # a hook mustn't stop the others, nor the process
-                        log.exception("uwsgi_waffle: the on_change hook %r failed at revision %d", call.func, change.revision)
+                    except (
+                        Exception,
+                        SystemExit,
+                    ):  # a hook mustn't stop the others, nor the process
+                        log.exception(
+                            "uwsgi_waffle: the on_change hook %r failed at revision %d",
+                            call.func,
+                            change.revision,
+                        )
         except Exception:  # of the application's own, when the context ends
-            log.exception("uwsgi_waffle: a teardown function failed after the on_change hooks of revision %d", change.revision)
+            log.exception(
+                "uwsgi_waffle: a teardown function failed after the on_change hooks of revision %d",
+                change.revision,
+            )
 
 
 class WaffleConf:
@@ -278,7 +352,8 @@ class WaffleConf:
 
     Args:
         app: the application; or call `init_app` later.
-        configstore: where the values are kept. Default: ``WAFFLE_STORE_URL``, else a SQLite file in the instance folder.
+        configstore: where the values are kept. Default: ``WAFFLE_STORE_URL``, else a SQLite file in
+            the instance folder.
 
     Example:
         >>> from flask import Flask
@@ -332,7 +407,8 @@ class WaffleConf:
 
     @property
     def values(self) -> Any:
-        """The variables of this request's revision, outside a request the newest: ``values.SITENAME``, ``values["SITENAME"]``.
+        """The variables of this request's revision, outside a request the newest:
+        ``values.SITENAME``, ``values["SITENAME"]``.
 
         Frozen. If ``WAFFLE_CONFS`` is a pydantic model, an instance of it.
         """
@@ -355,11 +431,13 @@ class WaffleConf:
     ) -> UpdateResult:
         """Change variables, all of them in one transaction and one revision, or none.
 
-        When it returns, every request that any process of this host starts afterwards sees the new values.
+        When it returns, every request that any process of this host starts afterwards sees the new
+        values.
 
         Args:
             values: new values by name.
-            expect_revision: the revision that the caller has read; if the store has another, nothing is changed.
+            expect_revision: the revision that the caller has read; if the store has another,
+                nothing is changed.
             actor: who changes them, for the history.
             note: why, for the history.
             wait: seconds to wait until all processes of this host have applied them, idle ones too.
@@ -368,14 +446,17 @@ class WaffleConf:
             UnknownVariable: a name isn't declared.
             InvalidValue: with all values that are refused.
             RevisionConflict: somebody else was faster.
-            StoreUnavailable: the store can't be written. If the connection broke in the middle of the commit, it may
+            StoreUnavailable: the store can't be written. If the connection broke in the middle of
+                the commit, it may
                 have been carried out; all processes then follow what the store has.
             StoreReadOnly: the store refuses to be written.
             HostBusy: another process of this host has been writing for too long.
             HostFilesError: the host's files can't be written, so nothing was committed.
         """
         binding = self._binding()
-        return binding.update(plan_update(binding.schema, values), expect_revision, actor, note, wait)
+        return binding.update(
+            plan_update(binding.schema, values), expect_revision, actor, note, wait
+        )
 
     def reset(
         self,
@@ -387,9 +468,13 @@ class WaffleConf:
         note: str | None = None,
         wait: float | None = None,
     ) -> UpdateResult:
-        """Give variables their defaults back: a revision like any other. Arguments and errors as in `update`."""
+        """Give variables their defaults back: a revision like any other. Arguments and errors as in
+        `update`.
+        """
         binding = self._binding()
-        return binding.update(plan_reset(binding.schema, (name, *names)), expect_revision, actor, note, wait)
+        return binding.update(
+            plan_reset(binding.schema, (name, *names)), expect_revision, actor, note, wait
+        )
 
     def rollback(
         self,
@@ -407,7 +492,13 @@ class WaffleConf:
         """
         binding = self._binding()
         told = f"rollback to revision {revision}" if note is None else note
-        return binding.update(plan_rollback(binding.schema, binding.state.store, revision), expect_revision, actor, told, wait)
+        return binding.update(
+            plan_rollback(binding.schema, binding.state.store, revision),
+            expect_revision,
+            actor,
+            told,
+            wait,
+        )
 
     def refresh(self) -> int:
         """Read the store now, let this request go on with what it has, and return the revision.
@@ -421,11 +512,15 @@ class WaffleConf:
         return binding.move_on().revision
 
     def history(self, limit: int = 20, key: str | None = None) -> list[HistoryEntry]:
-        """Return the newest changes, newest first; of one variable if ``key`` is given. Secrets are masked."""
+        """Return the newest changes, newest first; of one variable if ``key`` is given. Secrets are
+        masked.
+        """
         return history(self._binding().state, limit, key)
 
     def status(self) -> dict[str, Any]:
-        """Return revision, store, errors and the processes of this host, as JSON-able values; ages in seconds."""
+        """Return revision, store, errors and the processes of this host, as JSON-able values; ages
+        in seconds.
+        """
         return self._binding().status()
 
     @overload
@@ -437,7 +532,8 @@ class WaffleConf:
     def on_change(self, *names: Any) -> Any:
         """Register a function that is called with the `Change` in every process that applies it.
 
-        Without names it is called at every change. It runs within an application context of its own, in a thread of its own
+        Without names it is called at every change. It runs within an application context of its
+        own, in a thread of its own
         where a request or a script is under way in the present one; what it raises is logged.
 
         Example:
@@ -473,12 +569,18 @@ class WaffleConf:
         if self._only is not None:
             return self._only
         if has_app_context():
-            app = current_app._get_current_object()  # type: ignore[attr-defined]  # LocalProxy's public way
+            # LocalProxy's public way
+            app = current_app._get_current_object()  # type: ignore[attr-defined]
             if app in self._bindings:
                 return self._bindings[app]
         if not self._bindings:
-            raise WaffleError("This WaffleConf has no application yet: call waffle.init_app(app) first.")
-        raise WaffleError("This WaffleConf serves several applications: use it within app.app_context() of one of them.")
+            raise WaffleError(
+                "This WaffleConf has no application yet: call waffle.init_app(app) first."
+            )
+        raise WaffleError(
+            "This WaffleConf serves several applications: use it within app.app_context() of "
+            "one of them."
+        )
 
 
 def binding_of(app: Flask) -> Binding:
@@ -490,4 +592,6 @@ def binding_of(app: Flask) -> Binding:
     try:
         return cast(Binding, app.extensions[EXTENSION])
     except KeyError:
-        raise SchemaError(f"{app.name!r} has no WaffleConf: call WaffleConf(app) where the application is made.") from None
+        raise SchemaError(
+            f"{app.name!r} has no WaffleConf: call WaffleConf(app) where the application is made."
+        ) from None

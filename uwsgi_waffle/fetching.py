@@ -25,7 +25,9 @@ class Fetcher(Reader):
     """Reads the store when the bell was rung, when asked to, and every so often."""
 
     def _boot(self) -> None:
-        """Read the store; if that fails serve this host's last snapshot, and without one refuse to start."""
+        """Read the store; if that fails serve this host's last snapshot, and without one refuse to
+        start.
+        """
         if self.host is None:
             self.store.prepare()
             self._serve(self.store.load())
@@ -36,7 +38,8 @@ class Fetcher(Reader):
             self._say(
                 logging.WARNING,
                 f"{self.host.folder} is on a network file system ({self.host.network}): processes of other hosts "
-                "neither lock nor see it reliably. Set WAFFLE_WATCHER_FILE to a path on a local disk; the store may be anywhere.",
+                "neither lock nor see it reliably. Set WAFFLE_WATCHER_FILE to a path on a local"
+                " disk; the store may be anywhere.",
             )
         published: Encoded | None = None
         try:
@@ -57,7 +60,9 @@ class Fetcher(Reader):
                 raise
             self._trouble(f"started with the last snapshot of this host: {error}")
         if not self._current.snapshot.digest:
-            raise StoreUnavailable(f"{self.store.name}: no values to start with: {self.error or self.host.notes().error}")
+            raise StoreUnavailable(
+                f"{self.store.name}: no values to start with: {self.error or self.host.notes().error}"
+            )
 
     def refresh(self) -> Snapshot:
         """Read the store now.
@@ -76,7 +81,9 @@ class Fetcher(Reader):
         return self._current.snapshot
 
     def wake(self, interval: float) -> None:
-        """Look at everything, and compare with the store if no process of this host has for ``interval`` seconds."""
+        """Look at everything, and compare with the store if no process of this host has for
+        ``interval`` seconds.
+        """
         if self.host is None:
             return
         self.catch_up(thorough=True)
@@ -105,7 +112,10 @@ class Fetcher(Reader):
             if self._take_published(host):
                 return
             if is_settled(host.peek()):
-                self._say(logging.WARNING, f"{host.folder}: the newest snapshot can't be read and is written anew from the store")
+                self._say(
+                    logging.WARNING,
+                    f"{host.folder}: the newest snapshot can't be read and is written anew from the store",
+                )
         notes = host.notes()
         if not forced and notes.retry_at > time.monotonic_ns():
             self._take_last(host)
@@ -119,7 +129,10 @@ class Fetcher(Reader):
             if is_settled(host.peek()):
                 host.ring()  # asked for by nobody: the next look shall try again
             if host.fail(str(error)):
-                self._say(logging.ERROR, f"the store can't be used, the last good values stay in force: {error}")
+                self._say(
+                    logging.ERROR,
+                    f"the store can't be used, the last good values stay in force: {error}",
+                )
             if strict:
                 raise
             self._take_last(host)
@@ -127,7 +140,10 @@ class Fetcher(Reader):
         if notes.failures:
             self._say(logging.WARNING, "the store is back")
         if published is not None and new.revision < published.revision:
-            self._say(logging.WARNING, f"the store went back from revision {published.revision} to {new.revision}; it is followed")
+            self._say(
+                logging.WARNING,
+                f"the store went back from revision {published.revision} to {new.revision}; it is followed",
+            )
         head, shown = settled(bell, new.digest), True
         try:
             if published is not None and published.digest == new.digest:
@@ -139,10 +155,15 @@ class Fetcher(Reader):
                 host.toll()
                 self._keep(host, new, published.digest if published else b"")
             host.land()
-        except OSError as error:  # each process reads the store for itself, until the disk takes a snapshot again
-            self._trouble(f"revision {new.revision} can't be shown to this host's processes: {error}")
+        # each process reads the store for itself, until the disk takes a snapshot again
+        except OSError as error:
+            self._trouble(
+                f"revision {new.revision} can't be shown to this host's processes: {error}"
+            )
             shown = False
-        self._apply(Snapshot(new.revision, new.digest, values), head if shown else None, ahead=not shown)
+        self._apply(
+            Snapshot(new.revision, new.digest, values), head if shown else None, ahead=not shown
+        )
 
     def _read(self, host: HostFiles) -> Stored:
         if host.is_in_flight():
@@ -154,7 +175,8 @@ class Fetcher(Reader):
         """Under the lock, put what is shown in order for the future.
 
         Raises:
-            HostFilesError: it was shown in files that are no longer the ones that the others look at.
+            HostFilesError: it was shown in files that are no longer the ones that the others look
+                at.
         """
         host.promote(new.digest)
         host.succeed()
@@ -163,12 +185,26 @@ class Fetcher(Reader):
         host.tidy(new.digest, before)
 
     def _with_outside_edits(self, stored: Stored, published: Encoded | None) -> Stored:
-        """Make a revision of what somebody wrote into the store by hand, under the number that was published already."""
-        if published is None or published.revision != stored.revision or published.digest == encoded(stored).digest:
+        """Make a revision of what somebody wrote into the store by hand, under the number that was
+        published already.
+        """
+        if (
+            published is None
+            or published.revision != stored.revision
+            or published.digest == encoded(stored).digest
+        ):
             return stored
-        known = {name: json.dumps(value, separators=(",", ":")) for name, value in json.loads(published.values).items()}
-        found = {name: json.dumps(json.loads(text), separators=(",", ":")) for name, text in stored.values.items()}
-        differing = sorted(name for name in known.keys() | found.keys() if known.get(name) != found.get(name))
+        known = {
+            name: json.dumps(value, separators=(",", ":"))
+            for name, value in json.loads(published.values).items()
+        }
+        found = {
+            name: json.dumps(json.loads(text), separators=(",", ":"))
+            for name, text in stored.values.items()
+        }
+        differing = sorted(
+            name for name in known.keys() | found.keys() if known.get(name) != found.get(name)
+        )
 
         def decide(now: Stored) -> Commit | None:
             if now != stored or not differing:
@@ -181,7 +217,10 @@ class Fetcher(Reader):
             self._publish()
             return mended
         except StoreUnavailable as error:
-            self._say(logging.WARNING, f"values were edited outside, and the history can't be told: {error}")
+            self._say(
+                logging.WARNING,
+                f"values were edited outside, and the history can't be told: {error}",
+            )
             return stored
 
     @contextmanager
@@ -191,7 +230,9 @@ class Fetcher(Reader):
             with self.host.lock(self._lock_timeout):
                 yield
         else:
-            while not self._writing.acquire(blocking=False):  # not waiting in it, for it may be held by a greenlet of this thread
+            while not self._writing.acquire(
+                blocking=False
+            ):  # not waiting in it, for it may be held by a greenlet of this thread
                 time.sleep(WAIT_PAUSE)
             try:
                 yield
@@ -200,4 +241,6 @@ class Fetcher(Reader):
 
     def _serve(self, stored: Stored) -> None:
         new = encoded(stored)
-        self._apply(Snapshot(stored.revision, new.digest, self.schema.load(new.values)), self._peek())
+        self._apply(
+            Snapshot(stored.revision, new.digest, self.schema.load(new.values)), self._peek()
+        )

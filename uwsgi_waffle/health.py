@@ -1,4 +1,6 @@
-"""An endpoint for those who want to know whether a process is well: load balancers, Kubernetes, monitoring."""
+"""An endpoint for those who want to know whether a process is well: load balancers, Kubernetes,
+monitoring.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,13 @@ __all__ = ["health_blueprint"]
 
 
 def health_blueprint(waffle: WaffleConf, details: Callable[[], bool] | None = None) -> Blueprint:
-    """Return a blueprint that answers ``GET /health``: 200 if this process serves what the store holds, else 503.
+    """Return a blueprint that answers ``GET /health``: 200 if this process serves what the store
+    holds, else 503.
 
     Args:
         waffle: the application's.
-        details: asked in each request whether who asks may see `WaffleConf.status`, which holds paths, process ids and the
+        details: asked in each request whether who asks may see `WaffleConf.status`, which holds
+            paths, process ids and the
             texts of errors. Default: nobody may.
 
     Example:

@@ -1,4 +1,6 @@
-"""What Flask-WaffleConf left in a table: base64 of a pickle, read here without a way to execute anything."""
+"""What Flask-WaffleConf left in a table: base64 of a pickle, read here without a way to execute
+anything.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,17 @@ from .errors import StoreReadOnly
 from .schema import Schema
 from .stores import Commit, Decide, HistoryRow, Store, Stored, is_json
 
-__all__ = ["Finding", "Preview", "bad_row", "convert", "examine", "is_legacy", "previewing", "read_pickle", "wanted_as_preview"]
+__all__ = [
+    "Finding",
+    "Preview",
+    "bad_row",
+    "convert",
+    "examine",
+    "is_legacy",
+    "previewing",
+    "read_pickle",
+    "wanted_as_preview",
+]
 
 MAX_SIZE = 2**24  # bytes of a pickle, and of what it says when shared parts are written out
 MAX_STEPS = 200_000
@@ -57,11 +69,13 @@ def bad_row(text: str, error: Exception) -> str:
 def read_pickle(text: str) -> object:
     """Build the value that a text of Flask-WaffleConf's describes.
 
-    The pickle is walked as data: nothing is imported or called, whatever it asks for. Only None, bool, int, float, str,
+    The pickle is walked as data: nothing is imported or called, whatever it asks for. Only None,
+    bool, int, float, str,
     bytes, list, tuple, dict and set can come out.
 
     Raises:
-        ValueError: it asks for anything else, or is damaged, too large or too deep; the text says what.
+        ValueError: it asks for anything else, or is damaged, too large or too deep; the text says
+            what.
     """
     try:
         data = base64.b64decode(text.strip(), validate=True)
@@ -109,7 +123,9 @@ class _Reader:
                 break
             act = self.ACTS.get(opcode.name)
             if act is None:
-                raise _Refused(f"the pickle holds the operation {opcode.name}, which isn't carried out")
+                raise _Refused(
+                    f"the pickle holds the operation {opcode.name}, which isn't carried out"
+                )
             act(self, argument)
         (value,) = self._stack
         return value
@@ -165,7 +181,12 @@ class _Reader:
     def _call(self) -> None:
         arguments, what = self._stack.pop(), self._stack.pop()
         # A set, as protocols before 4 write it. All other names were refused.
-        if not isinstance(what, _Name) or not isinstance(arguments, tuple) or len(arguments) != 1 or not isinstance(arguments[0], list):
+        if (
+            not isinstance(what, _Name)
+            or not isinstance(arguments, tuple)
+            or len(arguments) != 1
+            or not isinstance(arguments[0], list)
+        ):
             raise _Refused("the pickle calls something")
         self._push(set(map(_hashed, arguments[0])))
 
@@ -181,7 +202,10 @@ class _Reader:
         "NONE": lambda self, _: self._push(None),
         "NEWTRUE": lambda self, _: self._push(True),
         "NEWFALSE": lambda self, _: self._push(False),
-        **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"), _push),
+        **dict.fromkeys(
+            ("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"),
+            _push,
+        ),
         **dict.fromkeys(("UNICODE", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"), _push),
         **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), _push),
         **dict.fromkeys(("STRING", "BINSTRING", "SHORT_BINSTRING"), _text_of_python_2),
@@ -206,7 +230,9 @@ class _Reader:
         "REDUCE": lambda self, _: self._call(),
         **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), _keep),
         "MEMOIZE": lambda self, _: self._keep(len(self._memo)),
-        **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), lambda self, at: self._push(self._memo[at])),
+        **dict.fromkeys(
+            ("GET", "BINGET", "LONG_BINGET"), lambda self, at: self._push(self._memo[at])
+        ),
     }
 
 
@@ -220,7 +246,9 @@ def _hashed(key: object) -> object:
 
 
 def _measure(value: object, depth: int, left: int) -> int:
-    """Return how much is left after a value, with its shared parts written out, for they can be without end."""
+    """Return how much is left after a value, with its shared parts written out, for they can be
+    without end.
+    """
     if depth > MAX_DEPTH:
         raise ValueError(f"the value is nested more than {MAX_DEPTH} deep, or contains itself")
     if isinstance(value, (str, bytes)):
@@ -254,7 +282,9 @@ class Finding:
 
 def examine(schema: Schema, rows: Mapping[str, str]) -> list[Finding]:
     """Say of each row that isn't JSON what becomes of it."""
-    return [_finding(schema, name, text) for name, text in sorted(rows.items()) if not is_json(text)]
+    return [
+        _finding(schema, name, text) for name, text in sorted(rows.items()) if not is_json(text)
+    ]
 
 
 def _finding(schema: Schema, name: str, text: str) -> Finding:
@@ -276,7 +306,11 @@ def convert(schema: Schema, actor: str) -> Decide:
     """
 
     def decide(stored: Stored) -> Commit | None:
-        changes = {finding.name: finding.text for finding in examine(schema, stored.values) if finding.text is not None}
+        changes = {
+            finding.name: finding.text
+            for finding in examine(schema, stored.values)
+            if finding.text is not None
+        }
         if not changes:
             return None
         schema.load(_as_object(_converted(schema, stored).values))
@@ -289,7 +323,9 @@ def convert(schema: Schema, actor: str) -> Decide:
 def _converted(schema: Schema, stored: Stored) -> Stored:
     texts = {finding.name: finding.text for finding in examine(schema, stored.values)}
     values = {name: texts.get(name, text) for name, text in stored.values.items()}
-    return Stored(stored.revision, {name: text for name, text in values.items() if text is not None})
+    return Stored(
+        stored.revision, {name: text for name, text in values.items() if text is not None}
+    )
 
 
 def _as_object(values: Mapping[str, str]) -> str:
@@ -298,7 +334,9 @@ def _as_object(values: Mapping[str, str]) -> str:
 
 @contextmanager
 def previewing() -> Iterator[None]:
-    """Let an application that is loaded in this block see its store as it will be after the import, and write nothing."""
+    """Let an application that is loaded in this block see its store as it will be after the import,
+    and write nothing.
+    """
     token = _preview.set(True)
     try:
         yield
@@ -312,7 +350,9 @@ def wanted_as_preview() -> bool:
 
 
 class Preview(Store):
-    """A store as it will be after the import; an application can start with it that couldn't with the store itself."""
+    """A store as it will be after the import; an application can start with it that couldn't with
+    the store itself.
+    """
 
     shared: ClassVar[bool] = False
 
@@ -330,7 +370,9 @@ class Preview(Store):
         return _converted(self._schema, self.store.load())
 
     def transact(self, decide: Decide) -> Stored:
-        raise StoreReadOnly(f"{self.name}: nothing is written while `flask waffle import-legacy` loads the application.")
+        raise StoreReadOnly(
+            f"{self.name}: nothing is written while `flask waffle import-legacy` loads the application."
+        )
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
         return self.store.history(limit, key)

@@ -11,15 +11,19 @@ try:
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.registry import Collector
 except ImportError as error:
-    raise ImportError("uwsgi_waffle.metrics needs prometheus_client. Run: pip install 'uwsgi_waffle[prometheus]'") from error
+    raise ImportError(
+        "uwsgi_waffle.metrics needs prometheus_client. Run: pip install 'uwsgi_waffle[prometheus]'"
+    ) from error
 
 __all__ = ["WaffleCollector"]
 
 
 class WaffleCollector(Collector):
-    """Tells what `WaffleConf.status` knows; all but ``uwsgi_waffle_revision`` is about the whole host.
+    """Tells what `WaffleConf.status` knows; all but ``uwsgi_waffle_revision`` is about the whole
+    host.
 
-    So it belongs beside a ``MultiProcessCollector``, too. A `WaffleConf` of several applications needs one of their contexts.
+    So it belongs beside a ``MultiProcessCollector``, too. A `WaffleConf` of several applications
+    needs one of their contexts.
 
     Example:
         >>> from flask import Flask
@@ -42,22 +46,52 @@ class WaffleCollector(Collector):
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what this host's files tell; what isn't shared with other processes has fewer metrics."""
+        """Yield what this host's files tell; what isn't shared with other processes has fewer
+        metrics.
+        """
         status = self._waffle.status()
         yield _gauge("revision", "Revision that the answering process serves", status["revision"])
-        yield _gauge("store_revision", "Newest revision that this host has read from the store", status["newest"])
+        yield _gauge(
+            "store_revision",
+            "Newest revision that this host has read from the store",
+            status["newest"],
+        )
         if status["watcher_file"] is None:
             return
         processes = status["processes"]
         yield _gauge("processes", "Processes of this host that serve the variables", len(processes))
-        yield _gauge("processes_behind", "Those of them that serve another revision than the newest", sum(p["behind"] for p in processes))
-        yield _gauge("store_error", "Whether the store could not be read when that was last tried", bool(status["store_error"]))
+        yield _gauge(
+            "processes_behind",
+            "Those of them that serve another revision than the newest",
+            sum(p["behind"] for p in processes),
+        )
+        yield _gauge(
+            "store_error",
+            "Whether the store could not be read when that was last tried",
+            bool(status["store_error"]),
+        )
         if status["store_checked"] is not None:
-            yield _gauge("store_check_age_seconds", "Seconds since this host last compared with the store", status["store_checked"])
-        yield CounterMetricFamily("uwsgi_waffle_updates", "Revisions that this host's processes were shown", value=status["updates"])
+            yield _gauge(
+                "store_check_age_seconds",
+                "Seconds since this host last compared with the store",
+                status["store_checked"],
+            )
+        yield CounterMetricFamily(
+            "uwsgi_waffle_updates",
+            "Revisions that this host's processes were shown",
+            value=status["updates"],
+        )
         if status["redis"] is not None:
-            yield _gauge("redis_listener", "Whether a process of this host listens to other hosts", status["redis"]["listener"] is not None)
-            yield _gauge("redis_error", "Whether listening to other hosts or telling them fails", bool(status["redis"]["error"]))
+            yield _gauge(
+                "redis_listener",
+                "Whether a process of this host listens to other hosts",
+                status["redis"]["listener"] is not None,
+            )
+            yield _gauge(
+                "redis_error",
+                "Whether listening to other hosts or telling them fails",
+                bool(status["redis"]["error"]),
+            )
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

@@ -13,11 +13,14 @@ from .stores import Commit, Store, Stored
 
 __all__ = ["Plan", "encoded", "plan_reset", "plan_rollback", "plan_update"]
 
-#: Gets what the store holds and returns the JSON texts to write by name, ``None`` for "no value, so the default".
+#: Gets what the store holds and returns the JSON texts to write by name, ``None`` for "no value, so
+#: the default".
 Plan = Callable[[Stored], Mapping[str, "str | None"]]
 
 
-def plan_update(schema: Schema, values: Mapping[str, object], *, reset: tuple[str, ...] = ()) -> Plan:
+def plan_update(
+    schema: Schema, values: Mapping[str, object], *, reset: tuple[str, ...] = ()
+) -> Plan:
     """Plan to give variables new values, and those in ``reset`` their defaults.
 
     Raises:
@@ -63,7 +66,9 @@ def encoded(stored: Stored) -> Encoded:
     """
     try:
         new = encode(stored.revision, stored.values)
-        if json.loads(new.values, object_pairs_hook=len) == len(stored.values):  # an object of so many members: no row is more or less
+        if json.loads(new.values, object_pairs_hook=len) == len(
+            stored.values
+        ):  # an object of so many members: no row is more or less
             return new
     except (ValueError, RecursionError):
         pass  # which row it is, is found below
@@ -75,14 +80,24 @@ def encoded(stored: Stored) -> Encoded:
     raise InvalidValue({"": "the rows don't form one JSON object together"}, "The store is damaged")
 
 
-def _validated(schema: Schema, stored: Stored, texts: Mapping[str, str | None], problems: dict[str, str]) -> Mapping[str, str | None]:
+def _validated(
+    schema: Schema, stored: Stored, texts: Mapping[str, str | None], problems: dict[str, str]
+) -> Mapping[str, str | None]:
     """Return ``texts`` as they come out of the validation of all values together."""
     try:
         model = schema.load(encoded(stored.after(Commit(texts))).values)
     except InvalidValue as error:
         for name, problem in error.problems.items():
             ours = not name or name in texts
-            problems.setdefault(name, problem if ours else f"{problem} (this is what the store holds; set or reset it, too)")
+            problems.setdefault(
+                name,
+                problem
+                if ours
+                else f"{problem} (this is what the store holds; set or reset it, too)",
+            )
     if problems:
         raise InvalidValue(problems)
-    return {name: None if text is None else schema.variables[name].dump(getattr(model, name)) for name, text in texts.items()}
+    return {
+        name: None if text is None else schema.variables[name].dump(getattr(model, name))
+        for name, text in texts.items()
+    }

@@ -31,7 +31,9 @@ NOTHING = (-1, -1)
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """The snapshot that this process serves, and the header's words that were seen with it (``None``: look again)."""
+    """The snapshot that this process serves, and the header's words that were seen with it
+    (``None``: look again).
+    """
 
     head: bytes | None
     snapshot: Snapshot
@@ -39,7 +41,9 @@ class Current:
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """What this process will serve if the header comes to say so, and what that changes in what it serves now."""
+    """What this process will serve if the header comes to say so, and what that changes in what it
+    serves now.
+    """
 
     current: Current
     change: Change | None
@@ -53,10 +57,13 @@ class Reader(ABC):
         store: where it is stored.
         host: the files shared with other processes; ``None`` if there are none to share with.
         kind: names this process, ``None`` for one that serves nobody.
-        announce: called with each change, after it was applied, in the process and thread that applied it; returns whether that has
+        announce: called with each change, after it was applied, in the process and thread that
+            applied it; returns whether that has
             to be done again later, for nobody could be told.
-        follow: called in every process that a fork has made, and when what uWSGI watches was replaced.
-        publish: called when this process has brought something new into the store; tells other hosts.
+        follow: called in every process that a fork has made, and when what uWSGI watches was
+            replaced.
+        publish: called when this process has brought something new into the store; tells other
+            hosts.
         lock_timeout: seconds that a writer waits for another writer of this host.
     """
 
@@ -74,7 +81,12 @@ class Reader(ABC):
     ) -> None:
         self.schema, self.store, self.host = schema, store, host
         self.error = ""
-        self._kind, self._announce, self._follow, self._lock_timeout = kind, announce, follow, lock_timeout
+        self._kind, self._announce, self._follow, self._lock_timeout = (
+            kind,
+            announce,
+            follow,
+            lock_timeout,
+        )
         self._publish = publish
         # What a look compares; without files to share there is nothing that could change.
         self._peek: Callable[[], bytes] = bytes
@@ -91,18 +103,27 @@ class Reader(ABC):
         self._changes.clear()  # a start is no change
 
     def _belong_to_this_process(self) -> None:
-        # Taking what is published is one step, so that the threads of a process take revisions in their order.
-        self._taking, self._announcing, self._writing = threading.RLock(), threading.Lock(), threading.Lock()
+        # Taking what is published is one step, so that the threads of a process take revisions in
+        # their order.
+        self._taking, self._announcing, self._writing = (
+            threading.RLock(),
+            threading.Lock(),
+            threading.Lock(),
+        )
         self._applied_at = time.monotonic_ns()
-        self._followed = NOTHING  # generation and inode of the header and the watch file that this process follows
+        # generation and inode of the header and the watch file that this process follows
+        self._followed = NOTHING
         self._lease = 0.0  # until when the words alone are looked at
         self._pid = os.getpid()  # the last: another thread that sees it goes on
 
     def look(self) -> Snapshot:
-        """Return the newest snapshot: three compared words if nothing changed, else the way there is gone first."""
+        """Return the newest snapshot: three compared words if nothing changed, else the way there
+        is gone first.
+        """
         current = self._current
         try:
-            # The words last: another thread may open another header meanwhile, and they are that one's then.
+            # The words last: another thread may open another header meanwhile, and they are that
+            # one's then.
             if (monotonic() < self._lease or self._renew()) and self._peek() == current.head:
                 return current.snapshot
         except OSError:  # somebody closed our descriptor; catching up opens another
@@ -110,9 +131,15 @@ class Reader(ABC):
         return self.catch_up()
 
     def _renew(self) -> bool:
-        """Trust the words for another while if the files are as they were, and everyone has been told of what is served; tell whether."""
+        """Trust the words for another while if the files are as they were, and everyone has been
+        told of what is served; tell whether.
+        """
         now = monotonic()
-        if self.host is None or self._followed == NOTHING or self._noted != self._entry(self._current.snapshot):
+        if (
+            self.host is None
+            or self._followed == NOTHING
+            or self._noted != self._entry(self._current.snapshot)
+        ):
             return False
         if not self.host.is_as_seen():
             return False
@@ -120,7 +147,8 @@ class Reader(ABC):
         return True
 
     def catch_up(self, *, thorough: bool = False) -> Snapshot:
-        """Do what the header asks for: load the published snapshot, or read the store. Serve on whatever fails.
+        """Do what the header asks for: load the published snapshot, or read the store. Serve on
+        whatever fails.
 
         Args:
             thorough: look at the files, too, even if that was done a moment ago.
@@ -141,7 +169,10 @@ class Reader(ABC):
                     self._take_last(self.host)
                 self.error = told
                 foreseen = isinstance(error, (WaffleError, OSError))
-                self._trouble(str(error) if foreseen else f"{type(error).__name__}: {error}", None if foreseen else error)
+                self._trouble(
+                    str(error) if foreseen else f"{type(error).__name__}: {error}",
+                    None if foreseen else error,
+                )
         self._finish()
         return self._current.snapshot
 
@@ -150,7 +181,9 @@ class Reader(ABC):
             self._belong_to_this_process()
 
     def _take_published(self, host: HostFiles) -> bool:
-        """Load what is published if the header says that it is the newest; tell whether this process serves that now."""
+        """Load what is published if the header says that it is the newest; tell whether this
+        process serves that now.
+        """
         with self._taking:
             try:
                 head = host.peek()
@@ -175,20 +208,30 @@ class Reader(ABC):
             return True
 
     def _prepare(self, host: HostFiles) -> None:
-        """Read what a writer is committing at this moment, so that it can be served as soon as that is done."""
+        """Read what a writer is committing at this moment, so that it can be served as soon as that
+        is done.
+        """
         with self._taking:
             head, before = host.coming(), self._current.snapshot
-            if head == self._announced or not is_settled(head) or digest_in(head) in (before.digest, self._refused):
+            if (
+                head == self._announced
+                or not is_settled(head)
+                or digest_in(head) in (before.digest, self._refused)
+            ):
                 return
             self._announced = head
             announced = host.snapshot(digest_in(head))
             if announced is not None:
                 with suppress(InvalidValue):  # said when it is published
-                    new = Snapshot(announced.revision, announced.digest, self.schema.load(announced.values))
+                    new = Snapshot(
+                        announced.revision, announced.digest, self.schema.load(announced.values)
+                    )
                     self._prepared = Prepared(Current(head, new), difference(new, before))
 
     def _follow_header(self, host: HostFiles) -> None:
-        """Look at everything: whether the header is still the one at its path, the watch file, the words."""
+        """Look at everything: whether the header is still the one at its path, the watch file, the
+        words.
+        """
         now = monotonic()
         host.verify()
         self._peek = host.peek
@@ -210,13 +253,17 @@ class Reader(ABC):
             if locked:
                 host.take_touch()
                 self._fetch(host, forced=False)
-            elif not has_last:  # another process is writing or reading the store, and what was published is lost
+            elif (
+                not has_last
+            ):  # another process is writing or reading the store, and what was published is lost
                 self._read_alone()
 
     def _take_last(self, host: HostFiles) -> bool:
-        """Load what was published last, though the header doesn't say that it is the newest; tell whether it was there.
+        """Load what was published last, though the header doesn't say that it is the newest; tell
+        whether it was there.
 
-        Every update that has returned was published, so this holds it whatever keeps us from files, lock and store.
+        Every update that has returned was published, so this holds it whatever keeps us from files,
+        lock and store.
         """
         with self._taking:
             digest = digest_in(host.peek())
@@ -240,7 +287,8 @@ class Reader(ABC):
         try:
             values = self.schema.load(published.values)
         except InvalidValue as error:
-            # Another version of the application declares other types; its values aren't ours to serve.
+            # Another version of the application declares other types; its values aren't ours to
+            # serve.
             self._refused = published.digest
             self._trouble(f"revision {published.revision} can't be served here: {error}")
             return
@@ -262,7 +310,9 @@ class Reader(ABC):
         self._refused, self.error, self._ahead = b"", "", False
 
     def _announce_all(self) -> None:
-        """Tell the hooks, one change after the other; a thread that finds another at it leaves the rest to it."""
+        """Tell the hooks, one change after the other; a thread that finds another at it leaves the
+        rest to it.
+        """
         while self._changes and self._announcing.acquire(blocking=False):
             try:
                 while self._changes:
@@ -275,7 +325,9 @@ class Reader(ABC):
                 self._announcing.release()
 
     def _finish(self) -> None:
-        """Tell the hooks what is left to tell, then the table of processes that this one has it all."""
+        """Tell the hooks what is left to tell, then the table of processes that this one has it
+        all.
+        """
         self._announce_all()
         snapshot = self._current.snapshot
         if self._changes or self._announcing.locked():
@@ -285,7 +337,9 @@ class Reader(ABC):
         if self.host is None or kind is None:
             return
         try:
-            if self.host.slots.note(kind, snapshot.revision, snapshot.digest, self._applied_at, self.error):
+            if self.host.slots.note(
+                kind, snapshot.revision, snapshot.digest, self._applied_at, self.error
+            ):
                 self._noted = mine
         except (WaffleError, OSError) as error:
             self._trouble(str(error))
@@ -319,7 +373,15 @@ class Reader(ABC):
 
     def _say(self, level: int, text: str, cause: Exception | None = None) -> None:
         revision = self._current.snapshot.revision
-        log.log(level, "uwsgi_waffle: %s (pid %d, %s, revision %d)", text, os.getpid(), self._kind() or "master", revision, exc_info=cause)
+        log.log(
+            level,
+            "uwsgi_waffle: %s (pid %d, %s, revision %d)",
+            text,
+            os.getpid(),
+            self._kind() or "master",
+            revision,
+            exc_info=cause,
+        )
 
 
 def difference(new: Snapshot, old: Snapshot) -> Change | None:
@@ -330,7 +392,11 @@ def difference(new: Snapshot, old: Snapshot) -> Change | None:
         name
         for name, value in new.values.__dict__.items()
         if value is not (other := before[name])
-        and (value != other or type(value) is not type(other) or (isinstance(value, (list, dict, tuple)) and repr(value) != repr(other)))
+        and (
+            value != other
+            or type(value) is not type(other)
+            or (isinstance(value, (list, dict, tuple)) and repr(value) != repr(other))
+        )
     ]
     if not names:
         return None

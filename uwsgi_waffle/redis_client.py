@@ -1,4 +1,6 @@
-"""A client for the Redis that a URL names; whatever the URL says, it waits no longer than it is told here."""
+"""A client for the Redis that a URL names; whatever the URL says, it waits no longer than it is
+told here.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +16,14 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     """Return a `redis.Redis` that is not connected yet, and tries nothing twice by itself.
 
     Args:
-        url: as redis-py reads it: ``redis://``, ``rediss://`` or ``unix://``, with user, password and database.
+        url: as redis-py reads it: ``redis://``, ``rediss://`` or ``unix://``, with user, password
+            and database.
         setting: where the URL comes from, for the error.
         timeout: seconds to connect, to send, and to wait for an answer.
 
     Raises:
-        SchemaError: the URL can't be used; the text holds nothing of it, for it may be the password.
+        SchemaError: the URL can't be used; the text holds nothing of it, for it may be the
+            password.
         ImportError: redis-py isn't installed.
     """
     import redis
@@ -39,7 +43,9 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
         parts = urlsplit(url)
         if parts.fragment or "@" in parts.path + parts.query:
             raise SchemaError(f"{hint}: there is an '@' or '#' where none can be.")
-        theirs = urlencode([(key, value) for key, value in parse_qsl(parts.query) if key not in ours])
+        theirs = urlencode(
+            [(key, value) for key, value in parse_qsl(parts.query) if key not in ours]
+        )
         pool = redis.ConnectionPool.from_url(_with_query(url, theirs), **ours)
         pool.connection_class(**pool.connection_kwargs)  # knows which options there are
     except TypeError as error:
@@ -54,7 +60,13 @@ def shown(url: str) -> str:
     parts = urlsplit(url)
     user, at, place = parts.netloc.rpartition("@")
     login = user.partition(":")[0] + ":***" if ":" in user else user
-    query = urlencode([(key, "***" if "passw" in key.lower() else value) for key, value in parse_qsl(parts.query)], safe="*/")
+    query = urlencode(
+        [
+            (key, "***" if "passw" in key.lower() else value)
+            for key, value in parse_qsl(parts.query)
+        ],
+        safe="*/",
+    )
     return _with_query(f"{parts.scheme}://{login}{at}{place}{parts.path}", query)
 
 

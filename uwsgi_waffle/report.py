@@ -18,7 +18,8 @@ from .stores import HistoryRow
 
 __all__ = ["HistoryEntry", "gauges", "history", "problems", "status"]
 
-#: Seconds that a comparison with the store may take longer than its interval: a store has so long to answer.
+#: Seconds that a comparison with the store may take longer than its interval: a store has so long
+#: to answer.
 GRACE = 5.0
 
 
@@ -29,7 +30,8 @@ class HistoryEntry:
     Attributes:
         revision: the revision that changed it.
         key: its name.
-        old: its value before, as JSON gives it; the default if none was stored; a mask if it is secret, or may be: when it
+        old: its value before, as JSON gives it; the default if none was stored; a mask if it is
+            secret, or may be: when it
             isn't declared any more nobody knows.
         new: likewise, after.
         actor: who changed it; ``outside`` for an edit that was made behind the package's back.
@@ -64,17 +66,22 @@ def _entry(schema: Schema, row: HistoryRow) -> HistoryEntry:
         if variable is None or variable.secret:
             return MASK
         try:
-            return json.loads(variable.dump(getattr(schema.defaults, row.key)) if text is None else text)
+            return json.loads(
+                variable.dump(getattr(schema.defaults, row.key)) if text is None else text
+            )
         except (ValueError, RecursionError):  # an edit from outside that was no JSON
             return text
 
-    return HistoryEntry(row.revision, row.key, shown(row.old), shown(row.new), row.actor, row.note, row.at)
+    return HistoryEntry(
+        row.revision, row.key, shown(row.old), shown(row.new), row.actor, row.note, row.at
+    )
 
 
 def status(state: State) -> dict[str, Any]:
     """Return what an operator wants to know, as JSON-able values; ages in seconds.
 
-    Among them are the ``newest`` revision that this host has, and how many ``updates`` its processes were shown.
+    Among them are the ``newest`` revision that this host has, and how many ``updates`` its
+    processes were shown.
     """
     snapshot, now, host, processes = state.look(), monotonic(), state.host, state.processes()
     notes = None if host is None else host.notes()
@@ -85,11 +92,15 @@ def status(state: State) -> dict[str, Any]:
         "updates": None if host is None else host.updates(),
         "store": state.store.name,
         "store_error": notes.error if notes else "",
-        "store_checked": None if notes is None or not notes.checked_at else round(now - notes.checked_at / 1e9, 3),
+        "store_checked": None
+        if notes is None or not notes.checked_at
+        else round(now - notes.checked_at / 1e9, 3),
         "error": state.error,
         "watcher_file": None if host is None else str(host.watch_file),
         "pid": os.getpid(),
-        "servers": sorted({name for name in (program(process.kind) for process in processes) if name is not None}),
+        "servers": sorted(
+            {name for name in (program(process.kind) for process in processes) if name is not None}
+        ),
         "processes": [
             {
                 "pid": p.pid,
@@ -107,18 +118,24 @@ def status(state: State) -> dict[str, Any]:
 def gauges(state: State) -> dict[str, int]:
     """Return what a server that has metrics of its own shows of this host, by name."""
     error = state.host is not None and state.host.notes().error
-    return {"waffle.revision": _newest(state, state.look()).revision, "waffle.store_error": int(bool(error))}
+    return {
+        "waffle.revision": _newest(state, state.look()).revision,
+        "waffle.store_error": int(bool(error)),
+    }
 
 
 def _newest(state: State, snapshot: Snapshot) -> Snapshot | Encoded:
-    """Return the newest that this host has: what this process serves, or what was published and can't be served here."""
+    """Return the newest that this host has: what this process serves, or what was published and
+    can't be served here.
+    """
     if state.host is None or digest_in(state.host.peek()) == snapshot.digest:
         return snapshot
     return state.host.last() or snapshot
 
 
 def problems(state: State, interval: float) -> list[str]:
-    """Say what keeps this process from serving what the store holds, after a comparison with it if one is due.
+    """Say what keeps this process from serving what the store holds, after a comparison with it if
+    one is due.
 
     Anybody may read the words: no path, address or value is in them.
 
@@ -136,6 +153,8 @@ def problems(state: State, interval: float) -> list[str]:
     elif monotonic() - max(notes.checked_at / 1e9, host.opened_at) > interval + GRACE:
         found.append(f"the store was not compared within {interval:g} s")
     head, mine = host.peek(), state.look().digest
-    if is_settled(head) and mine != digest_in(head) and head == host.peek():  # not only because of what came meanwhile
+    if (
+        is_settled(head) and mine != digest_in(head) and head == host.peek()
+    ):  # not only because of what came meanwhile
         found.append("this process doesn't serve the newest revision of its host")
     return found

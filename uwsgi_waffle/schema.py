@@ -30,7 +30,13 @@ __all__ = ["MASK", "RESERVED_PREFIX", "Schema", "Values", "Variable"]
 MASK = "********"
 RESERVED_PREFIX = "WAFFLE_"
 MAX_NAME_LENGTH = 255
-LEGACY_TYPES: dict[str, Any] = {"str": str, "int": int, "float": float, "bool": bool, "json": JsonValue}
+LEGACY_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "json": JsonValue,
+}
 DECLARATION_KEYS = ("desc", "default", "type", "secret")
 CONFIG = ConfigDict(
     frozen=True,
@@ -46,7 +52,8 @@ CONFIG = ConfigDict(
 class Values(BaseModel):
     """The variables of one revision: ``values.SITENAME`` or ``values["SITENAME"]``. Frozen.
 
-    Lists and dictionaries among the values belong to the whole process: read them, don't change them in place.
+    Lists and dictionaries among the values belong to the whole process: read them, don't change
+    them in place.
     """
 
     model_config = CONFIG
@@ -56,7 +63,9 @@ class Values(BaseModel):
         try:
             return self.__dict__[name]
         except KeyError:
-            raise UnknownVariable(f"{name!r} is not declared in WAFFLE_CONFS. Declare it, or correct the name.") from None
+            raise UnknownVariable(
+                f"{name!r} is not declared in WAFFLE_CONFS. Declare it, or correct the name."
+            ) from None
 
     def __repr_args__(self) -> Any:
         for name, value in super().__repr_args__():
@@ -78,7 +87,8 @@ class Variable:
         """Validate a Python value and return the JSON text that is stored for it.
 
         Raises:
-            ValueError: the value isn't of the type, or JSON would not give it back; the text says why.
+            ValueError: the value isn't of the type, or JSON would not give it back; the text says
+                why.
         """
         return self.dump(self._validate(value))
 
@@ -94,13 +104,19 @@ class Variable:
     def dump(self, validated: object) -> str:
         """Return the JSON text of a value that is already of the type."""
         try:
-            plain = _reveal(validated) or self.adapter.dump_python(validated, mode="json", warnings="error")
+            plain = _reveal(validated) or self.adapter.dump_python(
+                validated, mode="json", warnings="error"
+            )
             text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
             same = self.adapter.validate_json(text) == validated
         except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
-            raise ValueError("can't be written as JSON" if self.secret else f"can't be written as JSON: {error}") from None
+            raise ValueError(
+                "can't be written as JSON" if self.secret else f"can't be written as JSON: {error}"
+            ) from None
         if not same:
-            raise ValueError("changes when it is written as JSON and read back; choose a type that JSON can hold")
+            raise ValueError(
+                "changes when it is written as JSON and read back; choose a type that JSON can hold"
+            )
         return text
 
     def load(self, plain: object) -> object:
@@ -114,7 +130,10 @@ class Variable:
         except ValidationError as error:
             raise ValueError(self._explain(error, plain)) from None
         except Exception as error:  # a validator of the application's own may raise anything
-            raise ValueError(f"its validator failed with {type(error).__name__}" + ("" if self.secret else f": {error}")) from None
+            raise ValueError(
+                f"its validator failed with {type(error).__name__}"
+                + ("" if self.secret else f": {error}")
+            ) from None
 
     def parse(self, text: str) -> object:
         """Read what a person typed: JSON where the type takes it, else the text itself.
@@ -136,7 +155,10 @@ class Variable:
     def _explain(self, error: ValidationError, value: object) -> str:
         if self.secret:
             return f"refused ({', '.join(e['type'] for e in error.errors())})"
-        told = "; ".join(e["msg"] + _place(e["loc"]) for e in error.errors(include_url=False, include_context=False))
+        told = "; ".join(
+            e["msg"] + _place(e["loc"])
+            for e in error.errors(include_url=False, include_context=False)
+        )
         shown = repr(value)
         return f"{told}, not {shown if len(shown) <= 60 else shown[:57] + '...'}"
 
@@ -148,9 +170,16 @@ class Schema:
         self.variables = dict(variables)
         self.model = model
         self.secrets = frozenset(name for name, variable in variables.items() if variable.secret)
-        texts = ",".join(f'"{name}":{variable.to_json(variable.default)}' for name, variable in variables.items())
+        texts = ",".join(
+            f'"{name}":{variable.to_json(variable.default)}' for name, variable in variables.items()
+        )
         self.defaults = self.load(f"{{{texts}}}")
-        for name, field in model.model_fields.items():  # what their validators made of them; every process has the same
+        for (
+            name,
+            field,
+        ) in (
+            model.model_fields.items()
+        ):  # what their validators made of them; every process has the same
             field.default, field.default_factory = getattr(self.defaults, name), None
         model.model_rebuild(force=True)
 
@@ -167,22 +196,37 @@ class Schema:
             if isinstance(confs, Mapping):
                 return cls._from_mapping(confs)
         except InvalidValue as error:
-            raise SchemaError(f"WAFFLE_CONFS: the defaults don't pass their own validation: {error.problems}") from None
-        raise SchemaError(f"WAFFLE_CONFS must be a dictionary or a pydantic model, not {type(confs).__name__}.")
+            raise SchemaError(
+                f"WAFFLE_CONFS: the defaults don't pass their own validation: {error.problems}"
+            ) from None
+        raise SchemaError(
+            f"WAFFLE_CONFS must be a dictionary or a pydantic model, not {type(confs).__name__}."
+        )
 
     @classmethod
     def _from_mapping(cls, confs: Mapping[Any, Any]) -> Schema:
         variables = {name: _declared(name, declaration) for name, declaration in confs.items()}
-        fields: dict[str, Any] = {v.name: (v.type, FieldInfo(default=v.default)) for v in variables.values()}
+        fields: dict[str, Any] = {
+            v.name: (v.type, FieldInfo(default=v.default)) for v in variables.values()
+        }
         secrets = frozenset(name for name, variable in variables.items() if variable.secret)
-        base = type("Values", (Values,), {"__module__": __name__, "secret_names": secrets, "__doc__": Values.__doc__})
+        base = type(
+            "Values",
+            (Values,),
+            {"__module__": __name__, "secret_names": secrets, "__doc__": Values.__doc__},
+        )
         return cls(variables, create_model("Values", __base__=base, **fields))
 
     @classmethod
     def _from_model(cls, model: type[BaseModel]) -> Schema:
         variables = {name: _field(name, field) for name, field in model.model_fields.items()}
         secrets = frozenset(name for name, variable in variables.items() if variable.secret)
-        namespace = {"__module__": model.__module__, "__doc__": model.__doc__, "model_config": CONFIG, "secret_names": secrets}
+        namespace = {
+            "__module__": model.__module__,
+            "__doc__": model.__doc__,
+            "model_config": CONFIG,
+            "secret_names": secrets,
+        }
         kind: type[type] = type(model)  # pydantic's metaclass, or the model's own
         return cls(variables, kind(model.__name__, (Values, model), namespace))
 
@@ -196,7 +240,9 @@ class Schema:
             return self.variables[name]
         except KeyError:
             known = ", ".join(sorted(self.variables)) or "none"
-            raise UnknownVariable(f"{name!r} is not declared in WAFFLE_CONFS (declared: {known}). Nothing was changed.") from None
+            raise UnknownVariable(
+                f"{name!r} is not declared in WAFFLE_CONFS (declared: {known}). Nothing was changed."
+            ) from None
 
     def load(self, values: bytes | str) -> BaseModel:
         """Read one JSON object of stored values; what it doesn't hold has its default.
@@ -208,14 +254,18 @@ class Schema:
             return self.model.model_validate_json(values)
         except ValidationError as error:
             problems: dict[str, str] = {}
-            for entry in error.errors(include_url=False, include_input=False, include_context=False):
+            for entry in error.errors(
+                include_url=False, include_input=False, include_context=False
+            ):
                 name = str(entry["loc"][0]) if entry["loc"] else ""
                 hidden = name in self.secrets or (not name and self.secrets)
                 told = entry["type"] if hidden else entry["msg"] + _place(entry["loc"][1:])
                 problems[name] = f"{problems[name]}; {told}" if name in problems else told
             raise InvalidValue(problems, "The values don't fit the schema") from None
         except Exception as error:  # a validator of the application's own may raise anything
-            told = f"a validator failed with {type(error).__name__}" + ("" if self.secrets else f": {error}")
+            told = f"a validator failed with {type(error).__name__}" + (
+                "" if self.secrets else f": {error}"
+            )
             raise InvalidValue({"": told}, "The values don't fit the schema") from None
 
 
@@ -231,29 +281,47 @@ def _reveal(value: object) -> str | None:
 
 def _check_name(name: object) -> str:
     if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-        raise SchemaError(f"WAFFLE_CONFS: {name!r} can't be a variable's name; use letters, digits and underscores, as in 'SITENAME'.")
+        raise SchemaError(
+            f"WAFFLE_CONFS: {name!r} can't be a variable's name; use letters, digits and underscores, as in 'SITENAME'."
+        )
     if name.startswith(RESERVED_PREFIX):
-        raise SchemaError(f"WAFFLE_CONFS: {name!r} is reserved: names that start with {RESERVED_PREFIX} are the package's own.")
+        raise SchemaError(
+            f"WAFFLE_CONFS: {name!r} is reserved: names that start with {RESERVED_PREFIX} are the package's own."
+        )
     if len(name) > MAX_NAME_LENGTH or hasattr(Values, name):
-        raise SchemaError(f"WAFFLE_CONFS: {name[:40]!r} is too long or the name of a method; choose another.")
+        raise SchemaError(
+            f"WAFFLE_CONFS: {name[:40]!r} is too long or the name of a method; choose another."
+        )
     return name
 
 
 def _declared(name: object, declaration: object) -> Variable:
     name = _check_name(name)
     if not isinstance(declaration, Mapping):
-        raise SchemaError(f"WAFFLE_CONFS[{name!r}] must be a dictionary with 'desc' and 'default', not {declaration!r}.")
+        raise SchemaError(
+            f"WAFFLE_CONFS[{name!r}] must be a dictionary with 'desc' and 'default', not {declaration!r}."
+        )
     unknown = sorted(str(key) for key in declaration if key not in DECLARATION_KEYS)
     if unknown:
-        raise SchemaError(f"WAFFLE_CONFS[{name!r}] has unknown keys {unknown}; known are {list(DECLARATION_KEYS)}.")
+        raise SchemaError(
+            f"WAFFLE_CONFS[{name!r}] has unknown keys {unknown}; known are {list(DECLARATION_KEYS)}."
+        )
     if "default" not in declaration:
         raise SchemaError(f"WAFFLE_CONFS[{name!r}] needs a 'default'.")
     default, wanted = declaration["default"], declaration.get("type")
     if isinstance(wanted, str):
         if wanted not in LEGACY_TYPES:
-            raise SchemaError(f"WAFFLE_CONFS[{name!r}]: unknown type {wanted!r}; use a Python type or one of {sorted(LEGACY_TYPES)}.")
+            raise SchemaError(
+                f"WAFFLE_CONFS[{name!r}]: unknown type {wanted!r}; use a Python type or one of {sorted(LEGACY_TYPES)}."
+            )
         wanted = LEGACY_TYPES[wanted]
-    return _variable(name, str(declaration.get("desc", "")), wanted or _infer(default), default, bool(declaration.get("secret")))
+    return _variable(
+        name,
+        str(declaration.get("desc", "")),
+        wanted or _infer(default),
+        default,
+        bool(declaration.get("secret")),
+    )
 
 
 def _field(name: str, info: FieldInfo) -> Variable:
@@ -273,7 +341,9 @@ def _variable(name: str, desc: str, wanted: Any, default: Any, secret: bool) -> 
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(wanted)
     except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
-        raise SchemaError(f"WAFFLE_CONFS[{name!r}]: pydantic can't validate {wanted!r}: {error}") from error
+        raise SchemaError(
+            f"WAFFLE_CONFS[{name!r}]: pydantic can't validate {wanted!r}: {error}"
+        ) from error
     variable = Variable(name, desc, wanted, default, secret or _holds_secret(wanted), adapter)
     try:
         variable.to_json(default)
@@ -285,8 +355,12 @@ def _variable(name: str, desc: str, wanted: Any, default: Any, secret: bool) -> 
 def _holds_secret(kind: Any, within: tuple[Any, ...] = ()) -> bool:
     if isinstance(kind, type) and issubclass(kind, (SecretStr, SecretBytes)):
         return True
-    stands_for = [getattr(kind, name) for name in ("__supertype__", "__value__") if hasattr(kind, name)]  # a NewType, a type alias
-    return kind not in within and any(_holds_secret(part, (*within, kind)) for part in (*stands_for, *get_args(kind)))
+    stands_for = [
+        getattr(kind, name) for name in ("__supertype__", "__value__") if hasattr(kind, name)
+    ]  # a NewType, a type alias
+    return kind not in within and any(
+        _holds_secret(part, (*within, kind)) for part in (*stands_for, *get_args(kind))
+    )
 
 
 def _infer(default: object) -> Any:

@@ -1,4 +1,6 @@
-"""The values of one revision: frozen in memory, and as the bytes that the processes of a host share."""
+"""The values of one revision: frozen in memory, and as the bytes that the processes of a host
+share.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A snapshot as bytes: ``blob`` is the revision and one JSON object, ``digest`` the start of its SHA-256."""
+    """A snapshot as bytes: ``blob`` is the revision and one JSON object, ``digest`` the start of
+    its SHA-256.
+    """
 
     revision: int
     values: bytes = field(repr=False)

@@ -1,4 +1,6 @@
-"""Values on their way from one store to another: one JSON document, with the revision and the declarations that they had."""
+"""Values on their way from one store to another: one JSON document, with the revision and the
+declarations that they had.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A variable that an import would set: JSON texts of its value now and then; the same where it is the default by now."""
+    """A variable that an import would set: JSON texts of its value now and then; the same where it
+    is the default by now.
+    """
 
     name: str
     old: str
@@ -41,16 +45,24 @@ class Difference:
 
 
 def document(schema: Schema, snapshot: Snapshot, *, secrets: bool) -> dict[str, Any]:
-    """Return all values in force with their revision, which of them are set, and what is declared for each.
+    """Return all values in force with their revision, which of them are set, and what is declared
+    for each.
 
     Args:
         secrets: whether the values of secret variables are in it.
     """
-    shown = {name: variable for name, variable in schema.variables.items() if secrets or not variable.secret}
+    shown = {
+        name: variable
+        for name, variable in schema.variables.items()
+        if secrets or not variable.secret
+    }
     return {
         "uwsgi_waffle": FORMAT,
         "revision": snapshot.revision,
-        "values": {name: json.loads(variable.dump(getattr(snapshot.values, name))) for name, variable in shown.items()},
+        "values": {
+            name: json.loads(variable.dump(getattr(snapshot.values, name)))
+            for name, variable in shown.items()
+        },
         "set": sorted(snapshot.values.model_fields_set & shown.keys()),
         "schema": {name: _declared(variable) for name, variable in schema.variables.items()},
     }
@@ -59,7 +71,10 @@ def document(schema: Schema, snapshot: Snapshot, *, secrets: bool) -> dict[str, 
 def _declared(variable: Variable) -> dict[str, Any]:
     try:
         kind: Any = variable.adapter.json_schema()
-    except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):  # a type that JSON Schema has no words for
+    except (
+        PydanticInvalidForJsonSchema,
+        PydanticSchemaGenerationError,
+    ):  # a type that JSON Schema has no words for
         kind = {}
     return {"desc": variable.desc, "secret": variable.secret, "type": kind}
 
@@ -74,15 +89,22 @@ def read(text: str) -> Document:
         told = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it isn't JSON ({error})") from None
-    if isinstance(told, dict) and told.get("uwsgi_waffle") == FORMAT and isinstance(told.get("values"), dict):
+    if (
+        isinstance(told, dict)
+        and told.get("uwsgi_waffle") == FORMAT
+        and isinstance(told.get("values"), dict)
+    ):
         names = told.get("set", list(told["values"]))
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return Document(told["values"], frozenset(names))
-    raise ValueError(f'it isn\'t what `flask waffle export` writes: an object with "uwsgi_waffle": {FORMAT}, "values" and "set"')
+    raise ValueError(
+        f'it isn\'t what `flask waffle export` writes: an object with "uwsgi_waffle": {FORMAT}, "values" and "set"'
+    )
 
 
 def differences(schema: Schema, snapshot: Snapshot, document: Document) -> list[Difference]:
-    """Return what has to be set so that the document's values are in force, and those set that were; sorted by name.
+    """Return what has to be set so that the document's values are in force, and those set that
+    were; sorted by name.
 
     Raises:
         UnknownVariable: one of them isn't declared here.
@@ -93,7 +115,10 @@ def differences(schema: Schema, snapshot: Snapshot, document: Document) -> list[
     for name in sorted(document.values):
         variable = schema.variable(name)
         try:
-            old, new = variable.dump(getattr(snapshot.values, name)), variable.dump(variable.load(document.values[name]))
+            old, new = (
+                variable.dump(getattr(snapshot.values, name)),
+                variable.dump(variable.load(document.values[name])),
+            )
         except ValueError as error:
             problems[name] = str(error)
             continue

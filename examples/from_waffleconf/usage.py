@@ -1,6 +1,8 @@
-"""Views of one's own and a store of one's own, by the names that Flask-WaffleConf gave to things. Run it in this folder:
+"""Views of one's own and a store of one's own, by the names that Flask-WaffleConf gave to things.
+Run it in this folder:
 
-uwsgi --master --processes 4 --shared-import uwsgi_waffle --http-socket 127.0.0.1:8000 --module usage
+uwsgi --master --processes 4 --shared-import uwsgi_waffle --http-socket 127.0.0.1:8000 --module
+usage
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from uwsgi_waffle import WaffleConf, WaffleMixin, WaffleStore
 application = Flask(__name__, instance_path=os.environ.get("EXAMPLE_FOLDER"))
 application.config.update(
     SQLALCHEMY_DATABASE_URI="sqlite:///site.db",  # in the instance folder
-    SQLALCHEMY_ENGINE_OPTIONS={"poolclass": sa.NullPool},  # so that the workers inherit no connection
+    SQLALCHEMY_ENGINE_OPTIONS={
+        "poolclass": sa.NullPool
+    },  # so that the workers inherit no connection
     WAFFLE_CONFS={
         "SITENAME": {"desc": "Name of the site", "default": "Waffle"},
         "DESCRIPTION": {"desc": "What it is about", "default": ""},
@@ -95,4 +99,7 @@ def get_key(key: str) -> dict[str, Any]:
 def update() -> dict[str, Any]:
     """Change what the form names; for all processes."""
     current_app.extensions["waffleconf"].update_db(request.form)
-    return {"MAX_FILESIZE": current_app.config["MAX_FILESIZE"], "SITENAME": waffle.state.parse_conf(["SITENAME"])["SITENAME"]}
+    return {
+        "MAX_FILESIZE": current_app.config["MAX_FILESIZE"],
+        "SITENAME": waffle.state.parse_conf(["SITENAME"])["SITENAME"],
+    }

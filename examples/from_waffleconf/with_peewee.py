@@ -1,6 +1,8 @@
-"""A site that used Flask-WaffleConf with peewee: its variables stay in its own table. Run it in this folder:
+"""A site that used Flask-WaffleConf with peewee: its variables stay in its own table. Run it in
+this folder:
 
-uwsgi --master --processes 4 --shared-import uwsgi_waffle --http-socket 127.0.0.1:8000 --module with_peewee
+uwsgi --master --processes 4 --shared-import uwsgi_waffle --http-socket 127.0.0.1:8000 --module
+with_peewee
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ class Variable(peewee.Model, WaffleMixin):  # type: ignore[misc]  # peewee has n
         table_name = "confs"
 
 
-with database.connection_context():  # closed again, so that the workers don't inherit the connection
+with (
+    database.connection_context()
+):  # closed again, so that the workers don't inherit the connection
     database.create_tables([Variable])
 
 waffle = WaffleConf(application, PeeweeWaffleStore(model=Variable))
@@ -44,7 +48,9 @@ waffle = WaffleConf(application, PeeweeWaffleStore(model=Variable))
 def show() -> str:
     """Show the name of the site, by the names that Flask-WaffleConf gave to things."""
     values = current_app.extensions["waffleconf"].parse_conf()
-    return f"{values['SITENAME']} takes {values['MAX_FILESIZE']} bytes, says process {os.getpid()}\n"
+    return (
+        f"{values['SITENAME']} takes {values['MAX_FILESIZE']} bytes, says process {os.getpid()}\n"
+    )
 
 
 @application.post("/")

@@ -1,6 +1,8 @@
-"""A site that used Flask-WaffleConf with SQLAlchemy: its variables stay in its own table. Run it in this folder:
+"""A site that used Flask-WaffleConf with SQLAlchemy: its variables stay in its own table. Run it in
+this folder:
 
-uwsgi --master --processes 4 --shared-import uwsgi_waffle --http-socket 127.0.0.1:8000 --module with_sqlalchemy
+uwsgi --master --processes 4 --shared-import uwsgi_waffle --http-socket 127.0.0.1:8000 --module
+with_sqlalchemy
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ waffle = WaffleConf(application, AlchemyWaffleStore(db=db, model=Variable))
 def show() -> str:
     """Show the name of the site, by the names that Flask-WaffleConf gave to things."""
     values = current_app.extensions["waffleconf"].parse_conf()
-    return f"{values['SITENAME']} takes {values['MAX_FILESIZE']} bytes, says process {os.getpid()}\n"
+    return (
+        f"{values['SITENAME']} takes {values['MAX_FILESIZE']} bytes, says process {os.getpid()}\n"
+    )
 
 
 @application.post("/")

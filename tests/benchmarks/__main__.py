@@ -1,4 +1,6 @@
-"""Measure on this machine, beside others that are installed: ``python -m tests.benchmarks [PART …]``."""
+"""Measure on this machine, beside others that are installed: ``python -m tests.benchmarks [PART
+…]``.
+"""
 
 from __future__ import annotations
 
@@ -24,9 +26,17 @@ PARTS = {
 def main() -> None:
     """Run the parts that are asked for, print their tables, and draw what is worth it."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all if there is none")
-    parser.add_argument("--rounds", type=int, help="how often each is measured; each part has a default of its own")
-    parser.add_argument("--small", action="store_true", help="only the smallest sizes and what is quick, to see that it runs")
+    parser.add_argument(
+        "parts", nargs="*", metavar="PART", help=f"one of {', '.join(PARTS)}; all if there is none"
+    )
+    parser.add_argument(
+        "--rounds", type=int, help="how often each is measured; each part has a default of its own"
+    )
+    parser.add_argument(
+        "--small",
+        action="store_true",
+        help="only the smallest sizes and what is quick, to see that it runs",
+    )
     parser.add_argument("--chart", type=Path, metavar="FILE", help="write a chart as SVG")
     asked = parser.parse_args()
     unknown = sorted(set(asked.parts) - PARTS.keys())

@@ -1,4 +1,6 @@
-"""A chart of tables as SVG: a dot for each median, a line between the quartiles, on a logarithmic scale."""
+"""A chart of tables as SVG: a dot for each median, a line between the quartiles, on a logarithmic
+scale.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def panel(table: Table, top: int) -> Iterator[str]:
 def line(table: Table, row: Row, y: int, x: Callable[[float], float]) -> Iterator[str]:
     kind = "ours" if OURS in row.name else "theirs"
     low, high = (x(value) for value in quartiles(row.samples))
-    ratio = f"  \N{MULTIPLICATION SIGN}{figure(statistics.median(row.ratios))}" if row.ratios else ""
+    ratio = (
+        f"  \N{MULTIPLICATION SIGN}{figure(statistics.median(row.ratios))}" if row.ratios else ""
+    )
     yield f'<text x="16" y="{y + 4}">{escape(row.name)}</text>'
     yield f'<line class="{kind} spread" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
     yield f'<circle class="{kind}" cx="{x(row.median):.1f}" cy="{y}" r="4"/>'

@@ -27,7 +27,15 @@ MODULES = ("flask, sqlalchemy, pydantic", "uwsgi_waffle", "flask_waffleconf, fla
 def pids_of(lab: Lab, site: str, options: tuple[str, ...], environ: dict[str, str]) -> list[int]:
     """Return the workers of a site, each of which has answered and been told of an update."""
     environ = {**environ, "WAFFLE_REDIS_URL": lab.redis.url, "BENCH_REDIS": lab.redis.url}
-    server = lab.servers.uwsgi("--module", f"{SITES}.{site}", *options, workers=WORKERS, addressed=True, folder=lab.place(), **environ)
+    server = lab.servers.uwsgi(
+        "--module",
+        f"{SITES}.{site}",
+        *options,
+        workers=WORKERS,
+        addressed=True,
+        folder=lab.place(),
+        **environ,
+    )
     server.post("/update?n=1")
     for socket in range(WORKERS):
         server.eventually(lambda at=socket: server.get("/read", socket=at)["V0"] == 1)
@@ -61,11 +69,17 @@ def measure(lab: Lab) -> list[Table]:
     tables = []
     for what, (unit, look) in LOOKS.items():
         found = {name: [look(pid) for pid in of] for name, of in pids.items()}
-        rows = [Row(name, samples, None if name == "Flask" else found["Flask"]) for name, samples in found.items()]
+        rows = [
+            Row(name, samples, None if name == "Flask" else found["Flask"])
+            for name, samples in found.items()
+        ]
         tables.append(Table(f"What a worker has: {what}", rows, unit, left_out))
     taken: dict[str, list[float]] = {name: [] for name in modules}
     for _ in range(lab.rounds):
         for name in modules:
             taken[name].append(imported(name))
-    rows = [Row(f"import {name}", samples, None if name == MODULES[0] else taken[MODULES[0]]) for name, samples in taken.items()]
+    rows = [
+        Row(f"import {name}", samples, None if name == MODULES[0] else taken[MODULES[0]])
+        for name, samples in taken.items()
+    ]
     return [*tables, Table("A Python that imports and ends", rows, left_out=left_out)]

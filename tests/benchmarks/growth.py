@@ -30,8 +30,14 @@ def start(lab: Lab, size: Size) -> list[Server]:
     watched = str(folder / "waffle.watch")
     started = []
     for _ in range(size.instances):
-        environ = {"SITE_DATABASE": str(folder), "WAFFLE_WATCHER_FILE": watched, "SITE_VARIABLES": str(size.variables)}
-        started.append(lab.servers.uwsgi(*options, workers=size.workers, folder=lab.place(), **environ))
+        environ = {
+            "SITE_DATABASE": str(folder),
+            "WAFFLE_WATCHER_FILE": watched,
+            "SITE_VARIABLES": str(size.variables),
+        }
+        started.append(
+            lab.servers.uwsgi(*options, workers=size.workers, folder=lab.place(), **environ)
+        )
     started[0].post("/fill")
     return started
 
@@ -46,7 +52,10 @@ def burst(servers: list[Server], updates: int, size: Size) -> tuple[float, dict[
     time.sleep(0.2)  # what the last one has set off
     taken = (sum(map(spent, pids)) - before) / updates
     now = counters(servers)
-    return taken, {**{name: (now[name] - counted[name]) / updates for name in now}, "rate": updates / took}
+    return taken, {
+        **{name: (now[name] - counted[name]) / updates for name in now},
+        "rate": updates / took,
+    }
 
 
 def counters(servers: list[Server]) -> dict[str, int]:
@@ -61,7 +70,9 @@ def of(lab: Lab, size: Size, name: str, beside: list[float] | None) -> Row:
     taken, counted = zip(*(burst(servers, updates, size) for _ in range(bursts)), strict=True)
     mean = {key: sum(one[key] for one in counted) / bursts for key in counted[0]}
     workers = size.workers * size.instances
-    private = statistics.median(memory(pid, "Private_Dirty") for pid in servers[0].children()) / 2**20
+    private = (
+        statistics.median(memory(pid, "Private_Dirty") for pid in servers[0].children()) / 2**20
+    )
     lab.end(*servers)
     note = f"{mean['loads']:.2f} store reads, {mean['ticks'] / workers:.2f} signals a worker, a worker's own memory {private:.1f} MiB"
     if size.rate != CALM:

@@ -1,4 +1,6 @@
-"""What a whole request costs with the extension, beside Flask alone: a page that says hello, under uWSGI, asked by wrk."""
+"""What a whole request costs with the extension, beside Flask alone: a page that says hello, under
+uWSGI, asked by wrk.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ class Site:
 
     name: str
     server: Server
-    taken: dict[str, list[float]] = field(default_factory=lambda: {"rate": [], "50%": [], "99%": [], "cpu": []})
+    taken: dict[str, list[float]] = field(
+        default_factory=lambda: {"rate": [], "50%": [], "99%": [], "cpu": []}
+    )
 
     @property
     def pid(self) -> int:
@@ -53,7 +57,9 @@ class Site:
 def updating(folder: Path) -> Iterator[None]:
     """Have a process of its own update what the pages with the extension show."""
     environ = {**os.environ, **ALWAYS, "SITE_FOLDER": str(folder), "BENCH_WITH": "1"}
-    process = subprocess.Popen([sys.executable, "-m", f"{SITES}.hello", str(RATE)], cwd=ROOT, env=environ)
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"{SITES}.hello", str(RATE)], cwd=ROOT, env=environ
+    )
     try:
         yield
         assert process.poll() is None, "the updating process has ended"
@@ -70,10 +76,16 @@ def measure(lab: Lab) -> list[Table]:
     folder = lab.place()
     options = ("--disable-logging", "--module", f"{SITES}.hello")
     tables = []
-    for title, context in (("no updates", nullcontext()), (f"{RATE} updates a second", updating(folder))):
+    for title, context in (
+        ("no updates", nullcontext()),
+        (f"{RATE} updates a second", updating(folder)),
+    ):
         sites = [
             Site("Flask", lab.servers.uwsgi(*options, workers=1, folder=lab.place())),
-            Site("Flask and uwsgi_waffle", lab.servers.uwsgi(*options, workers=1, folder=folder, BENCH_WITH="1")),
+            Site(
+                "Flask and uwsgi_waffle",
+                lab.servers.uwsgi(*options, workers=1, folder=folder, BENCH_WITH="1"),
+            ),
         ]
         with context:
             for number in range(lab.rounds):
@@ -85,7 +97,10 @@ def measure(lab: Lab) -> list[Table]:
             ("rate", "requests per second", "number"),
             ("cpu", "processor time of a request", "time"),
         ):
-            rows = [Row(site.name, site.taken[what], None if site is sites[0] else sites[0].taken[what]) for site in sites]
+            rows = [
+                Row(site.name, site.taken[what], None if site is sites[0] else sites[0].taken[what])
+                for site in sites
+            ]
             tables.append(Table(f"A hello-world request, {title}: {kind}", rows, unit))
         lab.end(*(site.server for site in sites))
     return tables

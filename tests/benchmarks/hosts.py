@@ -1,4 +1,6 @@
-"""How long after a commit the last idle worker of another host is told, beside a bare Redis publication in the same run."""
+"""How long after a commit the last idle worker of another host is told, beside a bare Redis
+publication in the same run.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,11 @@ WORKERS = 4
 
 def bare(redis: RedisServer) -> float:
     """Return the seconds from publishing with redis-py to the subscriber's `get_message`."""
-    with redis.client() as publisher, redis.client() as client, client.pubsub(ignore_subscribe_messages=True) as subscription:
+    with (
+        redis.client() as publisher,
+        redis.client() as client,
+        client.pubsub(ignore_subscribe_messages=True) as subscription,
+    ):
         subscription.subscribe("bare")
         publisher.ping()
         while subscription.get_message(timeout=1) is not None or not subscription.subscribed:
@@ -28,7 +34,9 @@ def bare(redis: RedisServer) -> float:
 
 
 def crossed(writer: Server, other: Server, since: list[int]) -> float | None:
-    """Return the seconds until the last worker of the other host was told, ``None`` if one hasn't been yet."""
+    """Return the seconds until the last worker of the other host was told, ``None`` if one hasn't
+    been yet.
+    """
     begun, now = writer.get("/times")[0], other.get("/times")[1:]
     if any(new == old for new, old in zip(now, since, strict=True)):
         return None
@@ -59,7 +67,10 @@ def measure(lab: Lab) -> list[Table]:
         writer, other = pair[number % 2], pair[1 - number % 2]
         since = other.get("/times")[1:]
         writer.post(f"/update?n={number}")
-        told = other.eventually(lambda w=writer, o=other, old=since: crossed(w, o, old), until=lambda seconds: seconds is not None)
+        told = other.eventually(
+            lambda w=writer, o=other, old=since: crossed(w, o, old),
+            until=lambda seconds: seconds is not None,
+        )
         taken["update"].append(told or 0.0)
     rows = [
         Row("bare redis-py: published, one subscriber has it", taken["bare"]),

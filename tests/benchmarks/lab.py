@@ -43,7 +43,9 @@ class Lab:
         return RedisServer(self.folder)
 
     def end(self, *servers: Server) -> None:
-        """End servers with -9: there is nothing to save, and many processes that end in order take long."""
+        """End servers with -9: there is nothing to save, and many processes that end in order take
+        long.
+        """
         for server in servers:
             with suppress(psutil.NoSuchProcess):
                 processes = [server.process, *server.process.children()]

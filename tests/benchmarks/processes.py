@@ -9,7 +9,13 @@ from pathlib import Path
 
 def spent(pid: int) -> float:
     """Return the seconds that its threads have been on a processor."""
-    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+    return (
+        sum(
+            int(task.read_text().split()[0])
+            for task in Path(f"/proc/{pid}/task").glob("*/schedstat")
+        )
+        / 1e9
+    )
 
 
 def threads(pid: int) -> float:
@@ -19,11 +25,17 @@ def threads(pid: int) -> float:
 def opened(pid: int, pattern: str) -> float:
     """Return how many open descriptors are of a file, socket, … whose name contains the pattern."""
     folder = f"/proc/{pid}/fd"
-    return sum(re.search(pattern, os.readlink(f"{folder}/{fd}")) is not None for fd in os.listdir(folder))
+    return sum(
+        re.search(pattern, os.readlink(f"{folder}/{fd}")) is not None for fd in os.listdir(folder)
+    )
 
 
 def memory(pid: int, kind: str) -> float:
-    """Return the bytes of resident memory of a kind: ``Rss``, ``Pss`` (its share of what is shared), ``Private_Dirty``, …"""
-    found = re.search(rf"^{kind}:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    """Return the bytes of resident memory of a kind: ``Rss``, ``Pss`` (its share of what is
+    shared), ``Private_Dirty``, …
+    """
+    found = re.search(
+        rf"^{kind}:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE
+    )
     assert found is not None
     return float(found[1]) * 1024

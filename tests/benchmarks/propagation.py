@@ -1,6 +1,8 @@
-"""How long after an update the last of many workers serves the new value, and how many answers are stale until then.
+"""How long after an update the last of many workers serves the new value, and how many answers are
+stale until then.
 
-One client asks one worker after another, each over a socket of its own, until it has answered with the new value. So asking all of
+One client asks one worker after another, each over a socket of its own, until it has answered with
+the new value. So asking all of
 them once is the least that can be measured; the bare signal's figure shows how much that is.
 """
 
@@ -25,7 +27,8 @@ class Contestant:
     """One way of telling workers.
 
     Attributes:
-        apart: the update is made by another uWSGI instance, with its own folder, as if on another host.
+        apart: the update is made by another uWSGI instance, with its own folder, as if on another
+            host.
     """
 
     name: str
@@ -37,7 +40,12 @@ class Contestant:
     share: float = 1.0
 
 
-LEGACY = ("--lazy-apps", "--enable-threads", "--shared-import", "flask_sqlalchemy")  # the last saves memory and time at the start only
+LEGACY = (
+    "--lazy-apps",
+    "--enable-threads",
+    "--shared-import",
+    "flask_sqlalchemy",
+)  # the last saves memory and time at the start only
 BACKENDS = "constance.backends."
 
 
@@ -49,9 +57,17 @@ def contestants() -> list[Contestant]:
         Contestant("uwsgi_waffle, file", "waffle"),
         Contestant("Flask-WaffleConf, file", "flask_waffleconf_site", legacy, LEGACY, share=SLOW),
         Contestant(
-            "django-constance, database", "constance_site", constance, environ={"BENCH_BACKEND": f"{BACKENDS}database.DatabaseBackend"}
+            "django-constance, database",
+            "constance_site",
+            constance,
+            environ={"BENCH_BACKEND": f"{BACKENDS}database.DatabaseBackend"},
         ),
-        Contestant("django-constance, Redis", "constance_site", constance, environ={"BENCH_BACKEND": f"{BACKENDS}redisd.RedisBackend"}),
+        Contestant(
+            "django-constance, Redis",
+            "constance_site",
+            constance,
+            environ={"BENCH_BACKEND": f"{BACKENDS}redisd.RedisBackend"},
+        ),
         Contestant(
             "django-constance, caching Redis, 10 s",
             "constance_site",
@@ -60,8 +76,22 @@ def contestants() -> list[Contestant]:
             share=SLOW,
         ),
         Contestant("from another host: bare Redis publish", "bare_publish", apart=True),
-        Contestant("from another host: uwsgi_waffle, Redis", "waffle", (), ("--mule=uwsgi_waffle.mule",), redis, apart=True),
-        Contestant("from another host: Flask-WaffleConf, Redis", "flask_waffleconf_site", legacy, LEGACY, redis, apart=True),
+        Contestant(
+            "from another host: uwsgi_waffle, Redis",
+            "waffle",
+            (),
+            ("--mule=uwsgi_waffle.mule",),
+            redis,
+            apart=True,
+        ),
+        Contestant(
+            "from another host: Flask-WaffleConf, Redis",
+            "flask_waffleconf_site",
+            legacy,
+            LEGACY,
+            redis,
+            apart=True,
+        ),
     ]
 
 
@@ -78,9 +108,13 @@ class Race:
     given_up: int = 0
 
     def run(self, number: int) -> None:
-        """Update, then ask each worker until it has answered with the new value; ask all once before, to fill what they cache."""
+        """Update, then ask each worker until it has answered with the new value; ask all once
+        before, to fill what they cache.
+        """
         if self.contestant.share < 1.0:
-            time.sleep(random.uniform(0.0, PERIOD))  # else the rounds of the others decide how old a cache is
+            time.sleep(
+                random.uniform(0.0, PERIOD)
+            )  # else the rounds of the others decide how old a cache is
         for port in self.served.ports:
             ask(port)
         self.writer.post(f"/update?n={number}")
@@ -96,7 +130,11 @@ class Race:
 
     def row(self, beside: list[float] | None) -> Row:
         note = f"{self.stale} of {self.answers} answers stale, {len(self.taken)} updates"
-        note += f", {self.given_up} of them not seen by all within {LIMIT:.0f} s" if self.given_up else ""
+        note += (
+            f", {self.given_up} of them not seen by all within {LIMIT:.0f} s"
+            if self.given_up
+            else ""
+        )
         return Row(self.contestant.name, self.taken, beside, note)
 
 
@@ -112,16 +150,25 @@ def ask(port: int) -> int:
 
 def start(lab: Lab, contestant: Contestant, workers: int) -> Race:
     shared = lab.place()
-    environ = {**contestant.environ, "SITE_DATABASE": str(shared), "BENCH_REDIS": lab.redis.url, "WAFFLE_REDIS_URL": lab.redis.url}
+    environ = {
+        **contestant.environ,
+        "SITE_DATABASE": str(shared),
+        "BENCH_REDIS": lab.redis.url,
+        "WAFFLE_REDIS_URL": lab.redis.url,
+    }
     options = ("--disable-logging", "--module", f"{SITES}.{contestant.site}", *contestant.options)
     with lab.redis.client() as client:
         subscribed = client.pubsub_numsub("waffleconf")[0][1]
-        served = lab.servers.uwsgi(*options, workers=workers, addressed=True, folder=lab.place(), **environ)
+        served = lab.servers.uwsgi(
+            *options, workers=workers, addressed=True, folder=lab.place(), **environ
+        )
         writer = served
         if contestant.apart:
             writer = lab.servers.uwsgi(*options, workers=1, folder=lab.place(), **environ)
             if contestant.site == "waffle":
-                served.eventually(lambda: client.pubsub_numsub("waffleconf")[0][1] == subscribed + 2)
+                served.eventually(
+                    lambda: client.pubsub_numsub("waffleconf")[0][1] == subscribed + 2
+                )
     return Race(contestant, served, writer)
 
 
@@ -131,7 +178,11 @@ def measure(lab: Lab) -> list[Table]:
     for workers in lab.sizes(4, 16, 64):
         entered = [contestant for contestant in contestants() if not missing(*contestant.needs)]
         if lab.small:
-            entered = [contestant for contestant in entered if contestant.share == 1.0 and not contestant.apart]
+            entered = [
+                contestant
+                for contestant in entered
+                if contestant.share == 1.0 and not contestant.apart
+            ]
         with lab.redis.client() as client:
             client.flushall()
         races = [start(lab, contestant, workers) for contestant in entered]
@@ -139,10 +190,17 @@ def measure(lab: Lab) -> list[Table]:
             for race in races:
                 if number <= lab.some(race.contestant.share):
                     race.run(number)
-        first = {race.contestant.apart: race for race in reversed(races)}  # on this host, and from another
-        rows = [race.row(None if race in first.values() else first[race.contestant.apart].taken) for race in races]
+        first = {
+            race.contestant.apart: race for race in reversed(races)
+        }  # on this host, and from another
+        rows = [
+            race.row(None if race in first.values() else first[race.contestant.apart].taken)
+            for race in races
+        ]
         left_out = [contestant.name for contestant in contestants() if missing(*contestant.needs)]
-        title = f"From the answer to an update until the last of {workers} workers serves the new value"
+        title = (
+            f"From the answer to an update until the last of {workers} workers serves the new value"
+        )
         tables.append(Table(title, rows, left_out=left_out, charted=workers == 16))
         lab.end(*(server for race in races for server in (race.served, race.writer)))
     return tables

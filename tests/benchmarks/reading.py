@@ -1,4 +1,6 @@
-"""What reading a variable costs in a request, beside plain Flask's ``current_app.config["X"]`` in the same run."""
+"""What reading a variable costs in a request, beside plain Flask's ``current_app.config["X"]`` in
+the same run.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +40,11 @@ class Way:
 def flask_ways(lab: Lab) -> Iterator[Way]:
     plain = Flask("plain")
     plain.config["X"] = 1
-    yield Way('current_app.config["X"], plain Flask (and Flask-WaffleConf)', lambda: current_app.config["X"], plain.test_request_context)
+    yield Way(
+        'current_app.config["X"], plain Flask (and Flask-WaffleConf)',
+        lambda: current_app.config["X"],
+        plain.test_request_context,
+    )
     yield Way('app.config["X"], plain Flask', lambda: plain.config["X"], plain.test_request_context)
     folder = lab.place()
     app = Flask("site", instance_path=str(folder))
@@ -47,10 +53,20 @@ def flask_ways(lab: Lab) -> Iterator[Way]:
     waffle = WaffleConf(app, SQLStore(f"sqlite:///{folder}/waffle.db"))
     values = waffle.values
     yield Way("uwsgi_waffle: waffle.values.X", lambda: waffle.values.X, app.test_request_context)
-    yield Way("uwsgi_waffle: values.X, after values = waffle.values", lambda: values.X, app.test_request_context)
+    yield Way(
+        "uwsgi_waffle: values.X, after values = waffle.values",
+        lambda: values.X,
+        app.test_request_context,
+    )
     yield Way('uwsgi_waffle: app.config["X"]', lambda: app.config["X"], app.test_request_context)
-    yield Way('uwsgi_waffle: current_app.config["X"]', lambda: current_app.config["X"], app.test_request_context)
-    yield Way("uwsgi_waffle: the look at the start of a request", app.extensions["waffleconf"].state.look)
+    yield Way(
+        'uwsgi_waffle: current_app.config["X"]',
+        lambda: current_app.config["X"],
+        app.test_request_context,
+    )
+    yield Way(
+        "uwsgi_waffle: the look at the start of a request", app.extensions["waffleconf"].state.look
+    )
 
 
 def dynaconf_ways() -> Iterator[Way]:
@@ -60,13 +76,21 @@ def dynaconf_ways() -> Iterator[Way]:
     yield Way("dynaconf: settings.X", lambda: settings.X)
     app = Flask("dynaconf")
     FlaskDynaconf(app, X=1)
-    yield Way('dynaconf: current_app.config["X"]', lambda: current_app.config["X"], app.test_request_context)
+    yield Way(
+        'dynaconf: current_app.config["X"]',
+        lambda: current_app.config["X"],
+        app.test_request_context,
+    )
 
 
 def constance_ways(lab: Lab) -> Iterator[Way]:
     backend = "constance.backends.database.DatabaseBackend"
-    os.environ.update(BENCH_BACKEND=backend, BENCH_REDIS=lab.redis.url, SITE_FOLDER=str(lab.place()))
-    importlib.import_module(f"{SITES}.constance_site")  # the settings, without which the rest can't be imported
+    os.environ.update(
+        BENCH_BACKEND=backend, BENCH_REDIS=lab.redis.url, SITE_FOLDER=str(lab.place())
+    )
+    importlib.import_module(
+        f"{SITES}.constance_site"
+    )  # the settings, without which the rest can't be imported
     from constance import base
     from constance.backends.database import DatabaseBackend
     from constance.backends.redisd import CachingRedisBackend, RedisBackend
@@ -79,7 +103,9 @@ def constance_ways(lab: Lab) -> Iterator[Way]:
         config = base.Config()
         config.__dict__["_backend"] = kind()
         config.V0 = 1
-        yield Way(f"django-constance, {name}: config.X", lambda config=config: config.V0, loops=loops)
+        yield Way(
+            f"django-constance, {name}: config.X", lambda config=config: config.V0, loops=loops
+        )
 
 
 def measure(lab: Lab) -> list[Table]:

@@ -1,4 +1,6 @@
-"""Rows of figures: medians and quartiles, and the ratio to what they are compared with in the same run."""
+"""Rows of figures: medians and quartiles, and the ratio to what they are compared with in the same
+run.
+"""
 
 from __future__ import annotations
 
@@ -29,10 +31,16 @@ class Row:
 
     @property
     def ratios(self) -> list[float]:
-        """The ratio of each round where both were measured in each, else of each sample to the other's median."""
+        """The ratio of each round where both were measured in each, else of each sample to the
+        other's median.
+        """
         if not self.beside:
             return []
-        others = self.beside if len(self.beside) == len(self.samples) else [statistics.median(self.beside)] * len(self.samples)
+        others = (
+            self.beside
+            if len(self.beside) == len(self.samples)
+            else [statistics.median(self.beside)] * len(self.samples)
+        )
         return [mine / other for mine, other in zip(self.samples, others, strict=True) if other]
 
 
@@ -48,7 +56,10 @@ class Table:
 
     def shown(self, value: float, digits: int = 3) -> str:
         """Return a value in the unit that suits it."""
-        scale, name = next((unit for unit in UNITS[self.unit] if abs(value) >= unit[0] * 0.9999), UNITS[self.unit][-1])
+        scale, name = next(
+            (unit for unit in UNITS[self.unit] if abs(value) >= unit[0] * 0.9999),
+            UNITS[self.unit][-1],
+        )
         scaled = value / scale
         places = max(0, digits - len(str(int(scaled)))) if digits else 0
         return f"{scaled:.{places}f} {name}".strip()
@@ -57,9 +68,17 @@ class Table:
         lines = [self.title, ROW.format("", "median", "quartiles", "ratio (quartiles)", "")]
         for row in self.rows:
             low, high = quartiles(row.samples)
-            ratio = "{:.2f} ({:.2f} to {:.2f})".format(statistics.median(row.ratios), *quartiles(row.ratios)) if row.ratios else ""
+            ratio = (
+                "{:.2f} ({:.2f} to {:.2f})".format(
+                    statistics.median(row.ratios), *quartiles(row.ratios)
+                )
+                if row.ratios
+                else ""
+            )
             spread = f"{self.shown(low)} to {self.shown(high)}"
-            lines.append(ROW.format(row.name, self.shown(row.median), spread, ratio, row.note).rstrip())
+            lines.append(
+                ROW.format(row.name, self.shown(row.median), spread, ratio, row.note).rstrip()
+            )
         lines += [f"left out: {name}; pip install '.[test,bench]'" for name in self.left_out]
         return "\n".join([*lines, ""])
 

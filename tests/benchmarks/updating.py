@@ -1,4 +1,6 @@
-"""What ``update()`` costs, beside the bare transaction on the same store: the driver's, which changes a value and a revision."""
+"""What ``update()`` costs, beside the bare transaction on the same store: the driver's, which
+changes a value and a revision.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,9 @@ from ..sql_servers import PostgreSQL
 from .lab import Lab
 from .table import Row, Table
 
-Connects = tuple[Callable[[], Any], Callable[[], Any]]  # for a connection that is kept, and for one that is made for one transaction
+Connects = tuple[
+    Callable[[], Any], Callable[[], Any]
+]  # for a connection that is kept, and for one that is made for one transaction
 Transact = Callable[[Any, int], object]
 
 
@@ -69,7 +73,9 @@ def postgresql() -> Iterator[PostgreSQL]:
         shutil.rmtree(folder)
 
 
-def compared(lab: Lab, store: Store, variables: int, connects: Connects, transact: Transact) -> dict[str, list[float]]:
+def compared(
+    lab: Lab, store: Store, variables: int, connects: Connects, transact: Transact
+) -> dict[str, list[float]]:
     """Let a kept connection, one made for the purpose, and ``update()`` take turns."""
     keep, connect = connects
     app = Flask("site", instance_path=str(lab.place()))
@@ -110,7 +116,10 @@ def measure(lab: Lab) -> list[Table]:
             schema = filled(server.fresh())
             with lab.redis.client() as client:
                 client.flushall()
-            connect = partial(psycopg.connect, str(sa.make_url(schema).set(drivername="postgresql").render_as_string()))
+            connect = partial(
+                psycopg.connect,
+                str(sa.make_url(schema).set(drivername="postgresql").render_as_string()),
+            )
             stores: dict[str, tuple[Store, Connects, Transact]] = {
                 "SQLite": (
                     SQLStore(f"sqlite:///{file}"),
@@ -118,11 +127,24 @@ def measure(lab: Lab) -> list[Table]:
                     transact_sqlite,
                 ),
                 "PostgreSQL": (SQLStore(schema), (connect, connect), transact_postgresql),
-                "Redis": (RedisStore(lab.redis.url), (lab.redis.client, lab.redis.client), transact_redis),
+                "Redis": (
+                    RedisStore(lab.redis.url),
+                    (lab.redis.client, lab.redis.client),
+                    transact_redis,
+                ),
             }
             for name, (store, connects, transact) in stores.items():
                 taken = compared(lab, store, variables, connects, transact)
                 anew = taken["bare, over a connection made for it"]
-                rows = [Row(way, samples, None if samples is anew else anew) for way, samples in taken.items()]
-                tables.append(Table(f"Updating one of {variables} variables, {name}", rows, charted=variables == 10))
+                rows = [
+                    Row(way, samples, None if samples is anew else anew)
+                    for way, samples in taken.items()
+                ]
+                tables.append(
+                    Table(
+                        f"Updating one of {variables} variables, {name}",
+                        rows,
+                        charted=variables == 10,
+                    )
+                )
     return tables

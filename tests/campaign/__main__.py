@@ -12,17 +12,41 @@ import pytest
 from . import fuzz
 
 #: What each part is for, by the name of its file.
-PARTS = ("steps", "kills", "starts", "in_flight", "host_protocol", "found", "security", "clocks", "corpus", "long_run")
+PARTS = (
+    "steps",
+    "kills",
+    "starts",
+    "in_flight",
+    "host_protocol",
+    "found",
+    "security",
+    "clocks",
+    "corpus",
+    "long_run",
+)
 
 
 def main() -> int:
     """Run all parts, or fuzz."""
     parser = argparse.ArgumentParser(prog="python -m tests.campaign", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=60, help="of the long run (default: 60; by hand 1200)")
-    parser.add_argument("--seed", type=int, default=1, help="of the long run: which faults, in which order (default: 1)")
-    parser.add_argument("--short", action="store_true", help="as pytest does it: fewer examples, not both sides of each step")
+    parser.add_argument(
+        "--seconds", type=float, default=60, help="of the long run (default: 60; by hand 1200)"
+    )
+    parser.add_argument(
+        "--seed",
+        type=int,
+        default=1,
+        help="of the long run: which faults, in which order (default: 1)",
+    )
+    parser.add_argument(
+        "--short",
+        action="store_true",
+        help="as pytest does it: fewer examples, not both sides of each step",
+    )
     commands = parser.add_subparsers(dest="command")
-    fuzzing = commands.add_parser("fuzz", help="fuzz what reads foreign bytes, with atheris; the findings stay in the corpus")
+    fuzzing = commands.add_parser(
+        "fuzz", help="fuzz what reads foreign bytes, with atheris; the findings stay in the corpus"
+    )
     fuzzing.add_argument("--minutes", type=float, default=10)
     options = parser.parse_args()
     if options.command == "fuzz":
@@ -31,7 +55,17 @@ def main() -> int:
     if not options.short:
         os.environ["CAMPAIGN_THOROUGH"] = "1"
     here = Path(__file__).parent
-    return int(pytest.main(["-q", "--show-capture=no", "-o", "timeout=0", *(str(here / f"test_{part}.py") for part in PARTS)]))
+    return int(
+        pytest.main(
+            [
+                "-q",
+                "--show-capture=no",
+                "-o",
+                "timeout=0",
+                *(str(here / f"test_{part}.py") for part in PARTS),
+            ]
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -18,14 +18,20 @@ from .sites import SLOW, OpenStore, sqlite
 
 STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenStore]] = {
     "sqlite": lambda request, folder: sqlite(folder),
-    "postgresql": lambda request, folder: partial(SQLStore, request.getfixturevalue("postgresql_server").fresh(), timeout=SLOW),
-    "redis": lambda request, folder: partial(RedisStore, request.getfixturevalue("redis_server").url, timeout=SLOW),
+    "postgresql": lambda request, folder: partial(
+        SQLStore, request.getfixturevalue("postgresql_server").fresh(), timeout=SLOW
+    ),
+    "redis": lambda request, folder: partial(
+        RedisStore, request.getfixturevalue("redis_server").url, timeout=SLOW
+    ),
 }
 
 
 @pytest.fixture
 def quiet_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes look when they are told to, try a failed store again at once, and sleep as little as can be."""
+    """Processes look when they are told to, try a failed store again at once, and sleep as little
+    as can be.
+    """
     monkeypatch.setattr(server.thread, "ensure_running", lambda member: None)
     monkeypatch.setattr(header_module, "FIRST_RETRY", 0.0)
 

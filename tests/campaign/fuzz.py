@@ -1,4 +1,6 @@
-"""Coverage-guided fuzzing with atheris of all that reads foreign bytes; what it finds stays in ``corpus`` and is a test."""
+"""Coverage-guided fuzzing with atheris of all that reads foreign bytes; what it finds stays in
+``corpus`` and is a test.
+"""
 
 from __future__ import annotations
 
@@ -38,11 +40,15 @@ def keep(target: str, found: set[bytes]) -> None:
     known = inputs(target) or seeds(target)
     new = sorted(found - set(known), key=lambda data: (len(data), data))
     CORPUS.mkdir(exist_ok=True)
-    (CORPUS / f"{target}.txt").write_text("".join(f"{data.hex()}\n" for data in [*known, *new[: max(0, KEPT - len(known))]]))
+    (CORPUS / f"{target}.txt").write_text(
+        "".join(f"{data.hex()}\n" for data in [*known, *new[: max(0, KEPT - len(known))]])
+    )
 
 
 def fuzz(target: str, seconds: float) -> list[str]:
-    """Fuzz one target for so long, keep the inputs that reached something new, and return what it died of."""
+    """Fuzz one target for so long, keep the inputs that reached something new, and return what it
+    died of.
+    """
     with tempfile.TemporaryDirectory(prefix="waffle-") as folder:
         whole, died = (Path(folder) / name for name in ("whole", "died"))
         for path in (whole, died):
@@ -50,8 +56,14 @@ def fuzz(target: str, seconds: float) -> list[str]:
         for data in inputs(target) or seeds(target):
             (whole / hashlib.sha256(data).hexdigest()).write_bytes(data)
         command = [sys.executable, "-m", "tests.campaign.fuzz", target, f"-max_len={LONGEST}"]
-        limits = [f"-max_total_time={max(1, round(seconds))}", "-timeout=10", f"-artifact_prefix={died}/"]
-        done = subprocess.run([*command, *limits, str(whole)], cwd=ROOT, capture_output=True, text=True, check=False)
+        limits = [
+            f"-max_total_time={max(1, round(seconds))}",
+            "-timeout=10",
+            f"-artifact_prefix={died}/",
+        ]
+        done = subprocess.run(
+            [*command, *limits, str(whole)], cwd=ROOT, capture_output=True, text=True, check=False
+        )
         told = [done.stdout + done.stderr] if done.returncode else []
         keep(target, {path.read_bytes() for place in (whole, died) for path in place.iterdir()})
     return told
@@ -70,7 +82,10 @@ def run(minutes: float) -> int:
         for told in fuzz(target, 60 * minutes / 4):
             found += 1
             print(told[-3000:])
-        print(f"{target}: {minutes / 4:g} minutes, {len(inputs(target)) - known} more inputs kept", flush=True)
+        print(
+            f"{target}: {minutes / 4:g} minutes, {len(inputs(target)) - known} more inputs kept",
+            flush=True,
+        )
     print(f"{found} findings")
     return 1 if found else 0
 

@@ -1,4 +1,6 @@
-"""uWSGI with four workers and a mule, read and written all the time, while a seeded script breaks one thing after the other."""
+"""uWSGI with four workers and a mule, read and written all the time, while a seeded script breaks
+one thing after the other.
+"""
 
 from __future__ import annotations
 
@@ -83,8 +85,23 @@ class LongRun:
         say: prints a line.
     """
 
-    def __init__(self, folder: Path, redis: RedisServer, database: PostgreSQL, *, seed: int, tally: Tally, say: Say) -> None:
-        self.folder, self.redis, self.database, self.tally, self.say = folder, redis, database, tally, say
+    def __init__(
+        self,
+        folder: Path,
+        redis: RedisServer,
+        database: PostgreSQL,
+        *,
+        seed: int,
+        tally: Tally,
+        say: Say,
+    ) -> None:
+        self.folder, self.redis, self.database, self.tally, self.say = (
+            folder,
+            redis,
+            database,
+            tally,
+            say,
+        )
         self.url = database.fresh()
         database.folder.chmod(0o755)  # for a server that is held to permissions, see `HELD`
         self.random = random.Random(seed)
@@ -119,7 +136,10 @@ class LongRun:
                 self.say(f"fill the disk: left out, for {why_not}")
                 del self.faults["fill the disk"]
             with self.server() as self.process:
-                threads = [threading.Thread(target=self.guard, args=(work,)) for work in (*[self.read] * 3, *[self.write] * 2)]
+                threads = [
+                    threading.Thread(target=self.guard, args=(work,))
+                    for work in (*[self.read] * 3, *[self.write] * 2)
+                ]
                 for thread in threads:
                     thread.start()
                 try:
@@ -140,10 +160,24 @@ class LongRun:
 
     @contextlib.contextmanager
     def small_disk(self) -> Iterator[str]:
-        """Put the host's files on a disk that is soon full; yield why that can't be done, else nothing."""
+        """Put the host's files on a disk that is soon full; yield why that can't be done, else
+        nothing.
+        """
         place = str(self.folder / "instance")
-        command = ["mount", "-t", "tmpfs", "-o", f"size=1m,uid={os.geteuid()},mode=755", "waffle", place]
-        done = subprocess.run(command, capture_output=True, text=True, check=False) if os.geteuid() == 0 else None
+        command = [
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            f"size=1m,uid={os.geteuid()},mode=755",
+            "waffle",
+            place,
+        ]
+        done = (
+            subprocess.run(command, capture_output=True, text=True, check=False)
+            if os.geteuid() == 0
+            else None
+        )
         if done is None or done.returncode:
             yield "only root may mount a disk" if done is None else done.stderr.strip()
             return
@@ -164,10 +198,19 @@ class LongRun:
             "WAFFLE_POLL_INTERVAL": "0.05",
             "WAFFLE_RECONCILE_INTERVAL": "5",
         }
-        options = ["--module", "tests.campaign.site", "--master", "--processes", str(WORKERS), "--mule=uwsgi_waffle.mule"]
+        options = [
+            "--module",
+            "tests.campaign.site",
+            "--master",
+            "--processes",
+            str(WORKERS),
+            "--mule=uwsgi_waffle.mule",
+        ]
         command = [*HELD, script("uwsgi"), *UWSGI[1:], *options, "--disable-logging"]
         with self.log_path.open("ab") as log:
-            process = psutil.Popen(command, env=environ, stdout=log, stderr=log, cwd=Path(__file__).parents[2])
+            process = psutil.Popen(
+                command, env=environ, stdout=log, stderr=log, cwd=Path(__file__).parents[2]
+            )
         try:
             yield process
         finally:
@@ -191,7 +234,13 @@ class LongRun:
 
     def workers(self) -> list[int]:
         log = self.log
-        pids = [int(pid) for pid in re.findall(r"(?:spawned uWSGI worker \d+|Respawned uWSGI worker \d+) \((?:new )?pid: (\d+)", log)]
+        pids = [
+            int(pid)
+            for pid in re.findall(
+                r"(?:spawned uWSGI worker \d+|Respawned uWSGI worker \d+) \((?:new )?pid: (\d+)",
+                log,
+            )
+        ]
         return [pid for pid in pids if pid in self.children()]
 
     def mule(self) -> int:
@@ -207,7 +256,10 @@ class LongRun:
         while not self.done.is_set():
             try:
                 work()
-            except (OSError, http.client.HTTPException) as error:  # its worker was killed, or nobody listens at this moment
+            except (
+                OSError,
+                http.client.HTTPException,
+            ) as error:  # its worker was killed, or nobody listens at this moment
                 self.record.failed(type(error).__name__)
                 time.sleep(0.01)
             except Exception as error:
@@ -226,7 +278,9 @@ class LongRun:
         if len(set(answer["all"])) != 1:
             self.tally.wrong("torn", str(answer))
         if answer["revision"] < least:
-            self.tally.wrong("stale", f"revision {least} had been acknowledged before this was asked: {answer}")
+            self.tally.wrong(
+                "stale", f"revision {least} had been acknowledged before this was asked: {answer}"
+            )
         if known is not None and answer["all"][0] != known:
             self.tally.wrong("lost", f"{answer}, and {known} was acknowledged")
 
@@ -283,7 +337,10 @@ class LongRun:
                     self.tally.recovered(took if what != "the start" else 0.0)
                     return took
             if time.monotonic() - began > RECOVERY:
-                self.tally.wrong("other", f"{what}: not recovered after {RECOVERY} s; the last update gave {answer}\n{self.log[-3000:]}")
+                self.tally.wrong(
+                    "other",
+                    f"{what}: not recovered after {RECOVERY} s; the last update gave {answer}\n{self.log[-3000:]}",
+                )
                 return RECOVERY
             time.sleep(0.01)
 
@@ -394,11 +451,16 @@ class LongRun:
         """Compare what was acknowledged with the database's history; look who has died."""
         engine = sa.create_engine(self.url, poolclass=NullPool)
         with engine.connect() as connection:
-            rows = connection.execute(sa.text("SELECT revision, new FROM waffle_history WHERE key = 'A'")).all()
+            rows = connection.execute(
+                sa.text("SELECT revision, new FROM waffle_history WHERE key = 'A'")
+            ).all()
         stored = {revision: int(new) for revision, new in rows}
         for revision, number in self.record.acknowledged.items():
             if stored.get(revision) != number:
-                self.tally.wrong("lost", f"{number} was acknowledged as revision {revision}, the history has {stored.get(revision)}")
+                self.tally.wrong(
+                    "lost",
+                    f"{number} was acknowledged as revision {revision}, the history has {stored.get(revision)}",
+                )
         for pid in map(int, DIED.findall(self.log)):
             if pid not in self.killed:
                 self.tally.wrong("died", f"process {pid} has died\n{self.log[-3000:]}")

@@ -1,4 +1,6 @@
-"""The application of the long run: two variables that are always equal, and what this process sees of them."""
+"""The application of the long run: two variables that are always equal, and what this process sees
+of them.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,11 @@ waffle = uwsgi_waffle.WaffleConf(application)
 @application.get("/read")
 def read() -> Any:
     values = waffle.values
-    return jsonify(pid=os.getpid(), revision=waffle.revision, all=[values.A, application.config["B"], waffle.values["A"], waffle.values.B])
+    return jsonify(
+        pid=os.getpid(),
+        revision=waffle.revision,
+        all=[values.A, application.config["B"], waffle.values["A"], waffle.values.B],
+    )
 
 
 @application.post("/update")
@@ -35,7 +41,11 @@ def update() -> Any:
         result = waffle.update(changes, wait=request.args.get("wait", type=float))
     except uwsgi_waffle.WaffleError as error:
         return jsonify(error=f"{type(error).__name__}: {error}"), 503
-    return jsonify(revision=result.revision, pending=[p.kind for p in result.pending], applied=[p.kind for p in result.applied])
+    return jsonify(
+        revision=result.revision,
+        pending=[p.kind for p in result.pending],
+        applied=[p.kind for p in result.applied],
+    )
 
 
 @application.post("/set")

@@ -32,7 +32,12 @@ class Site:
     """
 
     def __init__(self, folder: Path, open_store: OpenStore, tally: Tally, **settings: Any) -> None:
-        self.host, self.open_store, self.tally, self._settings = Host(folder), open_store, tally, settings
+        self.host, self.open_store, self.tally, self._settings = (
+            Host(folder),
+            open_store,
+            tally,
+            settings,
+        )
         self.host.instance.mkdir(parents=True, exist_ok=True)
         self.store = open_store()
 
@@ -53,9 +58,13 @@ class Site:
             with self.store._connected() as client:
                 client.hset(self.store._hash, mapping=values_of(number))
             return
-        with self.store._connect().begin() as connection:  # type: ignore[attr-defined]  # the other store here is SQL
+        # the other store here is SQL
+        with self.store._connect().begin() as connection:  # type: ignore[attr-defined]
             for key, text in values_of(number).items():
-                connection.execute(sa.text("UPDATE waffle_values SET value = :text WHERE key = :key"), {"text": text, "key": key})
+                connection.execute(
+                    sa.text("UPDATE waffle_values SET value = :text WHERE key = :key"),
+                    {"text": text, "key": key},
+                )
 
     def touch(self) -> None:
         self.host.watch_file.touch()
@@ -71,8 +80,16 @@ class Site:
             self.tally.looks += 1
             seen = served(process)
             if seen != served_by(truth):
-                kind = "torn" if seen[1] != seen[2] else "lost" if seen[0] != truth.revision else "stale"
-                self.tally.wrong(kind, f"{what}: {name} serves {seen}, the store has {served_by(truth)}")
+                kind = (
+                    "torn"
+                    if seen[1] != seen[2]
+                    else "lost"
+                    if seen[0] != truth.revision
+                    else "stale"
+                )
+                self.tally.wrong(
+                    kind, f"{what}: {name} serves {seen}, the store has {served_by(truth)}"
+                )
         return truth
 
 
@@ -88,7 +105,8 @@ def new_values(number: int) -> dict[str, object]:
 def served(process: Process) -> tuple[int, object, object]:
     """Return revision, A and B of one look."""
     snapshot = process.state.look()
-    return snapshot.revision, snapshot.values.A, snapshot.values.B  # type: ignore[attr-defined]  # declared by `CONFS`
+    # declared by `CONFS`
+    return snapshot.revision, snapshot.values.A, snapshot.values.B  # type: ignore[attr-defined]
 
 
 def served_by(stored: Stored) -> tuple[int, object, object]:
@@ -99,4 +117,14 @@ def sqlite(folder: Path) -> OpenStore:
     return lambda: SQLStore(f"sqlite:///{folder}/waffle.db", timeout=SLOW)
 
 
-__all__ = ["CONFS", "Flask", "Site", "WaffleConf", "new_values", "served", "served_by", "sqlite", "values_of"]
+__all__ = [
+    "CONFS",
+    "Flask",
+    "Site",
+    "WaffleConf",
+    "new_values",
+    "served",
+    "served_by",
+    "sqlite",
+    "values_of",
+]

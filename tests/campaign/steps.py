@@ -1,8 +1,11 @@
 """Finds the steps of whatever a process does, stops it at any of them, or kills it there.
 
-A step is a call from Python into C that may change something outside the process: a file operation, a call of a database's
-driver, a byte sent. They are found by Python's own profiling hook, so no list of them can be out of date: `READING` names the
-few calls that change nothing, and `test_kills.py` has the kernel confirm, with strace, that nothing is changed between two steps.
+A step is a call from Python into C that may change something outside the process: a file operation,
+a call of a database's
+driver, a byte sent. They are found by Python's own profiling hook, so no list of them can be out of
+date: `READING` names the
+few calls that change nothing, and `test_kills.py` has the kernel confirm, with strace, that nothing
+is changed between two steps.
 """
 
 from __future__ import annotations
@@ -17,13 +20,60 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
-MODULES = frozenset({"posix", "fcntl", "_io", "_socket", "socket", "_sqlite3", "sqlite3", "select", "mmap", "_ssl", "shutil"})
+MODULES = frozenset(
+    {
+        "posix",
+        "fcntl",
+        "_io",
+        "_socket",
+        "socket",
+        "_sqlite3",
+        "sqlite3",
+        "select",
+        "mmap",
+        "_ssl",
+        "shutil",
+    }
+)
 READING = frozenset(
-    {"access", "fspath", "fstat", "getegid", "geteuid", "getgid", "getpid", "getuid", "lstat", "pread", "readlink", "scandir", "stat"}
-    | {"_path_normpath", "listdir", "sched_yield", "urandom", "fileno", "get_inheritable", "set_inheritable", "isatty"}
+    {
+        "access",
+        "fspath",
+        "fstat",
+        "getegid",
+        "geteuid",
+        "getgid",
+        "getpid",
+        "getuid",
+        "lstat",
+        "pread",
+        "readlink",
+        "scandir",
+        "stat",
+    }
+    | {
+        "_path_normpath",
+        "listdir",
+        "sched_yield",
+        "urandom",
+        "fileno",
+        "get_inheritable",
+        "set_inheritable",
+        "isatty",
+    }
     | {"getvalue", "read", "readable", "readinto", "readline", "seek", "tell", "writable"}
     | {"create_function", "cursor", "fetchall", "fetchone"}
-    | {"getsockopt", "gettimeout", "setblocking", "setsockopt", "settimeout", "epoll", "modify", "register", "unregister"}
+    | {
+        "getsockopt",
+        "gettimeout",
+        "setblocking",
+        "setsockopt",
+        "settimeout",
+        "epoll",
+        "modify",
+        "register",
+        "unregister",
+    }
 )
 
 Do = Callable[[], object]
@@ -46,15 +96,25 @@ class End:
 
 def name_of(function: Any) -> str | None:
     """Return the name of the step that a call of a C function is, ``None`` if it is none."""
-    module = getattr(function, "__module__", None) or type(getattr(function, "__self__", None)).__module__
+    module = (
+        getattr(function, "__module__", None)
+        or type(getattr(function, "__self__", None)).__module__
+    )
     name = getattr(function, "__name__", "")
     if module == "time":
         return "sleep" if name == "sleep" else None
     return name if module in MODULES and name not in READING else None
 
 
-def walk(work: Do, *, before: Callable[[int, str], object], after: Callable[[int, str], object] = lambda number, name: None) -> int:
-    """Do ``work`` and call the others before and after each of its steps, counted from 0; return how many they were."""
+def walk(
+    work: Do,
+    *,
+    before: Callable[[int, str], object],
+    after: Callable[[int, str], object] = lambda number, name: None,
+) -> int:
+    """Do ``work`` and call the others before and after each of its steps, counted from 0; return
+    how many they were.
+    """
     count = 0
     running: list[tuple[int, str]] = []
 
@@ -98,7 +158,9 @@ def in_child(work: Do) -> End:
     with open(reading, "rb") as pipe:
         told = pipe.read().decode()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert code in (0, 1, -signal.SIGKILL), f"the child died of {code}, and nobody had killed it: {told}"
+    assert code in (0, 1, -signal.SIGKILL), (
+        f"the child died of {code}, and nobody had killed it: {told}"
+    )
     return End(code == 0, (), told)
 
 
@@ -134,11 +196,15 @@ def killed_at(work: Do, number: int, *, after: bool = False) -> End:
     def nothing(at: int, name: str) -> None:
         pass  # on the other side of the step
 
-    return in_child(lambda: walk(work, before=nothing if after else kill, after=kill if after else nothing))
+    return in_child(
+        lambda: walk(work, before=nothing if after else kill, after=kill if after else nothing)
+    )
 
 
 def killed_within(work: Do, number: int) -> End:
-    """Do ``work`` in a child that is killed in the middle of one of its writes: half of the bytes are there."""
+    """Do ``work`` in a child that is killed in the middle of one of its writes: half of the bytes
+    are there.
+    """
     genuine = {"write": os.write, "pwrite": os.pwrite}
     count = -1
 
@@ -154,7 +220,8 @@ def killed_within(work: Do, number: int) -> End:
         return write
 
     def torn() -> None:
-        os.write, os.pwrite = half("write"), half("pwrite")  # type: ignore[assignment]  # in the child only
+        # in the child only
+        os.write, os.pwrite = half("write"), half("pwrite")  # type: ignore[assignment]
         try:
             work()
         finally:

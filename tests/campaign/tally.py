@@ -17,12 +17,15 @@ class Tally:
     Attributes:
         faults: what was done to it: kills, failing stores, damaged files, …
         looks: answers that were judged.
-        lost: updates that had returned, or were committed, and aren't in the store, or aren't served.
-        stale: looks that began after an update had returned and showed an older revision, or one that was never committed.
+        lost: updates that had returned, or were committed, and aren't in the store, or aren't
+            served.
+        stale: looks that began after an update had returned and showed an older revision, or one
+            that was never committed.
         torn: looks that showed values of two revisions.
         other: whatever else was wrong.
         died: processes that ended and that nobody had killed.
-        slowest: seconds until all processes agreed again after a fault; ``None`` where no time passes.
+        slowest: seconds until all processes agreed again after a fault; ``None`` where no time
+            passes.
     """
 
     part: str

@@ -31,7 +31,9 @@ def schema() -> Schema:
 
 
 def snapshot(data: bytes) -> None:
-    """Read them as a snapshot, with the checksum that they have and with another; validate what is in it."""
+    """Read them as a snapshot, with the checksum that they have and with another; validate what is
+    in it.
+    """
     with suppress(SnapshotDamaged):
         decode(data, data[:DIGEST_SIZE])
         raise AssertionError("these bytes hold their own checksum")
@@ -80,4 +82,6 @@ def history(data: bytes) -> None:
     assert Log.parse(found.to_json(10_000), 7).since >= found.since
 
 
-TARGETS: dict[str, Callable[[bytes], None]] = {call.__name__: call for call in (snapshot, header, message, history)}
+TARGETS: dict[str, Callable[[bytes], None]] = {
+    call.__name__: call for call in (snapshot, header, message, history)
+}

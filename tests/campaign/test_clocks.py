@@ -34,7 +34,9 @@ def test_two_touches_within_one_tick(site: Site) -> None:
         site.judge({"one": one, "other": other}, "touched for nothing")
         site.edit(number)
         os.utime(site.host.watch_file, ns=(tick, tick))
-        assert site.judge({"one": one, "other": other}, "touched again within a tick").values["A"] == str(number)
+        assert site.judge({"one": one, "other": other}, "touched again within a tick").values[
+            "A"
+        ] == str(number)
         site.tally.faults += 1
     site.tally.verdict()
 
@@ -44,9 +46,12 @@ def test_a_coarse_file_system(site: Site, monkeypatch: pytest.MonkeyPatch, grain
     """Times are rounded: updates and touches are all seen, and the store isn't read for ever."""
     utime, lstat = os.utime, os.lstat
 
-    def rounded(path: object, times: object = None, *, ns: tuple[int, int] | None = None, **options: object) -> None:
+    def rounded(
+        path: object, times: object = None, *, ns: tuple[int, int] | None = None, **options: object
+    ) -> None:
         mtime = (ns[1] if ns else time.time_ns()) // grain * grain
-        utime(path, ns=(mtime, mtime), **options)  # type: ignore[call-overload]  # as the caller said it
+        # as the caller said it
+        utime(path, ns=(mtime, mtime), **options)  # type: ignore[call-overload]
 
     one, other = site.start(), site.start()
     monkeypatch.setattr(os, "utime", rounded)
@@ -56,7 +61,9 @@ def test_a_coarse_file_system(site: Site, monkeypatch: pytest.MonkeyPatch, grain
         site.edit(2 * number + 1)
         os.utime(site.host.watch_file)
         assert lstat(site.host.watch_file).st_mtime_ns % grain == 0
-        assert site.judge({"one": one, "other": other}, "touched").values["A"] == str(2 * number + 1)
+        assert site.judge({"one": one, "other": other}, "touched").values["A"] == str(
+            2 * number + 1
+        )
         site.tally.faults += 1
     loads = 0
     store = other.state.store
@@ -77,7 +84,9 @@ def test_a_coarse_file_system(site: Site, monkeypatch: pytest.MonkeyPatch, grain
 
 @pytest.mark.parametrize("back", [3600.0, 0.001, -3600.0])
 def test_the_clock_is_set(site: Site, monkeypatch: pytest.MonkeyPatch, back: float) -> None:
-    """An hour back, a little, an hour on: updates and touches are seen, and the monotonic clock times the rest."""
+    """An hour back, a little, an hour on: updates and touches are seen, and the monotonic clock
+    times the rest.
+    """
     genuine, genuine_ns = time.time, time.time_ns
     one, other = site.start(), site.start()
     for number in range(1, 6):
@@ -88,7 +97,9 @@ def test_the_clock_is_set(site: Site, monkeypatch: pytest.MonkeyPatch, back: flo
         site.edit(2 * number + 1)
         now = time.time_ns()
         os.utime(site.host.watch_file, ns=(now, now))
-        assert site.judge({"one": one, "other": other}, "touched").values["A"] == str(2 * number + 1)
+        assert site.judge({"one": one, "other": other}, "touched").values["A"] == str(
+            2 * number + 1
+        )
         site.tally.faults += 1
     site.judge({"a new process": site.start()}, "started")
     site.tally.verdict()
@@ -110,15 +121,26 @@ except uwsgi_waffle.WaffleError as error:
 
 
 def test_two_applications_on_one_watch_file(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second, in this process or in another, is refused with both named; the first notices nothing, nor does its store."""
+    """The second, in this process or in another, is refused with both named; the first notices
+    nothing, nor does its store.
+    """
     one, other = site.start(), site.start()
     one.waffle.update(new_values(1))
-    with pytest.raises(SchemaError, match=r"waffle\.watch is used for another store than .*second\.db.*a watch file of its own"):
+    with pytest.raises(
+        SchemaError,
+        match=r"waffle\.watch is used for another store than .*second\.db.*a watch file of its own",
+    ):
         site.start(SQLStore(f"sqlite:///{site.host.instance}/second.db"))
     command = [sys.executable, "-c", SECOND, str(site.host.instance)]
-    done = subprocess.run(command, cwd=ROOT, env={**os.environ, **ALWAYS}, capture_output=True, text=True, check=True)
-    assert done.stdout.startswith(f"SchemaError WAFFLE_WATCHER_FILE {site.host.watch_file} is used for another store")
-    assert site.judge({"one": one, "other": other}, "a second application has come").values.keys() == {"A", "B", "TEXT"}
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **ALWAYS}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith(
+        f"SchemaError WAFFLE_WATCHER_FILE {site.host.watch_file} is used for another store"
+    )
+    assert site.judge(
+        {"one": one, "other": other}, "a second application has come"
+    ).values.keys() == {"A", "B", "TEXT"}
     one.waffle.update(new_values(2))
     site.judge({"one": one, "other": other, "new": site.start()}, "and was refused")
     site.tally.faults += 2

@@ -31,7 +31,9 @@ def writer(host: Host) -> Process:
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_published_snapshot_that_is_lost_while_somebody_writes(host: Host, writer: Process, damage: str) -> None:
+def test_a_published_snapshot_that_is_lost_while_somebody_writes(
+    host: Host, writer: Process, damage: str
+) -> None:
     """Who hasn't taken it yet, and can't have the lock, reads the store: the update had returned."""
     reader, busy = host.start(), host.start()
     writer.waffle.update({"LIMIT": 20})
@@ -66,7 +68,9 @@ def test_a_lost_snapshot_and_a_store_that_is_down(host: Host, writer: Process) -
     assert "the store is down" in reader.state.error
 
 
-@pytest.mark.parametrize("blob", [b"", b"\n{}", b"x\n{}", b"-1\n{}", b"1_0\n{}", b" 1\n{}", b"9" * 5000 + b"\n{}"])
+@pytest.mark.parametrize(
+    "blob", [b"", b"\n{}", b"x\n{}", b"-1\n{}", b"1_0\n{}", b" 1\n{}", b"9" * 5000 + b"\n{}"]
+)
 def test_a_checksum_over_no_snapshot(blob: bytes) -> None:
     """Found by fuzzing: an error of another kind would have stopped the start of an application."""
     with pytest.raises(SnapshotDamaged):

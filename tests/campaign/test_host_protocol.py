@@ -1,6 +1,8 @@
-"""A rule-based machine over one host: whatever happens, in whatever order, nothing uncommitted, nothing torn, and all agree after it.
+"""A rule-based machine over one host: whatever happens, in whatever order, nothing uncommitted,
+nothing torn, and all agree after it.
 
-Processes are objects here that share nothing but files. Crashes are real: a forked process is killed at a drawn step.
+Processes are objects here that share nothing but files. Crashes are real: a forked process is
+killed at a drawn step.
 """
 
 from __future__ import annotations
@@ -16,7 +18,14 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from uwsgi_waffle import RevisionConflict, SQLStore, StoreUnavailable, WaffleError, server
 from uwsgi_waffle.hostfiles import header as header_module
@@ -39,7 +48,8 @@ class FailingCommit(FaultyStore):
 
     lost: str = ""
 
-    def transact(self, decide: Callable[..., object]) -> object:  # type: ignore[override]  # only passed on
+    # only passed on
+    def transact(self, decide: Callable[..., object]) -> object:  # type: ignore[override]
         if not self.lost:
             return super().transact(decide)  # type: ignore[arg-type]  # as above
         if self.lost == "after":
@@ -65,7 +75,9 @@ class OneHost(RuleBasedStateMachine):
         self.processes: list[Process] = []
         self.number = 0
         self.committed: set[tuple[int, object, object]] = set()
-        self.must: tuple[int, object, object] | None = None  # what every look shows, if that is known
+        self.must: tuple[int, object, object] | None = (
+            None  # what every look shows, if that is known
+        )
         self.backup: sqlite3.Connection | None = None
 
     def teardown(self) -> None:
@@ -97,7 +109,9 @@ class OneHost(RuleBasedStateMachine):
         process, looker = self.pick(which), self.pick(which + 1)
 
         def before(number: int, name: str) -> None:
-            if number == at and looker is not process and not header_module._opening.locked():  # one lock for all, in this process
+            if (
+                number == at and looker is not process and not header_module._opening.locked()
+            ):  # one lock for all, in this process
                 self.note()
                 seen = served(looker)
                 self.note()
@@ -147,7 +161,12 @@ class OneHost(RuleBasedStateMachine):
             self.pick(which).waffle.update({"A": -1, "B": -1}, expect_revision=before[0] + 1)
         assert self.newest() == before
 
-    @rule(which=some, at=st.integers(0, 70), work=st.sampled_from(["update", "look", "tick"]), torn=st.booleans())
+    @rule(
+        which=some,
+        at=st.integers(0, 70),
+        work=st.sampled_from(["update", "look", "tick"]),
+        torn=st.booleans(),
+    )
     def killed(self, which: int, at: int, work: str, torn: bool) -> None:
         process, number = self.pick(which), self.next()
 
@@ -213,7 +232,10 @@ class OneHost(RuleBasedStateMachine):
 
     @rule()
     def back_up(self) -> None:
-        source, self.backup = sqlite3.connect(self.folder / "waffle.db"), sqlite3.connect(":memory:")
+        source, self.backup = (
+            sqlite3.connect(self.folder / "waffle.db"),
+            sqlite3.connect(":memory:"),
+        )
         source.backup(self.backup)
         source.close()
 
@@ -235,22 +257,32 @@ class OneHost(RuleBasedStateMachine):
         if told:
             self.ring(which)
 
-    @rule(calls=st.sampled_from([NEVER, NEVER, ALWAYS, range(1, 3), {2}]), lost=st.sampled_from(["", "", "before", "after"]), which=some)
+    @rule(
+        calls=st.sampled_from([NEVER, NEVER, ALWAYS, range(1, 3), {2}]),
+        lost=st.sampled_from(["", "", "before", "after"]),
+        which=some,
+    )
     def the_store_fails(self, calls: object, lost: str, which: int) -> None:
         self.tally.faults += calls != NEVER or lost != ""
         for process in self.processes if which % 2 else [self.pick(which)]:
             store = process.state.store
             assert isinstance(store, FailingCommit)
-            store.calls, store.failing, store.lost = 0, calls, lost  # type: ignore[assignment]  # a container
+            # a container
+            store.calls, store.failing, store.lost = 0, calls, lost  # type: ignore[assignment]
 
-    @rule(what=st.sampled_from(["header", "snapshots", "bell", "", "bell/bell"]), how=st.sampled_from(["gone", "cut", "noise", "mode"]))
+    @rule(
+        what=st.sampled_from(["header", "snapshots", "bell", "", "bell/bell"]),
+        how=st.sampled_from(["gone", "cut", "noise", "mode"]),
+    )
     def files_are_damaged(self, what: str, how: str) -> None:
         self.tally.faults += 1
         self.must = None
         target = self.site.host.instance / "waffle.watch.d" / what
         if not target.exists():
             return
-        files = [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
+        files = (
+            [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
+        )
         if how == "gone":
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         elif how == "mode":
@@ -258,7 +290,11 @@ class OneHost(RuleBasedStateMachine):
         else:
             for path in files:
                 content = path.read_bytes()
-                path.write_bytes(content[: len(content) // 2] if how == "cut" else bytes(255 - byte for byte in content))
+                path.write_bytes(
+                    content[: len(content) // 2]
+                    if how == "cut"
+                    else bytes(255 - byte for byte in content)
+                )
 
     @rule(which=some)
     def the_watch_file_is_removed(self, which: int) -> None:
@@ -290,18 +326,24 @@ class OneHost(RuleBasedStateMachine):
             self.note()
 
     def see(self, process: Process) -> None:
-        """Let a process look, as its next request after the lease would, and hold it to what is known."""
+        """Let a process look, as its next request after the lease would, and hold it to what is
+        known.
+        """
         process.state._lease = 0.0
         self.note()
         seen = served(process)
         self.note()
         self.hold(process, seen)
         if self.must is not None:
-            assert seen == self.must, f"stale: {seen} is served, {self.must} was acknowledged to this host"
+            assert seen == self.must, (
+                f"stale: {seen} is served, {self.must} was acknowledged to this host"
+            )
 
     def hold(self, process: Process, seen: tuple[int, object, object]) -> None:
         self.tally.looks += 1
-        assert seen in self.committed, f"{seen} is served and was never committed; these were: {sorted(self.committed)}"
+        assert seen in self.committed, (
+            f"{seen} is served and was never committed; these were: {sorted(self.committed)}"
+        )
 
     def note(self) -> None:
         """Note what the store holds as committed."""

@@ -1,4 +1,6 @@
-"""A writer is killed while the database is committing for it: the commit may come after everybody has looked."""
+"""A writer is killed while the database is committing for it: the commit may come after everybody
+has looked.
+"""
 
 from __future__ import annotations
 
@@ -22,13 +24,17 @@ from .tally import Tally
 pytestmark = pytest.mark.usefixtures("quiet_host")
 
 HELD_COMMITS = (
-    "CREATE FUNCTION hold() RETURNS trigger AS 'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END' LANGUAGE plpgsql",
-    "CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON waffle_history DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION hold()",
+    "CREATE FUNCTION hold() RETURNS trigger AS 'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN "
+    "NULL; END' LANGUAGE plpgsql",
+    "CREATE CONSTRAINT TRIGGER hold AFTER INSERT ON waffle_history DEFERRABLE INITIALLY "
+    "DEFERRED FOR EACH ROW EXECUTE FUNCTION hold()",
 )
 
 
 def test_a_commit_that_outlives_its_writer(tmp_path: Path, postgresql_server: PostgreSQL) -> None:
-    """Whoever answers the dead writer's bell waits for it, and doesn't say that the old values are the newest."""
+    """Whoever answers the dead writer's bell waits for it, and doesn't say that the old values are
+    the newest.
+    """
     tally = Tally.of("killed while the database commits")
     url = postgresql_server.fresh()
     site = Site(tmp_path, partial(SQLStore, url, timeout=SLOW), tally)
@@ -42,7 +48,12 @@ def test_a_commit_that_outlives_its_writer(tmp_path: Path, postgresql_server: Po
 
         def waiting() -> int:
             """Return how many wait in the server: the commit for us, and readers for the commit."""
-            return int(question.exec_driver_sql("SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted").scalar() or 0)
+            return int(
+                question.exec_driver_sql(
+                    "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted"
+                ).scalar()
+                or 0
+            )
 
         pid = os.fork()
         if pid == 0:
@@ -61,6 +72,9 @@ def test_a_commit_that_outlives_its_writer(tmp_path: Path, postgresql_server: Po
         look.join()
         eventually(lambda: waiting() == 0)
         assert site.judge({"a reader": reader}, "killed during the commit").revision == 2
-        site.judge({"a reader": reader, "a new process": site.start()}, "killed during the commit, then started")
+        site.judge(
+            {"a reader": reader, "a new process": site.start()},
+            "killed during the commit, then started",
+        )
     assert not reader.files.is_in_flight()
     tally.verdict()

@@ -1,4 +1,6 @@
-"""Others look at each step of a writer and of a fetcher; and kill -9 before and after each, and in the middle of each write."""
+"""Others look at each step of a writer and of a fetcher; and kill -9 before and after each, and in
+the middle of each write.
+"""
 
 from __future__ import annotations
 
@@ -60,7 +62,9 @@ SCENARIOS: dict[str, tuple[Prepare, Work]] = {
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_looked_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: str) -> None:
-    """Whoever looks while an update is on its way serves what is committed, and all of it; when it has returned, that."""
+    """Whoever looks while an update is on its way serves what is committed, and all of it; when it
+    has returned, that.
+    """
     tally = Tally.of("others look at every step")
     site = Site(tmp_path, open_store, tally)
     prepare, work = SCENARIOS[scenario]
@@ -70,26 +74,40 @@ def test_looked_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
         prepare(site, busy, number + 1)
         committed = {served(busy), served_by(site.store.load())}
 
-        def look_on(at: int, name: str, number: int = number, committed: set[object] = committed) -> None:
+        def look_on(
+            at: int, name: str, number: int = number, committed: set[object] = committed
+        ) -> None:
             observer = observers["one process" if at % number else "another process"]
             if at % 2:
                 observer.state._lease = 0.0
             seen = served(observer)
-            committed.add(served_by(site.store.load()))  # after the look: what was rolled back or is to come doesn't count
+            committed.add(
+                served_by(site.store.load())
+            )  # after the look: what was rolled back or is to come doesn't count
             tally.looks += 1
             if seen not in committed:
-                tally.wrong("stale", f"{scenario}, {name}, step {at}: {seen} is served, and only {committed} were ever committed")
+                tally.wrong(
+                    "stale",
+                    f"{scenario}, {name}, step {at}: {seen} is served, and only {committed} were ever committed",
+                )
 
-        tally.faults += steps.walk(lambda number=number: work(busy, number + 2), before=look_on, after=look_on)
+        tally.faults += steps.walk(
+            lambda number=number: work(busy, number + 2), before=look_on, after=look_on
+        )
         site.judge(observers, f"{scenario}, looked at")
     tally.verdict()
 
 
 def test_a_message_at_every_step_of_a_fetch(tmp_path: Path) -> None:
-    """Another host writes, and its message comes, while this one reads the store: the fetch doesn't answer that bell."""
+    """Another host writes, and its message comes, while this one reads the store: the fetch doesn't
+    answer that bell.
+    """
     tally = Tally.of("a message at every step of a fetch")
     site = Site(tmp_path, sqlite(tmp_path), tally)
-    fetcher, observers = site.start(), {"one process": site.start(), "another process": site.start()}
+    fetcher, observers = (
+        site.start(),
+        {"one process": site.start(), "another process": site.start()},
+    )
     fetcher.waffle.update(new_values(1))
     for at in count():
         rung(site, fetcher, 2 * at + 2)
@@ -107,8 +125,12 @@ def test_a_message_at_every_step_of_a_fetch(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("scenario", [name for name in SCENARIOS if THOROUGH or "news" not in name])
-def test_killed_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: str, request: pytest.FixtureRequest) -> None:
-    """Whoever is there, and whoever comes, then serves what the store has committed; and the next update works."""
+def test_killed_at_every_step(
+    tmp_path: Path, open_store: OpenStore, scenario: str, request: pytest.FixtureRequest
+) -> None:
+    """Whoever is there, and whoever comes, then serves what the store has committed; and the next
+    update works.
+    """
     tally = Tally.of(f"killed at every step: {scenario.partition(',')[0]}")
     site = Site(tmp_path, open_store, tally)
     prepare, work = SCENARIOS[scenario]
@@ -126,18 +148,26 @@ def test_killed_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
         assert not end.error, end.error
         tally.faults += not end.finished
         trusting = observers["another process"]
-        if prepare is not touched:  # first one that looks at the header's words only, as within a lease
+        if (
+            prepare is not touched
+        ):  # first one that looks at the header's words only, as within a lease
             trusting.state._lease = math.inf
         seen = served(trusting) if prepare is not touched else None
         truth = site.judge(observers, f"{scenario}, killed {what}")
         if seen not in (None, served_by(truth)):
-            tally.wrong("stale", f"{scenario}, killed {what}: by the words alone {seen} is served, the store has {served_by(truth)}")
+            tally.wrong(
+                "stale",
+                f"{scenario}, killed {what}: by the words alone {seen} is served, the store has {served_by(truth)}",
+            )
         if work is update:
             done = truth.values["A"] == str(number)
             if end.finished and not done:
                 tally.wrong("lost", f"{what}: the update had returned and the store has {truth}")
             if not done and truth != before:
-                tally.wrong("other", f"{what}: the store had {before}, has {truth}, and was to have {number}")
+                tally.wrong(
+                    "other",
+                    f"{what}: the store had {before}, has {truth}, and was to have {number}",
+                )
         else:
             assert truth.values["A"] == str(number - 1)
         site.judge({"a new process": site.start()}, f"{scenario}, killed {what}, then started")
@@ -152,8 +182,13 @@ def test_killed_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
     site.judge(observers, "a dry run")
     for at, name in enumerate(names):
         attempt(partial(steps.killed_at, number=at), f"before step {at}, {name} of {names}")
-        if THOROUGH or at == len(names) - 1:  # between two steps there is nothing that another process could see
-            attempt(partial(steps.killed_at, number=at, after=True), f"after step {at}, {name} of {names}")
+        if (
+            THOROUGH or at == len(names) - 1
+        ):  # between two steps there is nothing that another process could see
+            attempt(
+                partial(steps.killed_at, number=at, after=True),
+                f"after step {at}, {name} of {names}",
+            )
     for write in count():
         if attempt(partial(steps.killed_within, number=write), f"within write {write}"):
             break
@@ -161,8 +196,12 @@ def test_killed_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
     tally.verdict()
 
 
-def test_what_a_killed_writer_has_not_told_is_known(tmp_path: Path, redis_server: RedisServer) -> None:
-    """It was killed on its way to Redis: other hosts have heard of what it had committed, or the header says that they haven't."""
+def test_what_a_killed_writer_has_not_told_is_known(
+    tmp_path: Path, redis_server: RedisServer
+) -> None:
+    """It was killed on its way to Redis: other hosts have heard of what it had committed, or the
+    header says that they haven't.
+    """
     tally = Tally.of("killed at every step: telling other hosts")
     site = Site(tmp_path, sqlite(tmp_path), tally, WATCHTYPE="redis", REDIS_URL=redis_server.url)
     dying, other = site.start(), site.start()
@@ -176,7 +215,9 @@ def test_what_a_killed_writer_has_not_told_is_known(tmp_path: Path, redis_server
             """Tell whether there was a message; who is killed has sent it or not, before this asks."""
             channel.ping()
             found = False
-            while (message := channel.get_message(timeout=5, ignore_subscribe_messages=False)) is not None:
+            while (
+                message := channel.get_message(timeout=5, ignore_subscribe_messages=False)
+            ) is not None:
                 if message["type"] == "pong":
                     return found
                 found = found or message["type"] == "message"
@@ -189,7 +230,10 @@ def test_what_a_killed_writer_has_not_told_is_known(tmp_path: Path, redis_server
             told = heard()
             site.judge({"another process": other}, f"killed at step {at}")
             if site.truth() != before and not told and not any(other.files.untold()):
-                tally.wrong("lost", f"killed at step {at}: it is committed, and no other host will hear of it before it compares")
+                tally.wrong(
+                    "lost",
+                    f"killed at step {at}: it is committed, and no other host will hear of it before it compares",
+                )
             bridge.publish()
             assert heard()
             assert not any(other.files.untold())

@@ -1,4 +1,6 @@
-"""The long run, shortened: 60 s in CI, a few elsewhere. ``python -m tests.campaign`` has it for as long as one likes."""
+"""The long run, shortened: 60 s in CI, a few elsewhere. ``python -m tests.campaign`` has it for as
+long as one likes.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,12 @@ SEED = int(os.environ.get("CAMPAIGN_SEED") or 1)
 
 
 @pytest.mark.timeout(SECONDS + 300)
-def test_the_long_run(tmp_path: Path, redis_server: RedisServer, postgresql_server: PostgreSQL, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_long_run(
+    tmp_path: Path,
+    redis_server: RedisServer,
+    postgresql_server: PostgreSQL,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     tally = Tally.of(f"uWSGI, {SECONDS:g} s, seed {SEED}")
 
     def say(line: str) -> None:

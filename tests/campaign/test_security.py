@@ -1,4 +1,6 @@
-"""P8: whose the files are, what is refused in their place, who may run beside whom, and where no secret is."""
+"""P8: whose the files are, what is refused in their place, who may run beside whom, and where no
+secret is.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +38,9 @@ def mode(path: Path) -> int:
 @pytest.mark.usefixtures("quiet_host")
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
 def test_modes_and_owner_under_any_umask(tmp_path: Path, umask: int) -> None:
-    """After starts, updates, fetches and a repair: 0600 in 0700, the database too; the watch file can be written by its owner only."""
+    """After starts, updates, fetches and a repair: 0600 in 0700, the database too; the watch file
+    can be written by its owner only.
+    """
     before = os.umask(umask)
     try:
         (tmp_path / "instance").mkdir(mode=0o700)
@@ -53,7 +57,11 @@ def test_modes_and_owner_under_any_umask(tmp_path: Path, umask: int) -> None:
         os.umask(before)
     paths = list(host.instance.rglob("*"))
     assert {mode(path) for path in paths if path.is_dir()} == {0o700}
-    assert {path.name: oct(mode(path)) for path in paths if path.is_file() and path != host.watch_file and mode(path) != 0o600} == {}
+    assert {
+        path.name: oct(mode(path))
+        for path in paths
+        if path.is_file() and path != host.watch_file and mode(path) != 0o600
+    } == {}
     assert mode(host.watch_file) & 0o022 == 0
     assert {path.stat().st_uid for path in paths} == {os.geteuid()}
 
@@ -88,7 +96,9 @@ REPLACED: dict[str, Replace] = {
 @pytest.mark.parametrize("what", REPLACED)
 @pytest.mark.parametrize("name", ["header", "snapshot", "bell/bell", "../waffle.watch"])
 def test_something_else_in_place_of_a_file(tmp_path: Path, name: str, what: str) -> None:
-    """It isn't followed, read or written; what was served goes on being served; with it removed all works, without a restart."""
+    """It isn't followed, read or written; what was served goes on being served; with it removed all
+    works, without a restart.
+    """
     tally = Tally.of("something else in place of our files")
     site = Site(tmp_path, sqlite(tmp_path), tally)
     one, other = site.start(), site.start()
@@ -124,7 +134,9 @@ def test_something_else_in_place_of_a_file(tmp_path: Path, name: str, what: str)
     assert victim.stat().st_mtime_ns == 1
     if updated:
         assert served_by(site.truth())[1] == 2
-    if os.path.lexists(path) and (not path.is_file() or path.is_symlink() or path.stat().st_uid != os.geteuid()):
+    if os.path.lexists(path) and (
+        not path.is_file() or path.is_symlink() or path.stat().st_uid != os.geteuid()
+    ):
         path.rmdir() if path.is_dir() and not path.is_symlink() else path.unlink()
     one.waffle.update({"A": 3, "B": 3})
     site.judge({"one": one, "other": other, "new": site.start()}, f"{name} was {what}")
@@ -144,14 +156,23 @@ def shell(folder: Path, *words: str, code: int = 0) -> str:
     """Run ``flask waffle`` as the user of the tests; return all that it prints."""
     environ = {**os.environ, **ALWAYS, "SITE_FOLDER": str(folder)}
     program = script(FLASK[0])
-    done = subprocess.run([program, *FLASK[1:], *words], cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [program, *FLASK[1:], *words],
+        cwd=ROOT,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("first", ["the server", "the shell"])
 def test_a_server_that_gives_up_root_and_a_shell_of_roots(common_folder: Path, first: str) -> None:
-    """uWSGI is started as root with ``uid =``, ``flask waffle`` runs as root beside it, whoever was first: both go on working."""
+    """uWSGI is started as root with ``uid =``, ``flask waffle`` runs as root beside it, whoever was
+    first: both go on working.
+    """
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     nobody = pwd.getpwnam("nobody")
@@ -162,15 +183,35 @@ def test_a_server_that_gives_up_root_and_a_shell_of_roots(common_folder: Path, f
     if first == "the shell":
         assert "A: 0 -> 1" in shell(folder, "set", "A=1", "B=1")
     servers = Servers(common_folder)
-    # The tests' own files may be where nobody else can read: the server keeps the right to read all, and no right to write.
-    rights = ["--bounding-set", "-all,+dac_read_search,+setuid,+setgid", "--securebits", "+no_setuid_fixup"]
+    # The tests' own files may be where nobody else can read: the server keeps the right to read
+    # all, and no right to write.
+    rights = [
+        "--bounding-set",
+        "-all,+dac_read_search,+setuid,+setgid",
+        "--securebits",
+        "+no_setuid_fixup",
+    ]
     setpriv = shutil.which("setpriv")
     assert setpriv is not None
     genuine = Servers.start.__globals__["script"]
-    command = ["setpriv", *rights, script("uwsgi"), *UWSGI[1:], "--module", "tests.campaign.site", "--master", "--processes", "2"]
+    command = [
+        "setpriv",
+        *rights,
+        script("uwsgi"),
+        *UWSGI[1:],
+        "--module",
+        "tests.campaign.site",
+        "--master",
+        "--processes",
+        "2",
+    ]
     try:
-        Servers.start.__globals__["script"] = lambda name: setpriv if name == "setpriv" else genuine(name)
-        server = servers.start([*command, "--uid", str(nobody.pw_uid), "--gid", str(nobody.pw_gid)], folder=folder)
+        Servers.start.__globals__["script"] = lambda name: (
+            setpriv if name == "setpriv" else genuine(name)
+        )
+        server = servers.start(
+            [*command, "--uid", str(nobody.pw_uid), "--gid", str(nobody.pw_gid)], folder=folder
+        )
         for number in (2, 4):
             assert "->" in shell(folder, "set", f"A={number}", f"B={number}")
             for _ in range(4):
@@ -186,14 +227,22 @@ def test_a_server_that_gives_up_root_and_a_shell_of_roots(common_folder: Path, f
 
 
 def test_a_secret_is_nowhere_to_be_seen(servers: Servers) -> None:
-    """Not in the server's log, the shell, the history, the status or an error, whatever goes wrong with it."""
-    server = servers.start([*UWSGI, "--module", "tests.campaign.site", "--master", "--processes", "2"])
+    """Not in the server's log, the shell, the history, the status or an error, whatever goes wrong
+    with it.
+    """
+    server = servers.start(
+        [*UWSGI, "--module", "tests.campaign.site", "--master", "--processes", "2"]
+    )
     told = [shell(server.folder, "set", f"TOKEN={SECRET}")]
     told.append(shell(server.folder, "set", f"TOKEN={SECRET}x", "A=no-number", code=1))
     for words in (["list"], ["history", "--json"], ["export"]):
         told.append(shell(server.folder, *words))
     assert server.post("/set", {"TOKEN": SECRET + "y", "A": 5}) == 2
-    for body in ({"TOKEN": [SECRET]}, {"TOKEN": {SECRET: 1}}, {"TOKEN": SECRET + "z", "A": "no number"}):
+    for body in (
+        {"TOKEN": [SECRET]},
+        {"TOKEN": {SECRET: 1}},
+        {"TOKEN": SECRET + "z", "A": "no number"},
+    ):
         with pytest.raises(AssertionError, match="500"):
             server.post("/set", body)
     told += [json.dumps(server.get("/history")), json.dumps(server.get("/status"))]
@@ -211,13 +260,30 @@ def test_a_secret_is_nowhere_to_be_seen(servers: Servers) -> None:
 
 @pytest.mark.usefixtures("quiet_host")
 def test_a_secret_is_in_no_repr(tmp_path: Path) -> None:
-    """Of nothing that a hook or an application is given, nor of what an error of the package's could show."""
+    """Of nothing that a hook or an application is given, nor of what an error of the package's
+    could show.
+    """
     site: Process = Host(tmp_path).start()
     changes: list[Any] = []
     site.waffle.on_change(changes.append)
     result = site.waffle.update({"TOKEN": SECRET})
     store = site.state.store
-    shown = [site.waffle, site.waffle.values, site.waffle.state, site.app.config, result, site.waffle.history(), site.waffle.status()]
-    shown += [changes, site.state._current, site.state.schema, store.load(), store.history(5), site.files.last()]
+    shown = [
+        site.waffle,
+        site.waffle.values,
+        site.waffle.state,
+        site.app.config,
+        result,
+        site.waffle.history(),
+        site.waffle.status(),
+    ]
+    shown += [
+        changes,
+        site.state._current,
+        site.state.schema,
+        store.load(),
+        store.history(5),
+        site.files.last(),
+    ]
     assert changes
     assert [type(it).__name__ for it in shown if SECRET in f"{it!r} {it}"] == []

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-import sqlalchemy.dialects.sqlite  # noqa: F401 - SQLAlchemy imports it late, and ``nobody`` can't read everyone's virtual environment
+import sqlalchemy.dialects.sqlite  # noqa: F401
 
 from . import steps
 from .sites import Site, new_values, sqlite
@@ -32,8 +32,12 @@ def open_folder() -> Iterator[Path]:
 Serve = Callable[[Callable[[], object]], steps.End]
 
 
-def starts(folder: Path, tally: Tally, prepare: Callable[[Path], None], serve: Serve, who: str) -> None:
-    """Kill one first start after the other, each a step later; then the server has to start and update."""
+def starts(
+    folder: Path, tally: Tally, prepare: Callable[[Path], None], serve: Serve, who: str
+) -> None:
+    """Kill one first start after the other, each a step later; then the server has to start and
+    update.
+    """
 
     def attempt(kill: Callable[[Callable[[], object]], steps.End], number: int, what: str) -> bool:
         place = folder / str(number)
@@ -53,24 +57,44 @@ def starts(folder: Path, tally: Tally, prepare: Callable[[Path], None], serve: S
         served = serve(server)
         tally.looks += 2
         if not served.finished:
-            tally.wrong("other", f"{who} was killed {what}, and the server doesn't start: {served.error.strip().splitlines()[-1]}")
+            tally.wrong(
+                "other",
+                f"{who} was killed {what}, and the server doesn't start: {served.error.strip().splitlines()[-1]}",
+            )
         shutil.rmtree(place)
         return end.finished
 
     numbers = count()
     for at in count():
-        if attempt(lambda work, at=at: steps.killed_at(work, at), next(numbers), f"before step {at} of the first start"):
+        if attempt(
+            lambda work, at=at: steps.killed_at(work, at),
+            next(numbers),
+            f"before step {at} of the first start",
+        ):
             break
     for at in count():
-        if attempt(lambda work, at=at: steps.killed_within(work, at), next(numbers), f"within write {at} of the first start"):
+        if attempt(
+            lambda work, at=at: steps.killed_within(work, at),
+            next(numbers),
+            f"within write {at} of the first start",
+        ):
             break
     tally.verdict()
 
 
 def test_the_first_start_is_killed(tmp_path: Path) -> None:
     if os.geteuid() == 0 and "CAMPAIGN_THOROUGH" not in os.environ:
-        pytest.skip("root's first start, below, has all of these steps and more; python -m tests.campaign has both")
-    starts(tmp_path, Tally.of("killed at every step: the first start"), lambda place: None, steps.in_child, "the first process")
+        pytest.skip(
+            "root's first start, below, has all of these steps and more; python -m "
+            "tests.campaign has both"
+        )
+    starts(
+        tmp_path,
+        Tally.of("killed at every step: the first start"),
+        lambda place: None,
+        steps.in_child,
+        "the first process",
+    )
 
 
 def test_a_shell_of_roots_is_the_first_and_is_killed(open_folder: Path) -> None:
@@ -93,4 +117,10 @@ def test_a_shell_of_roots_is_the_first_and_is_killed(open_folder: Path) -> None:
         for path in (place, place / "instance"):
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
 
-    starts(open_folder, Tally.of("killed at every step: root's first start"), prepare, dropped, "root's shell")
+    starts(
+        open_folder,
+        Tally.of("killed at every step: root's first start"),
+        prepare,
+        dropped,
+        "root's shell",
+    )

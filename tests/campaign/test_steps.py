@@ -15,7 +15,20 @@ from ..live.servers import ROOT
 
 CALL = re.compile(r"^\d+\s+(\w+)\((.*)$")
 HARMLESS = frozenset(
-    {"access", "brk", "clock_gettime", "clock_nanosleep", "close", "fstat", "futex", "getcwd", "getdents64", "getegid", "geteuid", "getgid"}
+    {
+        "access",
+        "brk",
+        "clock_gettime",
+        "clock_nanosleep",
+        "close",
+        "fstat",
+        "futex",
+        "getcwd",
+        "getdents64",
+        "getegid",
+        "geteuid",
+        "getgid",
+    }
     | {
         "getpid",
         "getrandom",
@@ -31,8 +44,29 @@ HARMLESS = frozenset(
         "munmap",
         "newfstatat",
     }
-    | {"pread64", "read", "readlink", "rt_sigaction", "rt_sigprocmask", "rt_sigreturn", "sched_yield", "stat", "statx", "sysinfo", "uname"}
-    | {"prlimit64", "sched_getaffinity", "fstatfs", "statfs", "readlinkat", "faccessat", "faccessat2", "getrusage"}
+    | {
+        "pread64",
+        "read",
+        "readlink",
+        "rt_sigaction",
+        "rt_sigprocmask",
+        "rt_sigreturn",
+        "sched_yield",
+        "stat",
+        "statx",
+        "sysinfo",
+        "uname",
+    }
+    | {
+        "prlimit64",
+        "sched_getaffinity",
+        "fstatfs",
+        "statfs",
+        "readlinkat",
+        "faccessat",
+        "faccessat2",
+        "getrusage",
+    }
 )
 
 
@@ -48,15 +82,36 @@ def test_nothing_is_changed_between_two_steps(tmp_path: Path) -> None:
     """Every system call of an update and a fetch that isn't known as harmless stands within a step."""
     strace = shutil.which("strace")
     if strace is None:
-        (pytest.fail if os.environ.get("CI") else pytest.skip)("there is no strace: apt-get install strace")
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(
+            "there is no strace: apt-get install strace"
+        )
     trace, folder = tmp_path / "trace", tmp_path / "site"
     folder.mkdir()
-    command = [strace, "-f", "-o", str(trace), sys.executable, "-m", "tests.campaign.traced", str(folder)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    command = [
+        strace,
+        "-f",
+        "-o",
+        str(trace),
+        sys.executable,
+        "-m",
+        "tests.campaign.traced",
+        str(folder),
+    ]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     depth, steps, escaped = 0, 0, []
     lines = trace.read_text(errors="replace").splitlines()
-    begin, end = (next(at for at, line in enumerate(lines) if f'"MARK {word}' in line) for word in ("first", "last"))
+    begin, end = (
+        next(at for at, line in enumerate(lines) if f'"MARK {word}' in line)
+        for word in ("first", "last")
+    )
     for line in lines[begin + 1 : end]:
         if '"MARK ' in line:
             begins = '"MARK begin' in line

@@ -20,17 +20,26 @@ def sqlite_url(folder: Path) -> str:
     return f"sqlite:///{folder / 'waffle.db'}"
 
 
-RULE = re.compile(r"tests/contract/test_(?:store\.py::Test(?P<group>\w+)|(?P<model>model)\.py)::\w+\[(?P<store>\w+)")
+RULE = re.compile(
+    r"tests/contract/test_(?:store\.py::Test(?P<group>\w+)|(?P<model>model)\.py)::\w+\[(?P<store>\w+)"
+)
 
-#: By name: how to open a store in a folder; each call gives one more object on the same data, if the store is shared.
+#: By name: how to open a store in a folder; each call gives one more object on the same data, if
+#: the store is shared.
 STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenStore]] = {
     "memory": lambda request, folder: MemoryStore,
     "sqlite": lambda request, folder: partial(SQLStore, sqlite_url(folder)),
     "alchemy": lambda request, folder: partial(alchemy_store, folder),
     "peewee": lambda request, folder: partial(peewee_store, folder),
-    "postgresql": lambda request, folder: partial(SQLStore, request.getfixturevalue("postgresql_server").fresh()),
-    "mariadb": lambda request, folder: partial(SQLStore, request.getfixturevalue("mariadb_server").fresh()),
-    "redis": lambda request, folder: partial(RedisStore, request.getfixturevalue("redis_server").url),
+    "postgresql": lambda request, folder: partial(
+        SQLStore, request.getfixturevalue("postgresql_server").fresh()
+    ),
+    "mariadb": lambda request, folder: partial(
+        SQLStore, request.getfixturevalue("mariadb_server").fresh()
+    ),
+    "redis": lambda request, folder: partial(
+        RedisStore, request.getfixturevalue("redis_server").url
+    ),
 }
 
 
@@ -62,7 +71,9 @@ def sqlite_file(sqlite: SQLStore, tmp_path: Path) -> Path:
     return tmp_path / "waffle.db"
 
 
-def put(store: Store, *, actor: str | None = None, note: str | None = None, **changes: str | None) -> int:
+def put(
+    store: Store, *, actor: str | None = None, note: str | None = None, **changes: str | None
+) -> int:
     """Commit ``changes`` and return the revision that they made."""
     return store.transact(lambda stored: Commit(changes, actor, note)).revision
 
@@ -74,7 +85,9 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for report in terminalreporter.getreports(outcome):
             match = RULE.search(report.nodeid)
             if match and report.when == "call" and match["store"] in STORES:
-                tried.setdefault((match["group"] or match["model"], match["store"]), []).append(outcome == "passed")
+                tried.setdefault((match["group"] or match["model"], match["store"]), []).append(
+                    outcome == "passed"
+                )
     if not tried:
         return
     terminalreporter.section("stores and the rules that they keep, of those that were tried")
@@ -82,4 +95,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     terminalreporter.write_line(f"{'':<14}" + "".join(f"{store:>12}" for store in STORES))
     for group in groups:
         counts = [tried.get((group, store), []) for store in STORES]
-        terminalreporter.write_line(f"{group:<14}" + "".join(f"{f'{sum(held)}/{len(held)}' if held else '-':>12}" for held in counts))
+        terminalreporter.write_line(
+            f"{group:<14}"
+            + "".join(f"{f'{sum(held)}/{len(held)}' if held else '-':>12}" for held in counts)
+        )

@@ -1,4 +1,6 @@
-"""Key/value models as an application has them, each in a SQLite file of its own, with `key` and `value` as Flask-WaffleConf wants them."""
+"""Key/value models as an application has them, each in a SQLite file of its own, with `key` and
+`value` as Flask-WaffleConf wants them.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,9 @@ def alchemy_store(folder: Path, **options: Any) -> AlchemyWaffleStore:
     return store
 
 
-def peewee_model(folder: Path, *, length: int | None = None, pooled: bool = False, create: bool = True) -> Any:
+def peewee_model(
+    folder: Path, *, length: int | None = None, pooled: bool = False, create: bool = True
+) -> Any:
     """Make a peewee model and its table; no connection stays open."""
     database = (PooledSqliteDatabase if pooled else peewee.SqliteDatabase)(str(folder / "site.db"))
 

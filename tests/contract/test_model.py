@@ -1,4 +1,6 @@
-"""Every store against the simplest one that can be thought of: a list of dictionaries, one for each revision."""
+"""Every store against the simplest one that can be thought of: a list of dictionaries, one for each
+revision.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ class Model(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.objects[0].transact(lambda stored: Commit(dict.fromkeys(stored.values)))
-        self.base = self.objects[0].load().revision  # making an empty store afresh for each run would take too long
+        self.base = (
+            self.objects[0].load().revision
+        )  # making an empty store afresh for each run would take too long
         self.past: list[dict[str, str]] = [{}]
         self.notes: list[tuple[str | None, str | None]] = []
 
@@ -51,8 +55,15 @@ class Model(RuleBasedStateMachine):
         assert store.transact(decide) == self.stored
         assert seen == [before]
 
-    @rule(by=ANY, changes=CHANGES, actor=st.sampled_from([None, "ann", "bob"]), note=st.sampled_from([None, "", "é"]))
-    def update(self, by: int, changes: dict[str, str | None], actor: str | None, note: str | None) -> None:
+    @rule(
+        by=ANY,
+        changes=CHANGES,
+        actor=st.sampled_from([None, "ann", "bob"]),
+        note=st.sampled_from([None, "", "é"]),
+    )
+    def update(
+        self, by: int, changes: dict[str, str | None], actor: str | None, note: str | None
+    ) -> None:
         self.commit(self.objects[by], Commit(changes, actor, note))
 
     @rule(by=ANY, keys=st.sets(st.sampled_from(KEYS), min_size=1))
@@ -94,7 +105,9 @@ class Model(RuleBasedStateMachine):
     @rule(by=ANY, key=st.none() | st.sampled_from(KEYS), limit=st.integers(1, 9))
     def the_history_tells_it(self, by: int, key: str | None, limit: int) -> None:
         rows = [row for row in self.objects[by].history(limit, key) if row.revision > self.base]
-        assert [row.revision for row in rows] == sorted((row.revision for row in rows), reverse=True)
+        assert [row.revision for row in rows] == sorted(
+            (row.revision for row in rows), reverse=True
+        )
         for row in rows:
             number = row.revision - self.base
             before, after = self.past[number - 1], self.past[number]
@@ -112,7 +125,13 @@ class Model(RuleBasedStateMachine):
 
 def test_a_store_is_what_its_model_says(store: Store, open_store: OpenStore) -> None:
     class ModelOfStore(Model):
-        objects = [store, open_store() if store.shared else store]  # noqa: RUF012 (a machine is made without arguments)
+        objects = [store, open_store() if store.shared else store]  # noqa: RUF012
 
-    options = settings(max_examples=12, stateful_step_count=15, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    options = settings(
+        max_examples=12,
+        stateful_step_count=15,
+        deadline=None,
+        database=None,
+        suppress_health_check=list(HealthCheck),
+    )
     run_state_machine_as_test(ModelOfStore, settings=options)

@@ -1,4 +1,6 @@
-"""What the stores over an application's own model promise beyond the contract: they leave the application's sessions and rows alone."""
+"""What the stores over an application's own model promise beyond the contract: they leave the
+application's sessions and rows alone.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def sql(tmp_path: Path) -> Iterator[Callable[..., list[Any]]]:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[SimpleNamespace]:
-    """An application with Flask-SQLAlchemy, in its context, and a store over its model at revision 1, A = 1."""
+    """An application with Flask-SQLAlchemy, in its context, and a store over its model at revision
+    1, A = 1.
+    """
     site = alchemy_app(tmp_path, SQLALCHEMY_ENGINE_OPTIONS={"connect_args": {"timeout": 0.05}})
     with site.app.app_context():
         site.store = AlchemyWaffleStore(db=site.db, model=site.model)
@@ -99,9 +103,16 @@ def use(store: Store) -> None:
 
 
 class TestTable:
-    def test_the_revision_the_names_and_the_history_are_rows_like_the_values(self, store: Store, sql: Any) -> None:
+    def test_the_revision_the_names_and_the_history_are_rows_like_the_values(
+        self, store: Store, sql: Any
+    ) -> None:
         put(store, A="1")
-        assert sql("SELECT key FROM confs ORDER BY id") == [("WAFFLE_REVISION",), ("WAFFLE_NAMES",), ("A",), ("WAFFLE_HISTORY",)]
+        assert sql("SELECT key FROM confs ORDER BY id") == [
+            ("WAFFLE_REVISION",),
+            ("WAFFLE_NAMES",),
+            ("A",),
+            ("WAFFLE_HISTORY",),
+        ]
         assert sql("SELECT value FROM confs WHERE key = 'WAFFLE_REVISION'") == [("1",)]
 
     def test_it_is_not_changed(self, make: MakeStore, tmp_path: Path, sql: Any) -> None:
@@ -110,22 +121,36 @@ class TestTable:
         use(store)
         assert sql("SELECT * FROM sqlite_master") == before
 
-    def test_rows_that_are_there_already_are_values_of_revision_0(self, store: Store, sql: Any) -> None:
+    def test_rows_that_are_there_already_are_values_of_revision_0(
+        self, store: Store, sql: Any
+    ) -> None:
         sql("INSERT INTO confs (key, value) VALUES ('A', '7')")
         assert store.load() == Stored(0, {"A": "7"})
         put(store, A="8", B="1")
         assert store.values_at(0) == {"A": "7"}
 
-    def test_rows_that_no_variable_is_declared_for_may_be_anything_and_stay(self, store: Store, sql: Any) -> None:
-        sql("INSERT INTO confs (key, value) VALUES ('THEIRS', 'no JSON'), ('A', 'neither'), ('EMPTY', '')")
-        bound = store.bind(frozenset({"A"}), store._context)  # type: ignore[attr-defined]  # both have it
+    def test_rows_that_no_variable_is_declared_for_may_be_anything_and_stay(
+        self, store: Store, sql: Any
+    ) -> None:
+        sql(
+            "INSERT INTO confs (key, value) VALUES ('THEIRS', 'no JSON'), ('A', 'neither'), "
+            "('EMPTY', '')"
+        )
+        # both have it
+        bound = store.bind(frozenset({"A"}), store._context)  # type: ignore[attr-defined]
         assert bound.load().values == {"A": "neither"}
         assert bound.rows() == {"THEIRS": "no JSON", "A": "neither", "EMPTY": ""}
         put(bound, A="1")
-        assert sql("SELECT value FROM confs WHERE key IN ('THEIRS', 'EMPTY') ORDER BY id") == [("no JSON",), ("",)]
+        assert sql("SELECT value FROM confs WHERE key IN ('THEIRS', 'EMPTY') ORDER BY id") == [
+            ("no JSON",),
+            ("",),
+        ]
 
-    def test_rows_of_the_applications_own_are_no_values_even_if_they_are_json(self, store: Store, sql: Any) -> None:
-        bound = store.bind(frozenset({"A"}), store._context)  # type: ignore[attr-defined]  # both have it
+    def test_rows_of_the_applications_own_are_no_values_even_if_they_are_json(
+        self, store: Store, sql: Any
+    ) -> None:
+        # both have it
+        bound = store.bind(frozenset({"A"}), store._context)  # type: ignore[attr-defined]
         sql("INSERT INTO confs (key, value) VALUES ('COUNTER', '1')")
         put(bound, A="1")
         sql("UPDATE confs SET value = '2' WHERE key = 'COUNTER'")
@@ -135,7 +160,8 @@ class TestTable:
         assert sql("SELECT value FROM confs WHERE key = 'COUNTER'") == [("2",)]
 
     def test_what_another_version_of_the_application_has_written_counts(self, store: Store) -> None:
-        old, new = (store.bind(frozenset(names), store._context) for names in ({"A"}, {"A", "NEW"}))  # type: ignore[attr-defined]  # as `bind` has got it
+        # as `bind` has got it
+        old, new = (store.bind(frozenset(names), store._context) for names in ({"A"}, {"A", "NEW"}))  # type: ignore[attr-defined]
         put(new, NEW="1")
         put(old, A="1")
         assert old.load() == new.load() == Stored(2, {"A": "1", "NEW": "1"})
@@ -144,22 +170,35 @@ class TestTable:
         put(new, NEW="2")
         assert old.load().values == {"A": "1", "NEW": "2"}
 
-    def test_the_names_take_as_many_rows_as_they_need(self, make: MakeStore, tmp_path: Path, sql: Any) -> None:
+    def test_the_names_take_as_many_rows_as_they_need(
+        self, make: MakeStore, tmp_path: Path, sql: Any
+    ) -> None:
         store = make(tmp_path, length=60)
         for number in range(30):
             put(store, **{f"VARIABLE_{number}": str(number)})
-        names = {name for (text,) in sql("SELECT value FROM confs WHERE key LIKE 'WAFFLE_NAMES%'") for name in text.split()}
+        names = {
+            name
+            for (text,) in sql("SELECT value FROM confs WHERE key LIKE 'WAFFLE_NAMES%'")
+            for name in text.split()
+        }
         assert names == {f"VARIABLE_{number}" for number in range(30)}
         assert sql("SELECT max(length(value)) FROM confs")[0][0] <= 60
         assert len(store.bind(frozenset(), store._context).load().values) == 30
 
-    def test_a_commit_without_the_row_of_the_revision_makes_it(self, make: MakeStore, tmp_path: Path) -> None:
+    def test_a_commit_without_the_row_of_the_revision_makes_it(
+        self, make: MakeStore, tmp_path: Path
+    ) -> None:
         assert put(make(tmp_path), A="1") == 1
 
     @pytest.mark.parametrize("text", ["new", "-1", "1.5", "²", "9" * 20])
     def test_a_revision_that_is_none_is_told(self, store: Store, sql: Any, text: str) -> None:
         sql("UPDATE confs SET value = ? WHERE key = 'WAFFLE_REVISION'", text)
-        for call in (store.load, lambda: put(store, A="1"), lambda: store.history(1), lambda: store.values_at(0)):
+        for call in (
+            store.load,
+            lambda: put(store, A="1"),
+            lambda: store.history(1),
+            lambda: store.values_at(0),
+        ):
             with pytest.raises(StoreUnavailable, match=f"WAFFLE_REVISION holds '{text}'"):
                 call()
 
@@ -168,12 +207,20 @@ class TestTable:
         use(store)
         assert None not in store.rows()
 
-    def test_the_names_are_written_only_when_there_are_new_ones(self, store: Store, sql: Any) -> None:
+    def test_the_names_are_written_only_when_there_are_new_ones(
+        self, store: Store, sql: Any
+    ) -> None:
         put(store, A="1")
-        sql("CREATE TRIGGER no BEFORE UPDATE ON confs WHEN NEW.key = 'WAFFLE_NAMES' BEGIN SELECT RAISE(ABORT, 'again'); END")
+        sql(
+            "CREATE TRIGGER no BEFORE UPDATE ON confs WHEN NEW.key = 'WAFFLE_NAMES' BEGIN "
+            "SELECT RAISE(ABORT, 'again'); END"
+        )
         assert put(store, A="2") == 2
 
-    @pytest.mark.parametrize("text", ["", "{}", "[]", "1", '{"since":0,"rows":[{}]}', '{"since":0,"rows":[1]}', "[" * 100_000])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "{}", "[]", "1", '{"since":0,"rows":[{}]}', '{"since":0,"rows":[1]}', "[" * 100_000],
+    )
     def test_a_history_that_is_none_is_a_new_one(self, store: Store, sql: Any, text: str) -> None:
         put(store, A="1")
         put(store, A="2")
@@ -219,17 +266,28 @@ class TestVersions:
     """Applications on one host that share a table, and each other's snapshots."""
 
     @pytest.fixture
-    def start(self, make: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., WaffleConf]:
+    def start(
+        self, make: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Callable[..., WaffleConf]:
         monkeypatch.setattr(server.thread, "ensure_running", lambda member: None)
 
         def start(**defaults: int) -> WaffleConf:
-            site = alchemy_app(tmp_path, WAFFLE_CONFS={name: {"default": default} for name, default in defaults.items()})
-            store = AlchemyWaffleStore(db=site.db, model=site.model) if make is alchemy_store else make(tmp_path)
+            site = alchemy_app(
+                tmp_path,
+                WAFFLE_CONFS={name: {"default": default} for name, default in defaults.items()},
+            )
+            store = (
+                AlchemyWaffleStore(db=site.db, model=site.model)
+                if make is alchemy_store
+                else make(tmp_path)
+            )
             return WaffleConf(site.app, store)
 
         return start
 
-    def test_a_counter_of_the_applications_own_makes_no_revision(self, start: Callable[..., WaffleConf], sql: Any) -> None:
+    def test_a_counter_of_the_applications_own_makes_no_revision(
+        self, start: Callable[..., WaffleConf], sql: Any
+    ) -> None:
         waffle = start(A=0)
         waffle.update({"A": 1})
         sql("INSERT INTO confs (key, value) VALUES ('COUNTER', '0')")
@@ -262,12 +320,18 @@ class TestVersions:
 
 
 class TestHistory:
-    def test_it_keeps_the_newest_changes_and_says_when_it_is_asked_for_more(self, store: Store) -> None:
+    def test_it_keeps_the_newest_changes_and_says_when_it_is_asked_for_more(
+        self, store: Store
+    ) -> None:
         for number in range(1, HISTORY_ROWS + 4):
             put(store, A=str(number))
-        assert [row.new for row in store.history(1000)] == [str(number) for number in range(HISTORY_ROWS + 3, 3, -1)]
+        assert [row.new for row in store.history(1000)] == [
+            str(number) for number in range(HISTORY_ROWS + 3, 3, -1)
+        ]
         assert store.values_at(3) == {"A": "3"}
-        with pytest.raises(UnknownRevision, match=f"newest {HISTORY_ROWS} changes.*lead back to revision 3"):
+        with pytest.raises(
+            UnknownRevision, match=f"newest {HISTORY_ROWS} changes.*lead back to revision 3"
+        ):
             store.values_at(2)
 
     def test_a_commit_that_is_longer_than_the_history_is_carried_out(self, store: Store) -> None:
@@ -279,7 +343,9 @@ class TestHistory:
             store.values_at(1)
         assert store.values_at(2) == store.load().values
 
-    def test_it_keeps_what_its_column_takes(self, make: MakeStore, tmp_path: Path, sql: Any) -> None:
+    def test_it_keeps_what_its_column_takes(
+        self, make: MakeStore, tmp_path: Path, sql: Any
+    ) -> None:
         store = make(tmp_path, length=600)
         for number in range(20):
             put(store, A=str(number), note="n" * 40)
@@ -290,9 +356,13 @@ class TestHistory:
 
 
 @pytest.mark.parametrize("length", [20, 200])
-def test_a_value_that_is_too_long_for_the_column_is_invalid_and_changes_nothing(make: MakeStore, tmp_path: Path, length: int) -> None:
+def test_a_value_that_is_too_long_for_the_column_is_invalid_and_changes_nothing(
+    make: MakeStore, tmp_path: Path, length: int
+) -> None:
     store = make(tmp_path, length=length)
-    with pytest.raises(InvalidValue, match=f"B: .*has {length + 1} characters, the column takes {length}"):
+    with pytest.raises(
+        InvalidValue, match=f"B: .*has {length + 1} characters, the column takes {length}"
+    ):
         put(store, A="1", B="1" * (length + 1))
     with pytest.raises(InvalidValue, match="the name: it has 256 characters"):
         put(store, **{"K" * 256: "1"})
@@ -300,9 +370,14 @@ def test_a_value_that_is_too_long_for_the_column_is_invalid_and_changes_nothing(
     assert put(store, B="1" * length) == 1
 
 
-def test_what_the_table_refuses_is_told_without_the_values(make: MakeStore, tmp_path: Path, sql: Any) -> None:
+def test_what_the_table_refuses_is_told_without_the_values(
+    make: MakeStore, tmp_path: Path, sql: Any
+) -> None:
     store = make(tmp_path)
-    sql("CREATE TRIGGER no BEFORE INSERT ON confs WHEN NEW.key = 'B' BEGIN SELECT RAISE(ABORT, 'not you'); END")
+    sql(
+        "CREATE TRIGGER no BEFORE INSERT ON confs WHEN NEW.key = 'B' BEGIN SELECT RAISE(ABORT, "
+        "'not you'); END"
+    )
     with pytest.raises(StoreUnavailable, match="refuses the row: not you") as caught:
         put(store, A="1", B="".join(('"ge', 'heim"')))
     assert "geheim" not in "".join(traceback.format_exception(caught.value))
@@ -310,13 +385,17 @@ def test_what_the_table_refuses_is_told_without_the_values(make: MakeStore, tmp_
 
 
 class TestConnections:
-    def test_none_is_open_between_calls_so_none_crosses_a_fork(self, make: MakeStore, tmp_path: Path) -> None:
+    def test_none_is_open_between_calls_so_none_crosses_a_fork(
+        self, make: MakeStore, tmp_path: Path
+    ) -> None:
         store = make(tmp_path)
         before = opened(tmp_path)
         use(store)
         assert opened(tmp_path) == before
 
-    def test_a_forked_process_makes_an_engine_of_its_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_forked_process_makes_an_engine_of_its_own(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         store = alchemy_store(tmp_path)
         parents = store._connect()
         assert store._connect() is parents
@@ -333,7 +412,10 @@ class TestConnections:
     def test_a_read_only_database_is_told(self, make: MakeStore, tmp_path: Path) -> None:
         make(tmp_path)
         if make is alchemy_store:
-            store = make(tmp_path, SQLALCHEMY_DATABASE_URI=f"sqlite:///file:{tmp_path}/site.db?mode=ro&uri=true")
+            store = make(
+                tmp_path,
+                SQLALCHEMY_DATABASE_URI=f"sqlite:///file:{tmp_path}/site.db?mode=ro&uri=true",
+            )
         else:
             store = make(tmp_path)
             store.model._meta.database._pragmas = [("query_only", 1)]
@@ -346,7 +428,9 @@ def opened(folder: Path) -> int:
 
 
 class TestSessionOfAlchemys:
-    def test_what_is_pending_stays_pending_and_nothing_is_expired(self, site: SimpleNamespace, sql: Any) -> None:
+    def test_what_is_pending_stays_pending_and_nothing_is_expired(
+        self, site: SimpleNamespace, sql: Any
+    ) -> None:
         session = site.db.session
         loaded = session.scalars(sa.select(site.model).where(site.model.key == "A")).one()
         added = site.model(key="MINE", value="1")
@@ -362,7 +446,9 @@ class TestSessionOfAlchemys:
         assert sql("SELECT * FROM confs WHERE key = 'MINE'") == []
         session.rollback()
 
-    def test_what_it_has_written_and_not_committed_stays_so_and_holds_an_update_off(self, site: SimpleNamespace, sql: Any) -> None:
+    def test_what_it_has_written_and_not_committed_stays_so_and_holds_an_update_off(
+        self, site: SimpleNamespace, sql: Any
+    ) -> None:
         site.db.session.add(site.model(key="MINE", value="1"))
         site.db.session.flush()
         assert site.store.load() == Stored(1, {"A": "1"})
@@ -380,26 +466,45 @@ class TestSessionOfAlchemys:
         use(site.store)
         assert checkouts == []
 
-    @pytest.mark.parametrize("options", [{"isolation_level": "AUTOCOMMIT"}, {"poolclass": sa.StaticPool}, {"pool_size": 1}])
-    def test_an_update_is_one_transaction_whatever_the_engine_is_set_to(self, tmp_path: Path, options: dict[str, Any], sql: Any) -> None:
+    @pytest.mark.parametrize(
+        "options",
+        [{"isolation_level": "AUTOCOMMIT"}, {"poolclass": sa.StaticPool}, {"pool_size": 1}],
+    )
+    def test_an_update_is_one_transaction_whatever_the_engine_is_set_to(
+        self, tmp_path: Path, options: dict[str, Any], sql: Any
+    ) -> None:
         store = alchemy_store(tmp_path, SQLALCHEMY_ENGINE_OPTIONS=options)
-        sql("CREATE TRIGGER no BEFORE INSERT ON confs WHEN NEW.key = 'B' BEGIN SELECT RAISE(ABORT, 'not you'); END")
+        sql(
+            "CREATE TRIGGER no BEFORE INSERT ON confs WHEN NEW.key = 'B' BEGIN SELECT "
+            "RAISE(ABORT, 'not you'); END"
+        )
         with pytest.raises(StoreUnavailable, match="not you"):
             put(store, A="1", B="1")
         assert store.load() == Stored(0, {})
 
-    def test_an_engine_that_begins_by_an_event_is_still_one_transaction(self, site: SimpleNamespace, sql: Any) -> None:
+    def test_an_engine_that_begins_by_an_event_is_still_one_transaction(
+        self, site: SimpleNamespace, sql: Any
+    ) -> None:
         """The recipe that SQLAlchemy gives for savepoints on SQLite."""
-        sa.event.listen(site.db.engine, "connect", lambda raw, record: setattr(raw, "isolation_level", None))
-        sa.event.listen(site.db.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN"))
+        sa.event.listen(
+            site.db.engine, "connect", lambda raw, record: setattr(raw, "isolation_level", None)
+        )
+        sa.event.listen(
+            site.db.engine, "begin", lambda connection: connection.exec_driver_sql("BEGIN")
+        )
         store = AlchemyWaffleStore(db=site.db, model=site.model)
-        sql("CREATE TRIGGER no BEFORE INSERT ON confs WHEN NEW.key = 'B' BEGIN SELECT RAISE(ABORT, 'not you'); END")
+        sql(
+            "CREATE TRIGGER no BEFORE INSERT ON confs WHEN NEW.key = 'B' BEGIN SELECT "
+            "RAISE(ABORT, 'not you'); END"
+        )
         with pytest.raises(StoreUnavailable, match="not you"):
             put(store, A="2", B="2")
         assert store.load() == Stored(1, {"A": "1"})
 
     def test_a_model_of_another_bind_is_found_there(self, tmp_path: Path) -> None:
-        site = alchemy_app(tmp_path, SQLALCHEMY_BINDS={"other": f"sqlite:///{tmp_path / 'other.db'}"})
+        site = alchemy_app(
+            tmp_path, SQLALCHEMY_BINDS={"other": f"sqlite:///{tmp_path / 'other.db'}"}
+        )
 
         class Conf(site.db.Model):  # type: ignore[name-defined, misc]  # made at run time
             __bind_key__ = "other"
@@ -427,9 +532,13 @@ class TestSessionOfAlchemys:
             waffle.init_app(app)
             app.extensions["waffleconf"].update_db({"A": number + 1})
         assert (site.app.config["A"], second.config["A"]) == (1, 2)
-        assert [app.extensions["waffleconf"].state.store.load().values for app in (site.app, second)] == [{"A": "1"}, {"A": "2"}]
+        assert [
+            app.extensions["waffleconf"].state.store.load().values for app in (site.app, second)
+        ] == [{"A": "1"}, {"A": "2"}]
 
-    def test_with_an_application_it_works_in_a_thread_that_has_no_context(self, tmp_path: Path) -> None:
+    def test_with_an_application_it_works_in_a_thread_that_has_no_context(
+        self, tmp_path: Path
+    ) -> None:
         site = alchemy_app(tmp_path, WAFFLE_CONFS={"A": {"default": 0}})
         waffle = WaffleConf(site.app, AlchemyWaffleStore(db=site.db, model=site.model))
         with ThreadPoolExecutor(1) as pool:
@@ -444,7 +553,9 @@ class TestSessionOfAlchemys:
 
 
 class TestTransactionOfPeewees:
-    def test_what_it_has_written_stays_uncommitted_and_can_be_rolled_back(self, model: Any, sql: Any) -> None:
+    def test_what_it_has_written_stays_uncommitted_and_can_be_rolled_back(
+        self, model: Any, sql: Any
+    ) -> None:
         database = model._meta.database
         store = PeeweeWaffleStore(model=model)
         with database.atomic() as transaction:
@@ -504,11 +615,16 @@ class TestTransactionOfPeewees:
     [
         ("postgresql://ann:geheim@db.example/site", "postgresql://***@db.example/site"),
         ("postgresql://ann:ge@heim@db1:1,db2:2/site", "postgresql://***@db1:1,db2:2/site"),
-        ("postgresql://db.example/site?user=ann&password=geheim&x=1", "postgresql://db.example/site?user=ann&password=***&x=1"),
+        (
+            "postgresql://db.example/site?user=ann&password=geheim&x=1",
+            "postgresql://db.example/site?user=ann&password=***&x=1",
+        ),
         ("site", "site"),
     ],
 )
-def test_a_url_of_peewees_is_shown_without_its_password(tmp_path: Path, url: str, shown: str) -> None:
+def test_a_url_of_peewees_is_shown_without_its_password(
+    tmp_path: Path, url: str, shown: str
+) -> None:
     model = peewee_model(tmp_path)
     model._meta.set_database(peewee.PostgresqlDatabase(url))
     assert PeeweeWaffleStore(model=model).name == f"PostgresqlDatabase {shown} (confs)"
@@ -519,7 +635,9 @@ def text(number: int = 255, **options: Any) -> Any:
 
 
 class TestKindsOfModels:
-    """Models that are more than a key and a value: they work, or they are refused by what is the matter."""
+    """Models that are more than a key and a value: they work, or they are refused by what is the
+    matter.
+    """
 
     @pytest.fixture
     def bare(self, tmp_path: Path) -> Iterator[SimpleNamespace]:
@@ -550,13 +668,24 @@ class TestKindsOfModels:
         ],
         ids=["default", "server's default", "function", "nullable", "computed"],
     )
-    def test_columns_that_are_filled_work(self, bare: SimpleNamespace, more: dict[str, Any]) -> None:
+    def test_columns_that_are_filled_work(
+        self, bare: SimpleNamespace, more: dict[str, Any]
+    ) -> None:
         self.store_of(bare, key=text(), value=sa.Column(sa.Text), **more)
 
     def test_synonyms_work(self, bare: SimpleNamespace) -> None:
         site = bare
-        store = self.store_of(site, name=text(unique=True), content=sa.Column(sa.Text), key=synonym("name"), value=synonym("content"))
-        assert {row.name for row in site.db.session.scalars(sa.select(store.model))} >= {"A", "WAFFLE_REVISION"}
+        store = self.store_of(
+            site,
+            name=text(unique=True),
+            content=sa.Column(sa.Text),
+            key=synonym("name"),
+            value=synonym("content"),
+        )
+        assert {row.name for row in site.db.session.scalars(sa.select(store.model))} >= {
+            "A",
+            "WAFFLE_REVISION",
+        }
 
     def test_a_type_of_the_applications_own_works(self, bare: SimpleNamespace) -> None:
         class Reversed(sa.types.TypeDecorator[str]):
@@ -571,10 +700,17 @@ class TestKindsOfModels:
 
         self.store_of(bare, key=text(), value=sa.Column(Reversed))
 
-    def test_a_schema_that_the_engine_translates_is_translated(self, tmp_path: Path, sql: Any, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_schema_that_the_engine_translates_is_translated(
+        self, tmp_path: Path, sql: Any, caplog: pytest.LogCaptureFixture
+    ) -> None:
         translated = {"execution_options": {"schema_translate_map": {"tenant": "main"}}}
         site = alchemy_app(tmp_path, SQLALCHEMY_ENGINE_OPTIONS=translated)
-        model = self.declared(site, key=text(unique=True), value=sa.Column(sa.Text), __table_args__={"schema": "tenant"})
+        model = self.declared(
+            site,
+            key=text(unique=True),
+            value=sa.Column(sa.Text),
+            __table_args__={"schema": "tenant"},
+        )
         with site.app.app_context():
             site.db.create_all()
             site.db.engine.dispose()
@@ -585,17 +721,25 @@ class TestKindsOfModels:
     @pytest.mark.parametrize(
         ("columns", "told"),
         [
-            ({"value": sa.Column(sa.LargeBinary)}, r"the column 'value' has the type LargeBinary\(\), and not one for text"),
+            (
+                {"value": sa.Column(sa.LargeBinary)},
+                r"the column 'value' has the type LargeBinary\(\), and not one for text",
+            ),
             ({"value": sa.Column(sa.JSON)}, "'value' has the type JSON"),
             ({"key": sa.Column(sa.Integer)}, "'key' has the type Integer"),
             ({"key": sa.Column(sa.Enum("A", "B"))}, "'key' has the type Enum"),
             ({"kind": text(nullable=False)}, "its column 'kind' is required and has no default"),
             ({"id": text(primary_key=True)}, "its column 'id' is required"),
-            ({"kind": text(), "__mapper_args__": {"polymorphic_on": "kind"}}, "holds the rows of more than one model"),
+            (
+                {"kind": text(), "__mapper_args__": {"polymorphic_on": "kind"}},
+                "holds the rows of more than one model",
+            ),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_what_does_not_work_is_refused(self, bare: SimpleNamespace, columns: dict[str, Any], told: str) -> None:
+    def test_what_does_not_work_is_refused(
+        self, bare: SimpleNamespace, columns: dict[str, Any], told: str
+    ) -> None:
         model = self.declared(bare, **{"key": text(), "value": sa.Column(sa.Text), **columns})
         with pytest.raises(SchemaError, match=f"in Kind: .*{told}.*Give it a model of their own"):
             AlchemyWaffleStore(db=bare.db, model=model)
@@ -603,7 +747,10 @@ class TestKindsOfModels:
     def test_inheritance_of_either_kind_is_refused(self, bare: SimpleNamespace) -> None:
         base = self.declared(bare, key=text(), value=sa.Column(sa.Text))
         single = type("Single", (base,), {"__module__": __name__})
-        joined = {"id": sa.Column(sa.ForeignKey("kind.id"), primary_key=True), "__tablename__": "joined"}
+        joined = {
+            "id": sa.Column(sa.ForeignKey("kind.id"), primary_key=True),
+            "__tablename__": "joined",
+        }
         for model in (single, type("Joined", (base,), {"__module__": __name__, **joined})):
             with pytest.raises(SchemaError, match="holds the rows of more than one model"):
                 AlchemyWaffleStore(db=bare.db, model=model)
@@ -611,7 +758,10 @@ class TestKindsOfModels:
     def test_a_model_over_a_query_is_refused(self, bare: SimpleNamespace) -> None:
         rows = sa.select(bare.model.id, bare.model.key, bare.model.value).subquery()
         with pytest.raises(SchemaError, match="aren't columns of one table"):
-            AlchemyWaffleStore(db=bare.db, model=type("Kind", (bare.db.Model,), {"__module__": __name__, "__table__": rows}))
+            AlchemyWaffleStore(
+                db=bare.db,
+                model=type("Kind", (bare.db.Model,), {"__module__": __name__, "__table__": rows}),
+            )
 
     def peewee_kind(self, folder: Path, database: Any = None, **fields: Any) -> Any:
         fields = {"key": peewee.CharField(unique=True), "value": peewee.TextField(), **fields}
@@ -638,14 +788,19 @@ class TestKindsOfModels:
     @pytest.mark.parametrize(
         ("fields", "told"),
         [
-            ({"value": peewee.BlobField()}, "the field 'value' is a BlobField, and not one for text"),
+            (
+                {"value": peewee.BlobField()},
+                "the field 'value' is a BlobField, and not one for text",
+            ),
             ({"key": peewee.IntegerField()}, "the field 'key' is a IntegerField"),
             ({"kind": peewee.CharField()}, "its field 'kind' is required and has no default"),
             ({"kind": peewee.CharField(primary_key=True)}, "its field 'kind' is required"),
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    def test_what_does_not_work_with_peewee_is_refused(self, tmp_path: Path, fields: dict[str, Any], told: str) -> None:
+    def test_what_does_not_work_with_peewee_is_refused(
+        self, tmp_path: Path, fields: dict[str, Any], told: str
+    ) -> None:
         with pytest.raises(SchemaError, match=f"in Kind: {told}"):
             PeeweeWaffleStore(model=self.peewee_kind(tmp_path, **fields))
 
@@ -676,19 +831,30 @@ class TestDeclaration:
         model = peewee_model(tmp_path)
         model._meta.set_database(peewee.SqliteDatabase(place, uri=True))
         with site.app.app_context():
-            for store in (AlchemyWaffleStore(db=site.db, model=site.model), PeeweeWaffleStore(model=model)):
+            for store in (
+                AlchemyWaffleStore(db=site.db, model=site.model),
+                PeeweeWaffleStore(model=model),
+            ):
                 with pytest.raises(StoreUnavailable, match="in memory"):
                     store.load()
             site.db.engine.dispose()
 
     @pytest.mark.parametrize(
-        ("database", "mode"), [(None, None), ("", None), ("file:shared?mode=memory&cache=shared", None), ("file:x", "memory")]
+        ("database", "mode"),
+        [
+            (None, None),
+            ("", None),
+            ("file:shared?mode=memory&cache=shared", None),
+            ("file:x", "memory"),
+        ],
     )
     def test_a_shared_one_is_in_memory_too(self, database: str | None, mode: str | None) -> None:
         assert in_memory(database, mode)
         assert not in_memory("site.db", "rw")
 
-    def test_without_peewee_the_error_is_the_install_command(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_without_peewee_the_error_is_the_install_command(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, "peewee", None)
         with pytest.raises(SchemaError, match=r"pip install 'uwsgi_waffle\[peewee\]'"):
             PeeweeWaffleStore(model=None)
@@ -704,7 +870,9 @@ class TestOwn:
         assert bound.load() == Stored(0, {"B": "7"})
         assert put(bound, A="1", LATER="2") == 1
         assert put(bound, B=None) == 2
-        assert store.bind(frozenset({"A"}), store._context).load() == Stored(2, {"A": "1", "LATER": "2"}), "a name that another declares"
+        assert store.bind(frozenset({"A"}), store._context).load() == Stored(
+            2, {"A": "1", "LATER": "2"}
+        ), "a name that another declares"
         assert bound.values_at(0) == {"B": "7"}
         assert [row.key for row in bound.history(10)] == ["B", "LATER", "A"]
 
@@ -724,11 +892,13 @@ class TestOwn:
 
     def test_a_put_that_returns_none_has_failed_unless_it_has_not(self) -> None:
         class Forgetful(OwnStore):
-            def put(self, key: str, value: str) -> None:  # type: ignore[override]  # that is its mistake
+            # that is its mistake
+            def put(self, key: str, value: str) -> None:  # type: ignore[override]
                 super().put(key, value)
 
         class Failing(OwnStore):
-            def put(self, key: str, value: str) -> None:  # type: ignore[override]  # as the manual allows
+            # as the manual allows
+            def put(self, key: str, value: str) -> None:  # type: ignore[override]
                 pass
 
         assert put(Forgetful(), A="1") == 1
@@ -743,7 +913,9 @@ class TestOwn:
                 raise self.error
 
         store = Failing()
-        with pytest.raises(StoreUnavailable, match=r"Failing\.put failed with RuntimeError\. It is tried again") as caught:
+        with pytest.raises(
+            StoreUnavailable, match=r"Failing\.put failed with RuntimeError\. It is tried again"
+        ) as caught:
             put(store, A="1")
         assert "geheim" not in str(caught.value)
         store.error = StoreReadOnly("not today")
@@ -756,8 +928,12 @@ class TestOwn:
         with pytest.raises(NotImplementedError):
             getattr(WaffleStore(), call)(*arguments)
 
-    def test_over_a_session_of_the_applications_it_has_a_session_of_its_own(self, tmp_path: Path) -> None:
-        """As Flask-WaffleConf's own store did it: that a request's session is spared is the context's doing."""
+    def test_over_a_session_of_the_applications_it_has_a_session_of_its_own(
+        self, tmp_path: Path
+    ) -> None:
+        """As Flask-WaffleConf's own store did it: that a request's session is spared is the
+        context's doing.
+        """
         site = alchemy_app(tmp_path, WAFFLE_CONFS={"A": {"default": 1}}, WAFFLE_MULTIPROC=False)
 
         class Classic(WaffleStore):
@@ -765,7 +941,9 @@ class TestOwn:
                 self.db.session.commit()
 
             def get(self, key: str) -> Any:
-                return self.db.session.execute(self.db.select(self.model).filter_by(key=key)).scalar_one_or_none()
+                return self.db.session.execute(
+                    self.db.select(self.model).filter_by(key=key)
+                ).scalar_one_or_none()
 
             def put(self, key: str, value: str) -> Any:
                 record = self.get(key) or self.model(key=key)
@@ -779,8 +957,14 @@ class TestOwn:
             assert waffle.update({"A": 2}).revision == 1
             assert len(site.db.session.new) == 1
             site.db.session.rollback()
-            assert {row.key for row in site.db.session.scalars(site.db.select(site.model))} >= {"A", "WAFFLE_REVISION"}
-            assert site.db.session.scalars(site.db.select(site.model).filter_by(key="MINE")).all() == []
+            assert {row.key for row in site.db.session.scalars(site.db.select(site.model))} >= {
+                "A",
+                "WAFFLE_REVISION",
+            }
+            assert (
+                site.db.session.scalars(site.db.select(site.model).filter_by(key="MINE")).all()
+                == []
+            )
             site.db.session.remove()
             site.db.engine.dispose()
 

@@ -1,4 +1,6 @@
-"""Stores over the application's own model, on database servers: what they hold, and a transaction of its own that is open meanwhile."""
+"""Stores over the application's own model, on database servers: what they hold, and a transaction
+of its own that is open meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ from .conftest import put
 
 def alchemy(url: str, folder: Path, **options: Any) -> AlchemyWaffleStore:
     app, db = Flask("site", instance_path=str(folder)), SQLAlchemy()
-    app.config.update(SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS={"poolclass": NullPool, **options})
+    app.config.update(
+        SQLALCHEMY_DATABASE_URI=url, SQLALCHEMY_ENGINE_OPTIONS={"poolclass": NullPool, **options}
+    )
     db.init_app(app)
 
     class Conf(db.Model):  # type: ignore[name-defined, misc]  # as Flask-SQLAlchemy's manual says
@@ -44,18 +48,32 @@ def alchemy(url: str, folder: Path, **options: Any) -> AlchemyWaffleStore:
 
 
 class Connector(peewee.MySQLDatabase):  # type: ignore[misc]  # peewee has no types
-    """As `playhouse` has them, for drivers that aren't known; but this one connects with the one that is."""
+    """As `playhouse` has them, for drivers that aren't known; but this one connects with the one
+    that is.
+    """
 
 
-def of_peewee(url: str, folder: Path, kind: Any = peewee.MySQLDatabase, **options: Any) -> PeeweeWaffleStore:
+def of_peewee(
+    url: str, folder: Path, kind: Any = peewee.MySQLDatabase, **options: Any
+) -> PeeweeWaffleStore:
     parts = sa.make_url(url)
     user, query = parts.username, parts.query
     postgres = parts.get_backend_name() == "postgresql"
     if postgres:
-        options.update(host=query["host"], options=query["options"], prefer_psycopg3=parts.get_driver_name() == "psycopg")
+        options.update(
+            host=query["host"],
+            options=query["options"],
+            prefer_psycopg3=parts.get_driver_name() == "psycopg",
+        )
         database: Any = peewee.PostgresqlDatabase(parts.database, user=user, **options)
     else:
-        database = kind(parts.database, user=user, unix_socket=query["unix_socket"], ssl_disabled=True, **options)
+        database = kind(
+            parts.database,
+            user=user,
+            unix_socket=query["unix_socket"],
+            ssl_disabled=True,
+            **options,
+        )
 
     class Conf(peewee.Model):
         key = peewee.CharField(190, unique=True)
@@ -103,11 +121,14 @@ def server(request: pytest.FixtureRequest) -> SQLServer:
 
 @MAKERS
 class TestServers:
-    def test_the_servers_own_isolation_level_does_not_count(self, server: SQLServer, make: Callable[..., Store], tmp_path: Path) -> None:
+    def test_the_servers_own_isolation_level_does_not_count(
+        self, server: SQLServer, make: Callable[..., Store], tmp_path: Path
+    ) -> None:
         options: dict[str, Any] = {}
         url = server.fresh()
         if isinstance(server, PostgreSQL):
-            url += "%20-cdefault_transaction_isolation%3Dserializable"  # would refuse whoever has waited for another
+            # would refuse whoever has waited for another
+            url += "%20-cdefault_transaction_isolation%3Dserializable"
         else:  # would show what isn't committed
             options = {"init_command": "SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED"}
         store = make(url, tmp_path, **({"connect_args": options} if make is alchemy else options))
@@ -132,8 +153,12 @@ class TestServers:
         assert seen == {0}
         assert not any(torn)
 
-    def test_many_hosts_may_prepare_at_once(self, server: SQLServer, make: Callable[..., Store], tmp_path: Path) -> None:
-        """Each of them may find the row of the revision missing, and on MySQL they all lock its place."""
+    def test_many_hosts_may_prepare_at_once(
+        self, server: SQLServer, make: Callable[..., Store], tmp_path: Path
+    ) -> None:
+        """Each of them may find the row of the revision missing, and on MySQL they all lock its
+        place.
+        """
         hosts, url = 6, server.fresh()
         stores = [make(url, tmp_path) for _ in range(hosts)]
         together = threading.Barrier(hosts)
@@ -174,14 +199,18 @@ def test_what_a_text_column_of_mysqls_takes_is_known_before_it_is_written(
         put(store, B="1", A=longest.replace("x", "xx", 1))
     assert put(store, B="2") == 2
     assert store.load() == Stored(2, {"A": longest, "B": "2"})
-    assert [row.key for row in store.history(10)] == ["B"], "the earlier change has no room beside it"
+    assert [row.key for row in store.history(10)] == ["B"], (
+        "the earlier change has no room beside it"
+    )
 
 
 def test_a_server_that_refuses_connections_is_not_taken_for_one_whose_time_is_not_limited(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     app, db = Flask("site", instance_path=str(tmp_path)), SQLAlchemy()
-    app.config.update(SQLALCHEMY_DATABASE_URI=f"postgresql+psycopg://postgres@/postgres?host={tmp_path}")
+    app.config.update(
+        SQLALCHEMY_DATABASE_URI=f"postgresql+psycopg://postgres@/postgres?host={tmp_path}"
+    )
     db.init_app(app)
 
     class Conf(db.Model):  # type: ignore[name-defined, misc]  # as Flask-SQLAlchemy's manual says
@@ -209,7 +238,9 @@ class TestSilence:
 
     @pytest.fixture
     def server(self, request: pytest.FixtureRequest, driver: str) -> SQLServer:
-        found: SQLServer = request.getfixturevalue("mariadb_server" if driver == "pymysql" else "postgresql_server")
+        found: SQLServer = request.getfixturevalue(
+            "mariadb_server" if driver == "pymysql" else "postgresql_server"
+        )
         return found
 
     @pytest.fixture
@@ -236,7 +267,9 @@ class TestSilence:
                     assert isinstance(waiting.exception(20), StoreUnavailable)
                 finally:
                     if not waiting.done():
-                        server.send_signal(signal.SIGCONT)  # else the pool would wait for ever for a call that hangs
+                        server.send_signal(
+                            signal.SIGCONT
+                        )  # else the pool would wait for ever for a call that hangs
             server.send_signal(signal.SIGCONT)
         assert store.load() == Stored(1, {"A": "1"})
         assert put(store, A="3") == 2, "the lock is free again"
@@ -246,15 +279,25 @@ class TestSilence:
 @MAKERS
 @pytest.mark.parametrize("name", ["postgresql", "mariadb"])
 def test_the_time_limits_that_the_application_sets_hold_and_its_own_connections_have_no_others(
-    request: pytest.FixtureRequest, name: str, make: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest,
+    name: str,
+    make: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told: list[dict[str, Any]] = []
     url = request.getfixturevalue(f"{name}_server").fresh()
-    module, key = (psycopg, "tcp_user_timeout") if name == "postgresql" else (peewee.mysql, "read_timeout")
+    module, key = (
+        (psycopg, "tcp_user_timeout") if name == "postgresql" else (peewee.mysql, "read_timeout")
+    )
     genuine = module.connect
     mine = {"connect_timeout": 77}
     store = make(url, tmp_path, **({"connect_args": mine} if make is alchemy else mine))
-    monkeypatch.setattr(module, "connect", lambda *args, **options: told.append(options) or genuine(*args, **options))
+    monkeypatch.setattr(
+        module,
+        "connect",
+        lambda *args, **options: told.append(options) or genuine(*args, **options),
+    )
     store.load()
     assert [(options["connect_timeout"], key in options) for options in told] == [(77, True)]
     told.clear()
@@ -267,7 +310,9 @@ def test_the_time_limits_that_the_application_sets_hold_and_its_own_connections_
     assert [(options["connect_timeout"], key in options) for options in told] == [(77, False)]
 
 
-def test_every_engine_is_limited_also_one_in_the_place_of_a_former(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_engine_is_limited_also_one_in_the_place_of_a_former(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """SQLAlchemy knows an engine that is listened to by its `id`, which another may have had."""
 
     class Conf(declarative_base()):  # type: ignore[misc]  # made at run time
@@ -299,13 +344,22 @@ def test_an_engine_whose_connections_cannot_be_limited_is_told_of_once(
     for _ in range(2):
         store.prepare()
     assert put(store, A="1") == 1
-    assert caplog.text.count("nothing is known to limit how long a call waits for a server that is silent") == 1
+    assert (
+        caplog.text.count(
+            "nothing is known to limit how long a call waits for a server that is silent"
+        )
+        == 1
+    )
     assert "'psycopg'" in caplog.text
 
 
 @pytest.mark.parametrize(("options", "warnings"), [({}, 1), ({"read_timeout": 30}, 0)])
 def test_a_driver_of_peewees_that_is_not_known_is_told_of_once(
-    mariadb_server: SQLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture, options: dict[str, Any], warnings: int
+    mariadb_server: SQLServer,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    options: dict[str, Any],
+    warnings: int,
 ) -> None:
     store = of_peewee(mariadb_server.fresh(), tmp_path, Connector, **options)
     for _ in range(2):

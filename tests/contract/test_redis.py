@@ -27,7 +27,9 @@ def store(redis_server: RedisServer) -> RedisStore:
     return store
 
 
-def test_what_redis_has_forgotten_is_not_taken_for_an_empty_store(store: RedisStore, redis_server: RedisServer) -> None:
+def test_what_redis_has_forgotten_is_not_taken_for_an_empty_store(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     with redis_server.client() as client:
         client.flushall()
     for call in (store.load, lambda: put(store, A="2"), lambda: store.values_at(1)):
@@ -38,9 +40,15 @@ def test_what_redis_has_forgotten_is_not_taken_for_an_empty_store(store: RedisSt
 
 @pytest.mark.parametrize(
     ("key", "value", "told"),
-    [("A", b"\xff", "can't decode"), ("WAFFLE_REVISION", b"one", "invalid literal"), ("WAFFLE_REVISION", b"-3", "lost its revision")],
+    [
+        ("A", b"\xff", "can't decode"),
+        ("WAFFLE_REVISION", b"one", "invalid literal"),
+        ("WAFFLE_REVISION", b"-3", "lost its revision"),
+    ],
 )
-def test_what_somebody_else_wrote_there_is_told(store: RedisStore, redis_server: RedisServer, key: str, value: bytes, told: str) -> None:
+def test_what_somebody_else_wrote_there_is_told(
+    store: RedisStore, redis_server: RedisServer, key: str, value: bytes, told: str
+) -> None:
     with redis_server.client() as client:
         client.hset("waffle", key, value)
     with pytest.raises(StoreUnavailable, match=told):
@@ -63,9 +71,13 @@ def test_a_replica_is_read_and_not_written(store: RedisStore, redis_server: Redi
     assert store.load() == Stored(1, {"A": "1"})
 
 
-def test_redis_down_is_told_with_its_name_and_what_was_committed_survives_a_kill(store: RedisStore, redis_server: RedisServer) -> None:
+def test_redis_down_is_told_with_its_name_and_what_was_committed_survives_a_kill(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     with redis_server.client() as client:
-        client.config_set("appendfsync", "always")  # else Redis puts the writing off while the disk is busy
+        client.config_set(
+            "appendfsync", "always"
+        )  # else Redis puts the writing off while the disk is busy
     redis_server.kill()
     with pytest.raises(StoreUnavailable, match=r"unix://.*refused\. Look.*it is tried again"):
         store.load()
@@ -85,7 +97,11 @@ def test_who_was_slower_decides_again_upon_what_the_faster_one_wrote(store: Redi
 
     assert store.transact(decide) == store.load() == Stored(3, {"A": "29", "B": "2"})
     assert [stored.revision for stored in seen] == [1, 2]
-    assert [(row.revision, row.old, row.new) for row in store.history(10, "A")] == [(3, "2", "29"), (2, "1", "2"), (1, None, "1")]
+    assert [(row.revision, row.old, row.new) for row in store.history(10, "A")] == [
+        (3, "2", "29"),
+        (2, "1", "2"),
+        (1, None, "1"),
+    ]
 
 
 def test_no_connection_stays_open(store: RedisStore, redis_server: RedisServer) -> None:
@@ -107,15 +123,21 @@ def test_a_long_history_is_read_page_by_page(store: RedisStore) -> None:
     assert store.values_at(3) == {"A": "3"}
 
 
-def test_a_history_of_whole_pages_is_read_once(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_history_of_whole_pages_is_read_once(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(redis_store, "PAGE", 2)
     for number in range(2, 5):
         put(store, A=str(number))
     assert [row.revision for row in store.history(10)] == [4, 3, 2, 1]
 
 
-def test_a_host_that_prepares_while_another_one_writes_undoes_nothing(store: RedisStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(redis.Redis, "hexists", lambda client, name, key: False)  # as it was a moment ago
+def test_a_host_that_prepares_while_another_one_writes_undoes_nothing(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        redis.Redis, "hexists", lambda client, name, key: False
+    )  # as it was a moment ago
     store.prepare()
     assert store.load() == Stored(1, {"A": "1"})
 
@@ -139,7 +161,10 @@ def test_a_url_opens_it(scheme: str) -> None:
     [
         ("redis://cache.example", "redis://cache.example"),
         ("redis://ann:geheim@cache.example:6380/2", "redis://ann:***@cache.example:6380/2"),
-        ("rediss://:geheim@cache.example/0?ssl_cert_reqs=none", "rediss://:***@cache.example/0?ssl_cert_reqs=none"),
+        (
+            "rediss://:geheim@cache.example/0?ssl_cert_reqs=none",
+            "rediss://:***@cache.example/0?ssl_cert_reqs=none",
+        ),
         ("unix:///run/redis/s?db=2&password=geheim", "unix:///run/redis/s?db=2&password=***"),
     ],
 )
@@ -147,7 +172,16 @@ def test_its_name_has_no_password(url: str, name: str) -> None:
     assert RedisStore(url).name == name
 
 
-@pytest.mark.parametrize("url", ["http://cache.example", "redis", "", "redis://cache.example:port", "redis://cache.example?foo=1"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://cache.example",
+        "redis",
+        "",
+        "redis://cache.example:port",
+        "redis://cache.example?foo=1",
+    ],
+)
 def test_a_url_that_is_none_is_refused_by_the_settings_name(url: str) -> None:
     with pytest.raises(SchemaError, match="WAFFLE_STORE_URL"):
         RedisStore(url)
@@ -159,8 +193,12 @@ def test_without_redis_py_the_error_is_the_install_command(monkeypatch: pytest.M
         RedisStore("redis://cache.example")
 
 
-def test_an_answer_that_does_not_come_is_not_taken_for_a_faster_host(redis_server: RedisServer) -> None:
-    """The commit may have been carried out, and here it is: nobody may claim that nothing was changed, nor try again."""
+def test_an_answer_that_does_not_come_is_not_taken_for_a_faster_host(
+    redis_server: RedisServer,
+) -> None:
+    """The commit may have been carried out, and here it is: nobody may claim that nothing was
+    changed, nor try again.
+    """
     store = RedisStore(redis_server.url, timeout=0.2)
     store.prepare()
 
@@ -177,7 +215,9 @@ def test_an_answer_that_does_not_come_is_not_taken_for_a_faster_host(redis_serve
     assert RedisStore(redis_server.url).load() == Stored(1, {"A": "1"})
 
 
-def test_a_full_redis_is_told_without_the_values(store: RedisStore, redis_server: RedisServer) -> None:
+def test_a_full_redis_is_told_without_the_values(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     with redis_server.client() as client:
         client.config_set("maxmemory", "1")
     with pytest.raises(StoreUnavailable, match="OOM") as caught:
@@ -188,7 +228,9 @@ def test_a_full_redis_is_told_without_the_values(store: RedisStore, redis_server
 
 
 @pytest.mark.parametrize("row", [b"{", b"{}", b'{"revision": 1}', b"\xff"])
-def test_a_damaged_history_is_told(store: RedisStore, redis_server: RedisServer, row: bytes) -> None:
+def test_a_damaged_history_is_told(
+    store: RedisStore, redis_server: RedisServer, row: bytes
+) -> None:
     with redis_server.client() as client:
         client.lpush("waffle:history", row)
     for call in (lambda: store.history(10), lambda: store.values_at(1)):
@@ -196,7 +238,9 @@ def test_a_damaged_history_is_told(store: RedisStore, redis_server: RedisServer,
             call()
 
 
-def test_a_history_that_is_of_another_type_stops_a_commit_before_it_begins(store: RedisStore, redis_server: RedisServer) -> None:
+def test_a_history_that_is_of_another_type_stops_a_commit_before_it_begins(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     with redis_server.client() as client:
         client.delete("waffle:history")
         client.set("waffle:history", "mine")
@@ -205,7 +249,9 @@ def test_a_history_that_is_of_another_type_stops_a_commit_before_it_begins(store
     assert store.load() == Stored(1, {"A": "1"})
 
 
-def test_a_history_with_a_gap_is_no_ground_for_a_rollback(store: RedisStore, redis_server: RedisServer) -> None:
+def test_a_history_with_a_gap_is_no_ground_for_a_rollback(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     put(store, B="2")
     with redis_server.client() as client:
         client.rpop("waffle:history")
@@ -213,7 +259,9 @@ def test_a_history_with_a_gap_is_no_ground_for_a_rollback(store: RedisStore, red
         store.values_at(2)
 
 
-def test_a_replica_that_holds_data_can_be_prepared(store: RedisStore, redis_server: RedisServer) -> None:
+def test_a_replica_that_holds_data_can_be_prepared(
+    store: RedisStore, redis_server: RedisServer
+) -> None:
     with redis_server.client() as client:
         client.replicaof("127.0.0.1", "1")
     store.prepare()

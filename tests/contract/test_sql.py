@@ -12,7 +12,14 @@ import psutil
 import pytest
 import sqlalchemy as sa
 
-from uwsgi_waffle import InvalidValue, SQLStore, StoreReadOnly, StoreUnavailable, UnknownRevision, WaffleError
+from uwsgi_waffle import (
+    InvalidValue,
+    SQLStore,
+    StoreReadOnly,
+    StoreUnavailable,
+    UnknownRevision,
+    WaffleError,
+)
 from uwsgi_waffle.stores import Commit, Store, Stored
 
 from .conftest import put, sqlite_url
@@ -32,23 +39,38 @@ def execute(database: Path, statement: str) -> None:
 
 
 def every_call(store: Store) -> list[Any]:
-    return [store.load, lambda: put(store, A="2"), lambda: store.history(1), lambda: store.values_at(1)]
+    return [
+        store.load,
+        lambda: put(store, A="2"),
+        lambda: store.history(1),
+        lambda: store.values_at(1),
+    ]
 
 
 class TestConnections:
-    def test_none_is_open_between_calls_so_none_crosses_a_fork(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+    def test_none_is_open_between_calls_so_none_crosses_a_fork(
+        self, sqlite: SQLStore, sqlite_file: Path
+    ) -> None:
         for call in every_call(sqlite):
             call()
-            assert not [file for file in psutil.Process().open_files() if file.path.startswith(str(sqlite_file))]
+            assert not [
+                file
+                for file in psutil.Process().open_files()
+                if file.path.startswith(str(sqlite_file))
+            ]
 
     def test_none_is_open_after_an_error(self, sqlite: SQLStore, sqlite_file: Path) -> None:
         with pytest.raises(ZeroDivisionError):
             sqlite.transact(lambda stored: Commit({"A": str(1 // 0)}))
         with pytest.raises(UnknownRevision):
             sqlite.values_at(-1)
-        assert not [file for file in psutil.Process().open_files() if file.path.startswith(str(sqlite_file))]
+        assert not [
+            file for file in psutil.Process().open_files() if file.path.startswith(str(sqlite_file))
+        ]
 
-    def test_a_forked_process_makes_an_engine_of_its_own(self, sqlite: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_forked_process_makes_an_engine_of_its_own(
+        self, sqlite: SQLStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         parents = sqlite._connect()
         assert sqlite._connect() is parents
         monkeypatch.setattr(os, "getpid", lambda: -1)
@@ -66,7 +88,9 @@ class TestFile:
         assert store.load() == Stored(0, {})
         assert (tmp_path / "a" / "b" / "waffle.db").stat().st_mode & 0o777 == 0o600
 
-    def test_readers_and_a_writer_dont_wait_for_each_other(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+    def test_readers_and_a_writer_dont_wait_for_each_other(
+        self, sqlite: SQLStore, sqlite_file: Path
+    ) -> None:
         reader = sqlite3.connect(sqlite_file, isolation_level=None)
         try:
             reader.execute("BEGIN")
@@ -76,22 +100,30 @@ class TestFile:
         finally:
             reader.close()
 
-    @pytest.mark.parametrize("name", ["with space.db", "50%.db", "a#b.db", "a?mode=ro.db", "grün.db"])
+    @pytest.mark.parametrize(
+        "name", ["with space.db", "50%.db", "a#b.db", "a?mode=ro.db", "grün.db"]
+    )
     def test_odd_characters_of_a_path_are_kept(self, tmp_path: Path, name: str) -> None:
         store = SQLStore(sa.URL.create("sqlite", database=str(tmp_path / name)))
         store.prepare()
         put(store, A="1")
         assert [file.name for file in tmp_path.iterdir()] == [name]
-        assert SQLStore(sa.URL.create("sqlite", database=str(tmp_path / name))).load() == Stored(1, {"A": "1"})
+        assert SQLStore(sa.URL.create("sqlite", database=str(tmp_path / name))).load() == Stored(
+            1, {"A": "1"}
+        )
 
-    def test_a_vanished_database_is_an_error_and_no_new_empty_one(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+    def test_a_vanished_database_is_an_error_and_no_new_empty_one(
+        self, sqlite: SQLStore, sqlite_file: Path
+    ) -> None:
         sqlite_file.unlink()
         for call in every_call(sqlite):
             with pytest.raises(StoreUnavailable, match="unable to open"):
                 call()
         assert list(sqlite_file.parent.iterdir()) == []
 
-    def test_a_database_that_came_back_is_used_again(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+    def test_a_database_that_came_back_is_used_again(
+        self, sqlite: SQLStore, sqlite_file: Path
+    ) -> None:
         content = sqlite_file.read_bytes()
         sqlite_file.unlink()
         with pytest.raises(StoreUnavailable):
@@ -99,7 +131,9 @@ class TestFile:
         sqlite_file.write_bytes(content)
         assert sqlite.load() == Stored(1, {"A": "1"})
 
-    def test_noise_in_place_of_a_database_is_an_error(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+    def test_noise_in_place_of_a_database_is_an_error(
+        self, sqlite: SQLStore, sqlite_file: Path
+    ) -> None:
         sqlite_file.write_bytes(NOISE)
         for call in every_call(sqlite):
             with pytest.raises(StoreUnavailable, match="not a database"):
@@ -113,14 +147,18 @@ class TestFile:
                 call()
 
     @pytest.mark.parametrize("table", ["waffle_meta", "waffle_values", "waffle_history"])
-    def test_a_lost_table_is_an_error_and_changes_nothing(self, sqlite: SQLStore, sqlite_file: Path, table: str) -> None:
+    def test_a_lost_table_is_an_error_and_changes_nothing(
+        self, sqlite: SQLStore, sqlite_file: Path, table: str
+    ) -> None:
         execute(sqlite_file, f"DROP TABLE {table}")
         with pytest.raises(StoreUnavailable, match=table):
             put(sqlite, A="2")
         if table == "waffle_history":
             assert sqlite.load() == Stored(1, {"A": "1"})
 
-    @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"])
+    @pytest.mark.parametrize(
+        "url", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file::memory:?uri=true"]
+    )
     def test_a_database_in_memory_is_refused(self, url: str) -> None:
         with pytest.raises(StoreUnavailable, match="in memory"):
             SQLStore(url)
@@ -147,14 +185,22 @@ class TestReadOnly:
 
 class TestLocked:
     @pytest.mark.parametrize("timeout", [0.25, 7.0])
-    def test_it_waits_for_others_as_long_as_it_is_told(self, sqlite_file: Path, monkeypatch: pytest.MonkeyPatch, timeout: float) -> None:
+    def test_it_waits_for_others_as_long_as_it_is_told(
+        self, sqlite_file: Path, monkeypatch: pytest.MonkeyPatch, timeout: float
+    ) -> None:
         told: list[float] = []
         genuine = sqlite3.connect
-        monkeypatch.setattr(sqlite3, "connect", lambda *args, **options: told.append(options["timeout"]) or genuine(*args, **options))
+        monkeypatch.setattr(
+            sqlite3,
+            "connect",
+            lambda *args, **options: told.append(options["timeout"]) or genuine(*args, **options),
+        )
         SQLStore(sqlite_url(sqlite_file.parent), timeout=timeout).load()
         assert set(told) == {timeout}
 
-    def test_a_writer_that_keeps_the_database_is_an_error_and_changes_nothing(self, sqlite: SQLStore, sqlite_file: Path) -> None:
+    def test_a_writer_that_keeps_the_database_is_an_error_and_changes_nothing(
+        self, sqlite: SQLStore, sqlite_file: Path
+    ) -> None:
         impatient = SQLStore(sqlite_url(sqlite_file.parent), timeout=0)
         holder = sqlite3.connect(sqlite_file, isolation_level=None)
         try:
@@ -167,8 +213,12 @@ class TestLocked:
         assert put(impatient, A="2") == 2
 
 
-@pytest.mark.skipif(sys.version_info < (3, 11), reason="sqlite3.Connection.setlimit is new in Python 3.11")
-def test_a_value_that_is_too_large_is_invalid_and_changes_nothing(sqlite: SQLStore, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.skipif(
+    sys.version_info < (3, 11), reason="sqlite3.Connection.setlimit is new in Python 3.11"
+)
+def test_a_value_that_is_too_large_is_invalid_and_changes_nothing(
+    sqlite: SQLStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def connect(*args: Any, **options: Any) -> sqlite3.Connection:
         connection: sqlite3.Connection = genuine(*args, **options)
         connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, 10_000)
@@ -183,7 +233,10 @@ def test_a_value_that_is_too_large_is_invalid_and_changes_nothing(sqlite: SQLSto
 
 
 class TestPassword:
-    @pytest.mark.parametrize("url", ["postgresql+psycopg://ann:{}@db/site", "mysql+pymysql://db/site?user=ann&password={}"])
+    @pytest.mark.parametrize(
+        "url",
+        ["postgresql+psycopg://ann:{}@db/site", "mysql+pymysql://db/site?user=ann&password={}"],
+    )
     def test_it_is_not_in_the_name(self, url: str) -> None:
         name = SQLStore(url.format(PASSWORD)).name
         assert PASSWORD not in name

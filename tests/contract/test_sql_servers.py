@@ -1,4 +1,6 @@
-"""What only a SQL database that is a server can meet: it is silent, it is killed, and it has settings of its own."""
+"""What only a SQL database that is a server can meet: it is silent, it is killed, and it has
+settings of its own.
+"""
 
 from __future__ import annotations
 
@@ -52,23 +54,37 @@ def stop(server: SQLServer) -> Iterator[Any]:
 
 
 class TestSilence:
-    def test_a_server_that_takes_connections_and_never_answers_is_an_error(self, store: SQLStore, server: SQLServer, stop: Any) -> None:
+    def test_a_server_that_takes_connections_and_never_answers_is_an_error(
+        self, store: SQLStore, server: SQLServer, stop: Any
+    ) -> None:
         def told(call: Callable[[], Any]) -> str:
             with pytest.raises(StoreUnavailable) as caught:
                 call()
             return str(caught.value)
 
-        calls = [store.prepare, store.load, lambda: put(store, A="2"), lambda: store.history(1), lambda: store.values_at(1)]
+        calls = [
+            store.prepare,
+            store.load,
+            lambda: put(store, A="2"),
+            lambda: store.history(1),
+            lambda: store.values_at(1),
+        ]
         with ThreadPoolExecutor(len(calls)) as pool:
             stop()
             try:
-                assert all("tried again without a restart" in text for text in pool.map(told, calls))
+                assert all(
+                    "tried again without a restart" in text for text in pool.map(told, calls)
+                )
             finally:
-                server.send_signal(signal.SIGCONT)  # else the pool would wait for ever for a call that hangs
+                server.send_signal(
+                    signal.SIGCONT
+                )  # else the pool would wait for ever for a call that hangs
         assert store.load().values["A"] == "1"
         assert put(store, B="2") > 1
 
-    def test_a_server_that_falls_silent_in_the_middle_is_an_error(self, store: SQLStore, server: SQLServer, stop: Any) -> None:
+    def test_a_server_that_falls_silent_in_the_middle_is_an_error(
+        self, store: SQLStore, server: SQLServer, stop: Any
+    ) -> None:
         def decide(stored: Stored) -> Commit:
             stop()
             return Commit({"A": "2"})
@@ -79,7 +95,9 @@ class TestSilence:
         assert store.load() == Stored(1, {"A": "1"})
         assert put(store, A="3") == 2, "the lock is free again"
 
-    def test_a_writer_that_keeps_the_others_waiting_is_an_error_and_readers_go_on(self, store: SQLStore, url: str) -> None:
+    def test_a_writer_that_keeps_the_others_waiting_is_an_error_and_readers_go_on(
+        self, store: SQLStore, url: str
+    ) -> None:
         patient, held, done = SQLStore(url), threading.Event(), threading.Event()
 
         def decide(stored: Stored) -> Commit:
@@ -101,7 +119,9 @@ class TestSilence:
         assert store.load() == Stored(3, {"A": "2", "B": "3"}), "who gave up has changed nothing"
 
     @pytest.mark.parametrize("option", ["connect_timeout", "read_timeout", "write_timeout"])
-    def test_what_the_url_says_of_time_holds(self, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    def test_what_the_url_says_of_time_holds(
+        self, monkeypatch: pytest.MonkeyPatch, option: str
+    ) -> None:
         def connect(**options: Any) -> NoReturn:
             given.update(options)
             raise pymysql.OperationalError(2003, "no")
@@ -115,7 +135,9 @@ class TestSilence:
 
 
 class TestKilled:
-    @pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # PyMySQL forgets its own if nobody listens
+    @pytest.mark.filterwarnings(
+        "ignore:unclosed <socket:ResourceWarning"
+    )  # PyMySQL forgets its own if nobody listens
     def test_nothing_that_was_acknowledged_is_lost(self, server: SQLServer, url: str) -> None:
         store, writers = SQLStore(url), 4
         store.prepare()
@@ -153,11 +175,15 @@ class TestKilled:
 
 
 class TestSettings:
-    def test_the_servers_own_isolation_level_does_not_count(self, server: SQLServer, url: str) -> None:
+    def test_the_servers_own_isolation_level_does_not_count(
+        self, server: SQLServer, url: str
+    ) -> None:
         if isinstance(server, PostgreSQL):
-            url += "%20-cdefault_transaction_isolation%3Dserializable"  # would refuse whoever has waited for another
+            # would refuse whoever has waited for another
+            url += "%20-cdefault_transaction_isolation%3Dserializable"
         else:
-            url += "&init_command=SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED"  # would show what isn't committed
+            # would show what isn't committed
+            url += "&init_command=SET SESSION TRANSACTION ISOLATION LEVEL READ UNCOMMITTED"
         store, seen = SQLStore(url), []
         store.prepare()
 
@@ -181,11 +207,15 @@ class TestSettings:
             return put(store, A="1")
 
         with ThreadPoolExecutor(hosts) as pool:
-            assert sorted(pool.map(prepare, [SQLStore(url) for _ in range(hosts)])) == list(range(1, hosts + 1))
+            assert sorted(pool.map(prepare, [SQLStore(url) for _ in range(hosts)])) == list(
+                range(1, hosts + 1)
+            )
 
     @pytest.mark.parametrize("code", [0, 0xD800, 0xDC80], ids=["NUL", "surrogate", "escaped byte"])
     @pytest.mark.parametrize("place", ["B", "note"])
-    def test_what_it_cannot_hold_is_refused_by_its_name(self, store: SQLStore, server: SQLServer, code: int, place: str) -> None:
+    def test_what_it_cannot_hold_is_refused_by_its_name(
+        self, store: SQLStore, server: SQLServer, code: int, place: str
+    ) -> None:
         texts: dict[str, Any] = {"A": "2", place: f"a{chr(code)}b"}
         if code == 0 and not isinstance(server, PostgreSQL):
             assert put(store, **texts) == 2
@@ -196,9 +226,13 @@ class TestSettings:
         assert store.load() == Stored(1, {"A": "1"})
         assert len(store.history(10)) == 1
 
-    def test_what_the_server_says_of_a_row_is_told_without_the_row(self, store: SQLStore, server: SQLServer, url: str) -> None:
+    def test_what_the_server_says_of_a_row_is_told_without_the_row(
+        self, store: SQLStore, server: SQLServer, url: str
+    ) -> None:
         column = '"key"' if isinstance(server, PostgreSQL) else "`key`"
-        server.execute(f"ALTER TABLE waffle_values ADD CONSTRAINT not_you CHECK ({column} <> 'B')", url)
+        server.execute(
+            f"ALTER TABLE waffle_values ADD CONSTRAINT not_you CHECK ({column} <> 'B')", url
+        )
         with pytest.raises(StoreUnavailable, match="not_you") as caught:
             put(store, B='"geheim"')
         assert "geheim" not in str(caught.value)
@@ -219,18 +253,29 @@ class TestNewer:
         server.execute(f"UPDATE waffle_meta SET version = {TABLES_VERSION + 1}", url)
         server.execute("DROP TABLE waffle_history", url)
 
-    def test_they_are_neither_read_nor_written(self, store: SQLStore, server: SQLServer, url: str) -> None:
-        for call in (store.load, lambda: put(store, A="2"), lambda: store.values_at(1), store.prepare):
+    def test_they_are_neither_read_nor_written(
+        self, store: SQLStore, server: SQLServer, url: str
+    ) -> None:
+        for call in (
+            store.load,
+            lambda: put(store, A="2"),
+            lambda: store.values_at(1),
+            store.prepare,
+        ):
             with pytest.raises(StoreUnavailable, match="newer uwsgi_waffle; upgrade this one"):
                 call()
         engine = store._connect()
-        assert sorted(sa.inspect(engine).get_table_names()) == ["waffle_meta", "waffle_values"], "nothing was made for them"
+        assert sorted(sa.inspect(engine).get_table_names()) == ["waffle_meta", "waffle_values"], (
+            "nothing was made for them"
+        )
         server.execute(f"UPDATE waffle_meta SET version = {TABLES_VERSION}", url)
         assert store.load() == Stored(1, {"A": "1"})
 
 
 class TestEarlier:
-    """Tables of an earlier version of the package: what is the first one now, before a second that is made up here."""
+    """Tables of an earlier version of the package: what is the first one now, before a second that
+    is made up here.
+    """
 
     @pytest.fixture(params=["sqlite", *SERVERS])
     def url(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
@@ -243,7 +288,9 @@ class TestEarlier:
     def upgraded(self, store: SQLStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
         def upgrade(connection: sa.Connection) -> None:
             done.append("begun")
-            connection.exec_driver_sql("ALTER TABLE waffle_values ADD COLUMN more VARCHAR(20)")  # refused if it is there
+            connection.exec_driver_sql(
+                "ALTER TABLE waffle_values ADD COLUMN more VARCHAR(20)"
+            )  # refused if it is there
             connection.exec_driver_sql("UPDATE waffle_values SET more = 'x'")
             done.append("done")
 
@@ -258,9 +305,15 @@ class TestEarlier:
             return version, list(connection.scalars(sa.text("SELECT more FROM waffle_values")))
 
     @pytest.mark.parametrize("call", ["prepare", "load", "history", "values_at", "transact"])
-    def test_they_are_upgraded_in_place_by_whichever_call_comes_first(self, url: str, upgraded: list[str], call: str) -> None:
+    def test_they_are_upgraded_in_place_by_whichever_call_comes_first(
+        self, url: str, upgraded: list[str], call: str
+    ) -> None:
         store = SQLStore(url)
-        arguments: dict[str, list[Any]] = {"history": [10], "values_at": [1], "transact": [lambda stored: None]}
+        arguments: dict[str, list[Any]] = {
+            "history": [10],
+            "values_at": [1],
+            "transact": [lambda stored: None],
+        }
         getattr(store, call)(*arguments.get(call, []))
         assert self.versions(url) == (TABLES_VERSION + 1, ["x"])
         assert store.load() == Stored(1, {"A": "1"})
@@ -279,7 +332,9 @@ class TestEarlier:
             return put(store, A="2")
 
         with ThreadPoolExecutor(hosts) as pool:
-            assert sorted(pool.map(use, [SQLStore(url) for _ in range(hosts)])) == list(range(2, hosts + 2))
+            assert sorted(pool.map(use, [SQLStore(url) for _ in range(hosts)])) == list(
+                range(2, hosts + 2)
+            )
         assert upgraded == ["begun", "done"]
 
     def test_a_process_of_the_earlier_version_that_still_runs_refuses(
@@ -291,7 +346,9 @@ class TestEarlier:
             with pytest.raises(StoreUnavailable, match="newer uwsgi_waffle; upgrade this one"):
                 call()
 
-    def test_a_backup_of_the_earlier_version_that_is_restored_is_upgraded_without_a_restart(self, url: str, upgraded: list[str]) -> None:
+    def test_a_backup_of_the_earlier_version_that_is_restored_is_upgraded_without_a_restart(
+        self, url: str, upgraded: list[str]
+    ) -> None:
         store = SQLStore(url)
         store.load()
         with store._connect().begin() as connection:

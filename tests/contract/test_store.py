@@ -106,7 +106,9 @@ class TestTransact:
         assert store.history(10) == history
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-    def test_an_error_in_decide_changes_nothing_and_comes_out_as_it_is(self, store: Store, error: type[BaseException]) -> None:
+    def test_an_error_in_decide_changes_nothing_and_comes_out_as_it_is(
+        self, store: Store, error: type[BaseException]
+    ) -> None:
         put(store, A="1")
         before, history = store.load(), store.history(10)
 
@@ -140,12 +142,19 @@ class TestHistory:
 
     def test_one_row_for_each_key_of_a_commit(self, store: Store) -> None:
         put(store, A="1", B="2")
-        assert {(row.revision, row.key, row.new) for row in store.history(10)} == {(1, "A", "1"), (1, "B", "2")}
+        assert {(row.revision, row.key, row.new) for row in store.history(10)} == {
+            (1, "A", "1"),
+            (1, "B", "2"),
+        }
 
     def test_old_and_new_are_none_where_nothing_is_stored(self, store: Store) -> None:
         for text in ("1", "2", None):
             put(store, A=text)
-        assert [(row.old, row.new) for row in store.history(10)] == [("2", None), ("1", "2"), (None, "1")]
+        assert [(row.old, row.new) for row in store.history(10)] == [
+            ("2", None),
+            ("1", "2"),
+            (None, "1"),
+        ]
 
     @pytest.mark.parametrize("limit", [0, -1])
     def test_a_limit_below_one_is_for_none(self, store: Store, limit: int) -> None:
@@ -161,7 +170,10 @@ class TestHistory:
     def test_actor_and_note_are_kept(self, store: Store) -> None:
         put(store, A="1", actor="ann", note="wégen 🧇")
         put(store, A="2")
-        assert [(row.actor, row.note) for row in store.history(10)] == [(None, None), ("ann", "wégen 🧇")]
+        assert [(row.actor, row.note) for row in store.history(10)] == [
+            (None, None),
+            ("ann", "wégen 🧇"),
+        ]
 
     @pytest.mark.usefixtures("far_from_utc")
     def test_at_is_the_time_of_the_commit_in_utc(self, store: Store) -> None:
@@ -178,11 +190,19 @@ class TestValuesAt:
         put(store, B="2", C="2")
         put(store, A=None)
         put(store, A="4")
-        expected = [{}, {"A": "1", "B": "1"}, {"A": "1", "B": "2", "C": "2"}, {"B": "2", "C": "2"}, {"A": "4", "B": "2", "C": "2"}]
+        expected = [
+            {},
+            {"A": "1", "B": "1"},
+            {"A": "1", "B": "2", "C": "2"},
+            {"B": "2", "C": "2"},
+            {"A": "4", "B": "2", "C": "2"},
+        ]
         assert [store.values_at(revision) for revision in range(5)] == expected
 
     @pytest.mark.parametrize("revision", [-1, 2, 10**6])
-    def test_an_unknown_revision_is_refused_by_its_number(self, store: Store, revision: int) -> None:
+    def test_an_unknown_revision_is_refused_by_its_number(
+        self, store: Store, revision: int
+    ) -> None:
         put(store, A="1")
         with pytest.raises(UnknownRevision, match=f"no revision {revision}:"):
             store.values_at(revision)
@@ -191,11 +211,22 @@ class TestValuesAt:
 class TestTexts:
     @pytest.mark.parametrize(
         "value",
-        ["x" * 2**20, "Größe 🧇 \u2028 日本", "'\";-- \\ ` $1", ":name %s %(key)s {0} ?", "a\0b", "", None, [1, {"a": 1.5}]],
+        [
+            "x" * 2**20,
+            "Größe 🧇 \u2028 日本",
+            "'\";-- \\ ` $1",
+            ":name %s %(key)s {0} ?",
+            "a\0b",
+            "",
+            None,
+            [1, {"a": 1.5}],
+        ],
         ids=["1 MiB", "unicode", "quotes", "placeholders", "NUL", "empty", "null", "nested"],
     )
     @pytest.mark.parametrize("ascii_only", [True, False])
-    def test_every_json_text_comes_back_as_it_was(self, store: Store, value: object, ascii_only: bool) -> None:
+    def test_every_json_text_comes_back_as_it_was(
+        self, store: Store, value: object, ascii_only: bool
+    ) -> None:
         text = json.dumps(value, ensure_ascii=ascii_only)
         put(store, A=text)
         put(store, A=None)
@@ -231,7 +262,9 @@ class TestSharing:
         assert other.load().values == {"LEGACY": "1"}
 
     @pytest.mark.parametrize("decision", ["raises", "returns None"])
-    def test_what_is_not_committed_is_seen_by_nobody(self, store: Store, other: Store, decision: str) -> None:
+    def test_what_is_not_committed_is_seen_by_nobody(
+        self, store: Store, other: Store, decision: str
+    ) -> None:
         seen: list[Stored] = []
 
         def decide(stored: Stored) -> None:
@@ -244,9 +277,15 @@ class TestSharing:
         assert [*seen, other.load()] == [EMPTY, EMPTY]
 
     @pytest.mark.parametrize("objects", [1, 2])
-    def test_concurrent_commits_lose_nothing(self, store: Store, open_store: OpenStore, objects: int) -> None:
+    def test_concurrent_commits_lose_nothing(
+        self, store: Store, open_store: OpenStore, objects: int
+    ) -> None:
         threads, rounds = 4, 8
-        stores = [store] * threads if objects == 1 or not store.shared else [open_store() for _ in range(threads)]
+        stores = (
+            [store] * threads
+            if objects == 1 or not store.shared
+            else [open_store() for _ in range(threads)]
+        )
 
         def decide(stored: Stored) -> Commit:
             time.sleep(0)  # let another thread try
@@ -267,12 +306,19 @@ class TestSharing:
             whole = set()
             while not writer.done():
                 stored = store.load()
-                whole.add({str(stored.revision)} >= set(stored.values.values()) and len(stored.values) in (0, 2))
+                whole.add(
+                    {str(stored.revision)} >= set(stored.values.values())
+                    and len(stored.values) in (0, 2)
+                )
             return whole
 
         def write() -> None:
             for _ in range(20):
-                store.transact(lambda stored: Commit({"A": str(stored.revision + 1), "B": str(stored.revision + 1)}))
+                store.transact(
+                    lambda stored: Commit(
+                        {"A": str(stored.revision + 1), "B": str(stored.revision + 1)}
+                    )
+                )
 
         with ThreadPoolExecutor(3) as pool:
             writer = pool.submit(write)

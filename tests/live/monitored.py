@@ -5,7 +5,13 @@ from __future__ import annotations
 import os
 
 from flask import Response, request
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, generate_latest, multiprocess
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    CollectorRegistry,
+    Counter,
+    generate_latest,
+    multiprocess,
+)
 
 from tests.live.site import application, waffle
 from uwsgi_waffle.health import health_blueprint
@@ -16,7 +22,11 @@ registry = CollectorRegistry()
 registry.register(WaffleCollector(waffle))
 if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
     multiprocess.MultiProcessCollector(registry)
-scrapes = Counter("site_scrapes", "The application's own", registry=None if "PROMETHEUS_MULTIPROC_DIR" in os.environ else registry)
+scrapes = Counter(
+    "site_scrapes",
+    "The application's own",
+    registry=None if "PROMETHEUS_MULTIPROC_DIR" in os.environ else registry,
+)
 
 
 @application.get("/metrics")

@@ -1,4 +1,6 @@
-"""A mule of the user's own, with no request and no signal: it reads a variable as often as it likes."""
+"""A mule of the user's own, with no request and no signal: it reads a variable as often as it
+likes.
+"""
 
 import time
 

@@ -12,7 +12,9 @@ TURN = 0.05  # seconds between two looks whether to end
 
 
 class Proxy:
-    """Listens on a free port of loopback; while `black_hole` is set nothing passes and nothing is closed."""
+    """Listens on a free port of loopback; while `black_hole` is set nothing passes and nothing is
+    closed.
+    """
 
     def __init__(self, target: Path) -> None:
         self._target = target
@@ -41,7 +43,11 @@ class Proxy:
                 self._serving[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
-        with client, socket.socket(socket.AF_UNIX) as server, contextlib.suppress(OSError):  # one of them was closed
+        with (
+            client,
+            socket.socket(socket.AF_UNIX) as server,
+            contextlib.suppress(OSError),
+        ):  # one of them was closed
             server.connect(str(self._target))
             while not self._closed.is_set():
                 for source in select.select([client, server], [], [], TURN)[0]:

@@ -30,12 +30,25 @@ T = TypeVar("T")
 ROOT = Path(__file__).parents[2]
 SCRIPTS = Path(sysconfig.get_path("scripts"))
 SITE = "tests.live.site"
-UWSGI = ("uwsgi", "--die-on-term", "--need-app", "--http-socket", "127.0.0.1:0", "--module", SITE, "--worker-reload-mercy", "40")
-BOUND = re.compile(r"(?:bound to TCP address|Listening at: http://|Running on http://)\s*127\.0\.0\.1:(\d+)")
+UWSGI = (
+    "uwsgi",
+    "--die-on-term",
+    "--need-app",
+    "--http-socket",
+    "127.0.0.1:0",
+    "--module",
+    SITE,
+    "--worker-reload-mercy",
+    "40",
+)
+BOUND = re.compile(
+    r"(?:bound to TCP address|Listening at: http://|Running on http://)\s*127\.0\.0\.1:(\d+)"
+)
 
 GUNICORN = ("gunicorn", "--no-control-socket", "--bind", "127.0.0.1:0", f"{SITE}:application")
 
-# No process compares with the store of its own accord: who is told of a change is told of it by what is tested.
+# No process compares with the store of its own accord: who is told of a change is told of it by
+# what is tested.
 ALWAYS = {"PYTHONUNBUFFERED": "1", "PYTHONPATH": str(ROOT), "WAFFLE_RECONCILE_INTERVAL": "3600"}
 
 _numbers = itertools.count(1)
@@ -48,8 +61,16 @@ def script(name: str) -> str:
     return found
 
 
-def eventually(look: Callable[[], T], *, until: Callable[[T], bool] = bool, deadline: float = 20.0, log: Callable[[], str] = str) -> T:
-    """Look every few milliseconds until what is seen is as wanted; at the deadline show what was seen last."""
+def eventually(
+    look: Callable[[], T],
+    *,
+    until: Callable[[T], bool] = bool,
+    deadline: float = 20.0,
+    log: Callable[[], str] = str,
+) -> T:
+    """Look every few milliseconds until what is seen is as wanted; at the deadline show what was
+    seen last.
+    """
     end = time.monotonic() + deadline
     while True:
         try:
@@ -79,11 +100,15 @@ class Server:
         return self.log_path.read_text(errors="replace")
 
     def find_ports(self, sockets: int) -> bool:
-        """Read from the log where the server listens now; a reload that starts uWSGI anew changes it."""
+        """Read from the log where the server listens now; a reload that starts uWSGI anew changes
+        it.
+        """
         self.ports = [int(port) for port in BOUND.findall(self.log)][-sockets:]
         return len(self.ports) == sockets
 
-    def request(self, method: str, path: str, body: object = None, *, socket: int = 0, timeout: float = 30.0) -> Any:
+    def request(
+        self, method: str, path: str, body: object = None, *, socket: int = 0, timeout: float = 30.0
+    ) -> Any:
         connection = http.client.HTTPConnection("127.0.0.1", self.ports[socket], timeout=timeout)
         try:
             headers = {"Content-Type": "application/json", "Connection": "close"}
@@ -117,12 +142,16 @@ class Server:
         return {int(p["kind"].split()[1]): p["pid"] for p in told if p["kind"].startswith("worker")}
 
     def table(self) -> dict[int, str]:
-        """Return the kind of each process in the table, by its pid; read from the file, so that no process is asked."""
+        """Return the kind of each process in the table, by its pid; read from the file, so that no
+        process is asked.
+        """
         files = HostFiles(self.folder / "instance" / "waffle.watch")
         files.verify()
         return {process.pid: process.kind for process in files.slots}
 
-    def eventually(self, look: Callable[[], T], *, until: Callable[[T], bool] = bool, deadline: float = 20.0) -> T:
+    def eventually(
+        self, look: Callable[[], T], *, until: Callable[[T], bool] = bool, deadline: float = 20.0
+    ) -> T:
         return eventually(look, until=until, deadline=deadline, log=lambda: self.log)
 
     def records(self, kind: str) -> list[list[str]]:
@@ -135,10 +164,20 @@ class Servers:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self._xprocess = XProcess(SimpleNamespace(), py.path.local(folder / "xprocess"), log=logging.getLogger("xprocess"))
+        self._xprocess = XProcess(
+            SimpleNamespace(), py.path.local(folder / "xprocess"), log=logging.getLogger("xprocess")
+        )
         self._names: dict[str, str] = {}
 
-    def start(self, command: Iterable[str], *, sockets: int = 1, folder: Path | None = None, cwd: Path = ROOT, **environ: str) -> Server:
+    def start(
+        self,
+        command: Iterable[str],
+        *,
+        sockets: int = 1,
+        folder: Path | None = None,
+        cwd: Path = ROOT,
+        **environ: str,
+    ) -> Server:
         """Start a server and wait until it listens on all its sockets."""
         folder = folder or self.folder
         program, *arguments = command
@@ -156,14 +195,25 @@ class Servers:
         pid, log_path = self._xprocess.ensure(name, Starter, restart=True)
         self._names[name] = program
         info = self._xprocess.getinfo(name)
-        server = Server(folder, Path(log_path), psutil.Process(pid), lambda: self._stop(name, info, program))
+        server = Server(
+            folder, Path(log_path), psutil.Process(pid), lambda: self._stop(name, info, program)
+        )
         server.eventually(lambda: server.find_ports(sockets))
         for socket in range(sockets):
             server.eventually(lambda at=socket: server.read(socket=at))
         return server
 
-    def uwsgi(self, *options: str, workers: int = 4, addressed: bool = False, folder: Path | None = None, **environ: str) -> Server:
-        """Start uWSGI with a master; ``addressed`` gives each worker a socket of its own, ``socket=n`` for worker n + 1."""
+    def uwsgi(
+        self,
+        *options: str,
+        workers: int = 4,
+        addressed: bool = False,
+        folder: Path | None = None,
+        **environ: str,
+    ) -> Server:
+        """Start uWSGI with a master; ``addressed`` gives each worker a socket of its own,
+        ``socket=n`` for worker n + 1.
+        """
         extra = [*options]
         if addressed:
             extra += ["--http-socket", "127.0.0.1:0"] * (workers - 1)
@@ -181,7 +231,9 @@ class Servers:
                 if resource.popen.pid == info.pid:
                     resource.popen.wait(20)
                     resource.release()
-            assert "NO MERCY" not in Path(info.logpath).read_text(errors="replace"), "a worker did not end when it was told to"
+            assert "NO MERCY" not in Path(info.logpath).read_text(errors="replace"), (
+                "a worker did not end when it was told to"
+            )
 
     def stop_all(self) -> None:
         for name, program in list(self._names.items()):

@@ -1,6 +1,8 @@
-"""The application that the live tests serve, in every mode; it tells what it sees and changes what it is told.
+"""The application that the live tests serve, in every mode; it tells what it sees and changes what
+it is told.
 
-``SITE_DECORATORS`` says whether uwsgidecorators is imported ``before`` or ``after`` the package, or its hook set ``by hand``.
+``SITE_DECORATORS`` says whether uwsgidecorators is imported ``before`` or ``after`` the package, or
+its hook set ``by hand``.
 With ``SITE_ONE_LOOK`` no worker looks again when uWSGI's master has surely begun to watch.
 """
 
@@ -40,7 +42,8 @@ if "SITE_ONE_LOOK" in os.environ:
 FOLDER = Path(os.environ["SITE_FOLDER"])
 
 
-class CountedStore(RedisStore if "SITE_REDIS" in os.environ else SQLStore):  # type: ignore[misc]  # one of them
+# one of them
+class CountedStore(RedisStore if "SITE_REDIS" in os.environ else SQLStore):  # type: ignore[misc]
     """Writes down each of its calls, so that a test can count what a host asks of its store."""
 
     def load(self) -> Stored:
@@ -94,7 +97,14 @@ def seen() -> dict[str, Any]:
         "pid": os.getpid(),
         "worker": uwsgi.worker_id() if uwsgi else 0,
         "revision": waffle.revision,
-        "all": [values.A, values["B"], current_app.config["A"], current_app.config.get("B"), waffle.values.A, waffle.values.B],
+        "all": [
+            values.A,
+            values["B"],
+            current_app.config["A"],
+            current_app.config.get("B"),
+            waffle.values.A,
+            waffle.values.B,
+        ],
     }
 
 
@@ -106,7 +116,11 @@ def create_app() -> Flask:
         "N": {"desc": "a counter", "default": 0},
         "S": {"desc": "a text", "default": ""},
     }
-    url = os.environ.get("SITE_REDIS") or os.environ.get("SITE_SQL") or f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"
+    url = (
+        os.environ.get("SITE_REDIS")
+        or os.environ.get("SITE_SQL")
+        or f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"
+    )
     waffle.init_app(app, CountedStore(url))
 
     @app.get("/read")
@@ -116,15 +130,26 @@ def create_app() -> Flask:
     @app.post("/update")
     def update() -> Any:
         number = request.args.get("n", type=int)
-        result = waffle.update({"A": number, "B": number}, wait=request.args.get("wait", type=float))
+        result = waffle.update(
+            {"A": number, "B": number}, wait=request.args.get("wait", type=float)
+        )
         own = seen()
-        return jsonify(revision=result.revision, seen=own, pending=[p.kind for p in result.pending], applied=len(result.applied))
+        return jsonify(
+            revision=result.revision,
+            seen=own,
+            pending=[p.kind for p in result.pending],
+            applied=len(result.applied),
+        )
 
     @app.post("/count")
     def count() -> Any:
         while True:
             try:
-                return jsonify(waffle.update({"N": waffle.values.N + 1}, expect_revision=waffle.revision).revision)
+                return jsonify(
+                    waffle.update(
+                        {"N": waffle.values.N + 1}, expect_revision=waffle.revision
+                    ).revision
+                )
             except uwsgi_waffle.RevisionConflict:
                 waffle.refresh()
 

@@ -1,4 +1,6 @@
-"""The admin page of `examples/admin` under uWSGI, in a real browser: every test with JavaScript and without."""
+"""The admin page of `examples/admin` under uWSGI, in a real browser: every test with JavaScript and
+without.
+"""
 
 from __future__ import annotations
 
@@ -26,7 +28,11 @@ Visit = Callable[..., Page]
 def site(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Server:
     """The example as the README starts it; every worker has answered."""
     monkeypatch.setattr(Server, "read", lambda server, **_: front(server))
-    found = re.search(rf"^ADMIN_PASSWORD={PASSWORD} \.venv/bin/(uwsgi .*)$", (ROOT / "README.md").read_text(), re.MULTILINE)
+    found = re.search(
+        rf"^ADMIN_PASSWORD={PASSWORD} \.venv/bin/(uwsgi .*)$",
+        (ROOT / "README.md").read_text(),
+        re.MULTILINE,
+    )
     assert found
     server = servers.start(
         shlex.split(found[1].replace(":8000", ":0")),
@@ -53,7 +59,12 @@ def processes(server: Server) -> dict[str, int]:
     manager.add_password(None, url(server), NAME, PASSWORD)
     opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager))
     with opener.open(f"{url(server)}/admin/", timeout=30) as answer:
-        return {kind: int(pid) for kind, pid in re.findall(r'<th scope="row">(worker \d)</th><td>(\d+)</td>', answer.read().decode())}
+        return {
+            kind: int(pid)
+            for kind, pid in re.findall(
+                r'<th scope="row">(worker \d)</th><td>(\d+)</td>', answer.read().decode()
+            )
+        }
 
 
 @pytest.fixture(params=[True, False], ids=["with JavaScript", "without JavaScript"])
@@ -63,7 +74,9 @@ def scripts(request: pytest.FixtureRequest) -> bool:
 
 @pytest.fixture
 def visit(browser: Browser, site: Server, scripts: bool) -> Iterator[Visit]:
-    """Open the page in a browser of its own, for one more person; what the browser complains about fails the test."""
+    """Open the page in a browser of its own, for one more person; what the browser complains about
+    fails the test.
+    """
     contexts, complaints = [], []
 
     def visit(name: str = NAME, *, width: int = 1100) -> Page:
@@ -76,7 +89,14 @@ def visit(browser: Browser, site: Server, scripts: bool) -> Iterator[Visit]:
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None)
+        page.on(
+            "console",
+            lambda message: (
+                complaints.append(message.text)
+                if "Content Security Policy" in message.text
+                else None
+            ),
+        )
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
         page.goto("/admin/")
         return page
@@ -127,7 +147,9 @@ def test_invalid_value(visit: Visit) -> None:
     expect(limit).to_be_focused()
     expect(limit).to_have_value("-5")
     expect(limit).to_have_attribute("aria-invalid", "true")
-    expect(limit).to_have_accessible_description(re.compile("Upload limit in bytes.*greater than 0, not '-5'", re.DOTALL))
+    expect(limit).to_have_accessible_description(
+        re.compile("Upload limit in bytes.*greater than 0, not '-5'", re.DOTALL)
+    )
     expect(page.get_by_label("SITENAME", exact=True)).to_have_value("Gent")
     expect(page.locator("#revision")).to_have_text("0")
     limit.fill("5")
@@ -148,7 +170,9 @@ def test_conflict_between_two_browsers(visit: Visit) -> None:
     save(slow)
     expect(slow.get_by_role("alert")).to_contain_text("somebody else was faster")
     expect(name).to_have_value("Slow")
-    expect(name).to_have_accessible_description(re.compile(r"In force now\s*: Fast\s+\(by fast, revision 1\)"))
+    expect(name).to_have_accessible_description(
+        re.compile(r"In force now\s*: Fast\s+\(by fast, revision 1\)")
+    )
     expect(slow.get_by_label("MAX_FILESIZE", exact=True)).to_have_value("7")
     expect(slow.locator("#revision")).to_have_text("1")
 
@@ -174,7 +198,9 @@ def test_rollback_and_reset(visit: Visit) -> None:
 
 
 def test_the_table_of_processes_is_alive(site: Server, visit: Visit, scripts: bool) -> None:
-    """A killed worker gives way to a new one; one that is stopped is behind until it goes on. Without JavaScript, at a reload."""
+    """A killed worker gives way to a new one; one that is stopped is behind until it goes on.
+    Without JavaScript, at a reload.
+    """
     page = visit()
     table = page.locator("#table tbody")
 
@@ -196,8 +222,16 @@ def test_the_table_of_processes_is_alive(site: Server, visit: Visit, scripts: bo
     patience = 20_000 if scripts else 50
     before = processes(site)
     kill(before["worker 2"])
-    look_until(lambda: expect(table.locator(f'[data-pid="{before["worker 2"]}"]')).to_have_count(0, timeout=patience))
-    look_until(lambda: expect(table.get_by_role("row", name=re.compile("worker 2 "))).to_have_count(1, timeout=patience))
+    look_until(
+        lambda: expect(table.locator(f'[data-pid="{before["worker 2"]}"]')).to_have_count(
+            0, timeout=patience
+        )
+    )
+    look_until(
+        lambda: expect(table.get_by_role("row", name=re.compile("worker 2 "))).to_have_count(
+            1, timeout=patience
+        )
+    )
     look_until(lambda: expect(table.get_by_role("row")).to_have_count(WORKERS, timeout=patience))
 
     stopped = processes(site)["worker 3"]
@@ -207,7 +241,11 @@ def test_the_table_of_processes_is_alive(site: Server, visit: Visit, scripts: bo
             other.get_by_label("SITENAME", exact=True).fill("Gent")
             save(other)
             expect(other.get_by_role("status").first).to_contain_text("Saved")
-        look_until(lambda: expect(table.locator(f'[data-pid="{stopped}"]')).to_have_class(re.compile("behind"), timeout=patience))
+        look_until(
+            lambda: expect(table.locator(f'[data-pid="{stopped}"]')).to_have_class(
+                re.compile("behind"), timeout=patience
+            )
+        )
         look_until(lambda: expect(table.locator(".behind")).to_have_count(1, timeout=patience))
     finally:
         os.kill(stopped, signal.SIGCONT)
@@ -234,7 +272,9 @@ def test_what_javascript_adds(visit: Visit) -> None:
 
 @pytest.mark.parametrize("scripts", [True], ids=["with JavaScript"], indirect=True)
 def test_what_is_no_number_is_not_sent_as_nothing(visit: Visit) -> None:
-    """A number input gives a form no text that is no number, so the form is held back until it is one."""
+    """A number input gives a form no text that is no number, so the form is held back until it is
+    one.
+    """
     page = visit()
     limit = page.get_by_label("MAX_FILESIZE", exact=True)
     limit.focus()

@@ -1,4 +1,6 @@
-"""The benchmarks run; what they measure is for people to judge, on a machine that does nothing else."""
+"""The benchmarks run; what they measure is for people to judge, on a machine that does nothing
+else.
+"""
 
 from __future__ import annotations
 
@@ -19,15 +21,29 @@ from .servers import ROOT
 def test_each_part_runs(tmp_path: Path, part: str) -> None:
     """Each part prints a table with what it has measured of this package, or says what it needs."""
     chart = tmp_path / "chart.svg"
-    command = [sys.executable, "-m", "tests.benchmarks", part, "--small", "--rounds", "1", "--chart", str(chart)]
+    command = [
+        sys.executable,
+        "-m",
+        "tests.benchmarks",
+        part,
+        "--small",
+        "--rounds",
+        "1",
+        "--chart",
+        str(chart),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "uwsgi_waffle" in done.stdout or "workers 1" in done.stdout or "left out" in done.stdout, done.stdout
+    assert (
+        "uwsgi_waffle" in done.stdout or "workers 1" in done.stdout or "left out" in done.stdout
+    ), done.stdout
     ElementTree.parse(chart)
 
 
 def test_a_row_tells_median_quartiles_and_the_ratio_round_by_round() -> None:
-    """A round in which the machine was slow doesn't count against one of two: their ratio is taken in each round."""
+    """A round in which the machine was slow doesn't count against one of two: their ratio is taken
+    in each round.
+    """
     row = Row("mine", [2.0, 20.0, 4.0], beside=[1.0, 10.0, 2.0], note="noted")
     assert (row.median, row.ratios) == (4.0, [2.0, 2.0, 2.0])
     shown = str(Table("Title", [row], left_out=["theirs"]))
@@ -39,8 +55,15 @@ def test_a_row_tells_median_quartiles_and_the_ratio_round_by_round() -> None:
 
 def test_the_chart_shows_each_row_of_a_charted_table() -> None:
     """Names with characters that mean something in XML are shown as they are."""
-    tables = [Table("Reading", [Row('config["X"] & more', [1e-6, 2e-6])], charted=True), Table("Not shown", [Row("nothing", [1.0])])]
-    texts = [element.text for element in ElementTree.fromstring(drawn(tables)).iter() if element.tag.endswith("text")]
+    tables = [
+        Table("Reading", [Row('config["X"] & more', [1e-6, 2e-6])], charted=True),
+        Table("Not shown", [Row("nothing", [1.0])]),
+    ]
+    texts = [
+        element.text
+        for element in ElementTree.fromstring(drawn(tables)).iter()
+        if element.tag.endswith("text")
+    ]
     assert 'config["X"] & more' in texts
     assert "Reading" in texts
     assert "Not shown" not in texts

@@ -54,8 +54,12 @@ Start = Callable[..., Server]
 
 @pytest.fixture
 def start(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
-    """Start the example from a copy of the ini with the given changes; all that it writes is in ``tmp_path``."""
-    monkeypatch.setattr(Server, "read", lambda server, **_: get(server))  # this application answers with a page
+    """Start the example from a copy of the ini with the given changes; all that it writes is in
+    ``tmp_path``.
+    """
+    monkeypatch.setattr(
+        Server, "read", lambda server, **_: get(server)
+    )  # this application answers with a page
 
     def start(*changes: tuple[str, str]) -> Server:
         ini = tmp_path / "uwsgi.ini"
@@ -69,7 +73,10 @@ def start(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             WAFFLE_STORE_URL=store(servers),
             WAFFLE_WATCHER_FILE=watch_file(servers),
         )
-        server.eventually(lambda: processes(server), until=lambda told: told.keys() >= {f"worker {n}" for n in (1, 2, 3, 4)})
+        server.eventually(
+            lambda: processes(server),
+            until=lambda told: told.keys() >= {f"worker {n}" for n in (1, 2, 3, 4)},
+        )
         return server
 
     return start
@@ -83,8 +90,12 @@ def quickstart(start: Start) -> Server:
 
 @pytest.fixture
 def visit(browser: Browser, quickstart: Server) -> Iterator[Callable[[], Page]]:
-    """Open the page for one more visitor, on a phone 390 pixels wide; it must fit without scrolling sideways."""
-    context = browser.new_context(base_url=url(quickstart), viewport={"width": 390, "height": 844}, color_scheme="dark")
+    """Open the page for one more visitor, on a phone 390 pixels wide; it must fit without scrolling
+    sideways.
+    """
+    context = browser.new_context(
+        base_url=url(quickstart), viewport={"width": 390, "height": 844}, color_scheme="dark"
+    )
 
     def visit() -> Page:
         page = context.new_page()
@@ -115,7 +126,9 @@ def get(server: Server) -> str:
 
 def post(server: Server, path: str = "", **fields: str) -> str:
     """Send the form and return the page that it leads to."""
-    with urllib.request.urlopen(url(server) + path, urllib.parse.urlencode(fields).encode(), timeout=30) as response:
+    with urllib.request.urlopen(
+        url(server) + path, urllib.parse.urlencode(fields).encode(), timeout=30
+    ) as response:
         return str(response.read().decode())
 
 
@@ -132,15 +145,22 @@ def answered(page: str) -> str:
 
 
 @pytest.mark.parametrize("changes", [(), (LAZY,)], ids=["as it is", "lazy-apps"])
-def test_the_ini_gives_no_warning_and_wakes_every_worker(start: Start, changes: tuple[tuple[str, str], ...]) -> None:
-    """Its log has nothing that the ini could avoid; an update reaches all workers, and whichever answers serves it."""
+def test_the_ini_gives_no_warning_and_wakes_every_worker(
+    start: Start, changes: tuple[tuple[str, str], ...]
+) -> None:
+    """Its log has nothing that the ini could avoid; an update reaches all workers, and whichever
+    answers serves it.
+    """
     server = start(*changes)
     suspicious = [line for line in server.log.splitlines() if SUSPICIOUS.search(line)]
     assert [line for line in suspicious if not any(known in line for known in UNAVOIDABLE)] == []
 
     page = post(server, revision="0", SITENAME="Brüssel", MAX_FILESIZE="2000", OPEN="on")
     assert "<h1>Brüssel</h1>" in page
-    server.eventually(lambda: processes(server), until=lambda told: told == {f"worker {n}": 1 for n in (1, 2, 3, 4)})
+    server.eventually(
+        lambda: processes(server),
+        until=lambda told: told == {f"worker {n}": 1 for n in (1, 2, 3, 4)},
+    )
 
     seen: set[str] = set()
 
@@ -161,7 +181,9 @@ def test_the_inis_lines_for_more_than_one_host(
     values = {"mule": "uwsgi_waffle.mule", "env": "WAFFLE_WATCHTYPE=redis"}
     lines = [(f"; {key} = {re.escape(value)}", f"{key} = {value}") for key, value in values.items()]
     lines += [("; env = WAFFLE_REDIS_URL=.*", f"env = WAFFLE_REDIS_URL={redis_server.url}")]
-    lines += [("; env = WAFFLE_WATCHER_FILE=.*", f"env = WAFFLE_WATCHER_FILE={tmp_path}/waffle.watch")]
+    lines += [
+        ("; env = WAFFLE_WATCHER_FILE=.*", f"env = WAFFLE_WATCHER_FILE={tmp_path}/waffle.watch")
+    ]
     server = start(*changes, *lines)
     with redis_server.client() as client:
         server.eventually(lambda: client.pubsub_numsub("waffleconf")[0][1] == 1)
@@ -169,24 +191,53 @@ def test_the_inis_lines_for_more_than_one_host(
             database.execute("INSERT INTO waffle_values VALUES ('SITENAME', '\"Mons\"')")
         database.close()
         client.publish("waffleconf", "look")
-    server.eventually(lambda: {revision for kind, revision in processes(server).items() if kind.startswith("worker")} == {1})
+    server.eventually(
+        lambda: (
+            {revision for kind, revision in processes(server).items() if kind.startswith("worker")}
+            == {1}
+        )
+    )
     assert "<h1>Mons</h1>" in get(server)
 
 
 def test_the_two_hosts() -> None:
-    """As the README starts it, but for Ctrl-C: five updates cross, and every worker of both hosts is told of each."""
-    (command,) = re.findall(r"^\.venv/bin/pip .* && \.venv/bin/python (examples/two_hosts/run\.py)$", README, re.MULTILINE)
-    done = subprocess.run([sys.executable, command, "--once"], cwd=ROOT, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 0, done.stderr
-    assert len(re.findall(r"^(left|right) set .* ms, (?!\1)(left|right) showed it .* ms later$", done.stdout, re.MULTILINE)) == 5, (
-        done.stdout
+    """As the README starts it, but for Ctrl-C: five updates cross, and every worker of both hosts
+    is told of each.
+    """
+    (command,) = re.findall(
+        r"^\.venv/bin/pip .* && \.venv/bin/python (examples/two_hosts/run\.py)$",
+        README,
+        re.MULTILINE,
     )
+    done = subprocess.run(
+        [sys.executable, command, "--once"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=90,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        len(
+            re.findall(
+                r"^(left|right) set .* ms, (?!\1)(left|right) showed it .* ms later$",
+                done.stdout,
+                re.MULTILINE,
+            )
+        )
+        == 5
+    ), done.stdout
     for name in ("left", "right"):
-        assert len(re.findall(rf"^{name}, worker [12]: .* -> Waffle$", done.stdout, re.MULTILINE)) == 2
+        assert (
+            len(re.findall(rf"^{name}, worker [12]: .* -> Waffle$", done.stdout, re.MULTILINE)) == 2
+        )
 
 
 def test_two_applications_in_one_server(start: Start, tmp_path: Path) -> None:
-    """Both are mounted by the ini, each with a store of its own: the idle workers are told of either's changes."""
+    """Both are mounted by the ini, each with a store of its own: the idle workers are told of
+    either's changes.
+    """
     (tmp_path / "second.py").write_text(SECOND)
     server = start((MOUNTED[0], MOUNTED[1].format(folder=tmp_path)))
     workers = [f"worker {n}" for n in (1, 2, 3, 4)]
@@ -200,10 +251,23 @@ def test_two_applications_in_one_server(start: Start, tmp_path: Path) -> None:
 
 def test_the_readmes_shell_command(quickstart: Server) -> None:
     """The command that the README gives changes what the running example serves."""
-    command = next(line for line in README.splitlines() if "waffle set" in line and line.startswith(".venv/bin/"))
+    command = next(
+        line
+        for line in README.splitlines()
+        if "waffle set" in line and line.startswith(".venv/bin/")
+    )
     program, *arguments = shlex.split(command)
-    environ = {**os.environ, "WAFFLE_STORE_URL": store(quickstart), "WAFFLE_WATCHER_FILE": watch_file(quickstart)}
-    subprocess.run([script(Path(program).name), *arguments], cwd=ROOT, env={**environ, "PYTHONPATH": str(ROOT)}, check=True)
+    environ = {
+        **os.environ,
+        "WAFFLE_STORE_URL": store(quickstart),
+        "WAFFLE_WATCHER_FILE": watch_file(quickstart),
+    }
+    subprocess.run(
+        [script(Path(program).name), *arguments],
+        cwd=ROOT,
+        env={**environ, "PYTHONPATH": str(ROOT)},
+        check=True,
+    )
     page = get(quickstart)
     assert "<h1>Gent</h1>" in page
     assert "2,000 bytes" in page
@@ -211,13 +275,20 @@ def test_the_readmes_shell_command(quickstart: Server) -> None:
 
 def test_the_readmes_first_lines(tmp_path: Path) -> None:
     """They make an application whose variable can be read and changed."""
-    block = re.search(r"^```python\n(from flask import Flask\n.*?)```$", README, re.DOTALL | re.MULTILINE)
+    block = re.search(
+        r"^```python\n(from flask import Flask\n.*?)```$", README, re.DOTALL | re.MULTILINE
+    )
     assert block
     (tmp_path / "first_lines.py").write_text(block[1])
     tell = "from first_lines import *; print(waffle.update({'SITENAME': 'New'}).revision, app.config['SITENAME'])"
     environ = {**os.environ, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", tell], cwd=tmp_path, env=environ, capture_output=True, text=True, check=False
+        [sys.executable, "-W", "error", "-c", tell],
+        cwd=tmp_path,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.stdout, done.stderr) == ("1 New\n", "")
     assert (tmp_path / "instance" / "waffle.db").exists()
@@ -233,8 +304,12 @@ def test_a_form_without_its_revision_changes_nothing(quickstart: Server) -> None
     assert "<h1>Waffle</h1>" in get(quickstart)
 
 
-def test_the_form_changes_what_another_worker_serves(quickstart: Server, visit: Callable[[], Page]) -> None:
-    """All three values of one update are seen in the answer of another worker than the one that was shown first."""
+def test_the_form_changes_what_another_worker_serves(
+    quickstart: Server, visit: Callable[[], Page]
+) -> None:
+    """All three values of one update are seen in the answer of another worker than the one that was
+    shown first.
+    """
     page = visit()
     first = page.locator("#answered").inner_text()
     page.get_by_label("Name of the site").fill("Liège")
@@ -254,7 +329,9 @@ def test_the_form_changes_what_another_worker_serves(quickstart: Server, visit: 
 
 
 def test_a_refused_value_is_named_at_its_field(visit: Callable[[], Page]) -> None:
-    """Its message belongs to the field, which has the focus; what was typed anywhere is kept, and nothing is changed."""
+    """Its message belongs to the field, which has the focus; what was typed anywhere is kept, and
+    nothing is changed.
+    """
     page = visit()
     page.get_by_label("Name of the site").fill("Gent")
     limit = page.get_by_label("Upload limit")
@@ -279,7 +356,9 @@ def test_a_refused_value_is_named_at_its_field(visit: Callable[[], Page]) -> Non
 
 
 def test_the_slower_of_two_visitors_is_told(visit: Callable[[], Page]) -> None:
-    """Nothing is overwritten; what was typed is kept beside what is in force, and a second look may save it."""
+    """Nothing is overwritten; what was typed is kept beside what is in force, and a second look may
+    save it.
+    """
     slow, fast = visit(), visit()
     fast.get_by_label("Name of the site").fill("Fast")
     fast.get_by_role("button", name="Save").click()

@@ -1,4 +1,6 @@
-"""The sites that come from Flask-WaffleConf, under uWSGI as it is: their own table, their own names for things."""
+"""The sites that come from Flask-WaffleConf, under uWSGI as it is: their own table, their own names
+for things.
+"""
 
 from __future__ import annotations
 
@@ -36,17 +38,26 @@ def module(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def start(servers: Servers, module: str, monkeypatch: pytest.MonkeyPatch) -> Start:
-    monkeypatch.setattr(Server, "read", lambda server, *, socket: show(server, socket))  # these applications answer with a line
+    monkeypatch.setattr(
+        Server, "read", lambda server, *, socket: show(server, socket)
+    )  # these applications answer with a line
     return lambda: start_example(servers, module)
 
 
 def start_example(servers: Servers, module: str) -> Server:
-    """Start it with the options that it names, and an address for each worker; what it writes is in the servers' folder."""
-    assert f"uwsgi {START} --http-socket 127.0.0.1:8000 --module {module}\n" in (EXAMPLES / f"{module}.py").read_text()
+    """Start it with the options that it names, and an address for each worker; what it writes is in
+    the servers' folder.
+    """
+    assert (
+        f"uwsgi {START} --http-socket 127.0.0.1:8000 --module {module}\n"
+        in (EXAMPLES / f"{module}.py").read_text()
+    )
     command = ["uwsgi", *START.split(), "--die-on-term", "--need-app", "--module", module]
     for number in range(WORKERS):
         command += ["--http-socket", "127.0.0.1:0", "--map-socket", f"{number}:{number + 1}"]
-    return servers.start(command, sockets=WORKERS, cwd=EXAMPLES, EXAMPLE_FOLDER=str(servers.folder / "instance"))
+    return servers.start(
+        command, sockets=WORKERS, cwd=EXAMPLES, EXAMPLE_FOLDER=str(servers.folder / "instance")
+    )
 
 
 @pytest.fixture
@@ -68,7 +79,9 @@ def show(server: Server, worker: int, **fields: str) -> str:
 def fetch(server: Server, worker: int, path: str, **fields: str) -> str:
     """Get a page of one worker's; with fields, post them."""
     data = urllib.parse.urlencode(fields).encode() if fields else None
-    with urllib.request.urlopen(f"http://127.0.0.1:{server.ports[worker]}{path}", data, timeout=30) as response:
+    with urllib.request.urlopen(
+        f"http://127.0.0.1:{server.ports[worker]}{path}", data, timeout=30
+    ) as response:
         return str(response.read().decode())
 
 
@@ -76,13 +89,23 @@ def test_an_update_in_one_worker_is_seen_in_the_others(start: Start) -> None:
     server = start()
     seen: set[str] = set()
     for number in range(20):
-        show(server, number % WORKERS, SITENAME=f"Site {number}", MAX_FILESIZE=str(number), UNKNOWN="x")
+        show(
+            server,
+            number % WORKERS,
+            SITENAME=f"Site {number}",
+            MAX_FILESIZE=str(number),
+            UNKNOWN="x",
+        )
         answers = [show(server, worker) for worker in range(WORKERS)]
-        assert all(answer.startswith(f"Site {number} takes {number} bytes") for answer in answers), answers
+        assert all(
+            answer.startswith(f"Site {number} takes {number} bytes") for answer in answers
+        ), answers
         seen |= {found for answer in answers for found in re.findall(r"process (\d+)", answer)}
     assert len(seen) == WORKERS
     for pid in seen:
-        assert not [file for file in psutil.Process(int(pid)).open_files() if "site.db" in file.path], "no connection stays open"
+        assert not [
+            file for file in psutil.Process(int(pid)).open_files() if "site.db" in file.path
+        ], "no connection stays open"
 
 
 def test_a_shell_is_one_more_process(start: Start, flask: Flask) -> None:
@@ -91,7 +114,9 @@ def test_a_shell_is_one_more_process(start: Start, flask: Flask) -> None:
     assert [show(server, worker)[:4] for worker in range(WORKERS)] == ["Gent"] * WORKERS
 
 
-def test_what_flask_waffleconf_wrote_is_converted_before_it_starts(start: Start, flask: Flask, tmp_path: Path) -> None:
+def test_what_flask_waffleconf_wrote_is_converted_before_it_starts(
+    start: Start, flask: Flask, tmp_path: Path
+) -> None:
     assert flask("list").returncode == 0  # makes the table
     connection = sqlite3.connect(tmp_path / "instance" / "site.db")
     with connection:
@@ -100,9 +125,14 @@ def test_what_flask_waffleconf_wrote_is_converted_before_it_starts(start: Start,
             connection.execute("INSERT INTO confs (key, value) VALUES (?, ?)", row)
     connection.close()
     done = flask("import-legacy")
-    assert (done.returncode, done.stdout) == (0, 'MAX_FILESIZE: 7\nSITENAME: "Old"\n2 converted, revision 1\n'), done.stderr
+    assert (done.returncode, done.stdout) == (
+        0,
+        'MAX_FILESIZE: 7\nSITENAME: "Old"\n2 converted, revision 1\n',
+    ), done.stderr
     server = start()
-    assert [show(server, worker)[:17] for worker in range(WORKERS)] == ["Old takes 7 bytes"] * WORKERS
+    assert [show(server, worker)[:17] for worker in range(WORKERS)] == [
+        "Old takes 7 bytes"
+    ] * WORKERS
 
 
 class TestUsage:
@@ -124,10 +154,19 @@ class TestUsage:
         pids = {told["pid"] for told in self.everywhere(server, "/all")}
         assert len(pids) == WORKERS
         for number in range(20):
-            told = fetch(server, number % WORKERS, "/update", SITENAME=f"Site {number}", MAX_FILESIZE=str(number), UNKNOWN="x")
+            told = fetch(
+                server,
+                number % WORKERS,
+                "/update",
+                SITENAME=f"Site {number}",
+                MAX_FILESIZE=str(number),
+                UNKNOWN="x",
+            )
             assert json.loads(told) == {"SITENAME": f"Site {number}", "MAX_FILESIZE": number}
             expected = {"SITENAME": f"Site {number}", "DESCRIPTION": "", "MAX_FILESIZE": number}
-            assert [told["values"] for told in self.everywhere(server, "/all")] == [expected] * WORKERS
+            assert [told["values"] for told in self.everywhere(server, "/all")] == [
+                expected
+            ] * WORKERS
             assert self.everywhere(server, "/MAX_FILESIZE") == [{"MAX_FILESIZE": number}] * WORKERS
 
     def test_a_name_that_is_not_declared_is_not_found(self, server: Server) -> None:

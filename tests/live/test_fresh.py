@@ -18,11 +18,26 @@ PREFORK = ["--master", "--processes", "4"]
 MODES = {
     "prefork": [*UWSGI, *PREFORK],
     "lazy-apps": [*UWSGI, *PREFORK, "--lazy-apps"],
-    "lazy-apps, shared-import": [*UWSGI, *PREFORK, "--lazy-apps", "--shared-import", "uwsgi_waffle"],
+    "lazy-apps, shared-import": [
+        *UWSGI,
+        *PREFORK,
+        "--lazy-apps",
+        "--shared-import",
+        "uwsgi_waffle",
+    ],
     "threads": [*UWSGI, "--master", "--processes", "2", "--threads", "4"],
     "gevent": [*UWSGI, "--master", "--processes", "2", "--gevent", "20", "--gevent-monkey-patch"],
     "gevent without monkey patch": [*UWSGI, "--master", "--processes", "2", "--gevent", "20"],
-    "cheaper": [*UWSGI, *PREFORK, "--cheaper", "1", "--cheaper-initial", "1", "--cheaper-algo", "manual"],
+    "cheaper": [
+        *UWSGI,
+        *PREFORK,
+        "--cheaper",
+        "1",
+        "--cheaper-initial",
+        "1",
+        "--cheaper-algo",
+        "manual",
+    ],
     "no master": [*UWSGI],
     "gunicorn": [*GUNICORN, "--workers", "3"],
     "gunicorn --preload": [*GUNICORN, "--preload", "--workers", "3"],
@@ -43,7 +58,9 @@ class Tally:
     errors: list[BaseException] = field(default_factory=list)
 
     def read(self, servers: list[Server]) -> None:
-        """Read until all is done; what was committed *before* a request began is the least that it must show."""
+        """Read until all is done; what was committed *before* a request began is the least that it
+        must show.
+        """
         try:
             while not self.done:
                 for server in servers:
@@ -59,8 +76,12 @@ class Tally:
             self.errors.append(error)
 
 
-def hammer(servers: list[Server], write: Callable[[int], None], *, processes: int, readers: int = READERS) -> Tally:
-    """Read with several threads while ``write`` makes one update after the other, until so many ``processes`` have answered."""
+def hammer(
+    servers: list[Server], write: Callable[[int], None], *, processes: int, readers: int = READERS
+) -> Tally:
+    """Read with several threads while ``write`` makes one update after the other, until so many
+    ``processes`` have answered.
+    """
     tally = Tally()
     threads = [threading.Thread(target=tally.read, args=(servers,)) for _ in range(readers)]
     for thread in threads:
@@ -75,7 +96,9 @@ def hammer(servers: list[Server], write: Callable[[int], None], *, processes: in
             thread.join()
     if tally.errors:
         raise tally.errors[0]
-    assert not tally.stale, f"{len(tally.stale)} of {tally.answers} stale, such as {tally.stale[:3]}"
+    assert not tally.stale, (
+        f"{len(tally.stale)} of {tally.answers} stale, such as {tally.stale[:3]}"
+    )
     assert not tally.torn, f"{len(tally.torn)} of {tally.answers} torn, such as {tally.torn[:3]}"
     assert tally.answers >= UPDATES
     return tally
@@ -92,7 +115,9 @@ def test_nothing_stale_and_nothing_torn(servers: Servers, mode: str) -> None:
         if late and number % 50 == 10:  # one more worker is born amid all this
             fifo.write_text("+")
         answer = server.update(number)
-        assert set(answer["seen"]["all"]) == {number}, "the request that updates goes on with what it wrote"
+        assert set(answer["seen"]["all"]) == {number}, (
+            "the request that updates goes on with what it wrote"
+        )
 
     hammer([server], write, processes=1 if mode in ("no master", "flask run") else 2)
 
@@ -105,13 +130,25 @@ def test_two_instances_on_one_host(servers: Servers) -> None:
 
 @pytest.mark.timeout(1200)
 def test_a_shell_as_the_writer(servers: Servers) -> None:
-    """``flask waffle set`` changes two variables in one update, 300 times, each in a process of its own."""
+    """``flask waffle set`` changes two variables in one update, 300 times, each in a process of its
+    own.
+    """
     server = servers.uwsgi(workers=4)
     environ = {"SITE_FOLDER": str(server.folder), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
 
     def write(number: int) -> None:
-        command = [script("flask"), "--app", f"{SITE}:application", "waffle", "set", f"A={number}", f"B={number}"]
-        done = subprocess.run(command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False)
+        command = [
+            script("flask"),
+            "--app",
+            f"{SITE}:application",
+            "waffle",
+            "set",
+            f"A={number}",
+            f"B={number}",
+        ]
+        done = subprocess.run(
+            command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+        )
         assert done.returncode == 0, done.stderr
         assert f"A: {number - 1} -> {number}" in done.stdout
 

@@ -31,7 +31,9 @@ def probe(server: Server, path: str = "/health", *, socket: int = 0) -> tuple[in
 
 @pytest.mark.parametrize("options", [(), ("--lazy-apps",)], ids=["signal", "thread"])
 def test_an_idle_host_is_well(servers: Servers, options: tuple[str, ...]) -> None:
-    """It compares with the store though nobody asks; and a probe never finds it unwell, however often it comes."""
+    """It compares with the store though nobody asks; and a probe never finds it unwell, however
+    often it comes.
+    """
     server = servers.uwsgi(*MONITORED, *options, workers=2, addressed=True, **INTERVAL)
 
     def comparisons() -> int:
@@ -45,11 +47,18 @@ def test_an_idle_host_is_well(servers: Servers, options: tuple[str, ...]) -> Non
 
 
 def test_a_database_that_stops_answering(servers: Servers, postgresql_server: PostgreSQL) -> None:
-    """Stopped, killed, started again: each worker says so within the interval, serves on, and is well again by itself."""
-    server = servers.uwsgi(*MONITORED, workers=2, addressed=True, SITE_SQL=postgresql_server.fresh(), **INTERVAL)
+    """Stopped, killed, started again: each worker says so within the interval, serves on, and is
+    well again by itself.
+    """
+    server = servers.uwsgi(
+        *MONITORED, workers=2, addressed=True, SITE_SQL=postgresql_server.fresh(), **INTERVAL
+    )
     server.update(1)
     for stop, start in (
-        (lambda: postgresql_server.send_signal(signal.SIGSTOP), lambda: postgresql_server.send_signal(signal.SIGCONT)),
+        (
+            lambda: postgresql_server.send_signal(signal.SIGSTOP),
+            lambda: postgresql_server.send_signal(signal.SIGCONT),
+        ),
         (postgresql_server.kill, postgresql_server.start),
     ):
         for socket in range(2):
@@ -57,12 +66,16 @@ def test_a_database_that_stops_answering(servers: Servers, postgresql_server: Po
         stop()
         try:
             for socket in range(2):
-                server.eventually(lambda at=socket: probe(server, socket=at), until=lambda told: told == DOWN)
+                server.eventually(
+                    lambda at=socket: probe(server, socket=at), until=lambda told: told == DOWN
+                )
                 assert set(server.read(socket=socket)["all"]) == {1}
         finally:
             start()
         for socket in range(2):
-            server.eventually(lambda at=socket: probe(server, socket=at), until=lambda told: told == WELL)
+            server.eventually(
+                lambda at=socket: probe(server, socket=at), until=lambda told: told == WELL
+            )
 
 
 def test_a_file_that_vanishes(servers: Servers) -> None:

@@ -1,4 +1,6 @@
-"""P6: several hosts, each with its own folder, one store, one Redis; nobody compares with the store of its own accord."""
+"""P6: several hosts, each with its own folder, one store, one Redis; nobody compares with the store
+of its own accord.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,13 @@ class Hosts:
         """Start a uWSGI instance on a host of its own."""
         folder = self._servers.folder / name
         folder.mkdir()
-        return self._servers.uwsgi(*options, workers=workers, addressed=True, folder=folder, **{**self.environ(folder), **environ})
+        return self._servers.uwsgi(
+            *options,
+            workers=workers,
+            addressed=True,
+            folder=folder,
+            **{**self.environ(folder), **environ},
+        )
 
     def start_other(self, name: str, *command: str) -> Server:
         """Start another server on a host of its own."""
@@ -153,7 +161,9 @@ def test_nothing_stale_on_the_writers_host_and_nothing_torn_anywhere(hosts: Host
     ],
     ids=" ".join,
 )
-def test_one_connection_and_one_store_read_for_each_host(hosts: Hosts, options: tuple[str, ...]) -> None:
+def test_one_connection_and_one_store_read_for_each_host(
+    hosts: Hosts, options: tuple[str, ...]
+) -> None:
     """An update reaches the idle workers of the other host, whoever listens there."""
     pair = hosts.pair(*options)
     for number in range(1, 8):
@@ -161,19 +171,31 @@ def test_one_connection_and_one_store_read_for_each_host(hosts: Hosts, options: 
         before = loads(writer), loads(other)
         writer.update(number)
         wait_until_told(other, number)
-        if number <= 2:  # a listener rings once when it begins to listen, before the first that it hears
+        if (
+            number <= 2
+        ):  # a listener rings once when it begins to listen, before the first that it hears
             continue
         assert (loads(writer), loads(other)) == (before[0], before[1] + 1)
     with hosts.redis.client() as client:
         assert len(client.client_list(_type="pubsub")) == 2
     for server in pair:
-        assert (listener(server) in server.workers().values()) == (not any("mule=" in option or option == "2" for option in options))
+        assert (listener(server) in server.workers().values()) == (
+            not any("mule=" in option or option == "2" for option in options)
+        )
 
 
 @pytest.mark.parametrize(
-    "command", [("flask", "--app", f"{SITE}:application", "run", "--port", "0"), (*GUNICORN, "--workers", "2"), UWSGI], ids=lambda c: c[0]
+    "command",
+    [
+        ("flask", "--app", f"{SITE}:application", "run", "--port", "0"),
+        (*GUNICORN, "--workers", "2"),
+        UWSGI,
+    ],
+    ids=lambda c: c[0],
 )
-def test_a_thread_listens_outside_uwsgi_and_without_a_master(hosts: Hosts, command: tuple[str, ...]) -> None:
+def test_a_thread_listens_outside_uwsgi_and_without_a_master(
+    hosts: Hosts, command: tuple[str, ...]
+) -> None:
     left, right = hosts.start("left", MULE), hosts.start_other("right", *command)
     hosts.wait_for_listeners([left, right])
     for number in range(1, 6):
@@ -198,7 +220,9 @@ def test_a_killed_mule_comes_back_and_catches_up(hosts: Hosts) -> None:
 
 
 def test_a_writer_killed_after_its_commit_is_made_good_by_its_hosts_listener(hosts: Hosts) -> None:
-    """kill -9 before anything was told: the other host is told within moments, by no update and no interval."""
+    """kill -9 before anything was told: the other host is told within moments, by no update and no
+    interval.
+    """
     left, right = hosts.pair(MULE)
     (left.folder / "die-after-commit").touch()
     with pytest.raises((OSError, http.client.HTTPException)):
@@ -207,11 +231,18 @@ def test_a_writer_killed_after_its_commit_is_made_good_by_its_hosts_listener(hos
 
 
 @pytest.mark.parametrize("options", [(MULE,), (MULE, *LAZY)], ids=" ".join)
-def test_a_mule_that_is_told_to_end_does_so_and_comes_back(hosts: Hosts, options: tuple[str, ...], tmp_path: Path) -> None:
-    """By TERM, by HUP, by touch-mules-reload; that none waits for uWSGI's patience is checked when the server is stopped."""
+def test_a_mule_that_is_told_to_end_does_so_and_comes_back(
+    hosts: Hosts, options: tuple[str, ...], tmp_path: Path
+) -> None:
+    """By TERM, by HUP, by touch-mules-reload; that none waits for uWSGI's patience is checked when
+    the server is stopped.
+    """
     touched = tmp_path / "touched"
     touched.touch()
-    left, right = hosts.start("left", MULE), hosts.start("right", *options, "--touch-mules-reload", str(touched))
+    left, right = (
+        hosts.start("left", MULE),
+        hosts.start("right", *options, "--touch-mules-reload", str(touched)),
+    )
     hosts.wait_for_listeners([left, right])
     later = time.time() + 10
 
@@ -220,7 +251,11 @@ def test_a_mule_that_is_told_to_end_does_so_and_comes_back(hosts: Hosts, options
         later += 10
         os.utime(touched, (later, later))  # uWSGI compares whole seconds
 
-    ways = [lambda pid: psutil.Process(pid).terminate(), lambda pid: psutil.Process(pid).send_signal(signal.SIGHUP), touch]
+    ways = [
+        lambda pid: psutil.Process(pid).terminate(),
+        lambda pid: psutil.Process(pid).send_signal(signal.SIGHUP),
+        touch,
+    ]
     for number, end in enumerate(ways, 1):
         victim = mule(right)
         end(victim)
@@ -239,7 +274,11 @@ def test_without_a_mule_another_worker_is_elected(hosts: Hosts, options: tuple[s
         left.update(number)
         right.eventually(lambda old=victim: listener(right) != old)
         hosts.wait_for_listeners([left, right])
-        right.eventually(lambda n=number: set(right.read(socket=0)["all"]) == set(right.read(socket=1)["all"]) == {n})
+        right.eventually(
+            lambda n=number: (
+                set(right.read(socket=0)["all"]) == set(right.read(socket=1)["all"]) == {n}
+            )
+        )
 
 
 def test_a_lazy_mule_that_knows_nothing_says_so_and_a_worker_listens(hosts: Hosts) -> None:
@@ -255,7 +294,9 @@ def errors(server: Server) -> list[str]:
 
 @pytest.mark.parametrize("options", [(MULE,), (), (*GEVENT, *LAZY)], ids=" ".join)
 def test_redis_killed_and_restarted(hosts: Hosts, options: tuple[str, ...]) -> None:
-    """Updates go on, each on its host; it is said once, shown in the status, and made good when Redis is back."""
+    """Updates go on, each on its host; it is said once, shown in the status, and made good when
+    Redis is back.
+    """
     pair = hosts.pair(*options)
     hosts.redis.kill()
     for server in pair:
@@ -267,7 +308,10 @@ def test_redis_killed_and_restarted(hosts: Hosts, options: tuple[str, ...]) -> N
         number += 1
         assert set(pair[number % 2].update(number)["seen"]["all"]) == {number}
         time.sleep(0.25)
-    spent = [sum(process.cpu_times()[:2]) - since for process, since in zip(listeners, before, strict=True)]
+    spent = [
+        sum(process.cpu_times()[:2]) - since
+        for process, since in zip(listeners, before, strict=True)
+    ]
     assert max(spent) < 1, "seconds of processor in five: nobody runs in a circle"
     hosts.redis.start()
     for server in pair:
@@ -321,7 +365,10 @@ def test_a_black_hole_before_one_host(hosts: Hosts) -> None:
     proxy = Proxy(hosts.redis.path)
     try:
         url = f"redis://127.0.0.1:{proxy.port}/0"
-        left, right = hosts.start("left", MULE), hosts.start("right", MULE, WAFFLE_REDIS_URL=url, WAFFLE_RECONCILE_INTERVAL="3")
+        left, right = (
+            hosts.start("left", MULE),
+            hosts.start("right", MULE, WAFFLE_REDIS_URL=url, WAFFLE_RECONCILE_INTERVAL="3"),
+        )
         hosts.wait_for_listeners([left, right])
         proxy.black_hole.set()
         left.update(1)
@@ -341,12 +388,19 @@ def test_a_black_hole_before_one_host(hosts: Hosts) -> None:
 
 
 def test_a_password_and_a_database_number(hosts: Hosts) -> None:
-    """Publisher, listener and store honour them; the password is told nowhere, also when it is the wrong one."""
+    """Publisher, listener and store honour them; the password is told nowhere, also when it is the
+    wrong one.
+    """
     hosts.redis.demand("geheim")
     proxy = Proxy(hosts.redis.path)
     try:
-        url, wrong = (f"redis://:{password}@127.0.0.1:{proxy.port}/3" for password in ("geheim", "geheimer"))
-        left, right = (hosts.start(name, MULE, SITE_REDIS=url, WAFFLE_REDIS_URL=url) for name in ("left", "right"))
+        url, wrong = (
+            f"redis://:{password}@127.0.0.1:{proxy.port}/3" for password in ("geheim", "geheimer")
+        )
+        left, right = (
+            hosts.start(name, MULE, SITE_REDIS=url, WAFFLE_REDIS_URL=url)
+            for name in ("left", "right")
+        )
         hosts.wait_for_listeners([left, right])
         left.update(1)
         wait_until_told(right, 1)
@@ -376,14 +430,19 @@ def test_noise_changes_nothing_and_costs_little(hosts: Hosts) -> None:
     with hosts.redis.client() as client:
         memory: list[int] = []
         for number in range(10_000):
-            client.publish("waffleconf", noise[number % 50] if number % 50 < len(noise) else noise[1 + number % 9])
+            client.publish(
+                "waffleconf",
+                noise[number % 50] if number % 50 < len(noise) else noise[1 + number % 9],
+            )
             if number % 1000 == 999:
                 memory.append(process.memory_info().rss)
         left.update(2)
         wait_until_told(right, 2)
         assert set(right.read()["all"]) == {2}
     assert right.table() == pids
-    assert loads(right) - before < BURST + (time.monotonic() - began) / LAST_GAP + 10, "each bell is one, and whoever else looks"
+    assert loads(right) - before < BURST + (time.monotonic() - began) / LAST_GAP + 10, (
+        "each bell is one, and whoever else looks"
+    )
     assert max(memory) - memory[0] < 96 * 2**20, "what waits to be read"
     assert process.memory_info().rss - memory[0] < 32 * 2**20, "and nothing of it stays"
 
@@ -401,7 +460,11 @@ def test_two_hosts_write_at_once(hosts: Hosts, store: str) -> None:
         while time.monotonic() < end:
             counted.append(server.post("/count", socket=socket))
 
-    threads = [threading.Thread(target=count, args=(server, socket)) for server in pair for socket in range(WORKERS)]
+    threads = [
+        threading.Thread(target=count, args=(server, socket))
+        for server in pair
+        for socket in range(WORKERS)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -409,7 +472,10 @@ def test_two_hosts_write_at_once(hosts: Hosts, store: str) -> None:
     assert sorted(counted) == list(range(1, len(counted) + 1))
     for server in pair:
         for socket in range(WORKERS):
-            found = server.eventually(lambda s=server, at=socket: s.get("/values", socket=at)["N"], until=lambda n: n == len(counted))
+            found = server.eventually(
+                lambda s=server, at=socket: s.get("/values", socket=at)["N"],
+                until=lambda n: n == len(counted),
+            )
             assert found == len(counted)
     told = pair[0].get("/history?limit=100000")
     assert told == [[number, number - 1, number] for number in range(len(counted), 0, -1)]
@@ -426,12 +492,18 @@ def test_twenty_hosts(hosts: Hosts) -> None:
         writer.update(number)
         for server in many:
             wait_until_told(server, number)
-        if number <= 2:  # a listener rings once when it begins to listen, before the first that it hears
+        if (
+            number <= 2
+        ):  # a listener rings once when it begins to listen, before the first that it hears
             continue
-        assert [loads(server) - b for server, b in zip(many, before, strict=True)] == [int(server is not writer) for server in many]
+        assert [loads(server) - b for server, b in zip(many, before, strict=True)] == [
+            int(server is not writer) for server in many
+        ]
     with hosts.redis.client() as client:
         assert len(client.client_list(_type="pubsub")) == 20
-        assert len(client.client_list(_type="normal")) == 2 + 1, "two have published; the third is this test"
+        assert len(client.client_list(_type="normal")) == 2 + 1, (
+            "two have published; the third is this test"
+        )
 
 
 def test_an_old_process_on_the_channel(hosts: Hosts) -> None:

@@ -55,14 +55,21 @@ def test_idle_workers_are_told(servers: Servers, mode: str) -> None:
 
 
 def test_an_update_right_after_the_start_wakes_workers_that_are_idle(servers: Servers) -> None:
-    """The master begins to watch as soon as a worker asks it to, not at its next turn, which comes each second."""
-    server = servers.uwsgi(*SIGNAL_MODES["lazy-apps, shared-import"], addressed=True, SITE_ONE_LOOK="1")
+    """The master begins to watch as soon as a worker asks it to, not at its next turn, which comes
+    each second.
+    """
+    server = servers.uwsgi(
+        *SIGNAL_MODES["lazy-apps, shared-import"], addressed=True, SITE_ONE_LOOK="1"
+    )
     assert server.update(1, wait=20.0)["pending"] == []
 
 
 def test_two_instances_tell_each_other(servers: Servers) -> None:
     """The idle workers of one instance are told what the other has changed."""
-    first, second = servers.uwsgi(workers=2, addressed=True), servers.uwsgi(workers=2, addressed=True)
+    first, second = (
+        servers.uwsgi(workers=2, addressed=True),
+        servers.uwsgi(workers=2, addressed=True),
+    )
     for number, server in enumerate((first, second, first), start=1):
         assert server.update(number, wait=20.0)["pending"] == []
         server.eventually(lambda n=number: changed(first, n), until=lambda pids: len(pids) == 4)
@@ -74,15 +81,23 @@ def test_two_instances_tell_each_other(servers: Servers) -> None:
 )
 def test_one_warning_names_the_missing_line(servers: Servers, mode: str, line: str) -> None:
     """Where the master can't wake the workers, the log says once what would let it."""
-    server = servers.uwsgi("--lazy-apps", addressed=True) if mode == "lazy-apps" else servers.start(UWSGI)
+    server = (
+        servers.uwsgi("--lazy-apps", addressed=True)
+        if mode == "lazy-apps"
+        else servers.start(UWSGI)
+    )
     server.update(1, wait=20.0)
     assert server.log.count("can't wake the workers") == 1
     assert line in server.log
 
 
 @pytest.mark.parametrize("mode", ["prefork", "lazy-apps, shared-import", "lazy-apps"])
-def test_a_killed_worker_is_born_with_what_was_changed_meanwhile(servers: Servers, mode: str) -> None:
-    """kill -9 of each worker, an update before its successor is there: its first answer shows the update."""
+def test_a_killed_worker_is_born_with_what_was_changed_meanwhile(
+    servers: Servers, mode: str
+) -> None:
+    """kill -9 of each worker, an update before its successor is there: its first answer shows the
+    update.
+    """
     server = start(servers, mode)
     for socket in range(4):
         number = 10 * socket + 1
@@ -98,10 +113,15 @@ def test_a_killed_worker_is_born_with_what_was_changed_meanwhile(servers: Server
 @pytest.mark.parametrize("mode", ["prefork", "lazy-apps, shared-import"])
 @pytest.mark.parametrize("how", ["SIGHUP", "touch-reload", "chain"])
 def test_reloads(servers: Servers, mode: str, how: str) -> None:
-    """After each kind of reload all workers serve the store's values, and idle ones go on being told."""
+    """After each kind of reload all workers serve the store's values, and idle ones go on being
+    told.
+    """
     trigger = servers.folder / "trigger"
     trigger.touch()
-    options = {"touch-reload": ["--touch-reload", str(trigger)], "chain": ["--touch-chain-reload", str(trigger)]}.get(how, [])
+    options = {
+        "touch-reload": ["--touch-reload", str(trigger)],
+        "chain": ["--touch-chain-reload", str(trigger)],
+    }.get(how, [])
     server = servers.uwsgi(*SIGNAL_MODES[mode], *options, addressed=True)
     for turn in range(1, 4):
         server.update(10 * turn)
@@ -113,17 +133,29 @@ def test_reloads(servers: Servers, mode: str, how: str) -> None:
             os.utime(trigger, (trigger.stat().st_mtime + 2, trigger.stat().st_mtime + 2))
         for socket in range(4):
             answer = server.eventually(
-                lambda at=socket: server.find_ports(4) and server.read(socket=at), until=lambda a, old=before: a["pid"] not in old
+                lambda at=socket: server.find_ports(4) and server.read(socket=at),
+                until=lambda a, old=before: a["pid"] not in old,
             )
             assert set(answer["all"]) == {10 * turn}
         assert server.update(10 * turn + 1, wait=20.0)["pending"] == []
-        server.eventually(lambda n=10 * turn + 1: changed(server, n), until=lambda pids: len(pids) >= 4)
+        server.eventually(
+            lambda n=10 * turn + 1: changed(server, n), until=lambda pids: len(pids) >= 4
+        )
 
 
 def test_cheapers_late_births(servers: Servers) -> None:
     """A worker that `cheaper` calls in later serves the newest values, and is told of later ones."""
     fifo = servers.folder / "fifo"
-    options = ["--cheaper", "1", "--cheaper-initial", "1", "--cheaper-algo", "manual", "--master-fifo", str(fifo)]
+    options = [
+        "--cheaper",
+        "1",
+        "--cheaper-initial",
+        "1",
+        "--cheaper-algo",
+        "manual",
+        "--master-fifo",
+        str(fifo),
+    ]
     server = servers.uwsgi(*options, workers=3)
     server.update(1)
     assert len(server.workers()) == 1
@@ -135,31 +167,45 @@ def test_cheapers_late_births(servers: Servers) -> None:
 
 @pytest.mark.parametrize("imported", ["before", "after", "by hand"])
 def test_other_hooks_at_birth(servers: Servers, imported: str) -> None:
-    """uwsgidecorators before and after ours, or a hook set by hand: all run, and an idle newborn is in the table at once."""
+    """uwsgidecorators before and after ours, or a hook set by hand: all run, and an idle newborn is
+    in the table at once.
+    """
     server = servers.uwsgi(addressed=True, SITE_DECORATORS=imported)
     server.eventually(lambda: server.records("births"), until=lambda births: len(births) >= 4)
     (victim,) = (pid for pid, kind in server.table().items() if kind == "worker 3")
     kill(victim)
-    born = server.eventually(lambda: {pid for pid, kind in server.table().items() if kind == "worker 3"} - {victim}).pop()
-    server.eventually(lambda: server.records("births"), until=lambda births: str(born) in [b[0] for b in births])
+    born = server.eventually(
+        lambda: {pid for pid, kind in server.table().items() if kind == "worker 3"} - {victim}
+    ).pop()
+    server.eventually(
+        lambda: server.records("births"), until=lambda births: str(born) in [b[0] for b in births]
+    )
     assert server.read(socket=2)["pid"] == born  # only a worker that is complete heeds a SIGTERM
 
 
 def test_mules_and_spoolers_read_fresh_values(servers: Servers) -> None:
-    """A mule's loop and a spooler's job have no request: each read shows what the last update has written."""
+    """A mule's loop and a spooler's job have no request: each read shows what the last update has
+    written.
+    """
     spool = servers.folder / "spool"
     spool.mkdir()
-    server = servers.uwsgi("--mule=tests/live/mule.py", "--spooler", str(spool), "--spooler-frequency", "1")
+    server = servers.uwsgi(
+        "--mule=tests/live/mule.py", "--spooler", str(spool), "--spooler-frequency", "1"
+    )
     for number in range(1, 6):
         server.update(number)
         server.post("/spool")
         server.eventually(lambda n=number: str(n) in [r[2] for r in server.records("mule")])
-        server.eventually(lambda n=number: server.records("spooled"), until=lambda jobs, n=number: len(jobs) == n)
+        server.eventually(
+            lambda n=number: server.records("spooled"), until=lambda jobs, n=number: len(jobs) == n
+        )
         assert server.records("spooled")[-1][2] == str(number)
 
 
 def test_an_idle_mule_is_told(servers: Servers) -> None:
-    """No signal reaches it, so a thread in it looks; an update that waits doesn't wait for it in vain."""
+    """No signal reaches it, so a thread in it looks; an update that waits doesn't wait for it in
+    vain.
+    """
     server = servers.uwsgi("--mules", "1", addressed=True, WAFFLE_POLL_INTERVAL="0.02")
     server.eventually(server.table, until=lambda found: len(found) == 5)
     for number in range(1, 6):
@@ -170,19 +216,27 @@ def test_an_idle_mule_is_told(servers: Servers) -> None:
 
 def test_the_reloaders_parent_is_quiet(servers: Servers) -> None:
     """Under ``flask run --debug`` only the child, which serves, follows the changes."""
-    server = servers.start(["flask", "--app", f"{SITE}:application", "run", "--debug", "--port", "0"], WAFFLE_POLL_INTERVAL="0.02")
+    server = servers.start(
+        ["flask", "--app", f"{SITE}:application", "run", "--debug", "--port", "0"],
+        WAFFLE_POLL_INTERVAL="0.02",
+    )
     child = server.read()["pid"]
     assert child != server.process.pid
     for number in range(1, 4):
         assert server.update(number, wait=20.0)["applied"] == 1
     assert changed(server, 3) == {child}
-    assert "uwsgi_waffle" not in [Path(f"/proc/{server.process.pid}/task/{t.id}/comm").read_text() for t in server.process.threads()]
+    assert "uwsgi_waffle" not in [
+        Path(f"/proc/{server.process.pid}/task/{t.id}/comm").read_text()
+        for t in server.process.threads()
+    ]
     assert [p["pid"] for p in server.get("/status")["processes"]] == [child]
 
 
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_touch_makes_everyone_look(servers: Servers, replaced: bool) -> None:
-    """A row edited by hand and a touch of the watch file, also of one that was replaced: idle workers are told, as of a revision."""
+    """A row edited by hand and a touch of the watch file, also of one that was replaced: idle
+    workers are told, as of a revision.
+    """
     server = servers.uwsgi(addressed=True)
     server.update(1, wait=20.0)
     watch = servers.folder / "instance" / "waffle.watch"
@@ -224,9 +278,15 @@ def test_who_replaces_the_watch_file_makes_nobody_deaf(servers: Servers, how: st
 
 @pytest.mark.parametrize("mode", ["prefork", "lazy-apps, shared-import", "gunicorn"])
 def test_what_nobody_tells_is_found_within_the_interval(servers: Servers, mode: str) -> None:
-    """A row edited by hand and nothing else: one process of the host compares with the store, and all are told."""
+    """A row edited by hand and nothing else: one process of the host compares with the store, and
+    all are told.
+    """
     if mode == "gunicorn":
-        server = servers.start([*GUNICORN, "--workers", "4"], WAFFLE_POLL_INTERVAL="0.02", WAFFLE_RECONCILE_INTERVAL="1")
+        server = servers.start(
+            [*GUNICORN, "--workers", "4"],
+            WAFFLE_POLL_INTERVAL="0.02",
+            WAFFLE_RECONCILE_INTERVAL="1",
+        )
         server.eventually(server.table, until=lambda found: len(found) == 4)
     else:
         server = servers.uwsgi(*SIGNAL_MODES[mode], addressed=True, WAFFLE_RECONCILE_INTERVAL="1")

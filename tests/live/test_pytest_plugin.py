@@ -1,4 +1,6 @@
-"""The fixture `waffle_server`, in a project of a user's own whose tests run in a process of their own."""
+"""The fixture `waffle_server`, in a project of a user's own whose tests run in a process of their
+own.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +67,9 @@ def run(project: pytest.Pytester, test: str, *options: str) -> pytest.RunResult:
 
 @pytest.mark.timeout(300)  # four tests in one
 def test_a_server_for_a_test(project: pytest.Pytester) -> None:
-    """All workers are addressed by number and by one URL; they share the test's own store; the next test has another."""
+    """All workers are addressed by number and by one URL; they share the test's own store; the next
+    test has another.
+    """
     result = run(
         project,
         """
@@ -128,10 +132,22 @@ def test_a_failing_test_stops_its_server_and_shows_its_log(project: pytest.Pytes
 @pytest.mark.parametrize("options", ["", "--lazy-apps"])
 def test_a_module_that_can_not_be_loaded(project: pytest.Pytester, options: str) -> None:
     """It is told at once, with what uWSGI said of it; nothing is left."""
-    result = run(project, f"def test_it(waffle_server): waffle_server('nothing_of_mine:app', options={options.split()!r})")
+    result = run(
+        project,
+        f"def test_it(waffle_server): waffle_server('nothing_of_mine:app', options={options.split()!r})",
+    )
     result.assert_outcomes(failed=1)
-    result.stdout.fnmatch_lines(["uWSGI didn't start, it ended with code *", "ModuleNotFoundError: No module named 'nothing_of_mine'"])
-    assert not [process for process in psutil.process_iter(["cmdline"]) if "nothing_of_mine:app" in (process.info["cmdline"] or [])]
+    result.stdout.fnmatch_lines(
+        [
+            "uWSGI didn't start, it ended with code *",
+            "ModuleNotFoundError: No module named 'nothing_of_mine'",
+        ]
+    )
+    assert not [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if "nothing_of_mine:app" in (process.info["cmdline"] or [])
+    ]
 
 
 def test_an_application_that_names_another_watch_file(project: pytest.Pytester) -> None:
@@ -151,9 +167,13 @@ def test_an_application_that_names_another_watch_file(project: pytest.Pytester) 
     result.stdout.fnmatch_lines(["The application doesn't use WAFFLE_WATCHER_FILE = *"])
 
 
-def test_without_uwsgi_it_says_what_to_install(project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_uwsgi_it_says_what_to_install(
+    project: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
-    project.makeconftest(CONFTEST + "\n    import sysconfig\n    sysconfig.get_path = lambda name: '/nowhere'\n")
+    project.makeconftest(
+        CONFTEST + "\n    import sysconfig\n    sysconfig.get_path = lambda name: '/nowhere'\n"
+    )
     result = run(project, "def test_it(waffle_server): waffle_server('site_of_mine:application')")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["There is no uWSGI. Run: pip install 'uwsgi_waffle?testing?'"])

@@ -45,7 +45,9 @@ def test_counting_with_expect_revision(servers: Servers) -> None:
 
 
 def test_writers_of_different_variables_keep_each_others_values(servers: Servers) -> None:
-    """Four clients write one variable each at the same time: nobody writes an old value of another back."""
+    """Four clients write one variable each at the same time: nobody writes an old value of another
+    back.
+    """
     server = servers.uwsgi()
     names = ["A", "B", "N", "S"]
 
@@ -59,9 +61,15 @@ def test_writers_of_different_variables_keep_each_others_values(servers: Servers
     assert values == {"A": 30, "B": 30, "N": 30, "S": "30"}
 
 
-@pytest.mark.parametrize("options", [["--threads", "4"], ["--gevent", "10", "--gevent-monkey-patch"]], ids=["threads", "gevent"])
+@pytest.mark.parametrize(
+    "options",
+    [["--threads", "4"], ["--gevent", "10", "--gevent-monkey-patch"]],
+    ids=["threads", "gevent"],
+)
 def test_a_long_request_sees_one_revision(servers: Servers, options: list[str]) -> None:
-    """It lasts across 20 updates in the same process and sees the first everywhere, until it refreshes."""
+    """It lasts across 20 updates in the same process and sees the first everywhere, until it
+    refreshes.
+    """
     server = servers.uwsgi(*options, workers=1)
     server.update(1)
     answers = []
@@ -82,7 +90,9 @@ def test_a_long_request_sees_one_revision(servers: Servers, options: list[str]) 
 
 
 def test_a_writer_killed_after_its_commit(servers: Servers) -> None:
-    """kill -9 between commit and everything that follows: the next request of any worker shows what was committed."""
+    """kill -9 between commit and everything that follows: the next request of any worker shows what
+    was committed.
+    """
     server = servers.uwsgi(addressed=True)
     server.update(1)
     for number in range(2, 6):
@@ -91,11 +101,15 @@ def test_a_writer_killed_after_its_commit(servers: Servers) -> None:
             server.update(number, socket=0)
         assert not (servers.folder / "die-after-commit").exists()
         for socket in (1, 2, 3, 0):
-            assert set(server.eventually(lambda at=socket: server.read(socket=at))["all"]) == {number}
+            assert set(server.eventually(lambda at=socket: server.read(socket=at))["all"]) == {
+                number
+            }
 
 
 def test_one_store_read_per_update(servers: Servers) -> None:
-    """Eight workers, all told of every update: the store is asked once for each, by the writer's own transaction."""
+    """Eight workers, all told of every update: the store is asked once for each, by the writer's
+    own transaction.
+    """
     server = servers.uwsgi(workers=8, addressed=True)
     server.update(1, wait=20.0)
     before = len(server.records("store"))
@@ -133,19 +147,26 @@ def held(pid: int) -> Counter[str]:
 def idle(server: Server, workers: list[int]) -> list[Counter[str]]:
     """Return what idle workers hold, once it stays the same."""
     for pid in workers:
-        eventually(lambda p=pid: psutil.Process(p).status(), until=lambda status: status == psutil.STATUS_SLEEPING)
+        eventually(
+            lambda p=pid: psutil.Process(p).status(),
+            until=lambda status: status == psutil.STATUS_SLEEPING,
+        )
     return [held(pid) for pid in workers]
 
 
 @pytest.mark.parametrize("mode", ["prefork", "lazy-apps, shared-import"])
 def test_an_idle_worker_holds_one_file(servers: Servers, mode: str) -> None:
-    """Beside what uWSGI itself has: no thread, no socket, no connection; the open header, nothing else."""
+    """Beside what uWSGI itself has: no thread, no socket, no connection; the open header, nothing
+    else.
+    """
     options = ["--lazy-apps", "--shared-import", "uwsgi_waffle"] if mode != "prefork" else []
     server = servers.uwsgi(*options, addressed=True)
     for number, socket in enumerate((0, 1, 2, 3, 0), start=1):
         assert server.update(number, socket=socket, wait=20.0)["pending"] == []
     plain_command = [a if a != "tests.live.site" else "tests.live.plain" for a in UWSGI]
-    plain = servers.start([*plain_command, "--master", "--processes", "4", *(["--lazy-apps"] if options else [])])
+    plain = servers.start(
+        [*plain_command, "--master", "--processes", "4", *(["--lazy-apps"] if options else [])]
+    )
     expected = idle(plain, [plain.read()["pid"]])[0]
     instance = str(servers.folder)
     for found in idle(server, list(server.workers().values())):

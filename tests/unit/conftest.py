@@ -1,4 +1,6 @@
-"""One host for one test: every `Host.start` is one more process of it, in this process but with nothing shared but files."""
+"""One host for one test: every `Host.start` is one more process of it, in this process but with
+nothing shared but files.
+"""
 
 from __future__ import annotations
 
@@ -89,7 +91,14 @@ class Host:
         store.failing = failing
         return store
 
-    def start(self, store: Store | None = None, *, waffle: WaffleConf | None = None, confs: object = CONFS, **settings: Any) -> Process:
+    def start(
+        self,
+        store: Store | None = None,
+        *,
+        waffle: WaffleConf | None = None,
+        confs: object = CONFS,
+        **settings: Any,
+    ) -> Process:
         """Start one more process; settings are those of the application without ``WAFFLE_``."""
         app = Flask("site", instance_path=str(self.instance))
         app.config["WAFFLE_CONFS"] = confs
@@ -142,7 +151,9 @@ def neighbour(site: Process, idle_process: int) -> int:
     return idle_process
 
 
-def note_process(site: Process, pid: int, kind: str, *, digest: bytes = bytes(DIGEST_SIZE), error: str = "") -> None:
+def note_process(
+    site: Process, pid: int, kind: str, *, digest: bytes = bytes(DIGEST_SIZE), error: str = ""
+) -> None:
     """Put a process, that stays at revision 0, into the host's table."""
     line = SLOT.pack(pid, started(pid), 0, 1, digest, kind.encode(), error.encode())
     site.files._write_slots(pid % SLOT_COUNT * SLOT.size, line)

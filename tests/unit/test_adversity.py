@@ -1,4 +1,6 @@
-"""What happens between the steps: another host, another store, files that vanish, validators that fail."""
+"""What happens between the steps: another host, another store, files that vanish, validators that
+fail.
+"""
 
 from __future__ import annotations
 
@@ -40,15 +42,21 @@ def abroad(host: Host, site: Process) -> Process:
 
 
 class TestNews:
-    """An update that changes nothing, or is refused, has read the store: what it saw there isn't forgotten."""
+    """An update that changes nothing, or is refused, has read the store: what it saw there isn't
+    forgotten.
+    """
 
-    def test_the_same_value_was_written_elsewhere(self, site: Process, other: Process, abroad: Process) -> None:
+    def test_the_same_value_was_written_elsewhere(
+        self, site: Process, other: Process, abroad: Process
+    ) -> None:
         abroad.waffle.update({"LIMIT": 5})
         result = site.waffle.update({"LIMIT": 5})
         assert (result.changed, result.revision) == ((), 1)
         assert (site.waffle.values.LIMIT, other.waffle.values.LIMIT) == (5, 5)
 
-    def test_somebody_elsewhere_was_faster(self, site: Process, other: Process, abroad: Process) -> None:
+    def test_somebody_elsewhere_was_faster(
+        self, site: Process, other: Process, abroad: Process
+    ) -> None:
         """Who then does what the error says succeeds."""
         abroad.waffle.update({"LIMIT": 5})
         with pytest.raises(RevisionConflict):
@@ -60,17 +68,28 @@ class TestNews:
 class TestOtherStores:
     def test_a_second_store_on_one_watch_file_is_refused(self, host: Host, site: Process) -> None:
         site.waffle.update({"SITENAME": "Shop one"})
-        with pytest.raises(SchemaError, match=r"WAFFLE_WATCHER_FILE .*waffle\.watch is used for another store than .*second\.db"):
+        with pytest.raises(
+            SchemaError,
+            match=r"WAFFLE_WATCHER_FILE .*waffle\.watch is used for another store than .*second\.db",
+        ):
             host.start(SQLStore(f"sqlite:///{host.instance}/second.db"))
         assert site.waffle.values.SITENAME == "Shop one"
 
-    def test_a_living_process_keeps_its_files(self, host: Host, site: Process, neighbour: int, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("uwsgi_waffle.hostfiles.host._claimed", set())  # as if the first had been another process
+    def test_a_living_process_keeps_its_files(
+        self, host: Host, site: Process, neighbour: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(
+            "uwsgi_waffle.hostfiles.host._claimed", set()
+        )  # as if the first had been another process
         with pytest.raises(SchemaError, match="is used for another store"):
             host.start(SQLStore(f"sqlite:///{host.instance}/second.db"))
 
-    def test_a_store_that_has_moved_is_started_with(self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Once nobody uses the files, they may belong to another store; nothing of the first is left in them."""
+    def test_a_store_that_has_moved_is_started_with(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Once nobody uses the files, they may belong to another store; nothing of the first is
+        left in them.
+        """
         site.waffle.update({"SITENAME": "Old"})
         site.state.leave()
         monkeypatch.setattr("uwsgi_waffle.hostfiles.host._claimed", set())
@@ -90,8 +109,13 @@ class VanishingStore(FaultyStore):
         return stored
 
 
-@pytest.mark.parametrize("vanished", ["waffle.watch.d", "waffle.watch.d/header", "waffle.watch.d/snapshots", "waffle.watch.d/bell"])
-def test_files_that_vanish_between_commit_and_showing(host: Host, other: Process, vanished: str) -> None:
+@pytest.mark.parametrize(
+    "vanished",
+    ["waffle.watch.d", "waffle.watch.d/header", "waffle.watch.d/snapshots", "waffle.watch.d/bell"],
+)
+def test_files_that_vanish_between_commit_and_showing(
+    host: Host, other: Process, vanished: str
+) -> None:
     """When the update has returned, everyone sees it all the same."""
     store = VanishingStore(f"sqlite:///{host.database}")
     writer = host.start(store)
@@ -142,9 +166,13 @@ class TestFailingValidators:
 
 
 @pytest.mark.parametrize("kind", ["memory", "sql"])
-def test_writers_without_shared_files_end_on_the_newest(host: Host, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writers_without_shared_files_end_on_the_newest(
+    host: Host, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two threads of one process: the one that commits first can't serve its values last."""
-    store: Store = MemoryStore() if kind == "memory" else SQLStore(f"sqlite:///{tmp_path}/waffle.db")
+    store: Store = (
+        MemoryStore() if kind == "memory" else SQLStore(f"sqlite:///{tmp_path}/waffle.db")
+    )
     site = host.start(store, MULTIPROC=False)
     first_committed, second_began = threading.Event(), threading.Event()
     genuine = store.transact
@@ -174,7 +202,10 @@ def test_writers_without_shared_files_end_on_the_newest(host: Host, tmp_path: Pa
 
 def test_no_secret_in_a_traceback(host: Host, site: Process) -> None:
     """Whatever the database refuses, the chain of errors doesn't show what was to be written."""
-    host.sql("CREATE TRIGGER refuse BEFORE INSERT ON waffle_history BEGIN SELECT RAISE(ABORT, 'refused'); END")
+    host.sql(
+        "CREATE TRIGGER refuse BEFORE INSERT ON waffle_history BEGIN SELECT RAISE(ABORT, "
+        "'refused'); END"
+    )
     with pytest.raises(StoreUnavailable, match="refused") as caught:
         site.waffle.update({"TOKEN": "-".join(("s3cr3t", "value"))})
     assert "s3cr3t-value" not in "".join(traceback.format_exception(caught.value))
@@ -182,7 +213,9 @@ def test_no_secret_in_a_traceback(host: Host, site: Process) -> None:
 
 
 class TestHooks:
-    def test_a_receiver_that_fails_stops_no_other_and_is_named(self, site: Process, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_receiver_that_fails_stops_no_other_and_is_named(
+        self, site: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
         told: list[int] = []
 
         def failing(app: Flask, change: uwsgi_waffle.Change) -> None:
@@ -197,7 +230,9 @@ class TestHooks:
         assert told == [1]
         assert "failing" in caplog.text
 
-    def test_a_process_has_applied_a_change_when_its_hooks_have_run(self, site: Process, other: Process) -> None:
+    def test_a_process_has_applied_a_change_when_its_hooks_have_run(
+        self, site: Process, other: Process
+    ) -> None:
         """Also where one thread runs them while another looks."""
         called, go_on = threading.Event(), threading.Event()
 
@@ -225,8 +260,12 @@ class TestHooks:
         thread.join()
         assert noted() == [1]
 
-    @pytest.mark.parametrize(("old", "new"), [(0, False), (1, True), ([0], [False]), ({"a": 1}, {"a": True})])
-    def test_what_python_calls_equal_may_be_a_change(self, host: Host, old: object, new: object) -> None:
+    @pytest.mark.parametrize(
+        ("old", "new"), [(0, False), (1, True), ([0], [False]), ({"a": 1}, {"a": True})]
+    )
+    def test_what_python_calls_equal_may_be_a_change(
+        self, host: Host, old: object, new: object
+    ) -> None:
         site = host.start(confs={"ANY": {"default": old, "type": "json"}})
         told: list[object] = []
         site.waffle.on_change("ANY")(lambda change: told.append(change.new["ANY"]))
@@ -234,7 +273,9 @@ class TestHooks:
         assert repr(told) == repr([new])
 
 
-def test_a_static_value_of_a_declared_variable_is_told(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_static_value_of_a_declared_variable_is_told(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
     """It was set before the extension came, and it doesn't count."""
     app = Flask("site", instance_path=str(host.instance))
     app.config.update(WAFFLE_CONFS={"S": {"default": "declared"}}, S="from a file")
@@ -251,7 +292,10 @@ def test_a_reset_names_what_it_resets(site: Process) -> None:
 
 def test_a_relative_watch_file_is_in_the_instance_folder(host: Host) -> None:
     """Wherever the process was started: a shell elsewhere is no other host."""
-    assert host.start(WATCHER_FILE="here/my.watch").files.watch_file == host.instance / "here" / "my.watch"
+    assert (
+        host.start(WATCHER_FILE="here/my.watch").files.watch_file
+        == host.instance / "here" / "my.watch"
+    )
 
 
 def test_applications_that_are_forgotten_leave_no_file_open(host: Host) -> None:
@@ -279,7 +323,9 @@ def test_a_header_put_back_from_a_copy_makes_nobody_stale(
     assert slept[-1] > 4.0
 
 
-@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # such a fork is what this is about
+@pytest.mark.filterwarnings(
+    "ignore:.*multi-threaded:DeprecationWarning"
+)  # such a fork is what this is about
 def test_a_store_read_by_a_process_that_forks_is_let_finish(tmp_path: Path) -> None:
     """The child would inherit the locks of the database's library."""
     connection = sqlite3.connect(":memory:")
@@ -308,8 +354,12 @@ def test_a_store_read_by_a_process_that_forks_is_let_finish(tmp_path: Path) -> N
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
-def test_a_lock_that_nobody_may_take_makes_nobody_stale(host: Host, site: Process, other: Process) -> None:
-    """What an update has published is served though somebody rang since, and the header can't be opened any more."""
+def test_a_lock_that_nobody_may_take_makes_nobody_stale(
+    host: Host, site: Process, other: Process
+) -> None:
+    """What an update has published is served though somebody rang since, and the header can't be
+    opened any more.
+    """
     site.waffle.update({"LIMIT": 20})
     site.files.ring()
     if os.geteuid():

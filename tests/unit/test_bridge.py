@@ -1,4 +1,6 @@
-"""Between a host's files and Redis: who listens, what is told when Redis is not there, and how seldom."""
+"""Between a host's files and Redis: who listens, what is told when Redis is not there, and how
+seldom.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +41,9 @@ class Line:
             raise ChannelDown(self.down)
         self.sent.append(sender)
 
-    def listen(self, ring: Callable[[], None], *, sender: Callable[[], int], go_on: Callable[[], bool]) -> None:
+    def listen(
+        self, ring: Callable[[], None], *, sender: Callable[[], int], go_on: Callable[[], bool]
+    ) -> None:
         if self.down:
             raise ChannelDown(self.down)
         ring()
@@ -73,11 +77,17 @@ def redis_site(host: Host, line: Line) -> Process:
 
 
 def logged(caplog: pytest.LogCaptureFixture, level: int) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno == level and record.name == "uwsgi_waffle"]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == level and record.name == "uwsgi_waffle"
+    ]
 
 
 class TestPublishing:
-    def test_an_update_is_told_with_the_number_of_its_hosts_listener(self, host: Host, redis_site: Process, line: Line) -> None:
+    def test_an_update_is_told_with_the_number_of_its_hosts_listener(
+        self, host: Host, redis_site: Process, line: Line
+    ) -> None:
         redis_site.tick()
         assert line.heard.wait(20)
         redis_site.waffle.update({"LIMIT": 20})
@@ -101,7 +111,11 @@ class TestPublishing:
         assert "nobody there" in told
         assert "after WAFFLE_RECONCILE_INTERVAL only" in told
         assert ".." not in told
-        assert redis_site.waffle.status()["redis"] == {"channel": "waffleconf", "listener": None, "error": "nobody there"}
+        assert redis_site.waffle.status()["redis"] == {
+            "channel": "waffleconf",
+            "listener": None,
+            "error": "nobody there",
+        }
 
     def test_an_attempt_that_took_long_is_not_repeated_at_once(
         self, redis_site: Process, line: Line, monkeypatch: pytest.MonkeyPatch
@@ -118,7 +132,9 @@ class TestPublishing:
         subject.publish()
         assert len(line.sent) == 1
 
-    def test_what_was_wrong_is_forgotten_when_one_goes_through(self, redis_site: Process, line: Line) -> None:
+    def test_what_was_wrong_is_forgotten_when_one_goes_through(
+        self, redis_site: Process, line: Line
+    ) -> None:
         line.down = "nobody there"
         redis_site.waffle.update({"LIMIT": 20})
         line.down = ""
@@ -126,7 +142,11 @@ class TestPublishing:
         assert redis_site.waffle.status()["redis"]["error"] == ""
 
     def test_whatever_goes_wrong_the_update_has_succeeded(
-        self, redis_site: Process, line: Line, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+        self,
+        redis_site: Process,
+        line: Line,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         def broken(sender: int) -> None:
             raise LookupError("oops")
@@ -140,7 +160,11 @@ class TestPublishing:
 
 class TestListening:
     def test_a_header_that_is_lost_while_redis_is_away_ends_no_listener(
-        self, redis_site: Process, line: Line, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+        self,
+        redis_site: Process,
+        line: Line,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """Its trouble can't be noted there; it is logged, and the listener tries again."""
         noted = redis_site.files.note_trouble
@@ -178,7 +202,9 @@ class TestListening:
         redis_site.files.resign()
         assert second.elect()
 
-    def test_it_begins_with_a_look_at_the_store(self, host: Host, redis_site: Process, line: Line) -> None:
+    def test_it_begins_with_a_look_at_the_store(
+        self, host: Host, redis_site: Process, line: Line
+    ) -> None:
         """What was told before it listened is lost."""
         seen = threading.Event()
         redis_site.waffle.on_change()(lambda change: seen.set())
@@ -188,10 +214,13 @@ class TestListening:
         assert seen.is_set()
         assert redis_site.waffle.values.LIMIT == 20
 
-    def test_it_ends_with_its_application(self, host: Host, line: Line, caplog: pytest.LogCaptureFixture) -> None:
+    def test_it_ends_with_its_application(
+        self, host: Host, line: Line, caplog: pytest.LogCaptureFixture
+    ) -> None:
         needed = threading.Event()
         files = HostFiles(host.watch_file)
-        subject = Bridge(files, line, needed=lambda: not needed.is_set())  # type: ignore[arg-type]  # a channel for the test
+        # a channel for the test
+        subject = Bridge(files, line, needed=lambda: not needed.is_set())  # type: ignore[arg-type]
         subject.stand()
         assert line.heard.wait(20)
         needed.set()
@@ -204,7 +233,8 @@ class TestListening:
         self, redis_site: Process, line: Line, caplog: pytest.LogCaptureFixture
     ) -> None:
         def broken(ring: object, **options: object) -> None:
-            del line.listen  # type: ignore[attr-defined]  # the next call finds the method of the class
+            # the next call finds the method of the class
+            del line.listen  # type: ignore[attr-defined]
             raise LookupError("oops")
 
         line.listen = broken  # type: ignore[method-assign, assignment]  # of this one object
@@ -226,7 +256,9 @@ class TestListening:
         assert len(line.sent) == 1, "what this host told meanwhile may be lost"
         assert redis_site.waffle.status()["redis"]["error"] == ""
 
-    def test_what_could_not_be_told_is_told_by_the_listener_when_it_can_be(self, redis_site: Process, line: Line) -> None:
+    def test_what_could_not_be_told_is_told_by_the_listener_when_it_can_be(
+        self, redis_site: Process, line: Line
+    ) -> None:
         redis_site.tick()
         assert line.heard.wait(20)
         line.down = "nobody there"
@@ -256,7 +288,9 @@ class TestListening:
             assert not line.end.wait(0.001)
 
     @pytest.mark.parametrize("lost", ["header", "bell", "all"])
-    def test_it_goes_on_when_the_files_are_removed(self, host: Host, redis_site: Process, line: Line, lost: str) -> None:
+    def test_it_goes_on_when_the_files_are_removed(
+        self, host: Host, redis_site: Process, line: Line, lost: str
+    ) -> None:
         redis_site.tick()
         assert line.heard.wait(20)
         path = host.header.parent
@@ -265,7 +299,9 @@ class TestListening:
         else:  # all at once: the listener would put files into a folder that is being emptied
             (path / "bell" if lost == "bell" else path).rename(host.instance / "away")
         assert redis_site.waffle.update({"LIMIT": 20}).revision == 1
-        while not (redis_site.files._is_elected() and redis_site.files.listener().pid == os.getpid()):
+        while not (
+            redis_site.files._is_elected() and redis_site.files.listener().pid == os.getpid()
+        ):
             assert not line.end.wait(0.001)
         assert not HostFiles(host.watch_file).elect()
         while line.listening != 1:
@@ -298,16 +334,26 @@ def test_without_redis_py_the_file_is_watched_and_it_is_said_once(
         "redis://cache.example?geheim=1",
     ],
 )
-def test_a_url_that_is_none_is_refused_by_the_settings_name_and_without_its_password(url: str) -> None:
+def test_a_url_that_is_none_is_refused_by_the_settings_name_and_without_its_password(
+    url: str,
+) -> None:
     with pytest.raises(SchemaError, match="WAFFLE_REDIS_URL can't be used") as caught:
         Channel(url, "waffleconf")
     assert "geheim" not in str(caught.value).replace("unexpected keyword argument 'geheim'", "")
 
 
 def test_what_the_url_says_of_waiting_and_decoding_does_not_count() -> None:
-    made = connect("redis://cache.example?socket_timeout=60&decode_responses=1&protocol=3", setting="X", timeout=2.0)
+    made = connect(
+        "redis://cache.example?socket_timeout=60&decode_responses=1&protocol=3",
+        setting="X",
+        timeout=2.0,
+    )
     options = made.connection_pool.connection_kwargs
-    assert (options["socket_timeout"], options["decode_responses"], options["protocol"]) == (2.0, False, 2)
+    assert (options["socket_timeout"], options["decode_responses"], options["protocol"]) == (
+        2.0,
+        False,
+        2,
+    )
 
 
 @pytest.mark.parametrize(
@@ -365,7 +411,9 @@ class TestPace:
 
         began = time.monotonic()
         with pytest.raises(EOFError):
-            Channel("redis://", "x")._hear(Flood(), lambda: bells.append(1), lambda: 7, lambda: True)
+            Channel("redis://", "x")._hear(
+                Flood(), lambda: bells.append(1), lambda: 7, lambda: True
+            )
         assert 1 <= len(bells) <= BURST + (time.monotonic() - began) / LAST_GAP + 1
         assert min(waits) < FIRST_GAP, "what is left of a gap is waited for, and no more"
 

@@ -53,7 +53,10 @@ class TestList:
     def test_as_json(self, site: Process, run: Run) -> None:
         site.waffle.update({"LIMIT": 20, "TOKEN": "geheim"})
         result = run("list", "--json")
-        assert json.loads(result.output) == {"revision": 1, "values": {"SITENAME": "Waffle", "LIMIT": 20, "TOKEN": MASK}}
+        assert json.loads(result.output) == {
+            "revision": 1,
+            "values": {"SITENAME": "Waffle", "LIMIT": 20, "TOKEN": MASK},
+        }
         assert result.exit_code == 0
 
     @pytest.mark.parametrize("options", [(), ("--json",)])
@@ -71,7 +74,9 @@ class TestGet:
         assert run("get", "SITENAME").output == "Waffle\n"
         assert run("get", "SITENAME", "--json").output == '"Waffle"\n'
         assert run("get", "LIMIT").output == "10\n"
-        runner = host.start(confs={"ON": {"default": True}, "ALL": {"default": {"a": [None]}}}).app.test_cli_runner()
+        runner = host.start(
+            confs={"ON": {"default": True}, "ALL": {"default": {"a": [None]}}}
+        ).app.test_cli_runner()
         assert runner.invoke(command, ["get", "ON"]).output == "true\n"
         assert runner.invoke(command, ["get", "ALL"]).output == '{"a":[null]}\n'
 
@@ -95,26 +100,42 @@ class TestGet:
 class TestSet:
     def test_several_assignments_are_one_update(self, other: Process, run: Run) -> None:
         result = run("set", "SITENAME=New", "LIMIT=20", "--note", "why")
-        assert result.output.splitlines() == ["LIMIT: 10 -> 20", 'SITENAME: "Waffle" -> "New"', "revision 1"]
+        assert result.output.splitlines() == [
+            "LIMIT: 10 -> 20",
+            'SITENAME: "Waffle" -> "New"',
+            "revision 1",
+        ]
         assert result.exit_code == 0
-        assert (other.waffle.values.SITENAME, other.waffle.values.LIMIT, other.waffle.revision) == ("New", 20, 1)
-        assert {(e.revision, e.actor, e.note) for e in other.waffle.history()} == {(1, getpass.getuser(), "why")}
+        assert (other.waffle.values.SITENAME, other.waffle.values.LIMIT, other.waffle.revision) == (
+            "New",
+            20,
+            1,
+        )
+        assert {(e.revision, e.actor, e.note) for e in other.waffle.history()} == {
+            (1, getpass.getuser(), "why")
+        }
 
     def test_as_json(self, run: Run) -> None:
-        assert json.loads(run("set", "SITENAME=New", "LIMIT=20", "TOKEN=geheim", "--json").output) == {
+        assert json.loads(
+            run("set", "SITENAME=New", "LIMIT=20", "TOKEN=geheim", "--json").output
+        ) == {
             "revision": 1,
             "changed": ["LIMIT", "SITENAME", "TOKEN"],
             "old": {"LIMIT": 10, "SITENAME": "Waffle", "TOKEN": MASK},
             "new": {"LIMIT": 20, "SITENAME": "New", "TOKEN": MASK},
         }
 
-    def test_what_stands_behind_the_first_equals_sign_is_the_value(self, site: Process, run: Run) -> None:
+    def test_what_stands_behind_the_first_equals_sign_is_the_value(
+        self, site: Process, run: Run
+    ) -> None:
         run("set", "SITENAME=a=b c")
         assert site.waffle.values.SITENAME == "a=b c"
         run("set", "SITENAME=")
         assert site.waffle.values.SITENAME == ""
 
-    def test_a_user_without_a_name_is_told_by_number(self, site: Process, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_user_without_a_name_is_told_by_number(
+        self, site: Process, run: Run, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def nobody() -> str:
             raise KeyError("getpwuid(): uid not found: 12345")
 
@@ -150,7 +171,11 @@ class TestSet:
             (["LIMIT=20", "--wait", "-1"], 2, ["'-1' is no number of seconds"]),
             (["LIMIT=20", "--expect", "x"], 2, ["not a valid integer"]),
             (["LIMIT=20", "--colour"], 2, ["No such option"]),
-            (["SITENAME=New", "--expect", "5"], 1, ["revision 5 was expected and the store is at 0"]),
+            (
+                ["SITENAME=New", "--expect", "5"],
+                1,
+                ["revision 5 was expected and the store is at 0"],
+            ),
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
@@ -166,7 +191,10 @@ class TestSet:
     @pytest.mark.parametrize(
         ("words", "told"),
         [
-            (["set", "LIMIT=many", "SITENAME=New"], {"error": "InvalidValue", "problems": {"LIMIT": ANY}}),
+            (
+                ["set", "LIMIT=many", "SITENAME=New"],
+                {"error": "InvalidValue", "problems": {"LIMIT": ANY}},
+            ),
             (["set", "LIMIT=1", "--expect", "5"], {"error": "RevisionConflict", "revision": 0}),
             (["set", "SITE=1"], {"error": "UnknownVariable"}),
             (["unset", "SITE"], {"error": "UnknownVariable"}),
@@ -177,13 +205,17 @@ class TestSet:
         ],
         ids=lambda value: " ".join(value) if isinstance(value, list) else "",
     )
-    def test_with_json_a_refusal_is_json_too(self, run: Run, words: list[str], told: dict[str, Any]) -> None:
+    def test_with_json_a_refusal_is_json_too(
+        self, run: Run, words: list[str], told: dict[str, Any]
+    ) -> None:
         result = run(*words, "--json")
         assert result.exit_code == 1
         assert json.loads(result.stdout) == {**told, "message": ANY}
         assert result.stderr == f"Error: {json.loads(result.stdout)['message']}\n"
 
-    def test_old_values_are_those_of_the_store(self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_old_values_are_those_of_the_store(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Also where another host has changed them a moment ago, and this one hasn't heard of it."""
         site.trust_header()
         Host(host.instance.parent / "elsewhere").start(host.store()).waffle.update({"LIMIT": 15})
@@ -191,7 +223,9 @@ class TestSet:
         assert result.output == "LIMIT: 15 -> 20\nrevision 2\n"
 
     def test_all_bad_values_are_told_together(self, host: Host) -> None:
-        runner = host.start(confs={"A": {"default": 1}, "B": {"default": 1.5}}).app.test_cli_runner()
+        runner = host.start(
+            confs={"A": {"default": 1}, "B": {"default": 1.5}}
+        ).app.test_cli_runner()
         result = runner.invoke(command, ["set", "A=x", "B=y"])
         assert result.exit_code == 1
         assert "A: " in result.output
@@ -210,7 +244,11 @@ class TestSet:
 
     def test_wait_tells_who_has_it(self, site: Process, run: Run) -> None:
         told = json.loads(run("set", "LIMIT=20", "--wait", "100", "--json").output)
-        assert (told["revision"], told["applied"], told["pending"]) == (1, [site.waffle.status()["pid"]], [])
+        assert (told["revision"], told["applied"], told["pending"]) == (
+            1,
+            [site.waffle.status()["pid"]],
+            [],
+        )
         assert run("set", "LIMIT=30", "--wait", "100").output == "LIMIT: 20 -> 30\nrevision 2\n"
 
     def test_wait_names_who_has_it_not_yet(self, neighbour: int, run: Run) -> None:
@@ -232,7 +270,11 @@ class TestPast:
     def test_unset_gives_the_default_back_as_a_revision(self, site: Process, run: Run) -> None:
         run("set", "LIMIT=20", "SITENAME=New")
         result = run("unset", "LIMIT", "SITENAME", "--note", "enough")
-        assert result.output.splitlines() == ["LIMIT: 20 -> 10", 'SITENAME: "New" -> "Waffle"', "revision 2"]
+        assert result.output.splitlines() == [
+            "LIMIT: 20 -> 10",
+            'SITENAME: "New" -> "Waffle"',
+            "revision 2",
+        ]
         assert site.waffle.history(limit=1)[0].note == "enough"
         assert run("unset", "LIMIT", "--expect", "1").exit_code == 1
         assert run("unset", "SITE").exit_code == 1
@@ -248,7 +290,9 @@ class TestPast:
         assert site.waffle.history(limit=1)[0].note == "no"
 
     @pytest.mark.parametrize(("words", "code"), [(["99"], 1), (["-1"], 2), (["first"], 2), ([], 2)])
-    def test_a_bad_revision_changes_nothing(self, site: Process, run: Run, words: list[str], code: int) -> None:
+    def test_a_bad_revision_changes_nothing(
+        self, site: Process, run: Run, words: list[str], code: int
+    ) -> None:
         result = run("rollback", *words)
         assert result.exit_code == code
         assert site.waffle.refresh() == 0
@@ -258,8 +302,13 @@ class TestPast:
         run("set", "LIMIT=30")
         lines = run("history").output.splitlines()
         who = getpass.getuser()
-        assert re.fullmatch(rf"2  \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC  {who}  LIMIT: 20 -> 30", lines[0])
-        assert {line.split("  ", 3)[3] for line in lines[1:]} == {"LIMIT: 10 -> 20  # why", f"TOKEN: {MASK} -> {MASK}  # why"}
+        assert re.fullmatch(
+            rf"2  \d{{4}}-\d\d-\d\d \d\d:\d\d:\d\d UTC  {who}  LIMIT: 20 -> 30", lines[0]
+        )
+        assert {line.split("  ", 3)[3] for line in lines[1:]} == {
+            "LIMIT: 10 -> 20  # why",
+            f"TOKEN: {MASK} -> {MASK}  # why",
+        }
         assert len(run("history", "LIMIT").output.splitlines()) == 2
         assert len(run("history", "--limit", "1").output.splitlines()) == 1
         assert run("history", "SITE").exit_code == 1
@@ -274,7 +323,11 @@ class TestPast:
         run("set", "LIMIT=20", "TOKEN=geheim")
         result = run("history", "--json")
         told = {entry["key"]: entry for entry in json.loads(result.output)}
-        assert (told["LIMIT"]["old"], told["LIMIT"]["new"], told["LIMIT"]["revision"]) == (10, 20, 1)
+        assert (told["LIMIT"]["old"], told["LIMIT"]["new"], told["LIMIT"]["revision"]) == (
+            10,
+            20,
+            1,
+        )
         assert datetime.fromisoformat(told["LIMIT"]["at"]).utcoffset() == timedelta(0)
         assert "geheim" not in result.output
 
@@ -283,12 +336,20 @@ class TestStatus:
     def test_it_names_store_and_processes(self, site: Process, neighbour: int, run: Run) -> None:
         lines = run("status").output.splitlines()
         assert lines[0] == "revision:      0"
-        assert re.fullmatch(rf"store:         {re.escape(site.state.store.name)}, compared \d+ s ago", lines[1])
+        assert re.fullmatch(
+            rf"store:         {re.escape(site.state.store.name)}, compared \d+ s ago", lines[1]
+        )
         assert f"watch file:    {site.files.watch_file}" in lines
         assert lines[2:4] == ["server:        pytest, uWSGI", "watch type:    file"]
         assert "errors:        none" in lines
-        assert any(re.fullmatch(rf"worker 9       pid {neighbour}, revision 0, for \d+ s", line) for line in lines)
-        assert any(re.fullmatch(rf"\S+ +pid {os.getpid()} \(this command\), revision 0, for \d+ s", line) for line in lines)
+        assert any(
+            re.fullmatch(rf"worker 9       pid {neighbour}, revision 0, for \d+ s", line)
+            for line in lines
+        )
+        assert any(
+            re.fullmatch(rf"\S+ +pid {os.getpid()} \(this command\), revision 0, for \d+ s", line)
+            for line in lines
+        )
         assert run("status").exit_code == 0
 
     @pytest.mark.parametrize(
@@ -302,11 +363,16 @@ class TestStatus:
     def test_which_server_a_process_belongs_to(self, kind: str, told: str | None) -> None:
         assert server.program(kind) == told
 
-    def test_redis_without_its_library_is_told(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_redis_without_its_library_is_told(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setitem(sys.modules, "redis", None)
         result = host.start(WATCHTYPE="redis").app.test_cli_runner().invoke(command, ["status"])
         assert "watch type:    redis" in result.output
-        assert "Redis:         not used: redis-py isn't installed; run: pip install 'uwsgi_waffle[redis]'" in result.output
+        assert (
+            "Redis:         not used: redis-py isn't installed; run: pip install "
+            "'uwsgi_waffle[redis]'" in result.output
+        )
 
     def test_as_json_it_is_what_the_application_returns(self, site: Process, run: Run) -> None:
         told = json.loads(run("status", "--json").output)
@@ -334,17 +400,32 @@ class TestWatch:
         assert result.exit_code == 0
         return result
 
-    def test_it_prints_changes_as_they_happen(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_prints_changes_as_they_happen(
+        self, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         result = self.watched(site, monkeypatch)
-        assert result.output.splitlines() == ["1  LIMIT: 10 -> 20", '2  SITENAME: "Waffle" -> "New"', f"2  TOKEN: {MASK} -> {MASK}"]
+        assert result.output.splitlines() == [
+            "1  LIMIT: 10 -> 20",
+            '2  SITENAME: "Waffle" -> "New"',
+            f"2  TOKEN: {MASK} -> {MASK}",
+        ]
 
-    def test_as_json_it_prints_a_line_each(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-        lines = [json.loads(line) for line in self.watched(site, monkeypatch, "--json").output.splitlines()]
+    def test_as_json_it_prints_a_line_each(
+        self, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        lines = [
+            json.loads(line)
+            for line in self.watched(site, monkeypatch, "--json").output.splitlines()
+        ]
         assert lines[0] == {"revision": 1, "key": "LIMIT", "old": 10, "new": 20}
         assert lines[2]["new"] == MASK
 
 
-@pytest.mark.parametrize("words", [["list"], ["get", "LIMIT"], ["set", "LIMIT=1"], ["status"], ["watch"], ["history"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "words",
+    [["list"], ["get", "LIMIT"], ["set", "LIMIT=1"], ["status"], ["watch"], ["history"]],
+    ids=" ".join,
+)
 def test_an_application_without_the_extension_is_told(words: list[str]) -> None:
     result = Flask("bare").test_cli_runner().invoke(command, words)
     assert result.exit_code == 1
@@ -366,10 +447,15 @@ class TestTransfer:
     def run_in(self, process: Process, *words: str, stdin: str | None = None) -> Result:
         return process.app.test_cli_runner().invoke(command, words, input=stdin)
 
-    def test_values_go_from_one_store_to_another_in_one_update(self, site: Process, target: Process, run: Run, tmp_path: Path) -> None:
+    def test_values_go_from_one_store_to_another_in_one_update(
+        self, site: Process, target: Process, run: Run, tmp_path: Path
+    ) -> None:
         site.waffle.update({"SITENAME": "Brüssel 🧇", "LIMIT": 20, "TOKEN": "geheim"})
         path = str(tmp_path / "values.json")
-        assert (run("export", path, "--reveal").exit_code, run("export", path, "--reveal").output) == (0, "")
+        assert (
+            run("export", path, "--reveal").exit_code,
+            run("export", path, "--reveal").output,
+        ) == (0, "")
         result = self.run_in(target, "import", path, "--yes", "--note", "moved")
         assert result.output.splitlines() == [
             "LIMIT: 10 -> 20",
@@ -378,18 +464,36 @@ class TestTransfer:
             "revision 1",
         ]
         assert target.binding.parse_conf() == site.binding.parse_conf()
-        assert {(entry.actor, entry.note) for entry in target.waffle.history()} == {(getpass.getuser(), "moved")}
-        assert self.run_in(target, "import", path, "--yes").output == "revision 1 (nothing was changed)\n"
+        assert {(entry.actor, entry.note) for entry in target.waffle.history()} == {
+            (getpass.getuser(), "moved")
+        }
+        assert (
+            self.run_in(target, "import", path, "--yes").output
+            == "revision 1 (nothing was changed)\n"
+        )
 
-    def test_what_was_set_is_set_whatever_the_default_becomes(self, site: Process, target: Process, run: Run) -> None:
-        """A value that is the default of the day was chosen all the same; what nobody chose goes on following the default."""
+    def test_what_was_set_is_set_whatever_the_default_becomes(
+        self, site: Process, target: Process, run: Run
+    ) -> None:
+        """A value that is the default of the day was chosen all the same; what nobody chose goes on
+        following the default.
+        """
         site.waffle.update({"LIMIT": 10})
         text = run("export").stdout
         result = self.run_in(target, "import", "-", "--dry-run", stdin=text)
-        assert result.output.splitlines() == ["LIMIT: 10 by default -> 10", "revision 0 (nothing was changed)"]
-        assert self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines()[-1] == "revision 1"
+        assert result.output.splitlines() == [
+            "LIMIT: 10 by default -> 10",
+            "revision 0 (nothing was changed)",
+        ]
+        assert (
+            self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines()[-1]
+            == "revision 1"
+        )
         assert target.state.store.load().values == {"LIMIT": "10"}
-        assert self.run_in(target, "import", "-", "--yes", stdin=text).output == "revision 1 (nothing was changed)\n"
+        assert (
+            self.run_in(target, "import", "-", "--yes", stdin=text).output
+            == "revision 1 (nothing was changed)\n"
+        )
 
     def test_what_was_the_default_is_set_only_where_another_value_is_in_force(
         self, site: Process, target: Process, tmp_path_factory: pytest.TempPathFactory, run: Run
@@ -397,13 +501,20 @@ class TestTransfer:
         text = run("export").stdout
         assert json.loads(text)["set"] == []
         target.waffle.update({"LIMIT": 20})
-        assert self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines() == ["LIMIT: 20 -> 10", "revision 2"]
+        assert self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines() == [
+            "LIMIT: 20 -> 10",
+            "revision 2",
+        ]
         assert target.state.store.load().values == {"LIMIT": "10"}
-        later = Host(tmp_path_factory.mktemp("later")).start(confs={**CONFS, "LIMIT": {"default": 30}})
+        later = Host(tmp_path_factory.mktemp("later")).start(
+            confs={**CONFS, "LIMIT": {"default": 30}}
+        )
         self.run_in(later, "import", "-", "--yes", stdin=text)
         assert later.state.store.load().values == {"LIMIT": "10"}
 
-    def test_a_document_that_does_not_say_what_was_set_has_set_it_all(self, target: Process) -> None:
+    def test_a_document_that_does_not_say_what_was_set_has_set_it_all(
+        self, target: Process
+    ) -> None:
         text = json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 10, "SITENAME": "Waffle"}})
         self.run_in(target, "import", "-", "--yes", stdin=text)
         assert target.state.store.load().values == {"LIMIT": "10", "SITENAME": '"Waffle"'}
@@ -411,7 +522,11 @@ class TestTransfer:
     def test_the_document_tells_revision_and_declarations(self, site: Process, run: Run) -> None:
         site.waffle.update({"LIMIT": 20})
         told = json.loads(run("export", "--reveal").stdout)
-        assert (told["uwsgi_waffle"], told["revision"], told["values"]) == (1, 1, {"SITENAME": "Waffle", "LIMIT": 20, "TOKEN": ""})
+        assert (told["uwsgi_waffle"], told["revision"], told["values"]) == (
+            1,
+            1,
+            {"SITENAME": "Waffle", "LIMIT": 20, "TOKEN": ""},
+        )
         assert told["schema"]["LIMIT"] == {
             "desc": "Upload limit in bytes",
             "secret": False,
@@ -425,25 +540,39 @@ class TestTransfer:
                 plain = core_schema.plain_serializer_function_ser_schema(int)
                 return core_schema.no_info_plain_validator_function(cls, serialization=plain)
 
-        told = json.loads(self.run_in(host.start(confs={"N": {"default": Odd(7), "type": Odd}}), "export").stdout)
+        told = json.loads(
+            self.run_in(host.start(confs={"N": {"default": Odd(7), "type": Odd}}), "export").stdout
+        )
         assert (told["values"], told["schema"]["N"]["type"]) == ({"N": 7}, {})
 
     def test_with_json_it_tells_what_was_written(self, run: Run, tmp_path: Path) -> None:
         path = str(tmp_path / "values.json")
         result = run("export", path, "--json")
-        assert (json.loads(result.stdout), result.stderr) == ({"revision": 0, "file": path, "left_out": ["TOKEN"]}, "")
-        assert json.loads(run("export", "--json").stdout)["values"] == {"SITENAME": "Waffle", "LIMIT": 10}
+        assert (json.loads(result.stdout), result.stderr) == (
+            {"revision": 0, "file": path, "left_out": ["TOKEN"]},
+            "",
+        )
+        assert json.loads(run("export", "--json").stdout)["values"] == {
+            "SITENAME": "Waffle",
+            "LIMIT": 10,
+        }
 
     @pytest.mark.parametrize("existing", [False, True])
-    def test_a_file_with_secrets_is_the_users_alone(self, run: Run, tmp_path: Path, existing: bool) -> None:
+    def test_a_file_with_secrets_is_the_users_alone(
+        self, run: Run, tmp_path: Path, existing: bool
+    ) -> None:
         path = tmp_path / "all.json"
         if existing:
             path.touch(mode=0o644)
         assert run("export", str(path), "--reveal").exit_code == 0
         assert path.stat().st_mode & 0o777 == 0o600
 
-    def test_a_store_that_is_gone_is_not_exported(self, host: Host, site: Process, tmp_path: Path) -> None:
-        result = self.run_in(host.start(host.store(ALWAYS)), "export", str(tmp_path / "values.json"))
+    def test_a_store_that_is_gone_is_not_exported(
+        self, host: Host, site: Process, tmp_path: Path
+    ) -> None:
+        result = self.run_in(
+            host.start(host.store(ALWAYS)), "export", str(tmp_path / "values.json")
+        )
         assert result.exit_code == 1
         assert "the store is down" in result.output
         assert not (tmp_path / "values.json").exists()
@@ -465,7 +594,11 @@ class TestTransfer:
         target.waffle.update({"SITENAME": "Mine"})
         text = json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}})
         result = self.run_in(target, "import", "-", "--yes", "--json", stdin=text)
-        assert json.loads(result.output) == {"revision": 2, "dry_run": False, "changed": {"LIMIT": [10, 20]}}
+        assert json.loads(result.output) == {
+            "revision": 2,
+            "dry_run": False,
+            "changed": {"LIMIT": [10, 20]},
+        }
         assert (target.waffle.values.SITENAME, target.waffle.values.LIMIT) == ("Mine", 20)
 
     def test_a_dry_run_changes_nothing(self, target: Process) -> None:
@@ -486,7 +619,9 @@ class TestTransfer:
     def test_json_can_not_ask(self, target: Process) -> None:
         assert self.run_in(target, "import", "-", "--json", stdin="{}").exit_code == 2
 
-    def test_who_was_faster_is_not_overwritten(self, host: Host, target: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def test_who_was_faster_is_not_overwritten(
+        self, host: Host, target: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
         path = tmp_path / "values.json"
         path.write_text(json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}}))
 
@@ -510,14 +645,25 @@ class TestTransfer:
             ('{"values": {}}', "isn't what `flask waffle export` writes"),
             ('{"uwsgi_waffle": 2, "values": {}}', "isn't what `flask waffle export` writes"),
             ('{"uwsgi_waffle": 1, "values": []}', "isn't what `flask waffle export` writes"),
-            ('{"uwsgi_waffle": 1, "values": {"LIMIT": 20}, "set": "LIMIT"}', "isn't what `flask waffle export` writes"),
-            ('{"uwsgi_waffle": 1, "values": {"LIMIT": 20}, "set": [1]}', "isn't what `flask waffle export` writes"),
+            (
+                '{"uwsgi_waffle": 1, "values": {"LIMIT": 20}, "set": "LIMIT"}',
+                "isn't what `flask waffle export` writes",
+            ),
+            (
+                '{"uwsgi_waffle": 1, "values": {"LIMIT": 20}, "set": [1]}',
+                "isn't what `flask waffle export` writes",
+            ),
             ('{"uwsgi_waffle": 1, "values": {"SITE": 1}}', "'SITE' is not declared"),
-            ('{"uwsgi_waffle": 1, "values": {"LIMIT": -1, "SITENAME": 5}}', "LIMIT: Input should be greater than 0, not -1; SITENAME:"),
+            (
+                '{"uwsgi_waffle": 1, "values": {"LIMIT": -1, "SITENAME": 5}}',
+                "LIMIT: Input should be greater than 0, not -1; SITENAME:",
+            ),
             ('{"uwsgi_waffle": 1, "values": {"TOKEN": 5}}', "TOKEN: refused"),
         ],
     )
-    def test_a_bad_file_changes_nothing_and_is_exit_code_1(self, target: Process, text: str, told: str) -> None:
+    def test_a_bad_file_changes_nothing_and_is_exit_code_1(
+        self, target: Process, text: str, told: str
+    ) -> None:
         result = self.run_in(target, "import", "-", "--yes", stdin=text)
         assert result.exit_code == 1
         assert told in result.output

@@ -48,7 +48,12 @@ class Shell:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environ = {**os.environ, "PYTHONPATH": str(ROOT), "FLASK_APP": "site_app", "FLASK_SKIP_DOTENV": "1"}
+        self.environ = {
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "FLASK_APP": "site_app",
+            "FLASK_SKIP_DOTENV": "1",
+        }
         self.write()
 
     def write(self, *, before: str = "", after: str = "") -> None:
@@ -57,20 +62,30 @@ class Shell:
 
     def run(self, *words: str | bytes) -> subprocess.CompletedProcess[str]:
         command = [script("flask"), "waffle", *words]
-        return subprocess.run(command, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False)
+        return subprocess.run(
+            command, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False
+        )
 
     def bash(self, line: str, **environ: str) -> subprocess.CompletedProcess[str]:
         path = f"{Path(script('flask')).parent}:{os.environ['PATH']}"
         command = ["bash", "--norc", "-c", line]
         return subprocess.run(
-            command, cwd=self.folder, env={**self.environ, "PATH": path, **environ}, capture_output=True, text=True, check=False
+            command,
+            cwd=self.folder,
+            env={**self.environ, "PATH": path, **environ},
+            capture_output=True,
+            text=True,
+            check=False,
         )
 
     def complete(self, line: str) -> list[str]:
-        """Return what bash offers when Tab is pressed at the end of a line; nothing may be said on the terminal."""
+        """Return what bash offers when Tab is pressed at the end of a line; nothing may be said on
+        the terminal.
+        """
         words = line.split(" ")
         done = self.bash(
-            completion() + 'COMP_WORDS=($WORDS); COMP_CWORD=$AT; _flask_completion flask; printf "%s\\n" "${COMPREPLY[@]}"',
+            completion()
+            + 'COMP_WORDS=($WORDS); COMP_CWORD=$AT; _flask_completion flask; printf "%s\\n" "${COMPREPLY[@]}"',
             WORDS=line,
             AT=str(len(words) - 1),
         )
@@ -83,7 +98,9 @@ def completion() -> str:
     """Return what the README's line for ``~/.bashrc`` evaluates; no application is needed for it."""
     (source,) = re.findall(r'^eval "\$\((.+)\)"$', (ROOT / "README.md").read_text(), re.MULTILINE)
     environ = {**os.environ, "PATH": f"{Path(script('flask')).parent}:{os.environ['PATH']}"}
-    return subprocess.run(["bash", "--norc", "-c", source], env=environ, capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        ["bash", "--norc", "-c", source], env=environ, capture_output=True, text=True, check=True
+    ).stdout
 
 
 @pytest.fixture
@@ -92,7 +109,9 @@ def shell(tmp_path: Path) -> Shell:
 
 
 class TestErrors:
-    def test_why_an_application_refuses_to_start_is_told_without_a_traceback(self, shell: Shell) -> None:
+    def test_why_an_application_refuses_to_start_is_told_without_a_traceback(
+        self, shell: Shell
+    ) -> None:
         (shell.folder / "instance").mkdir()
         (shell.folder / "instance" / "waffle.db").write_text("no database, " * 100)
         done = shell.run("list", "--json")
@@ -111,7 +130,9 @@ class TestErrors:
         assert shell.run("get", "SITENAME").stdout.splitlines()[-1] == "Waffle"
 
     def test_a_reader_that_goes_away_is_no_traceback(self, shell: Shell) -> None:
-        done = shell.bash("flask waffle list | head -1; flask waffle get TEXT | head -c 1 >/dev/null; echo ${PIPESTATUS[0]}")
+        done = shell.bash(
+            "flask waffle list | head -1; flask waffle get TEXT | head -c 1 >/dev/null; echo ${PIPESTATUS[0]}"
+        )
         assert "Traceback" not in done.stderr
         assert "Exception" not in done.stderr
         assert done.stdout.splitlines()[-1] == "1"
@@ -143,14 +164,28 @@ class TestWatch:
             process.send_signal(signal.SIGINT)
             _, err = process.communicate()
         assert (process.returncode, err) == (0, "loading\n")
-        assert (told["key"], told["new"] - told["old"], told["revision"]) == ("SIZE", 1, told["new"] - 10)
+        assert (told["key"], told["new"] - told["old"], told["revision"]) == (
+            "SIZE",
+            1,
+            told["new"] - 10,
+        )
 
 
 class TestNames:
-    @pytest.mark.parametrize("program", [["flask"], [sys.executable, "-m", "flask"]], ids=["flask", "python -m flask"])
+    @pytest.mark.parametrize(
+        "program", [["flask"], [sys.executable, "-m", "flask"]], ids=["flask", "python -m flask"]
+    )
     def test_a_command_has_its_name_in_the_table(self, shell: Shell, program: list[str]) -> None:
-        command = [script("flask") if program == ["flask"] else program[0], *program[1:], "waffle", "status", "--json"]
-        done = subprocess.run(command, cwd=shell.folder, env=shell.environ, capture_output=True, text=True, check=True)
+        command = [
+            script("flask") if program == ["flask"] else program[0],
+            *program[1:],
+            "waffle",
+            "status",
+            "--json",
+        ]
+        done = subprocess.run(
+            command, cwd=shell.folder, env=shell.environ, capture_output=True, text=True, check=True
+        )
         told = json.loads(done.stdout.split("loading\n")[1])
         assert [process["kind"] for process in told["processes"]] == ["flask waffle status"]
         assert told["servers"] == []
@@ -191,10 +226,15 @@ class TestCompletion:
         assert [item.value for item in found if not item.value.startswith("-")] == offered
 
     @pytest.mark.parametrize("before", ["1 / 0", "sys.exit('no')"])
-    def test_an_application_that_can_not_be_loaded_offers_nothing(self, shell: Shell, before: str) -> None:
+    def test_an_application_that_can_not_be_loaded_offers_nothing(
+        self, shell: Shell, before: str
+    ) -> None:
         shell.write(before=before)
         assert shell.complete("flask waffle get SI") == []
 
     def test_what_is_logged_meanwhile_is_not_on_the_terminal(self, shell: Shell) -> None:
-        shell.write(before="import logging; logging.basicConfig(level=0)", after="logging.error('x'); import os; os.write(2, b'x')")
+        shell.write(
+            before="import logging; logging.basicConfig(level=0)",
+            after="logging.error('x'); import os; os.write(2, b'x')",
+        )
         assert shell.complete("flask waffle get SI") == ["SITENAME", "SIZE"]

@@ -1,4 +1,6 @@
-"""`app.config` shows the declared variables in every way a dictionary can be read, and refuses to be written there."""
+"""`app.config` shows the declared variables in every way a dictionary can be read, and refuses to
+be written there.
+"""
 
 from __future__ import annotations
 
@@ -61,9 +63,24 @@ class TestReading:
             lambda config: {} | config,
             lambda config: json.loads(json.dumps(config)),
         ],
-        ids=["dict", "**", "copy()", "copy.copy", "deepcopy", "items", "keys, values", "iter", "get", "|", "reverse |", "json"],
+        ids=[
+            "dict",
+            "**",
+            "copy()",
+            "copy.copy",
+            "deepcopy",
+            "items",
+            "keys, values",
+            "iter",
+            "get",
+            "|",
+            "reverse |",
+            "json",
+        ],
     )
-    def test_every_way_shows_everything(self, config: Config, read: Callable[[Config], Any]) -> None:
+    def test_every_way_shows_everything(
+        self, config: Config, read: Callable[[Config], Any]
+    ) -> None:
         assert dict(read(config)) == ALL
 
     def test_a_new_value_is_seen_at_once(self, config: Config, current: list[Values]) -> None:
@@ -77,8 +94,15 @@ class TestReading:
         assert "SITENAME" in config
         assert "OWN" in config
         assert "OTHER" not in config
-        assert len(config) == len(list(config)) == len(config.keys()) == len(config.items()) == len(config.values()) == 3
-        assert "SITENAME" in config.keys()  # noqa: SIM118 - the view itself is tested
+        assert (
+            len(config)
+            == len(list(config))
+            == len(config.keys())
+            == len(config.items())
+            == len(config.values())
+            == 3
+        )
+        assert "SITENAME" in config.keys()  # noqa: SIM118
         assert ("LIMIT", 5) in config.items()
 
     def test_equality(self, config: Config) -> None:
@@ -128,10 +152,26 @@ class TestWriting:
             lambda config: config.from_mapping(SITENAME="x"),
             lambda config: config.from_object(type("Settings", (), {"SITENAME": "x"})),
         ],
-        ids=["[]=", "del", "pop", "pop default", "update", "update pairs", "update kw", "|=", "mapping", "mapping kw", "object"],
+        ids=[
+            "[]=",
+            "del",
+            "pop",
+            "pop default",
+            "update",
+            "update pairs",
+            "update kw",
+            "|=",
+            "mapping",
+            "mapping kw",
+            "object",
+        ],
     )
-    def test_a_declared_variable_is_refused_and_nothing_changed(self, config: Config, write: Callable[[Config], Any]) -> None:
-        with pytest.raises(ManagedVariable, match=r"'SITENAME'.*waffle\.update\({'SITENAME': …}\)") as caught:
+    def test_a_declared_variable_is_refused_and_nothing_changed(
+        self, config: Config, write: Callable[[Config], Any]
+    ) -> None:
+        with pytest.raises(
+            ManagedVariable, match=r"'SITENAME'.*waffle\.update\({'SITENAME': …}\)"
+        ) as caught:
             write(config)
         assert isinstance(caught.value, TypeError)
         assert config == ALL
@@ -217,7 +257,13 @@ class TestSettings:
 
     @pytest.mark.parametrize(("name", "text", "attribute", "value"), ENVIRON)
     def test_each_comes_from_the_application_or_else_the_environment(
-        self, app: Flask, monkeypatch: pytest.MonkeyPatch, name: str, text: str, attribute: str, value: Any
+        self,
+        app: Flask,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        text: str,
+        attribute: str,
+        value: Any,
     ) -> None:
         read = operator.attrgetter(attribute)
         default = read(Settings.read(app))
@@ -231,7 +277,10 @@ class TestSettings:
         [
             ({"HOST": "cache.example"}, "redis://cache.example:6379"),
             ({"HOST": "::1", "PORT": "6380"}, "redis://[::1]:6380"),
-            ({"HOST": "cache.example", "URL": "rediss://ann:geheim@cache.example/2"}, "rediss://ann:geheim@cache.example/2"),
+            (
+                {"HOST": "cache.example", "URL": "rediss://ann:geheim@cache.example/2"},
+                "rediss://ann:geheim@cache.example/2",
+            ),
         ],
     )
     def test_redis_is_named_by_host_and_port_or_by_a_url(
@@ -244,7 +293,9 @@ class TestSettings:
         assert settled.watching.redis_url == url
         assert "geheim" not in repr(settled)
 
-    def test_a_port_counts_only_where_it_is_used(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_port_counts_only_where_it_is_used(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Kubernetes sets it to something else for a service that is called waffle-redis."""
         monkeypatch.setenv("WAFFLE_REDIS_PORT", "tcp://10.0.0.1:6379")
         assert Settings.read(app).watching.redis_url == ""
@@ -260,17 +311,25 @@ class TestSettings:
             with pytest.raises(SchemaError, match=name) as caught:
                 Settings.read(app)
             assert "geheim" not in str(caught.value)
-        app.config.update(WAFFLE_STORE_URL="redis://:geheim@cache.example", WAFFLE_REDIS_URL="redis://:geheim@cache.example")
+        app.config.update(
+            WAFFLE_STORE_URL="redis://:geheim@cache.example",
+            WAFFLE_REDIS_URL="redis://:geheim@cache.example",
+        )
         assert "geheim" not in repr(Settings.read(app))
 
-    def test_a_process_without_the_application_reads_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_process_without_the_application_reads_the_environment(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert Watching.from_environment() is None
         monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
         assert Watching.from_environment() is None, "it can't know where the watch file is"
         monkeypatch.setenv("WAFFLE_WATCHER_FILE", "/srv/bell")
         found = Watching.from_environment()
         assert found is not None
-        assert (found.watcher_file, found.redis_url) == (Path("/srv/bell"), "redis://localhost:6379")
+        assert (found.watcher_file, found.redis_url) == (
+            Path("/srv/bell"),
+            "redis://localhost:6379",
+        )
         monkeypatch.setenv("WAFFLE_MULTIPROC", "0")
         assert Watching.from_environment() is None, "nothing is watched"
 
@@ -289,7 +348,11 @@ class TestSettings:
             ("WAFFLE_REDIS_PORT", 0),
             ("WAFFLE_STORE_URL", 5),
             ("WAFFLE_POLL_INTERVAL", "soon"),
-            *((f"WAFFLE_{which}_INTERVAL", value) for which in ("POLL", "RECONCILE") for value in (0, -1, float("nan"), float("inf"))),
+            *(
+                (f"WAFFLE_{which}_INTERVAL", value)
+                for which in ("POLL", "RECONCILE")
+                for value in (0, -1, float("nan"), float("inf"))
+            ),
         ],
     )
     def test_a_bad_one_is_named(self, app: Flask, name: str, value: Any) -> None:
@@ -298,7 +361,9 @@ class TestSettings:
         with pytest.raises(SchemaError, match=rf"^{name} must be"):
             Settings.read(app)
 
-    @pytest.mark.parametrize("url", ["mongodb://db", "waffle.db", "", "sqlite", "sqlite:/x", "postgresql"])
+    @pytest.mark.parametrize(
+        "url", ["mongodb://db", "waffle.db", "", "sqlite", "sqlite:/x", "postgresql"]
+    )
     def test_a_url_of_no_store_is_refused_by_the_settings_name(self, url: str) -> None:
         with pytest.raises(WaffleError, match="WAFFLE_STORE_URL"):
             open_store(url)

@@ -36,7 +36,9 @@ def probe(process: Process, path: str = "/health") -> tuple[int, list[str]]:
 
 def age(process: Process, seconds: float) -> None:
     """Let it be so long since the store was read and since this process knows the header."""
-    process.files._write(NOTES_AT + 16, (time.monotonic_ns() - round(seconds * 1e9)).to_bytes(8, "little"))
+    process.files._write(
+        NOTES_AT + 16, (time.monotonic_ns() - round(seconds * 1e9)).to_bytes(8, "little")
+    )
     process.files.opened_at = time.monotonic() - seconds
 
 
@@ -72,9 +74,13 @@ def test_nobody_has_looked_for_long(host: Host) -> None:
     assert store.calls == before + 1
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(INTERVAL + GRACE - 1, []), (INTERVAL + GRACE + 1, [UNSEEN])])
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(INTERVAL + GRACE - 1, []), (INTERVAL + GRACE + 1, [UNSEEN])]
+)
 def test_a_comparison_that_does_not_end(site: Process, seconds: float, expected: list[str]) -> None:
-    """While another process is at it nobody else can be; the store's own time to answer is allowed for."""
+    """While another process is at it nobody else can be; the store's own time to answer is allowed
+    for.
+    """
     elsewhere = HostFiles(site.files.watch_file)
     with elsewhere.lock(1.0):
         age(site, seconds)
@@ -96,7 +102,9 @@ def test_a_header_made_anew_counts_from_then_on(site: Process, host: Host) -> No
 
 def test_a_process_that_is_behind(site: Process, host: Host) -> None:
     """Its declarations refuse what the others serve."""
-    old = host.start(confs={**CONFS, "LIMIT": {"default": 10, "type": "int"}, "SITENAME": {"default": 0}})
+    old = host.start(
+        confs={**CONFS, "LIMIT": {"default": 10, "type": "int"}, "SITENAME": {"default": 0}}
+    )
     assert probe(old) == (200, [])
     site.waffle.update({"SITENAME": "text"})
     assert probe(site) == (200, [])
@@ -109,7 +117,9 @@ def test_details_are_for_whom_they_are_meant(host: Host) -> None:
     """Paths, process ids and errors are in no answer but theirs."""
     store, allowed = host.store(), [False]
     site = host.start(store)
-    site.app.register_blueprint(health_blueprint(site.waffle, details=lambda: allowed[0]), url_prefix="/internal")
+    site.app.register_blueprint(
+        health_blueprint(site.waffle, details=lambda: allowed[0]), url_prefix="/internal"
+    )
     store.failing = ALWAYS
     age(site, INTERVAL)
     client = site.app.test_client()

@@ -1,4 +1,5 @@
-"""The help of every command, compared with a file that is kept: a change of it is seen, and made on purpose.
+"""The help of every command, compared with a file that is kept: a change of it is seen, and made on
+purpose.
 
 ``python -m tests.unit.test_help`` writes the files anew.
 """
@@ -21,7 +22,9 @@ NAMES = ["waffle", *sorted(waffle.commands)]
 def help_of(name: str) -> str:
     """Return what ``flask waffle <name> --help`` prints, for ``waffle`` what it prints of itself."""
     words = ["waffle", *([] if name == "waffle" else [name]), "--help"]
-    result = CliRunner().invoke(cli, words, prog_name="flask", terminal_width=WIDTH, max_content_width=WIDTH)
+    result = CliRunner().invoke(
+        cli, words, prog_name="flask", terminal_width=WIDTH, max_content_width=WIDTH
+    )
     assert result.exit_code == 0
     return result.output
 
@@ -29,15 +32,31 @@ def help_of(name: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_help(name: str) -> None:
     kept = (KEPT / f"{name}.txt").read_text()
-    assert help_of(name) == kept, "If the new text is meant, keep it: python -m tests.unit.test_help"
+    assert help_of(name) == kept, (
+        "If the new text is meant, keep it: python -m tests.unit.test_help"
+    )
 
 
 def test_no_file_is_left_over() -> None:
-    assert sorted(path.stem for path in KEPT.iterdir()) == sorted(NAMES), "Run: python -m tests.unit.test_help"
+    assert sorted(path.stem for path in KEPT.iterdir()) == sorted(NAMES), (
+        "Run: python -m tests.unit.test_help"
+    )
 
 
 def test_all_commands_that_were_promised_have_json() -> None:
-    promised = {"list", "get", "set", "unset", "history", "rollback", "status", "watch", "export", "import", "doctor"}
+    promised = {
+        "list",
+        "get",
+        "set",
+        "unset",
+        "history",
+        "rollback",
+        "status",
+        "watch",
+        "export",
+        "import",
+        "doctor",
+    }
     assert promised <= set(waffle.commands)
     assert [name for name in waffle.commands if "--json" not in help_of(name)] == []
 

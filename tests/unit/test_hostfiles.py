@@ -1,4 +1,6 @@
-"""The files that a host's processes share: what they say, who may hold them, and that damage is noticed."""
+"""The files that a host's processes share: what they say, who may hold them, and that damage is
+noticed.
+"""
 
 from __future__ import annotations
 
@@ -131,13 +133,17 @@ class TestWords:
         assert shared.peek() == other.peek() == head
         assert head[8:16] == ONE.digest
 
-    def test_ringing_unsettles_and_keeps_the_digest(self, shared: HostFiles, other: HostFiles) -> None:
+    def test_ringing_unsettles_and_keeps_the_digest(
+        self, shared: HostFiles, other: HostFiles
+    ) -> None:
         settle(shared)
         other.ring()
         assert not is_settled(shared.peek())
         assert shared.peek()[8:16] == ONE.digest
 
-    def test_settling_for_an_earlier_bell_settles_nothing(self, shared: HostFiles, other: HostFiles) -> None:
+    def test_settling_for_an_earlier_bell_settles_nothing(
+        self, shared: HostFiles, other: HostFiles
+    ) -> None:
         """Whoever rang while the store was being read is answered by the next reading only."""
         bell = shared.peek()[:8]
         other.ring()
@@ -151,7 +157,10 @@ class TestWords:
             bells.add(shared.peek()[:8])
         assert len(bells) == 20
 
-    @pytest.mark.parametrize("head", [b"", bytes(HEAD_SIZE), b"\xff" * HEAD_SIZE, bytes(HEAD_SIZE - 1), bytes(range(HEAD_SIZE))])
+    @pytest.mark.parametrize(
+        "head",
+        [b"", bytes(HEAD_SIZE), b"\xff" * HEAD_SIZE, bytes(HEAD_SIZE - 1), bytes(range(HEAD_SIZE))],
+    )
     def test_noise_is_not_settled(self, head: bytes) -> None:
         assert not is_settled(head)
 
@@ -162,7 +171,9 @@ class TestWords:
 
 class TestDamage:
     @pytest.mark.parametrize("size", [0, 10, HEAD_SIZE, 500, 5000])
-    def test_a_truncated_header_kills_nobody_and_is_mended(self, shared: HostFiles, header: Path, size: int) -> None:
+    def test_a_truncated_header_kills_nobody_and_is_mended(
+        self, shared: HostFiles, header: Path, size: int
+    ) -> None:
         settle(shared)
         os.truncate(header, size)
         assert is_settled(shared.peek()) == (size >= HEAD_SIZE)
@@ -174,8 +185,12 @@ class TestDamage:
         assert not is_settled(shared.peek())
         assert header.stat().st_size == header_module.SIZE
 
-    @pytest.mark.parametrize("noise", [b"\0", b"\xff", bytes(range(256))], ids=["zeros", "ones", "pattern"])
-    def test_noise_kills_nobody_and_is_mended(self, shared: HostFiles, header: Path, noise: bytes) -> None:
+    @pytest.mark.parametrize(
+        "noise", [b"\0", b"\xff", bytes(range(256))], ids=["zeros", "ones", "pattern"]
+    )
+    def test_noise_kills_nobody_and_is_mended(
+        self, shared: HostFiles, header: Path, noise: bytes
+    ) -> None:
         settle(shared)
         header.write_bytes((noise * header_module.SIZE)[: header_module.SIZE])
         assert not is_settled(shared.peek())
@@ -185,8 +200,12 @@ class TestDamage:
             assert shared.mend()
         assert not is_settled(shared.peek())
 
-    def test_noise_behind_the_magic_is_read_as_nothing(self, shared: HostFiles, header: Path) -> None:
-        """Times in the future and counts below zero can't be; taken as they are they would stop all reading for ever."""
+    def test_noise_behind_the_magic_is_read_as_nothing(
+        self, shared: HostFiles, header: Path
+    ) -> None:
+        """Times in the future and counts below zero can't be; taken as they are they would stop all
+        reading for ever.
+        """
         with header.open("r+b") as file:
             file.seek(header_module.NOTES_AT + len(header_module.MAGIC))
             file.write(b"\x7f" * 1000)
@@ -200,7 +219,9 @@ class TestDamage:
         assert shared.peek() == head
 
     @pytest.mark.parametrize("damage", ["deleted", "replaced", "folder deleted"])
-    def test_another_header_at_the_path_is_taken(self, shared: HostFiles, other: HostFiles, header: Path, damage: str) -> None:
+    def test_another_header_at_the_path_is_taken(
+        self, shared: HostFiles, other: HostFiles, header: Path, damage: str
+    ) -> None:
         settle(shared)
         if damage == "folder deleted":
             shared.folder.rename(shared.folder.with_name("away"))
@@ -217,7 +238,9 @@ class TestDamage:
         other.ring()
         assert shared.peek() == other.peek()
 
-    def test_a_reader_keeps_its_descriptor_when_the_header_is_replaced(self, shared: HostFiles, header: Path) -> None:
+    def test_a_reader_keeps_its_descriptor_when_the_header_is_replaced(
+        self, shared: HostFiles, header: Path
+    ) -> None:
         """A thread may be reading through it at this moment."""
         peek = shared.peek
         header.unlink()
@@ -225,7 +248,9 @@ class TestDamage:
         settle(shared)
         assert is_settled(peek())
 
-    def test_a_closed_descriptor_is_opened_again_and_its_new_owner_left_alone(self, shared: HostFiles, tmp_path: Path) -> None:
+    def test_a_closed_descriptor_is_opened_again_and_its_new_owner_left_alone(
+        self, shared: HostFiles, tmp_path: Path
+    ) -> None:
         victim = tmp_path / "victim"
         opened, fd = os.open(victim, os.O_RDWR | os.O_CREAT), shared._fd
         os.dup2(opened, fd)  # the number is another file's now
@@ -240,7 +265,12 @@ class TestDamage:
             os.close(fd)
 
     def test_nothing_is_left_beside_the_header(self, shared: HostFiles) -> None:
-        assert sorted(path.name for path in shared.folder.iterdir()) == [MARK, "bell", "header", "snapshots"]
+        assert sorted(path.name for path in shared.folder.iterdir()) == [
+            MARK,
+            "bell",
+            "header",
+            "snapshots",
+        ]
 
 
 class TestNotes:
@@ -251,7 +281,9 @@ class TestNotes:
         assert notes.generation != open_files(tmp_path / "other").notes().generation
         assert (notes.checked_at, notes.retry_at, notes.failures, notes.error) == (0, 0, 0, "")
 
-    def test_a_failure_is_news_once_and_puts_the_next_try_off(self, shared: HostFiles, other: HostFiles) -> None:
+    def test_a_failure_is_news_once_and_puts_the_next_try_off(
+        self, shared: HostFiles, other: HostFiles
+    ) -> None:
         before = time.monotonic_ns()
         assert shared.fail("no route")
         assert not other.fail("no route")
@@ -260,7 +292,9 @@ class TestNotes:
         assert (notes.failures, notes.error) == (3, "disk full")
         assert notes.retry_at > before
 
-    def test_the_pauses_grow_up_to_a_limit(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_pauses_grow_up_to_a_limit(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(time, "monotonic_ns", lambda: 10**12)
         monkeypatch.setattr("random.uniform", lambda low, high: high)
         pauses = []
@@ -285,7 +319,9 @@ class TestNotes:
         assert not shared.fail(error)
         assert error.startswith(shared.notes().error)
 
-    def test_notes_of_the_machines_last_life_count_for_nothing(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_notes_of_the_machines_last_life_count_for_nothing(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         settle(shared)
         shared.fail("down")
         monkeypatch.setattr(time, "monotonic_ns", lambda: 1)
@@ -298,7 +334,9 @@ class TestThreads:
     def test_a_thread_that_writes_while_another_opens_a_new_header_waits_for_it(
         self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """In between the descriptor is another file's than was noted, and not because somebody closed it."""
+        """In between the descriptor is another file's than was noted, and not because somebody
+        closed it.
+        """
 
         class Told:
             """The lock of those who open a header; says that somebody waits for it."""
@@ -333,7 +371,9 @@ class TestThreads:
 
 
 class TestWatchFile:
-    def test_a_foreign_touch_is_noticed_by_all_and_taken_by_one(self, shared: HostFiles, other: HostFiles) -> None:
+    def test_a_foreign_touch_is_noticed_by_all_and_taken_by_one(
+        self, shared: HostFiles, other: HostFiles
+    ) -> None:
         shared.take_touch()
         os.utime(shared.watch_file, ns=(1, 1))
         assert (shared.is_touched(), other.is_touched()) == (True, True)
@@ -350,7 +390,9 @@ class TestWatchFile:
         assert not other.is_touched()
         assert shared.peek() == head
 
-    def test_a_foreign_touch_is_kept_as_a_bell_when_the_own_one_hides_it(self, shared: HostFiles) -> None:
+    def test_a_foreign_touch_is_kept_as_a_bell_when_the_own_one_hides_it(
+        self, shared: HostFiles
+    ) -> None:
         shared.take_touch()
         settle(shared)
         os.utime(shared.watch_file, ns=(1, 1))
@@ -358,8 +400,12 @@ class TestWatchFile:
         assert not is_settled(shared.peek())
 
     @pytest.mark.parametrize("noted", [False, True])
-    def test_tolling_is_one_event_until_the_watch_file_was_replaced(self, shared: HostFiles, other: HostFiles, noted: bool) -> None:
-        """From then on nobody knows whether uWSGI's masters watch this one; the new file may have the old one's inode."""
+    def test_tolling_is_one_event_until_the_watch_file_was_replaced(
+        self, shared: HostFiles, other: HostFiles, noted: bool
+    ) -> None:
+        """From then on nobody knows whether uWSGI's masters watch this one; the new file may have
+        the old one's inode.
+        """
         shared.take_touch()
         shared.knock()
         bell = shared.bell_folder / "bell"
@@ -376,7 +422,9 @@ class TestWatchFile:
             assert bell.stat().st_mtime_ns > 1
         assert sorted(shared.bell_folder.iterdir()) == [shared.bell_folder / MARK, bell]
 
-    def test_a_touch_that_fails_wakes_the_masters_all_the_same(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_touch_that_fails_wakes_the_masters_all_the_same(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def utime(path: object, *args: Any, **options: Any) -> None:
             if path == str(shared.watch_file):
                 raise PermissionError(1, "Operation not permitted")
@@ -408,14 +456,18 @@ class TestSnapshots:
         publish(shared, TWO)
         assert (other.snapshot(ONE.digest), other.snapshot(TWO.digest)) == (ONE, TWO)
 
-    def test_the_last_is_the_one_that_the_header_names(self, shared: HostFiles, other: HostFiles) -> None:
+    def test_the_last_is_the_one_that_the_header_names(
+        self, shared: HostFiles, other: HostFiles
+    ) -> None:
         """Revisions are not compared: a restored backup goes back."""
         publish(shared, TWO)
         publish(shared, ONE)
         settle(shared)
         assert other.last() == ONE
 
-    def test_without_a_header_the_last_is_still_found(self, shared: HostFiles, header: Path) -> None:
+    def test_without_a_header_the_last_is_still_found(
+        self, shared: HostFiles, header: Path
+    ) -> None:
         publish(shared, TWO)
         settle(shared)
         header.unlink()
@@ -429,8 +481,13 @@ class TestSnapshots:
         assert shared.snapshot(ONE.digest) is None
         assert (shared.snapshot(TWO.digest), shared.snapshot(THREE.digest)) == (TWO, THREE)
 
-    @pytest.mark.parametrize("content", [b"", b"noise", ONE.blob[:-1], ONE.blob + b"x", ONE.blob.replace(b"1", b"2"), TWO.blob])
-    def test_a_damaged_or_exchanged_one_counts_for_none(self, shared: HostFiles, content: bytes) -> None:
+    @pytest.mark.parametrize(
+        "content",
+        [b"", b"noise", ONE.blob[:-1], ONE.blob + b"x", ONE.blob.replace(b"1", b"2"), TWO.blob],
+    )
+    def test_a_damaged_or_exchanged_one_counts_for_none(
+        self, shared: HostFiles, content: bytes
+    ) -> None:
         publish(shared, ONE)
         snapshot_file(shared).write_bytes(content)
         assert shared.snapshot(ONE.digest) is None
@@ -442,7 +499,9 @@ class TestSnapshots:
             (folder / name).write_bytes(b"noise")
         assert shared.last() == ONE
 
-    def test_a_disk_that_is_full_leaves_no_half_file(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_disk_that_is_full_leaves_no_half_file(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def write(fd: int, data: bytes) -> int:
             raise OSError(28, "No space left on device")
 
@@ -451,7 +510,9 @@ class TestSnapshots:
             shared.stage(ONE)
         assert [path.name for path in (shared.folder / "snapshots").iterdir()] == [MARK]
 
-    def test_a_file_that_is_no_longer_needed_is_written_again(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_that_is_no_longer_needed_is_written_again(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         digests: list[bytes] = []
         for revision, text in enumerate(["1", "2222", "33", "4", "5555555", "6"]):
             encoded = encode(revision, {"A": text})
@@ -461,10 +522,14 @@ class TestSnapshots:
             assert shared.last() == encoded
             assert list(map(shared.snapshot, digests[:-2])) == [None] * len(digests[:-2])
             if revision == 2:
-                monkeypatch.setattr(host_module, "create_file", lambda *_: pytest.fail("a new file was made"))
+                monkeypatch.setattr(
+                    host_module, "create_file", lambda *_: pytest.fail("a new file was made")
+                )
 
     @pytest.mark.parametrize("make", INTRUDERS)
-    def test_something_else_in_its_place_is_not_written(self, shared: HostFiles, make: Callable[[Path], None]) -> None:
+    def test_something_else_in_its_place_is_not_written(
+        self, shared: HostFiles, make: Callable[[Path], None]
+    ) -> None:
         folder = shared.folder / "snapshots"
         make(folder / SPARE)
         publish(shared, ONE)
@@ -476,7 +541,9 @@ class TestSnapshots:
         assert (folder / SPARE).is_dir() == (make is make_folder)
 
     @pytest.mark.parametrize("trap", ["another name", "readable for others", "another user's"])
-    def test_a_file_that_others_may_read_or_need_is_not_written(self, shared: HostFiles, tmp_path: Path, trap: str) -> None:
+    def test_a_file_that_others_may_read_or_need_is_not_written(
+        self, shared: HostFiles, tmp_path: Path, trap: str
+    ) -> None:
         spare = shared.folder / "snapshots" / SPARE
         spare.write_text("theirs")
         spare.chmod(0o644 if trap == "readable for others" else 0o600)
@@ -493,7 +560,9 @@ class TestSnapshots:
 
     @pytest.mark.parametrize("work", ["stage", "promote", "tidy"])
     @pytest.mark.parametrize("swapped", ["waffle.watch.d", "waffle.watch.d/snapshots"])
-    def test_nothing_is_done_in_a_folder_that_is_put_in_its_place(self, shared: HostFiles, tmp_path: Path, swapped: str, work: str) -> None:
+    def test_nothing_is_done_in_a_folder_that_is_put_in_its_place(
+        self, shared: HostFiles, tmp_path: Path, swapped: str, work: str
+    ) -> None:
         """The server's user may do that, and have a shell of root's do what itself can't."""
         shared.stage(ONE)
         victim = tmp_path / "victim" / "snapshots"
@@ -514,7 +583,9 @@ class TestSnapshots:
         assert sorted(path.name for path in victim.iterdir()) == names
         assert {path.read_text() for path in victim.iterdir()} == {"precious"}
 
-    def test_one_that_two_processes_want_is_had_by_one(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_two_processes_want_is_had_by_one(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Each with a header of its own, for somebody has removed one."""
         genuine = os.rename
         for number in range(3):
@@ -530,7 +601,9 @@ class TestSnapshots:
         publish(shared, TWO)
         assert (shared.snapshot(ONE.digest), shared.snapshot(TWO.digest)) == (ONE, TWO)
 
-    def test_one_that_cannot_be_written_gives_its_room_back(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_cannot_be_written_gives_its_room_back(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         genuine, tried = os.write, []
 
         def full(fd: int, data: bytes) -> int:
@@ -544,7 +617,10 @@ class TestSnapshots:
         monkeypatch.setattr(os, "write", full)
         publish(shared, TWO)
         assert shared.snapshot(TWO.digest) == TWO
-        assert sorted(path.name for path in (shared.folder / "snapshots").iterdir()) == [MARK, TWO.digest.hex()]
+        assert sorted(path.name for path in (shared.folder / "snapshots").iterdir()) == [
+            MARK,
+            TWO.digest.hex(),
+        ]
 
     def test_nothing_of_another_stores_is_kept(self, shared: HostFiles) -> None:
         publish(shared, ONE)
@@ -557,9 +633,14 @@ class TestSnapshots:
         (shared.folder / "snapshots" / "noise").touch(0o600)
         publish(shared, ONE)
         shared.tidy(ONE.digest)
-        assert sorted(path.name for path in (shared.folder / "snapshots").iterdir()) == [MARK, ONE.digest.hex()]
+        assert sorted(path.name for path in (shared.folder / "snapshots").iterdir()) == [
+            MARK,
+            ONE.digest.hex(),
+        ]
 
-    def test_who_has_it_open_still_finds_it_damaged(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_who_has_it_open_still_finds_it_damaged(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         genuine = host_module.read_file
 
         def late(path: str, owner: int) -> bytes:
@@ -575,13 +656,17 @@ class TestSnapshots:
         assert shared.snapshot(TWO.digest) == TWO
 
     def test_a_staged_one_is_only_for_a_header_that_names_it(self, shared: HostFiles) -> None:
-        """Its transaction may still be undone, or its writer killed; the header says when it is committed."""
+        """Its transaction may still be undone, or its writer killed; the header says when it is
+        committed.
+        """
         shared.stage(ONE)
         assert shared.last() is None
         settle(shared)
         assert shared.last() == ONE
 
-    def test_one_that_is_promoted_between_two_looks_is_found(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_one_that_is_promoted_between_two_looks_is_found(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         genuine = host_module.read_file
         looked: list[str] = []
 
@@ -596,7 +681,9 @@ class TestSnapshots:
         assert shared.snapshot(ONE.digest) == ONE
         assert len(looked) == 3
 
-    def test_what_was_announced_is_what_the_header_will_say(self, shared: HostFiles, other: HostFiles) -> None:
+    def test_what_was_announced_is_what_the_header_will_say(
+        self, shared: HostFiles, other: HostFiles
+    ) -> None:
         with shared.lock(1):
             shared.stage(ONE)
             shared.toll()
@@ -615,7 +702,9 @@ class TestSnapshots:
         publish(shared, ONE)
         assert shared.snapshot(ONE.digest) == ONE
 
-    def test_writes_that_the_kernel_cuts_short_are_continued(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_writes_that_the_kernel_cuts_short_are_continued(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         genuine = os.write
         monkeypatch.setattr(os, "write", lambda fd, data: genuine(fd, bytes(data)[:7]))
         publish(shared, ONE)
@@ -659,7 +748,9 @@ class TestLock:
         with other.try_lock() as free:
             assert free
 
-    def test_who_waits_too_long_is_told_who_holds_it(self, shared: HostFiles, other: HostFiles) -> None:
+    def test_who_waits_too_long_is_told_who_holds_it(
+        self, shared: HostFiles, other: HostFiles
+    ) -> None:
         told = rf"^Process {os.getpid()} has been writing .* nothing was changed"
         with shared.lock(1), pytest.raises(HostBusy, match=told) as caught:
             other.lock(0.0).__enter__()
@@ -693,7 +784,9 @@ class TestLock:
             with shared.try_lock() as locked:
                 assert locked
 
-    def test_it_is_the_lock_of_the_header_at_the_path(self, shared: HostFiles, other: HostFiles, header: Path) -> None:
+    def test_it_is_the_lock_of_the_header_at_the_path(
+        self, shared: HostFiles, other: HostFiles, header: Path
+    ) -> None:
         """Who locks a deleted header would exclude nobody."""
         header.unlink()
         with shared.try_lock() as first, other.try_lock() as second:
@@ -733,16 +826,25 @@ class TestLock:
 class TestSlots:
     @staticmethod
     def put(shared: HostFiles, index: int, pid: int, start: int, kind: bytes = b"other") -> None:
-        shared._write_slots(index * SLOT.size, SLOT.pack(pid, start, 5, 10**9, ONE.digest, kind, b"\xc3"))
+        shared._write_slots(
+            index * SLOT.size, SLOT.pack(pid, start, 5, 10**9, ONE.digest, kind, b"\xc3")
+        )
 
     def test_a_process_writes_its_own_line(self, shared: HostFiles, other: HostFiles) -> None:
         assert shared.slots.note("worker 1", 7, ONE.digest, 2 * 10**9, "")
         assert shared.slots.note("worker 1", 8, TWO.digest, 3 * 10**9, "trouble")
         (process,) = other.slots
-        assert (process.pid, process.kind, process.revision, process.digest) == (os.getpid(), "worker 1", 8, TWO.digest)
+        assert (process.pid, process.kind, process.revision, process.digest) == (
+            os.getpid(),
+            "worker 1",
+            8,
+            TWO.digest,
+        )
         assert (process.applied_at, process.error) == (3.0, "trouble")
 
-    def test_two_objects_of_one_process_share_its_line(self, shared: HostFiles, other: HostFiles) -> None:
+    def test_two_objects_of_one_process_share_its_line(
+        self, shared: HostFiles, other: HostFiles
+    ) -> None:
         shared.slots.note("a", 1, ONE.digest, 1, "")
         other.slots.note("b", 2, ONE.digest, 1, "")
         assert [process.kind for process in shared.slots] == ["b"]
@@ -759,14 +861,18 @@ class TestSlots:
         assert list(shared.slots) == []
         assert shared.slots.note("a", 1, ONE.digest, 1, "")
 
-    def test_the_living_are_listed_and_the_dead_are_not(self, shared: HostFiles, idle_process: int) -> None:
+    def test_the_living_are_listed_and_the_dead_are_not(
+        self, shared: HostFiles, idle_process: int
+    ) -> None:
         self.put(shared, 0, idle_process, started(idle_process))
         with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as dying:
             self.put(shared, 1, dying.pid, started(dying.pid))
             assert len(list(shared.slots)) == 2
         assert [process.pid for process in shared.slots] == [idle_process]
 
-    def test_a_pid_that_is_used_again_is_another_process(self, shared: HostFiles, idle_process: int) -> None:
+    def test_a_pid_that_is_used_again_is_another_process(
+        self, shared: HostFiles, idle_process: int
+    ) -> None:
         self.put(shared, 0, idle_process, started(idle_process) - 1)
         assert list(shared.slots) == []
 
@@ -784,18 +890,25 @@ class TestSlots:
         assert not shared.slots.note("a", 1, ONE.digest, 1, "")
         assert len(list(shared.slots)) == SLOT_COUNT
 
-    def test_a_line_that_another_took_meanwhile_is_left_to_it(self, shared: HostFiles, idle_process: int) -> None:
+    def test_a_line_that_another_took_meanwhile_is_left_to_it(
+        self, shared: HostFiles, idle_process: int
+    ) -> None:
         shared.slots.note("a", 1, ONE.digest, 1, "")
         self.put(shared, os.getpid() % SLOT_COUNT, idle_process, started(idle_process))
         shared.slots.note("a", 1, ONE.digest, 1, "")
         assert {process.pid for process in shared.slots} == {os.getpid(), idle_process}
 
-    def test_a_forked_process_takes_a_line_of_its_own(self, shared: HostFiles, idle_process: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_forked_process_takes_a_line_of_its_own(
+        self, shared: HostFiles, idle_process: int, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         shared.slots.note("parent", 1, ONE.digest, 1, "")
         with monkeypatch.context() as child:
             child.setattr(os, "getpid", lambda: idle_process)
             shared.slots.note("child", 1, ONE.digest, 1, "")
-        assert {(process.pid, process.kind) for process in shared.slots} == {(os.getpid(), "parent"), (idle_process, "child")}
+        assert {(process.pid, process.kind) for process in shared.slots} == {
+            (os.getpid(), "parent"),
+            (idle_process, "child"),
+        }
 
     def test_started_tells_the_living_from_the_dead(self, idle_process: int) -> None:
         assert started(os.getpid()) > 0
@@ -807,14 +920,20 @@ class TestSlots:
     def test_a_zombie_is_dead(self) -> None:
         with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:
             process.kill()
-            os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)  # it has ended, and nobody has taken note of it yet
+            os.waitid(
+                os.P_PID, process.pid, os.WEXITED | os.WNOWAIT
+            )  # it has ended, and nobody has taken note of it yet
             assert started(process.pid) == -1
 
 
 class TestBirthOfAFolder:
-    """rename(2) replaces an empty folder: of processes that start together the slower one must not do that to the faster one's."""
+    """rename(2) replaces an empty folder: of processes that start together the slower one must not
+    do that to the faster one's.
+    """
 
-    def test_the_slower_one_replaces_nothing(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_slower_one_replaces_nothing(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         genuine, made = os.rename, []
 
         def late(source: Path, target: Path) -> None:
@@ -826,15 +945,21 @@ class TestBirthOfAFolder:
         monkeypatch.setattr(os, "rename", late)
         ensure_folder(tmp_path / "new")
         assert [(tmp_path / "new").stat().st_ino] == made
-        assert list(tmp_path.iterdir()) == [tmp_path / "new"], "and nothing of the slower one's is left"
+        assert list(tmp_path.iterdir()) == [tmp_path / "new"], (
+            "and nothing of the slower one's is left"
+        )
 
-    def test_nobody_waits_for_anybody(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nobody_waits_for_anybody(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Whoever can read a folder can lock it, so a lock on one must hold nobody up."""
         monkeypatch.setattr(fcntl, "flock", lambda fd, operation: pytest.fail("a lock was taken"))
         open_files(tmp_path)
 
     @pytest.mark.parametrize("umask", [0o000, 0o022, 0o777])
-    def test_it_is_closed_to_others_from_the_beginning(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int) -> None:
+    def test_it_is_closed_to_others_from_the_beginning(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, umask: int
+    ) -> None:
         genuine, modes = os.mkdir, []
 
         def watched(path: Path, mode: int = 0o777) -> None:
@@ -892,8 +1017,14 @@ class TestBirthOfAFolder:
             ensure_folder(tmp_path / "new")
         assert {path.stat().st_uid for path in tmp_path.rglob("*")} == {0}
 
-    @pytest.mark.parametrize("interrupted", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=["full", "interrupted"])
-    def test_nothing_is_left_where_it_fails(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: BaseException) -> None:
+    @pytest.mark.parametrize(
+        "interrupted",
+        [OSError(28, "No space left on device"), KeyboardInterrupt()],
+        ids=["full", "interrupted"],
+    )
+    def test_nothing_is_left_where_it_fails(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, interrupted: BaseException
+    ) -> None:
         def fail(*_: object) -> None:
             raise interrupted
 
@@ -922,7 +1053,9 @@ class TestModes:
         open_files(tmp_path).folder.chmod(0o755)
         assert mode(open_files(tmp_path).folder) == 0o700
 
-    def test_descriptors_are_not_inherited_by_programs(self, shared: HostFiles, header: Path) -> None:
+    def test_descriptors_are_not_inherited_by_programs(
+        self, shared: HostFiles, header: Path
+    ) -> None:
         assert not os.get_inheritable(shared._fd)
         header.unlink()
         shared.verify()
@@ -935,12 +1068,17 @@ class TestIntruders:
     @pytest.mark.parametrize("make", INTRUDERS)
     def test_in_place_of_the_watch_file(self, tmp_path: Path, make: Callable[[Path], None]) -> None:
         make(tmp_path / "waffle.watch")
-        with pytest.raises(HostFilesError, match=f"WAFFLE_WATCHER_FILE {tmp_path}/waffle.watch|{tmp_path}/waffle.watch belongs"):
+        with pytest.raises(
+            HostFilesError,
+            match=f"WAFFLE_WATCHER_FILE {tmp_path}/waffle.watch|{tmp_path}/waffle.watch belongs",
+        ):
             open_files(tmp_path)
 
     @pytest.mark.parametrize("make", INTRUDERS)
     @pytest.mark.parametrize("name", ["header", "snapshot"])
-    def test_in_place_of_a_file(self, shared: HostFiles, name: str, make: Callable[[Path], None]) -> None:
+    def test_in_place_of_a_file(
+        self, shared: HostFiles, name: str, make: Callable[[Path], None]
+    ) -> None:
         publish(shared, ONE)
         path = shared.folder / "header" if name == "header" else snapshot_file(shared)
         path.unlink()
@@ -954,8 +1092,12 @@ class TestIntruders:
             assert shared.snapshot(ONE.digest) is None
 
     @pytest.mark.parametrize("make", [make_link, make_pipe, make_strangers_file])
-    @pytest.mark.parametrize("folder", ["waffle.watch.d", "waffle.watch.d/bell", "waffle.watch.d/snapshots"])
-    def test_in_place_of_a_folder(self, tmp_path: Path, folder: str, make: Callable[[Path], None]) -> None:
+    @pytest.mark.parametrize(
+        "folder", ["waffle.watch.d", "waffle.watch.d/bell", "waffle.watch.d/snapshots"]
+    )
+    def test_in_place_of_a_folder(
+        self, tmp_path: Path, folder: str, make: Callable[[Path], None]
+    ) -> None:
         (tmp_path / folder).parent.mkdir(mode=0o700, exist_ok=True)
         make(tmp_path / folder)
         with pytest.raises(HostFilesError, match=f"{tmp_path}/{folder} (must be a folder|belongs)"):
@@ -975,7 +1117,9 @@ class TestIntruders:
         with pytest.raises(HostFilesError, match=rf"waffle\.watch\.d belongs to user {STRANGER}"):
             open_files(tmp_path)
 
-    def test_a_link_in_place_of_a_new_snapshot_is_replaced_and_not_written_through(self, shared: HostFiles) -> None:
+    def test_a_link_in_place_of_a_new_snapshot_is_replaced_and_not_written_through(
+        self, shared: HostFiles
+    ) -> None:
         publish(shared, ONE)
         path = snapshot_file(shared)
         path.unlink()
@@ -1002,14 +1146,22 @@ class TestIntruders:
         os.chown(tmp_path / "shared", STRANGER, STRANGER)
         (tmp_path / "current").symlink_to("shared")
         shared = open_files(tmp_path / "current")
-        assert {path.stat().st_uid for path in (shared.watch_file, shared.folder, *shared.folder.iterdir())} == {STRANGER}
+        assert {
+            path.stat().st_uid
+            for path in (shared.watch_file, shared.folder, *shared.folder.iterdir())
+        } == {STRANGER}
 
     def test_a_missing_file_is_told_from_a_bad_one(self, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError):
             open_file(tmp_path / "none", os.O_RDONLY, os.geteuid())
 
-    @pytest.mark.parametrize("ensure", [ensure_folder, ensure_watch_file, lambda path: create_file(path, b"", os.geteuid())])
-    def test_what_can_not_be_created_is_told_with_its_path_and_the_setting(self, tmp_path: Path, ensure: Callable[[Path], object]) -> None:
+    @pytest.mark.parametrize(
+        "ensure",
+        [ensure_folder, ensure_watch_file, lambda path: create_file(path, b"", os.geteuid())],
+    )
+    def test_what_can_not_be_created_is_told_with_its_path_and_the_setting(
+        self, tmp_path: Path, ensure: Callable[[Path], object]
+    ) -> None:
         (tmp_path / "file").touch()
         with pytest.raises(HostFilesError, match=f"{tmp_path}/file/.*WAFFLE_WATCHER_FILE"):
             ensure(tmp_path / "file" / "x" / "y")
@@ -1040,7 +1192,9 @@ class TestNetwork:
             ("Latin-\udcfc/x", "nfs"),
         ],
     )
-    def test_the_file_system_is_that_of_the_nearest_mount(self, tmp_path: Path, path: str, name: str) -> None:
+    def test_the_file_system_is_that_of_the_nearest_mount(
+        self, tmp_path: Path, path: str, name: str
+    ) -> None:
         mountinfo = tmp_path / "mountinfo"
         mountinfo.write_bytes(os.fsencode(MOUNTS.format(root=tmp_path)))
         assert filesystem_of(tmp_path / path, str(mountinfo)) == name
@@ -1060,7 +1214,9 @@ class TestNetwork:
         assert all(map(is_network, ["nfs", "nfs4", "cifs", "smb3", "ceph", "9p", "fuse.sshfs"]))
         assert not any(map(is_network, ["ext4", "xfs", "btrfs", "tmpfs", "overlay", "zfs", ""]))
 
-    def test_the_folder_says_which_it_is_on(self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_folder_says_which_it_is_on(
+        self, shared: HostFiles, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         assert shared.network == ""
         monkeypatch.setattr(header_module, "filesystem_of", lambda path: "nfs4")
         assert shared.network == "nfs4"

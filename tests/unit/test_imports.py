@@ -40,7 +40,16 @@ DOORS = {
     "flask_sqlalchemy": set(),  # a user's object is given to us
     "fcntl": {"hostfiles/", "server/"},
     "mmap": {"hostfiles/", "server/"},
-    "flask": {"server/thread.py", "config.py", "extension.py", "cli/", "mule.py", "admin/", "testing/", "health.py"},
+    "flask": {
+        "server/thread.py",
+        "config.py",
+        "extension.py",
+        "cli/",
+        "mule.py",
+        "admin/",
+        "testing/",
+        "health.py",
+    },
     "pytest": {"testing/pytest_plugin.py"},
     "xprocess": {"testing/pytest_plugin.py"},
     "wtforms": {"admin/"},
@@ -84,7 +93,11 @@ def test_imports_go_down_only(path: Path) -> None:
 
 @pytest.mark.parametrize("neighbour", DOORS)
 def test_each_neighbour_has_its_door(neighbour: str) -> None:
-    users = {str(path.relative_to(PACKAGE)) for path in FILES if any(name.split(".")[0] == neighbour for name in imports(path))}
+    users = {
+        str(path.relative_to(PACKAGE))
+        for path in FILES
+        if any(name.split(".")[0] == neighbour for name in imports(path))
+    }
     assert {user for user in users if not user.startswith(tuple(DOORS[neighbour]))} == set()
 
 
@@ -92,16 +105,27 @@ def test_the_reader_of_imports_sees_them_all() -> None:
     """A test of the test: what it doesn't see it can't refuse."""
     source = "import a.b\nfrom . import c\nfrom ..errors import D\ndef f():\n    from uwsgi_waffle.state import E\n"
     found = list(imports(PACKAGE / "stores" / "sample.py", source))
-    assert found == ["a.b", "uwsgi_waffle.stores.c", "uwsgi_waffle.errors.D", "uwsgi_waffle.state.E"]
+    assert found == [
+        "a.b",
+        "uwsgi_waffle.stores.c",
+        "uwsgi_waffle.errors.D",
+        "uwsgi_waffle.state.E",
+    ]
 
 
 def test_importing_the_package_loads_no_optional_library() -> None:
-    program = "import sys, uwsgi_waffle; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    program = (
+        "import sys, uwsgi_waffle; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
+    )
     loaded = set(done.stdout.split())
     assert "uwsgi_waffle" in loaded
     databases = {"redis", "peewee", "playhouse", "flask_sqlalchemy", "psycopg", "pymysql"}
-    assert loaded.isdisjoint(databases | {"wtforms", "flask_wtf", "gevent", "prometheus_client", "pytest", "xprocess"})
+    assert loaded.isdisjoint(
+        databases | {"wtforms", "flask_wtf", "gevent", "prometheus_client", "pytest", "xprocess"}
+    )
 
 
 def test_every_public_name_exists() -> None:

@@ -1,4 +1,6 @@
-"""Values that Flask-WaffleConf wrote: recognised, never loaded, and converted by a reader that executes nothing."""
+"""Values that Flask-WaffleConf wrote: recognised, never loaded, and converted by a reader that
+executes nothing.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,14 @@ from flask import Flask
 from flask.cli import ScriptInfo
 from pydantic import BaseModel, model_validator
 
-from uwsgi_waffle import AlchemyWaffleStore, InvalidValue, PeeweeWaffleStore, WaffleConf, extension, legacy
+from uwsgi_waffle import (
+    AlchemyWaffleStore,
+    InvalidValue,
+    PeeweeWaffleStore,
+    WaffleConf,
+    extension,
+    legacy,
+)
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.hostfiles import header as header_module
 from uwsgi_waffle.legacy import MAX_DEPTH, MAX_SIZE, convert, is_legacy, read_pickle
@@ -60,9 +69,24 @@ def nested(depth: int) -> bytes:
 def doubled(times: int) -> bytes:
     """Return a list that holds one list twice, that holds one list twice, and so on."""
     parts = b"".join(
-        b"]r" + struct.pack("<I", n) + b"(j" + struct.pack("<I", n - 1) + b"j" + struct.pack("<I", n - 1) + b"e0" for n in range(1, times)
+        b"]r"
+        + struct.pack("<I", n)
+        + b"(j"
+        + struct.pack("<I", n - 1)
+        + b"j"
+        + struct.pack("<I", n - 1)
+        + b"e0"
+        for n in range(1, times)
     )
-    return b"\x80\x02]r" + struct.pack("<I", 0) + b"0" + parts + b"j" + struct.pack("<I", times - 1) + b"."
+    return (
+        b"\x80\x02]r"
+        + struct.pack("<I", 0)
+        + b"0"
+        + parts
+        + b"j"
+        + struct.pack("<I", times - 1)
+        + b"."
+    )
 
 
 class Limits(BaseModel):
@@ -102,7 +126,18 @@ def persistent() -> bytes:
 VALUES: list[object] = [
     *(None, True, False, 0, 1, -1, 255, 65536, 2**40, -(2**90), 1.5, -0.0),
     *("", "Waffle", "Größe 🧇", "a\nb'\\\"", "x" * 70_000),
-    *([], [1, [2, ["x"]]], (), (1,), (1, 2), (1, 2, 3), (1, 2, 3, 4), {}, {"a": {"b": [None]}}, {1: 2, None: 3}),
+    *(
+        [],
+        [1, [2, ["x"]]],
+        (),
+        (1,),
+        (1, 2),
+        (1, 2, 3),
+        (1, 2, 3, 4),
+        {},
+        {"a": {"b": [None]}},
+        {1: 2, None: 3},
+    ),
     *(set(), {1, 2}, {"x"}, list(range(2_000)), {str(number): number for number in range(2_000)}),
 ]
 
@@ -127,7 +162,12 @@ class TestReader:
 
     @pytest.mark.parametrize(
         ("data", "value"),
-        [(b"S'Waffle'\np0\n.", "Waffle"), (b"\x80\x02U\x06Gr\xc3\xbc\xc3\x9fq\x00.", "Grüß"), (b"I01\n.", True), (b"L5L\n.", 5)],
+        [
+            (b"S'Waffle'\np0\n.", "Waffle"),
+            (b"\x80\x02U\x06Gr\xc3\xbc\xc3\x9fq\x00.", "Grüß"),
+            (b"I01\n.", True),
+            (b"L5L\n.", 5),
+        ],
     )
     def test_what_python_2_wrote(self, data: bytes, value: object) -> None:
         assert read_pickle(text_of(data)) == value
@@ -182,13 +222,26 @@ class TestReader:
             (b"\x80\x02\x8b\xff\xff\xff\x7fx.", "damaged"),
             (b"L" + b"9" * 100_000 + b"L\n.", "damaged"),
         ],
-        ids=["list in itself", "dict in itself", "deep", "deeper", "doubled", "doubled more", "slow to hash", "steps", "size", *"abcd"],
+        ids=[
+            "list in itself",
+            "dict in itself",
+            "deep",
+            "deeper",
+            "doubled",
+            "doubled more",
+            "slow to hash",
+            "steps",
+            "size",
+            *"abcd",
+        ],
     )
     def test_what_would_take_too_much_is_refused(self, data: bytes, told: str) -> None:
         with pytest.raises(ValueError, match=told):
             read_pickle(text_of(data))
 
-    @pytest.mark.parametrize("part", ["x" * 2**20, b"x" * 2**20, 2 ** (2**23)], ids=["text", "bytes", "number"])
+    @pytest.mark.parametrize(
+        "part", ["x" * 2**20, b"x" * 2**20, 2 ** (2**23)], ids=["text", "bytes", "number"]
+    )
     def test_so_is_what_is_large_and_shared(self, part: object) -> None:
         def shared(times: int) -> str:
             return text_of(pickle.dumps(part, 3)[:-1] + b"q\x070(" + b"h\x07" * times + b"l.")
@@ -197,7 +250,9 @@ class TestReader:
         with pytest.raises(ValueError, match="parts when it is written out"):
             read_pickle(shared(20))
 
-    def test_a_text_that_is_too_long_to_look_at_is_none(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_text_that_is_too_long_to_look_at_is_none(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         text = written("Waffle")
         assert is_legacy(text)
         monkeypatch.setattr(legacy, "MAX_SIZE", len(text) - 1)
@@ -207,7 +262,20 @@ class TestReader:
         assert read_pickle(text_of(b"\x80\x02Nr\xff\xff\xff\xff0j\xff\xff\xff\xff.")) is None
 
     @pytest.mark.parametrize(
-        "data", [b"", b".", b"\x80", b"\x80\x04.", b"a.", b"0.", b"(((.", b"h\x05.", b"\x80\x02]N", b"\x80\x02)Na.", b"}Nu."]
+        "data",
+        [
+            b"",
+            b".",
+            b"\x80",
+            b"\x80\x04.",
+            b"a.",
+            b"0.",
+            b"(((.",
+            b"h\x05.",
+            b"\x80\x02]N",
+            b"\x80\x02)Na.",
+            b"}Nu.",
+        ],
     )
     def test_damage_is_a_value_error_and_nothing_else(self, data: bytes) -> None:
         with pytest.raises(ValueError, match=r"damaged|appends|no list"):
@@ -216,7 +284,10 @@ class TestReader:
     def test_every_cut_and_every_changed_byte_is_a_value_or_a_value_error(self) -> None:
         data = pickle.dumps([1, "x", {"a": {2.5, b"y"}}, (None, True)])
         for at in range(len(data)):
-            for changed in (data[:at], *(data[:at] + bytes([byte]) + data[at + 1 :] for byte in range(0, 256, 5))):
+            for changed in (
+                data[:at],
+                *(data[:at] + bytes([byte]) + data[at + 1 :] for byte in range(0, 256, 5)),
+            ):
                 try:
                     read_pickle(text_of(changed))
                 except ValueError:
@@ -240,7 +311,9 @@ class TestHostile:
     def canary(self, tmp_path: Path) -> Path:
         return tmp_path / "canary"
 
-    @pytest.fixture(params=["os.system", "eval", "exec", "nested", "in a set", "protocol 0", "build", "getattr"])
+    @pytest.fixture(
+        params=["os.system", "eval", "exec", "nested", "in a set", "protocol 0", "build", "getattr"]
+    )
     def hostile(self, request: pytest.FixtureRequest, canary: Path) -> str:
         shell, python = f"touch {canary}", f"open({str(canary)!r}, 'w').close()"
         evil = Evil(os.system, shell)
@@ -249,9 +322,13 @@ class TestHostile:
             "eval": lambda: pickle.dumps(Evil(eval, python)),
             "exec": lambda: pickle.dumps(Evil(exec, python)),
             "nested": lambda: pickle.dumps({"a": [1, {"b": (evil,)}]}),
-            "in a set": lambda: b"\x80\x02cbuiltins\nset\n](" + pickle.dumps(evil, 2)[2:-1] + b"e\x85R.",
+            "in a set": lambda: (
+                b"\x80\x02cbuiltins\nset\n](" + pickle.dumps(evil, 2)[2:-1] + b"e\x85R."
+            ),
             "protocol 0": lambda: pickle.dumps(evil, 0),
-            "build": lambda: b"\x80\x02]}X\x0c\0\0\0__setstate__" + pickle.dumps(evil, 2)[2:-1] + b"sb.",
+            "build": lambda: (
+                b"\x80\x02]}X\x0c\0\0\0__setstate__" + pickle.dumps(evil, 2)[2:-1] + b"sb."
+            ),
             "getattr": lambda: pickle.dumps(Evil(getattr, "", "join")),
         }[request.param]()
         return text_of(data)
@@ -267,7 +344,9 @@ class TestHostile:
             read_pickle(hostile)
         assert not canary.exists()
 
-    def test_the_application_and_the_command_execute_nothing(self, hostile: str, canary: Path, site: Site) -> None:
+    def test_the_application_and_the_command_execute_nothing(
+        self, hostile: str, canary: Path, site: Site
+    ) -> None:
         site.write(SITENAME=hostile, MAX_FILESIZE=written(2000))
         with pytest.raises(InvalidValue, match=r"SITENAME.*import-legacy"):
             site.start()
@@ -290,7 +369,9 @@ class Site:
 
     def _make(self) -> tuple[Flask, AlchemyWaffleStore | PeeweeWaffleStore]:
         if self._kind == "peewee":
-            return Flask("site", instance_path=str(self.folder)), PeeweeWaffleStore(model=peewee_model(self.folder))
+            return Flask("site", instance_path=str(self.folder)), PeeweeWaffleStore(
+                model=peewee_model(self.folder)
+            )
         made = alchemy_app(self.folder)
         return made.app, AlchemyWaffleStore(db=made.db, model=made.model)
 
@@ -343,7 +424,10 @@ def site(request: pytest.FixtureRequest, tmp_path: Path) -> Site:
 class TestApplication:
     def test_it_refuses_to_start_with_them_and_says_what_to_do(self, site: Site) -> None:
         site.write(SITENAME=written("Old"))
-        with pytest.raises(InvalidValue, match=r"The store is damaged: SITENAME: Flask-WaffleConf wrote it.*`flask waffle import-legacy`"):
+        with pytest.raises(
+            InvalidValue,
+            match=r"The store is damaged: SITENAME: Flask-WaffleConf wrote it.*`flask waffle import-legacy`",
+        ):
             site.start()
 
     def test_while_it_runs_it_serves_on_and_says_so_once(
@@ -365,7 +449,9 @@ class TestApplication:
         assert (app.config["SITENAME"], app.config["MAX_FILESIZE"]) == ("Old", 7)
 
     @pytest.mark.parametrize("left", [{}, {"TOKEN": written(1j)}], ids=["all", "some"])
-    def test_what_the_command_converted_is_in_force_when_it_returns(self, site: Site, left: dict[str, str]) -> None:
+    def test_what_the_command_converted_is_in_force_when_it_returns(
+        self, site: Site, left: dict[str, str]
+    ) -> None:
         app = site.start()
         app.extensions["waffleconf"].state._lease = math.inf  # so that it looks at the header only
         site.write(SITENAME=written("Old"), **left)
@@ -376,7 +462,9 @@ class TestApplication:
             app.extensions["waffleconf"].update_conf()
             assert (app.config["SITENAME"], app.config["TOKEN"]) == ("Old", "t")
 
-    def test_a_command_that_is_killed_after_its_commit_has_told_it(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_command_that_is_killed_after_its_commit_has_told_it(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def killed(store: RowStore, decide: Decide) -> Stored:
             committed(store, decide)
             raise SystemExit
@@ -389,7 +477,9 @@ class TestApplication:
         monkeypatch.undo()
         assert app.config["SITENAME"] == "Old"
 
-    def test_it_holds_the_hosts_lock_and_leaves_a_snapshot_for_all(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_holds_the_hosts_lock_and_leaves_a_snapshot_for_all(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def watched(store: RowStore, decide: Decide) -> Stored:
             with state.host.try_lock() as free:
                 seen.append(free)
@@ -402,10 +492,14 @@ class TestApplication:
         monkeypatch.setattr(RowStore, "transact", watched)
         site.run("import-legacy")
         assert seen == [False]
-        monkeypatch.setattr(RowStore, "load", lambda store: pytest.fail("nobody needs to ask the store"))
+        monkeypatch.setattr(
+            RowStore, "load", lambda store: pytest.fail("nobody needs to ask the store")
+        )
         assert app.config["SITENAME"] == "Old"
 
-    def test_the_command_waits_for_another_writer_of_this_host(self, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_command_waits_for_another_writer_of_this_host(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr(extension, "LOCK_TIMEOUT", 0.01)
         files = site.start().extensions["waffleconf"].state.host
         site.write(SITENAME=written("Old"))
@@ -418,7 +512,10 @@ class TestApplication:
     def test_the_command_tells_other_hosts(self, site: Site, redis_server: RedisServer) -> None:
         site.settings = {"WAFFLE_WATCHTYPE": "redis", "WAFFLE_REDIS_URL": redis_server.url}
         site.write(SITENAME=written("Old"))
-        with redis_server.client() as client, client.pubsub(ignore_subscribe_messages=True) as channel:
+        with (
+            redis_server.client() as client,
+            client.pubsub(ignore_subscribe_messages=True) as channel,
+        ):
             channel.subscribe("waffleconf")
             client.publish("waffleconf", "first")
             while channel.get_message(timeout=1) is None:  # the first one: it listens
@@ -440,12 +537,23 @@ class TestCommand:
     def test_all_rows_are_one_update(self, site: Site) -> None:
         site.write(SITENAME=written("Brüssel"), MAX_FILESIZE=written(2000), TAGS=written(["a", 1]))
         result = site.run("import-legacy")
-        assert result.output.splitlines() == ["MAX_FILESIZE: 2000", 'SITENAME: "Br\\u00fcssel"', 'TAGS: ["a",1]', "3 converted, revision 1"]
+        assert result.output.splitlines() == [
+            "MAX_FILESIZE: 2000",
+            'SITENAME: "Br\\u00fcssel"',
+            'TAGS: ["a",1]',
+            "3 converted, revision 1",
+        ]
         assert result.exit_code == 0
         app = site.start()
-        assert (app.config["SITENAME"], app.config["MAX_FILESIZE"], app.config["TAGS"]) == ("Brüssel", 2000, ["a", 1])
+        assert (app.config["SITENAME"], app.config["MAX_FILESIZE"], app.config["TAGS"]) == (
+            "Brüssel",
+            2000,
+            ["a", 1],
+        )
         told = app.extensions["waffleconf"].state.store.history(10)
-        assert {(row.revision, row.actor, row.note) for row in told} == {(1, getpass.getuser(), "import-legacy")}
+        assert {(row.revision, row.actor, row.note) for row in told} == {
+            (1, getpass.getuser(), "import-legacy")
+        }
 
     def test_a_rollback_to_what_was_before_finds_the_same_values(self, site: Site) -> None:
         site.write(SITENAME=written("Old"))
@@ -486,7 +594,9 @@ class TestCommand:
             ("SITENAME", "gA==", "neither JSON nor a value of Flask-WaffleConf's"),
         ],
     )
-    def test_what_is_left_alone_is_named_and_exit_code_1(self, site: Site, name: str, text: str, told: str) -> None:
+    def test_what_is_left_alone_is_named_and_exit_code_1(
+        self, site: Site, name: str, text: str, told: str
+    ) -> None:
         site.write(**{name: text, "TOKEN": written("t")})
         result = site.run("import-legacy")
         assert f"{name}: left alone, " in result.output
@@ -500,8 +610,16 @@ class TestCommand:
             "converted": {"SITENAME": "Old", "TOKEN": MASK},
             "left": {"GONE": "it is not declared in WAFFLE_CONFS"},
         }
-        assert json.loads(site.run("import-legacy", "--json", "--dry-run").output) == {"revision": None, "dry_run": True, **told}
-        assert json.loads(site.run("import-legacy", "--json").output) == {"revision": 1, "dry_run": False, **told}
+        assert json.loads(site.run("import-legacy", "--json", "--dry-run").output) == {
+            "revision": None,
+            "dry_run": True,
+            **told,
+        }
+        assert json.loads(site.run("import-legacy", "--json").output) == {
+            "revision": 1,
+            "dry_run": False,
+            **told,
+        }
 
     def test_secrets_are_masked(self, site: Site) -> None:
         site.confs = {**CONFS, "PIN": {"default": 1, "secret": True}}
@@ -520,10 +638,14 @@ class TestCommand:
         assert result.exit_code == 1
         assert "LOW must not be above HIGH" in result.output
         assert site.rows() == {"LOW": written(11)}
-        with pytest.raises(InvalidValue, match="LOW must not be above HIGH"):  # what else may have been written meanwhile
+        with pytest.raises(
+            InvalidValue, match="LOW must not be above HIGH"
+        ):  # what else may have been written meanwhile
             convert(Schema.declare(Limits), "ann")(Stored(1, {"LOW": written(5), "HIGH": "4"}))
 
-    def test_an_application_that_updates_while_it_is_loaded_writes_nothing(self, site: Site) -> None:
+    def test_an_application_that_updates_while_it_is_loaded_writes_nothing(
+        self, site: Site
+    ) -> None:
         site.write(SITENAME=written("Old"))
 
         def start() -> Flask:
@@ -535,7 +657,9 @@ class TestCommand:
         assert "nothing is written while" in result.output
         assert (result.exit_code, site.rows()) == (1, {"SITENAME": written("Old")})
 
-    def test_an_application_that_looks_back_while_it_is_loaded_sees_the_past(self, site: Site) -> None:
+    def test_an_application_that_looks_back_while_it_is_loaded_sees_the_past(
+        self, site: Site
+    ) -> None:
         put(site.store, SITENAME='"First"')
         put(site.store, SITENAME='"Second"')
         seen: list[object] = []
@@ -546,7 +670,12 @@ class TestCommand:
             seen.extend([[row.new for row in store.history(10)], store.values_at(1)])
             return app
 
-        assert CliRunner().invoke(command, ["import-legacy"], obj=ScriptInfo(create_app=start)).exit_code == 0
+        assert (
+            CliRunner()
+            .invoke(command, ["import-legacy"], obj=ScriptInfo(create_app=start))
+            .exit_code
+            == 0
+        )
         assert seen == [['"Second"', '"First"'], {"SITENAME": '"First"'}]
 
     def test_rows_that_are_json_stay_as_they_are(self, site: Site) -> None:
@@ -578,7 +707,9 @@ def test_a_key_that_can_be_made_to_collide_is_refused(value: object) -> None:
 
 
 def test_shared_parts_are_not_written_out_without_end() -> None:
-    """Each list holds the one before twice: a row of some hundred characters that would become megabytes."""
+    """Each list holds the one before twice: a row of some hundred characters that would become
+    megabytes.
+    """
     value: list[object] = []
     for _ in range(19):
         value = [value, value]

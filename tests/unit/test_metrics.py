@@ -19,7 +19,14 @@ from uwsgi_waffle.metrics import WaffleCollector
 from ..redis_server import RedisServer
 from .conftest import ALWAYS, CONFS, Host, Process
 
-OF_THE_HOST = ("store_revision", "processes", "processes_behind", "store_error", "store_check_age_seconds", "updates_total")
+OF_THE_HOST = (
+    "store_revision",
+    "processes",
+    "processes_behind",
+    "store_error",
+    "store_check_age_seconds",
+    "updates_total",
+)
 
 
 def scrape(waffle: WaffleConf) -> dict[str, float]:
@@ -60,8 +67,12 @@ def test_a_host_that_is_well(site: Process, other: Process) -> None:
 def test_the_openmetrics_format_takes_it_too(site: Process) -> None:
     registry = CollectorRegistry()
     registry.register(WaffleCollector(site.waffle))
-    families = {family.name for family in parse_openmetrics(generate_openmetrics(registry).decode())}
-    assert families == {f"uwsgi_waffle_{name.removesuffix('_total')}" for name in ("revision", *OF_THE_HOST)}
+    families = {
+        family.name for family in parse_openmetrics(generate_openmetrics(registry).decode())
+    }
+    assert families == {
+        f"uwsgi_waffle_{name.removesuffix('_total')}" for name in ("revision", *OF_THE_HOST)
+    }
 
 
 def test_a_process_that_is_behind_is_seen_from_any(site: Process, neighbour: int) -> None:
@@ -89,8 +100,12 @@ def test_a_store_that_is_down(host: Host) -> None:
     assert told["store_check_age_seconds"] >= 90
 
 
-def test_updates_are_counted_for_the_host_from_the_headers_beginning(site: Process, other: Process, host: Host) -> None:
-    """One for each revision, whoever makes it; none for an update that changes nothing. A new header begins anew."""
+def test_updates_are_counted_for_the_host_from_the_headers_beginning(
+    site: Process, other: Process, host: Host
+) -> None:
+    """One for each revision, whoever makes it; none for an update that changes nothing. A new
+    header begins anew.
+    """
     before = scrape(site.waffle)["updates_total"]
     for number, process in enumerate((site, other, site), start=1):
         process.waffle.update({"LIMIT": 20 + number})
@@ -133,5 +148,7 @@ def test_what_is_not_shared_tells_its_revision() -> None:
 
 def test_without_the_library_the_error_says_what_to_install() -> None:
     program = "import sys; sys.modules['prometheus_client'] = None; import uwsgi_waffle.metrics"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
     assert "pip install 'uwsgi_waffle[prometheus]'" in done.stderr.splitlines()[-1]

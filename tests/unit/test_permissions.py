@@ -47,12 +47,16 @@ def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
     """The application doesn't start, and the error names path and setting."""
     (tmp_path / "instance").mkdir()
     told = run(tmp_path, "instance.chmod(0o555); print(refused(start)); instance.chmod(0o755)")
-    assert told.startswith(f"HostFilesError: WAFFLE_WATCHER_FILE {tmp_path}/instance/waffle.watch: Permission denied.")
+    assert told.startswith(
+        f"HostFilesError: WAFFLE_WATCHER_FILE {tmp_path}/instance/waffle.watch: Permission denied."
+    )
     assert "a local folder that this process may write" in told
 
 
 def test_a_folder_that_may_no_longer_be_written(tmp_path: Path) -> None:
-    """An update is refused before anything is committed; with what stands there removed it works, without a restart."""
+    """An update is refused before anything is committed; with what stands there removed it works,
+    without a restart.
+    """
     told = run(
         tmp_path,
         """
@@ -66,7 +70,9 @@ ours.chmod(0o700)
 print(waffle.update({"SITENAME": "New"}).revision, start().values.SITENAME)
 """,
     ).splitlines()
-    assert told[0].startswith(f"HostFilesError: {tmp_path}/instance/waffle.watch.d/snapshots: Permission denied.")
+    assert told[0].startswith(
+        f"HostFilesError: {tmp_path}/instance/waffle.watch.d/snapshots: Permission denied."
+    )
     assert told[1:] == ["0 Waffle []", "1 New"]
 
 
@@ -83,5 +89,7 @@ print(refused(lambda: waffle.update({"SITENAME": "Newer"})))
 print(waffle.refresh(), waffle.values.SITENAME, start().values.SITENAME)
 """,
     ).splitlines()
-    assert told[0].startswith(f"StoreReadOnly: sqlite:///{tmp_path}/instance/waffle.db refuses to be written")
+    assert told[0].startswith(
+        f"StoreReadOnly: sqlite:///{tmp_path}/instance/waffle.db refuses to be written"
+    )
     assert told[1] == "1 New New"

@@ -1,4 +1,6 @@
-"""`WAFFLE_CONFS` becomes types; what doesn't fit is refused with the variable's name, a secret never with its value."""
+"""`WAFFLE_CONFS` becomes types; what doesn't fit is refused with the variable's name, a secret
+never with its value.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,16 @@ from typing import Annotated, Any, Literal, NewType
 
 import pytest
 from annotated_types import Gt
-from pydantic import BaseModel, Field, JsonValue, SecretBytes, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    JsonValue,
+    SecretBytes,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from typing_extensions import TypeAliasType
 
 from uwsgi_waffle import InvalidValue, SchemaError, UnknownVariable
@@ -69,7 +80,10 @@ class TestDictionary:
         schema = Schema.declare({"A": {"desc": "a number", "default": 1}, "B": {"default": "b"}})
         assert schema.load("{}") == schema.defaults
         assert (load(schema).A, load(schema)["B"]) == (1, "b")
-        assert [(v.name, v.desc) for v in schema.variables.values()] == [("A", "a number"), ("B", "")]
+        assert [(v.name, v.desc) for v in schema.variables.values()] == [
+            ("A", "a number"),
+            ("B", ""),
+        ]
 
     def test_no_variable_at_all_is_allowed(self) -> None:
         assert Schema.declare({}).variables == {}
@@ -84,7 +98,9 @@ class TestDictionary:
             ("json", {"a": [1]}, '[null,{"b":2}]', None),
         ],
     )
-    def test_the_old_names_of_types_are_understood(self, name: str, default: Any, good: str, bad: str | None) -> None:
+    def test_the_old_names_of_types_are_understood(
+        self, name: str, default: Any, good: str, bad: str | None
+    ) -> None:
         schema = Schema.declare({"X": {"desc": "", "default": default, "type": name}})
         assert load(schema)["X"] == default
         assert load(schema, f'{{"X":{good}}}')["X"] == json.loads(good)
@@ -138,7 +154,9 @@ class TestDictionary:
 
     def test_an_unknown_name_says_what_is_known(self) -> None:
         schema = Schema.declare({"B": {"default": 1}, "A": {"default": 1}})
-        with pytest.raises(UnknownVariable, match=r"^'C' is not declared in WAFFLE_CONFS \(declared: A, B\)"):
+        with pytest.raises(
+            UnknownVariable, match=r"^'C' is not declared in WAFFLE_CONFS \(declared: A, B\)"
+        ):
             schema.variable("C")
         with pytest.raises(UnknownVariable, match="'C' is not declared"):
             load(schema)["C"]
@@ -235,7 +253,10 @@ class TestBadDeclarations:
             ({"SIZE": {"default": 1, "type": object()}}, "'SIZE'.*pydantic can't validate"),
             ({"SIZE": {"default": Opaque()}}, "'SIZE'.*pydantic can't validate"),
             ({"SIZE": {"default": "x", "type": int}}, "'SIZE'.*default is refused.*not 'x'"),
-            ({"SIZE": {"default": -1, "type": Annotated[int, Gt(0)]}}, "'SIZE'.*default is refused"),
+            (
+                {"SIZE": {"default": -1, "type": Annotated[int, Gt(0)]}},
+                "'SIZE'.*default is refused",
+            ),
             ({"SIZE": {"default": float("nan")}}, "'SIZE'.*default is refused.*JSON"),
             ({"SIZE": {"default": b"\xff"}}, "'SIZE'.*default is refused"),
             ({"SIZE": {"default": {1, (2,)}, "type": Any}}, "'SIZE'.*default is refused"),
@@ -344,7 +365,17 @@ class TestSecrets:
             {"default": None, "type": TypeAliasType("Token", SecretStr) | None},
             {"default": b"", "type": SecretBytes},
         ],
-        ids=["secret", "inferred", "SecretStr", "annotated", "optional", "subclass", "NewType", "alias", "SecretBytes"],
+        ids=[
+            "secret",
+            "inferred",
+            "SecretStr",
+            "annotated",
+            "optional",
+            "subclass",
+            "NewType",
+            "alias",
+            "SecretBytes",
+        ],
     )
     def test_it_is_masked_and_stored_in_plain(self, declaration: dict[str, Any]) -> None:
         schema = Schema.declare({"TOKEN": declaration})

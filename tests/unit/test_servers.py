@@ -1,4 +1,6 @@
-"""The tests' own database servers: when one isn't well, the error says why, and nothing is left running."""
+"""The tests' own database servers: when one isn't well, the error says why, and nothing is left
+running.
+"""
 
 from __future__ import annotations
 
@@ -35,24 +37,36 @@ class Broken(SQLServer):
         return self.url
 
 
-def test_one_that_ends_is_told_with_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_ends_is_told_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Broken, "program", "raise SystemExit(3)")
-    with pytest.raises(RuntimeError, match=r"has ended with 3 \(load [^)]+\): .*No such file[^\n]*\nIts log ends with:\nthe disk is full"):
+    with pytest.raises(
+        RuntimeError,
+        match=r"has ended with 3 \(load [^)]+\): .*No such file[^\n]*\nIts log ends with:\nthe disk is full",
+    ):
         Broken(tmp_path)
 
 
-def test_one_that_never_answers_is_told_and_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_never_answers_is_told_and_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Broken, "program", "import time; time.sleep(1000)")
     monkeypatch.setattr(sql_servers, "PATIENCE", 0)
     with pytest.raises(RuntimeError, match=r"runs \(load"):
         Broken(tmp_path)
-    assert [child for child in psutil.Process().children() if "time.sleep(1000)" in child.cmdline()] == []
+    assert [
+        child for child in psutil.Process().children() if "time.sleep(1000)" in child.cmdline()
+    ] == []
 
 
-def test_one_that_has_died_since_is_told_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_has_died_since_is_told_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(SQLServer, "start", lambda server: None)
     server = Broken(tmp_path)
-    server.process = psutil.Popen([sys.executable, "-c", "raise SystemExit(9)"])  # type: ignore[assignment]  # it is like one
+    # it is like one
+    server.process = psutil.Popen([sys.executable, "-c", "raise SystemExit(9)"])  # type: ignore[assignment]
     server.process.wait()
     (tmp_path / "log").write_text("killed by somebody\n")
     with pytest.raises(RuntimeError, match=r"has ended with 9[\s\S]*killed by somebody"):

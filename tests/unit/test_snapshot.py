@@ -10,8 +10,16 @@ from hypothesis import strategies as st
 
 from uwsgi_waffle.snapshot import DIGEST_SIZE, Encoded, SnapshotDamaged, decode, encode
 
-leaves = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text()
-documents = st.recursive(leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8)
+leaves = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text()
+)
+documents = st.recursive(
+    leaves, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=8
+)
 revisions = st.integers(min_value=0, max_value=2**63 - 1)
 anywhere = settings(deadline=None, database=None, max_examples=60)
 
@@ -20,7 +28,9 @@ EXAMPLE = encode(7, {"B": "2", "A": '"a"'})
 
 @anywhere
 @given(revisions, st.dictionaries(st.text(), documents), st.booleans())
-def test_what_is_encoded_comes_back(revision: int, values: dict[str, object], ascii_only: bool) -> None:
+def test_what_is_encoded_comes_back(
+    revision: int, values: dict[str, object], ascii_only: bool
+) -> None:
     texts = {name: json.dumps(value, ensure_ascii=ascii_only) for name, value in values.items()}
     encoded = encode(revision, texts)
     assert decode(encoded.blob, encoded.digest) == encoded
@@ -57,7 +67,10 @@ def test_the_order_of_names_makes_no_other_snapshot() -> None:
     assert encode(7, {"A": '"a"', "B": "2"}) == EXAMPLE
 
 
-@pytest.mark.parametrize("other", [encode(8, {"A": '"a"', "B": "2"}), encode(7, {"A": '"a"', "B": "3"}), encode(7, {"A": '"a"'})])
+@pytest.mark.parametrize(
+    "other",
+    [encode(8, {"A": '"a"', "B": "2"}), encode(7, {"A": '"a"', "B": "3"}), encode(7, {"A": '"a"'})],
+)
 def test_another_revision_or_value_has_another_digest(other: Encoded) -> None:
     assert other.digest != EXAMPLE.digest
 

@@ -46,7 +46,11 @@ GENERATION_AT = NOTES_AT + WORD
 
 
 def logged(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> list[str]:
-    return [record.getMessage() for record in caplog.records if record.levelno == level and record.name == "uwsgi_waffle"]
+    return [
+        record.getMessage()
+        for record in caplog.records
+        if record.levelno == level and record.name == "uwsgi_waffle"
+    ]
 
 
 def damage_snapshots(host: Host, damage: str) -> None:
@@ -76,7 +80,12 @@ def recorded(process: Process, *names: str) -> list[Change]:
 class TestUpdate:
     def test_it_says_what_it_did(self, site: Process) -> None:
         result = site.waffle.update({"SITENAME": "New", "LIMIT": 20})
-        assert (result.revision, result.changed, result.applied, result.pending) == (1, ("LIMIT", "SITENAME"), (), ())
+        assert (result.revision, result.changed, result.applied, result.pending) == (
+            1,
+            ("LIMIT", "SITENAME"),
+            (),
+            (),
+        )
         assert site.waffle.revision == 1
         assert (site.waffle.values.SITENAME, site.app.config["LIMIT"]) == ("New", 20)
 
@@ -85,7 +94,11 @@ class TestUpdate:
         other.trust_header()
         for number in range(1, 4):
             site.waffle.update({"LIMIT": number, "SITENAME": str(number)})
-            assert (other.waffle.values.LIMIT, other.app.config["SITENAME"], other.waffle.revision) == (number, str(number), number)
+            assert (
+                other.waffle.values.LIMIT,
+                other.app.config["SITENAME"],
+                other.waffle.revision,
+            ) == (number, str(number), number)
 
     def test_one_store_read_is_enough_for_the_host(self, host: Host, site: Process) -> None:
         stores = [host.store() for _ in range(3)]
@@ -129,7 +142,11 @@ class TestUpdate:
     def test_nothing_to_change_makes_no_revision(self, site: Process) -> None:
         site.waffle.update({"LIMIT": 20})
         before = site.files.peek()
-        assert site.waffle.update({"LIMIT": 20}) == site.waffle.update({}) == uwsgi_waffle.UpdateResult(1, ())
+        assert (
+            site.waffle.update({"LIMIT": 20})
+            == site.waffle.update({})
+            == uwsgi_waffle.UpdateResult(1, ())
+        )
         assert site.waffle.revision == 1
         assert len(site.waffle.history()) == 1
         assert site.files.peek() == before, "and no bell"
@@ -144,7 +161,9 @@ class TestUpdate:
             site.waffle.update({"LIMIT": 20, "SITE": "x"})
         assert site.state.store.load().revision == 0
 
-    def test_bad_values_are_told_together_and_change_nothing(self, site: Process, other: Process) -> None:
+    def test_bad_values_are_told_together_and_change_nothing(
+        self, site: Process, other: Process
+    ) -> None:
         with pytest.raises(InvalidValue) as caught:
             site.waffle.update({"LIMIT": -1, "SITENAME": 5, "TOKEN": "x"})
         assert list(caught.value.problems) == ["LIMIT", "SITENAME"]
@@ -178,7 +197,9 @@ class TestUpdate:
         process.waffle.update({"size": 20})
         assert process.app.config["size"] == process.waffle.values["size"] == 20
 
-    def test_concurrent_updates_of_threads_lose_nothing(self, site: Process, other: Process) -> None:
+    def test_concurrent_updates_of_threads_lose_nothing(
+        self, site: Process, other: Process
+    ) -> None:
         def count(process: Process) -> None:
             for _ in range(10):
                 while True:
@@ -189,7 +210,9 @@ class TestUpdate:
                     except RevisionConflict:
                         continue
 
-        threads = [threading.Thread(target=count, args=(process,)) for process in (site, other, site)]
+        threads = [
+            threading.Thread(target=count, args=(process,)) for process in (site, other, site)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -197,7 +220,9 @@ class TestUpdate:
         assert site.waffle.values.LIMIT == 10 + 30
         assert site.waffle.revision == other.waffle.revision == 30
 
-    def test_who_holds_the_lock_too_long_stops_writers_only(self, site: Process, other: Process) -> None:
+    def test_who_holds_the_lock_too_long_stops_writers_only(
+        self, site: Process, other: Process
+    ) -> None:
         site.state._lock_timeout = 0.0
         with other.files.lock(1):
             with pytest.raises(HostBusy, match="nothing was changed"):
@@ -208,7 +233,10 @@ class TestUpdate:
 class TestExpectRevision:
     def test_who_was_slower_is_refused(self, site: Process, other: Process) -> None:
         site.waffle.update({"SITENAME": "New"})
-        with pytest.raises(RevisionConflict, match=r"revision 0 was expected and the store is at 1.*expect_revision=1") as caught:
+        with pytest.raises(
+            RevisionConflict,
+            match=r"revision 0 was expected and the store is at 1.*expect_revision=1",
+        ) as caught:
             other.waffle.update({"LIMIT": 20}, expect_revision=0)
         assert (caught.value.expected, caught.value.actual) == (0, 1)
         assert other.waffle.values.LIMIT == 10
@@ -231,7 +259,9 @@ class TestExpectRevision:
         site.waffle.update({"LIMIT": 20})
         site.waffle.update({"LIMIT": 30})
         with pytest.raises(RevisionConflict):
-            site.waffle.reset("LIMIT", expect_revision=1) if write == "reset" else site.waffle.rollback(1, expect_revision=1)
+            site.waffle.reset(
+                "LIMIT", expect_revision=1
+            ) if write == "reset" else site.waffle.rollback(1, expect_revision=1)
         assert site.waffle.values.LIMIT == 30
 
 
@@ -250,42 +280,74 @@ class TestRace:
     def raced(self, host: Host, site: Process) -> Process:
         return host.start(RacedStore(f"sqlite:///{host.database}"))
 
-    def test_an_update_goes_on_upon_what_the_faster_one_wrote(self, site: Process, raced: Process) -> None:
+    def test_an_update_goes_on_upon_what_the_faster_one_wrote(
+        self, site: Process, raced: Process
+    ) -> None:
         assert raced.waffle.update({"LIMIT": 30}).revision == 2
         for process in (raced, site):
-            assert (process.waffle.values.LIMIT, process.waffle.values.SITENAME, process.waffle.revision) == (30, "Raced", 2)
+            assert (
+                process.waffle.values.LIMIT,
+                process.waffle.values.SITENAME,
+                process.waffle.revision,
+            ) == (30, "Raced", 2)
 
-    def test_what_the_faster_one_has_written_already_is_served_as_it_is_stored(self, site: Process, raced: Process) -> None:
+    def test_what_the_faster_one_has_written_already_is_served_as_it_is_stored(
+        self, site: Process, raced: Process
+    ) -> None:
         result = raced.waffle.update({"LIMIT": 20})
         assert (result.revision, result.changed) == (1, ())
         for process in (raced, site):
-            assert (process.waffle.values.LIMIT, process.waffle.values.SITENAME, process.waffle.revision) == (20, "Raced", 1)
+            assert (
+                process.waffle.values.LIMIT,
+                process.waffle.values.SITENAME,
+                process.waffle.revision,
+            ) == (20, "Raced", 1)
 
-    def test_a_conflict_leaves_what_the_faster_one_wrote(self, site: Process, raced: Process) -> None:
+    def test_a_conflict_leaves_what_the_faster_one_wrote(
+        self, site: Process, raced: Process
+    ) -> None:
         with pytest.raises(RevisionConflict, match="the store is at 1"):
             raced.waffle.update({"LIMIT": 30}, expect_revision=0)
         for process in (raced, site):
-            assert (process.waffle.values.LIMIT, process.waffle.values.SITENAME, process.waffle.revision) == (20, "Raced", 1)
+            assert (
+                process.waffle.values.LIMIT,
+                process.waffle.values.SITENAME,
+                process.waffle.revision,
+            ) == (20, "Raced", 1)
 
 
 class TestPast:
-    def test_reset_gives_the_default_back_as_a_revision(self, site: Process, other: Process) -> None:
+    def test_reset_gives_the_default_back_as_a_revision(
+        self, site: Process, other: Process
+    ) -> None:
         site.waffle.update({"LIMIT": 20, "SITENAME": "New"})
         result = site.waffle.reset("LIMIT", actor="ann", note="too large")
         assert (result.revision, result.changed) == (2, ("LIMIT",))
         assert (other.waffle.values.LIMIT, other.waffle.values.SITENAME) == (10, "New")
         entry = site.waffle.history(1)[0]
-        assert (entry.key, entry.old, entry.new, entry.actor, entry.note) == ("LIMIT", 20, 10, "ann", "too large")
+        assert (entry.key, entry.old, entry.new, entry.actor, entry.note) == (
+            "LIMIT",
+            20,
+            10,
+            "ann",
+            "too large",
+        )
         assert site.waffle.reset("LIMIT").revision == 2, "nothing left to do"
         with pytest.raises(UnknownVariable):
             site.waffle.reset("SITE")
 
-    def test_rollback_makes_former_values_a_new_revision(self, site: Process, other: Process) -> None:
+    def test_rollback_makes_former_values_a_new_revision(
+        self, site: Process, other: Process
+    ) -> None:
         site.waffle.update({"LIMIT": 20})
         site.waffle.update({"LIMIT": 30, "SITENAME": "New"})
         result = site.waffle.rollback(1)
         assert (result.revision, result.changed) == (3, ("LIMIT", "SITENAME"))
-        assert (other.waffle.values.LIMIT, other.waffle.values.SITENAME, other.waffle.revision) == (20, "Waffle", 3)
+        assert (other.waffle.values.LIMIT, other.waffle.values.SITENAME, other.waffle.revision) == (
+            20,
+            "Waffle",
+            3,
+        )
         assert {entry.note for entry in site.waffle.history(2)} == {"rollback to revision 1"}
         with pytest.raises(UnknownRevision, match="no revision 4"):
             site.waffle.rollback(4)
@@ -316,7 +378,9 @@ class TestPast:
         site.waffle.update({"TOKEN": "geheim"})
         assert [(e.old, e.new) for e in site.waffle.history()] == [(MASK, MASK)]
 
-    def test_history_knows_what_is_no_longer_declared_and_shows_no_value_of_it(self, host: Host) -> None:
+    def test_history_knows_what_is_no_longer_declared_and_shows_no_value_of_it(
+        self, host: Host
+    ) -> None:
         """It may have been a secret; nobody knows any more."""
         host.start(confs={"GONE": {"default": 1}}).waffle.update({"GONE": 2})
         assert [(e.old, e.new) for e in host.start().waffle.history(key="GONE")] == [(MASK, MASK)]
@@ -340,7 +404,11 @@ class TestHooks:
         for number in (1, 2, 3):
             site.waffle.update({"LIMIT": number})
             other.tick()
-        assert [(c.revision, c.old["LIMIT"], c.new["LIMIT"]) for c in changes] == [(1, 10, 1), (2, 1, 2), (3, 2, 3)]
+        assert [(c.revision, c.old["LIMIT"], c.new["LIMIT"]) for c in changes] == [
+            (1, 10, 1),
+            (2, 1, 2),
+            (3, 2, 3),
+        ]
 
     def test_what_was_missed_meanwhile_is_one_change(self, site: Process, other: Process) -> None:
         changes = recorded(other)
@@ -373,7 +441,9 @@ class TestHooks:
         assert callable(bare)
         assert callable(named)
 
-    def test_an_unknown_name_is_refused_before_and_after_init_app(self, host: Host, site: Process) -> None:
+    def test_an_unknown_name_is_refused_before_and_after_init_app(
+        self, host: Host, site: Process
+    ) -> None:
         with pytest.raises(UnknownVariable, match="'SITE'"):
             site.waffle.on_change("SITE")(print)
         waffle = WaffleConf()
@@ -420,10 +490,16 @@ class TestHooks:
 
         changes = recorded(site)
         site.waffle.update({"SITENAME": "New"})
-        assert [(c.revision, dict(c.new)) for c in changes] == [(1, {"SITENAME": "New"}), (2, {"LIMIT": 1}), (3, {"LIMIT": 2})]
+        assert [(c.revision, dict(c.new)) for c in changes] == [
+            (1, {"SITENAME": "New"}),
+            (2, {"LIMIT": 1}),
+            (3, {"LIMIT": 2}),
+        ]
         assert (other.waffle.values.LIMIT, other.waffle.revision) == (2, 3)
 
-    def test_it_sees_the_new_values_also_within_a_request_that_has_old_ones(self, site: Process, other: Process) -> None:
+    def test_it_sees_the_new_values_also_within_a_request_that_has_old_ones(
+        self, site: Process, other: Process
+    ) -> None:
         seen: list[Any] = []
 
         @site.waffle.on_change
@@ -438,11 +514,17 @@ class TestHooks:
         assert seen == [(20, 20, "site")]
 
     @pytest.mark.parametrize("hooks", [0, 1])
-    def test_what_an_application_tears_down_is_not_that_of_the_request_under_way(self, site: Process, other: Process, hooks: int) -> None:
-        """As with a session of SQLAlchemy's that belongs to the thread: its `remove` is called when a context ends."""
+    def test_what_an_application_tears_down_is_not_that_of_the_request_under_way(
+        self, site: Process, other: Process, hooks: int
+    ) -> None:
+        """As with a session of SQLAlchemy's that belongs to the thread: its `remove` is called when
+        a context ends.
+        """
         of_thread = threading.local()
         closed: list[object] = []
-        site.app.teardown_appcontext(lambda error: closed.append(getattr(of_thread, "session", None)))
+        site.app.teardown_appcontext(
+            lambda error: closed.append(getattr(of_thread, "session", None))
+        )
         told = recorded(site) if hooks else []
         with site.app.test_request_context():
             of_thread.session = "of the request"
@@ -456,7 +538,9 @@ class TestHooks:
         assert site.waffle.values.LIMIT == 40, "a script's session neither"
         assert closed == [None] * hooks
 
-    def test_a_teardown_that_fails_is_logged(self, site: Process, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_teardown_that_fails_is_logged(
+        self, site: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
         def broken(error: object) -> NoReturn:
             raise LookupError("oops")
 
@@ -473,7 +557,11 @@ class TestHooks:
 
         site.waffle.update({"LIMIT": 20})
         assert site.waffle.values.SITENAME == "limit 20"
-        assert [process.revision for process in site.state.processes()] == [site.waffle.revision] == [2]
+        assert (
+            [process.revision for process in site.state.processes()]
+            == [site.waffle.revision]
+            == [2]
+        )
 
     def test_hooks_wait_where_no_thread_can_be_started(
         self, site: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
@@ -496,7 +584,9 @@ class TestHooks:
         assert site.waffle.values.LIMIT == 20
         assert [change.revision for change in changes] == [1]
 
-    def test_hooks_of_a_store_in_memory_wait_likewise(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_hooks_of_a_store_in_memory_wait_likewise(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("uwsgi_waffle.reading.LEASE", 0.0)
         app = Flask("site")
         app.config["WAFFLE_CONFS"] = CONFS
@@ -516,7 +606,9 @@ class TestHooks:
     def test_a_time_limit_of_the_applications_own_passes_and_its_hooks_run_once(
         self, site: Process, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Such as gevent's Timeout, or an exception of a signal handler's, while the hooks' thread is waited for."""
+        """Such as gevent's Timeout, or an exception of a signal handler's, while the hooks' thread
+        is waited for.
+        """
         changes, genuine = recorded(site), threading.Thread.join
 
         class TooSlow(Exception):
@@ -533,7 +625,9 @@ class TestHooks:
         site.tick()
         assert [change.revision for change in changes] == [1]
 
-    def test_who_comes_while_another_calls_the_hooks_does_not_say_that_it_is_done(self, site: Process, other: Process) -> None:
+    def test_who_comes_while_another_calls_the_hooks_does_not_say_that_it_is_done(
+        self, site: Process, other: Process
+    ) -> None:
         called, go_on, told = threading.Event(), threading.Event(), []
         threads: list[threading.Thread] = []
 
@@ -562,7 +656,8 @@ class TestHooks:
             return True
 
         site.tick()
-        site.state._announcing = Lock(site.state._announcing)  # type: ignore[assignment]  # that much of one
+        # that much of one
+        site.state._announcing = Lock(site.state._announcing)  # type: ignore[assignment]
         site.state._noted = None
         site.files.slots.note = note  # type: ignore[method-assign]  # of this one object
         site.state.catch_up()
@@ -573,7 +668,10 @@ class TestHooks:
 
     def test_making_a_context_may_read_what_changes(self, host: Host) -> None:
         """Flask itself reads SERVER_NAME for it; the hook is called once, and with the new one."""
-        site, other = (host.start(confs={"SERVER_NAME": {"desc": "", "default": "a.example"}}) for _ in range(2))
+        site, other = (
+            host.start(confs={"SERVER_NAME": {"desc": "", "default": "a.example"}})
+            for _ in range(2)
+        )
         seen: list[str] = []
 
         @site.waffle.on_change
@@ -610,12 +708,18 @@ class TestRequests:
             other.waffle.update({"LIMIT": 20})
             site.tick()
             assert site.waffle.values is first
-            assert (site.app.config["LIMIT"], site.app.config.get("LIMIT"), site.waffle.revision) == (10, 10, 0)
+            assert (
+                site.app.config["LIMIT"],
+                site.app.config.get("LIMIT"),
+                site.waffle.revision,
+            ) == (10, 10, 0)
         assert site.waffle.values.LIMIT == 20
         with site.app.test_request_context():
             assert site.waffle.values.LIMIT == 20
 
-    def test_it_is_that_of_its_beginning_not_of_its_first_look(self, site: Process, other: Process) -> None:
+    def test_it_is_that_of_its_beginning_not_of_its_first_look(
+        self, site: Process, other: Process
+    ) -> None:
         @site.app.before_request
         def meanwhile() -> None:
             other.waffle.update({"LIMIT": 20})
@@ -626,7 +730,9 @@ class TestRequests:
 
         assert site.app.test_client().get("/").text == "10 10"
 
-    def test_it_begins_before_what_the_application_does_first(self, host: Host, other: Process) -> None:
+    def test_it_begins_before_what_the_application_does_first(
+        self, host: Host, other: Process
+    ) -> None:
         app = Flask("site", instance_path=str(host.instance))
         app.config["WAFFLE_CONFS"] = CONFS
 
@@ -641,8 +747,12 @@ class TestRequests:
         WaffleConf(app)
         assert app.test_client().get("/").text == "10"
 
-    def test_it_is_that_of_a_look_before_its_first_function(self, site: Process, other: Process) -> None:
-        """Flask matches the address and opens the session before, and either may read the configuration."""
+    def test_it_is_that_of_a_look_before_its_first_function(
+        self, site: Process, other: Process
+    ) -> None:
+        """Flask matches the address and opens the session before, and either may read the
+        configuration.
+        """
 
         @site.app.url_value_preprocessor
         def early(endpoint: str | None, values: dict[str, Any] | None) -> None:
@@ -660,7 +770,11 @@ class TestRequests:
             assert site.waffle.revision == 0
             other.waffle.update({"LIMIT": 20})
             site.waffle.update({"SITENAME": "New"})
-            assert (site.waffle.values.LIMIT, site.app.config["SITENAME"], site.waffle.revision) == (20, "New", 2)
+            assert (
+                site.waffle.values.LIMIT,
+                site.app.config["SITENAME"],
+                site.waffle.revision,
+            ) == (20, "New", 2)
 
     def test_its_own_refresh_moves_it_on(self, site: Process, other: Process) -> None:
         with site.app.test_request_context():
@@ -702,7 +816,9 @@ class TestRequests:
         assert seen == [10, 20, 10]
 
     @pytest.mark.parametrize("context", ["none", "application"])
-    def test_outside_a_request_every_look_is_at_the_newest(self, site: Process, other: Process, context: str) -> None:
+    def test_outside_a_request_every_look_is_at_the_newest(
+        self, site: Process, other: Process, context: str
+    ) -> None:
         def look() -> int:
             if context == "none":
                 return int(site.waffle.values.LIMIT)
@@ -731,7 +847,9 @@ class TestApplications:
     def test_one_alone_needs_none(self, site: Process) -> None:
         assert site.waffle.values.LIMIT == 10
 
-    def test_a_foreign_applications_context_does_not_mislead_the_only_one(self, site: Process) -> None:
+    def test_a_foreign_applications_context_does_not_mislead_the_only_one(
+        self, site: Process
+    ) -> None:
         with Flask("foreign").app_context():
             assert site.waffle.values.LIMIT == 10
 
@@ -762,7 +880,9 @@ class TestApplications:
         WaffleConf(app, store).update({"LIMIT": 20})
         assert host.start(store).waffle.values.LIMIT == 20
 
-    def test_the_default_store_is_a_sqlite_file_in_the_instance_folder(self, host: Host, site: Process) -> None:
+    def test_the_default_store_is_a_sqlite_file_in_the_instance_folder(
+        self, host: Host, site: Process
+    ) -> None:
         assert host.database.is_file()
         assert site.waffle.status()["store"] == f"sqlite:///{host.database}"
 
@@ -804,7 +924,9 @@ class TestOldNames:
 
 
 class TestStoreDown:
-    def test_the_last_good_values_are_served_until_it_is_back(self, host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    def test_the_last_good_values_are_served_until_it_is_back(
+        self, host: Host, caplog: pytest.LogCaptureFixture
+    ) -> None:
         process = host.start(store := host.store())
         process.waffle.update({"LIMIT": 20})
         host.sql("UPDATE waffle_values SET value = '30'")
@@ -818,7 +940,9 @@ class TestStoreDown:
         assert process.waffle.status()["store_error"] == ""
         assert [message for message in logged(caplog, logging.WARNING) if "is back" in message]
 
-    def test_an_incident_is_logged_once_for_the_host(self, host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_incident_is_logged_once_for_the_host(
+        self, host: Host, caplog: pytest.LogCaptureFixture
+    ) -> None:
         stores = [host.store(), host.store()]
         first, second = (host.start(store) for store in stores)
         for incident in (1, 2):
@@ -834,7 +958,9 @@ class TestStoreDown:
                 store.failing = NEVER
             first.tick()
 
-    def test_it_is_not_asked_again_before_its_time(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_it_is_not_asked_again_before_its_time(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.undo()
         monkeypatch.setattr(uwsgi_waffle.server.thread, "ensure_running", lambda member: None)
         monkeypatch.setattr("uwsgi_waffle.hostfiles.header.FIRST_RETRY", 4.0)
@@ -850,7 +976,9 @@ class TestStoreDown:
         assert process.waffle.refresh() == 0, "but whoever asks for it gets an answer now"
 
     @pytest.mark.parametrize("call", [1, 2, 3, 4])
-    def test_a_failure_at_any_call_leaves_whole_values(self, host: Host, site: Process, call: int) -> None:
+    def test_a_failure_at_any_call_leaves_whole_values(
+        self, host: Host, site: Process, call: int
+    ) -> None:
         process = host.start(store := host.store())
         store.failing = [store.calls + call]
         done = 0
@@ -880,7 +1008,9 @@ class TestStoreDown:
             process.waffle.refresh()
         assert process.waffle.values.LIMIT == 10
 
-    def test_a_start_serves_the_hosts_last_snapshot(self, host: Host, site: Process, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_start_serves_the_hosts_last_snapshot(
+        self, host: Host, site: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
         site.waffle.update({"LIMIT": 20})
         process = host.start(store := host.store(ALWAYS), RECONCILE_INTERVAL=1e-9)
         assert (process.waffle.values.LIMIT, process.waffle.revision) == (20, 1)
@@ -900,12 +1030,16 @@ class TestStoreDown:
         with pytest.raises(StoreUnavailable, match="down"):
             host.start(host.store(ALWAYS))
 
-    def test_a_start_with_a_snapshot_that_the_schema_refuses_is_refused(self, host: Host, site: Process) -> None:
+    def test_a_start_with_a_snapshot_that_the_schema_refuses_is_refused(
+        self, host: Host, site: Process
+    ) -> None:
         site.waffle.update({"SITENAME": "New"})
         with pytest.raises(StoreUnavailable, match="down"):
             host.start(host.store(ALWAYS), confs={"SITENAME": {"default": 1}})
 
-    def test_a_vanished_database_is_not_replaced_by_an_empty_one(self, host: Host, site: Process) -> None:
+    def test_a_vanished_database_is_not_replaced_by_an_empty_one(
+        self, host: Host, site: Process
+    ) -> None:
         site.waffle.update({"LIMIT": 20})
         host.database.unlink()
         site.files.ring()
@@ -918,7 +1052,9 @@ class TestStoreDown:
 
 class TestBadStore:
     @pytest.mark.parametrize("text", ["{noise", "-5", '"many"', "", '1,"TOKEN":"x"'])
-    def test_a_damaged_value_is_not_served(self, host: Host, site: Process, caplog: pytest.LogCaptureFixture, text: str) -> None:
+    def test_a_damaged_value_is_not_served(
+        self, host: Host, site: Process, caplog: pytest.LogCaptureFixture, text: str
+    ) -> None:
         site.waffle.update({"LIMIT": 20})
         host.sql("UPDATE waffle_values SET value = ?", text)
         site.files.ring()
@@ -937,7 +1073,9 @@ class TestBadStore:
     def test_an_update_can_mend_it(self, host: Host, site: Process) -> None:
         site.waffle.update({"LIMIT": 20})
         host.sql("UPDATE waffle_values SET value = '-5'")
-        with pytest.raises(InvalidValue, match=r"LIMIT.*this is what the store holds; set or reset it"):
+        with pytest.raises(
+            InvalidValue, match=r"LIMIT.*this is what the store holds; set or reset it"
+        ):
             site.waffle.update({"SITENAME": "New"})
         site.waffle.reset("LIMIT")
         site.waffle.update({"SITENAME": "New"})
@@ -958,7 +1096,9 @@ class TestBadStore:
         assert site.waffle.status()["store_error"] == ""
 
     @pytest.mark.parametrize("look", ["refresh", "touch"])
-    def test_an_edit_by_hand_becomes_a_revision_of_its_own(self, host: Host, site: Process, other: Process, look: str) -> None:
+    def test_an_edit_by_hand_becomes_a_revision_of_its_own(
+        self, host: Host, site: Process, other: Process, look: str
+    ) -> None:
         site.waffle.update({"LIMIT": 20, "SITENAME": "New"})
         other.tick()
         changes = recorded(other)
@@ -971,13 +1111,21 @@ class TestBadStore:
         other.tick()
         assert (other.waffle.values.LIMIT, other.waffle.revision) == (30, 2)
         entry = site.waffle.history()[0]
-        assert (entry.revision, entry.key, entry.old, entry.new, entry.actor) == (2, "LIMIT", 20, 30, "outside")
+        assert (entry.revision, entry.key, entry.old, entry.new, entry.actor) == (
+            2,
+            "LIMIT",
+            20,
+            30,
+            "outside",
+        )
         assert [(c.revision, dict(c.new)) for c in changes] == [(2, {"LIMIT": 30})]
         site.waffle.rollback(1)
         assert other.waffle.values.LIMIT == 20
         assert site.waffle.refresh() == 3, "one edit is one revision"
 
-    def test_a_bad_edit_by_hand_that_is_mended_by_hand_leaves_a_true_history(self, host: Host, site: Process) -> None:
+    def test_a_bad_edit_by_hand_that_is_mended_by_hand_leaves_a_true_history(
+        self, host: Host, site: Process
+    ) -> None:
         site.waffle.update({"LIMIT": 20})
         host.sql("UPDATE waffle_values SET value = '-5'")
         with pytest.raises(InvalidValue):
@@ -987,7 +1135,9 @@ class TestBadStore:
         store = site.state.store
         assert store.values_at(site.waffle.revision) == store.load().values == {"LIMIT": "30"}
 
-    def test_a_restored_backup_wins(self, host: Host, site: Process, other: Process, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_restored_backup_wins(
+        self, host: Host, site: Process, other: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
         """Revisions are compared for difference, never for order."""
         site.waffle.update({"LIMIT": 1})
         backup = host.database.with_name("backup")
@@ -1002,7 +1152,10 @@ class TestBadStore:
         for process in (site, other):
             assert (process.waffle.values.LIMIT, process.waffle.revision) == (1, 1)
         assert [(c.revision, c.old["LIMIT"], c.new["LIMIT"]) for c in changes] == [(1, 3, 1)]
-        assert any("went back from revision 3 to 1" in message for message in logged(caplog, logging.WARNING))
+        assert any(
+            "went back from revision 3 to 1" in message
+            for message in logged(caplog, logging.WARNING)
+        )
         assert site.waffle.update({"LIMIT": 22}).revision == 2
         assert other.waffle.values.LIMIT == 22, "a revision 2 that is another than the first"
 
@@ -1022,7 +1175,9 @@ class TestDamagedFiles:
         followed: list[Process] = []
         for process in (site, other):
             process.tick()
-            monkeypatch.setattr(process.state, "_follow", lambda process=process: followed.append(process))
+            monkeypatch.setattr(
+                process.state, "_follow", lambda process=process: followed.append(process)
+            )
             process.tick()
         assert followed == []
         fresh = host.watch_file.with_name("fresh")
@@ -1041,7 +1196,9 @@ class TestDamagedFiles:
         site.waffle.refresh()
         assert (bell.stat().st_mtime_ns, host.watch_file.stat().st_mtime_ns) == (1, 1)
 
-    def test_a_foreign_touch_is_noticed_by_a_look(self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_foreign_touch_is_noticed_by_a_look(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         monkeypatch.setattr("uwsgi_waffle.reading.LEASE", 0.0)
         site.tick()
         host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
@@ -1068,18 +1225,30 @@ class TestDamagedFiles:
         assert other.waffle.values.LIMIT == 20
         assert host.start(host.store(ALWAYS)).waffle.values.LIMIT == 20, "there is a good one again"
 
-    @pytest.mark.parametrize("intruder", [lambda path: path.symlink_to("elsewhere"), Path.mkdir, os.mkfifo])
+    @pytest.mark.parametrize(
+        "intruder", [lambda path: path.symlink_to("elsewhere"), Path.mkdir, os.mkfifo]
+    )
     def test_what_is_no_snapshot_in_place_of_one_makes_nobody_stale(
-        self, site: Process, other: Process, intruder: Callable[[Path], object], caplog: pytest.LogCaptureFixture
+        self,
+        site: Process,
+        other: Process,
+        intruder: Callable[[Path], object],
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         """Who hasn't read it asks the store."""
         site.waffle.update({"LIMIT": 20})
-        (path,) = (path for path in site.files._snapshots.iterdir() if path.name == digest_in(site.files.peek()).hex())
+        (path,) = (
+            path
+            for path in site.files._snapshots.iterdir()
+            if path.name == digest_in(site.files.peek()).hex()
+        )
         path.unlink()
         intruder(path)
         assert other.waffle.values.LIMIT == 20
         assert "the newest snapshot can't be read" in logged(caplog, logging.WARNING)[0]
-        assert intruder is not Path.mkdir or "can't be shown" in logged(caplog)[0], "only a folder isn't replaced"
+        assert intruder is not Path.mkdir or "can't be shown" in logged(caplog)[0], (
+            "only a folder isn't replaced"
+        )
 
     def test_what_is_no_header_in_place_of_it_keeps_nobody_from_what_was_published(
         self, host: Host, site: Process, other: Process, caplog: pytest.LogCaptureFixture
@@ -1093,8 +1262,12 @@ class TestDamagedFiles:
         assert other.waffle.values.LIMIT == 20
         assert str(host.header) in logged(caplog)[0]
 
-    @pytest.mark.parametrize("damage", ["noise", "zeros", "truncated", "empty", "deleted", "replaced", "folder deleted"])
-    def test_a_damaged_header_loses_nothing(self, host: Host, site: Process, other: Process, damage: str) -> None:
+    @pytest.mark.parametrize(
+        "damage", ["noise", "zeros", "truncated", "empty", "deleted", "replaced", "folder deleted"]
+    )
+    def test_a_damaged_header_loses_nothing(
+        self, host: Host, site: Process, other: Process, damage: str
+    ) -> None:
         site.waffle.update({"LIMIT": 20})
         size = host.header.stat().st_size
         if damage in ("noise", "zeros"):
@@ -1110,7 +1283,9 @@ class TestDamagedFiles:
             host.header.write_bytes(NOISE)
         assert (site.waffle.values.LIMIT, other.waffle.values.LIMIT) == (20, 20)
         site.tick()
-        assert site.waffle.status()["store_checked"] is not None, "a reader has written a whole header"
+        assert site.waffle.status()["store_checked"] is not None, (
+            "a reader has written a whole header"
+        )
         for number in (30, 40):
             site.waffle.update({"LIMIT": number})
             assert number == other.waffle.values.LIMIT
@@ -1121,7 +1296,9 @@ class TestDamagedFiles:
     def test_a_lease_on_a_deleted_header_has_run_out_when_an_update_returns(
         self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whoever still trusts the deleted header may do so no longer than `LEASE`; the writer waits for that."""
+        """Whoever still trusts the deleted header may do so no longer than `LEASE`; the writer
+        waits for that.
+        """
         lease = 0.2  # more than an update takes
         monkeypatch.setattr("uwsgi_waffle.state.LEASE", lease)
         host.header.unlink()
@@ -1129,8 +1306,12 @@ class TestDamagedFiles:
         assert site.files.opened_at > 0
         assert time.monotonic() >= site.files.opened_at + lease
 
-    def test_a_thread_that_is_late_does_not_bring_old_values_back(self, site: Process, other: Process) -> None:
-        """While one thread is loading a revision, two more are published: a thread that looks then sees the newest."""
+    def test_a_thread_that_is_late_does_not_bring_old_values_back(
+        self, site: Process, other: Process
+    ) -> None:
+        """While one thread is loading a revision, two more are published: a thread that looks then
+        sees the newest.
+        """
         told: list[int] = []
         other.waffle.on_change()(lambda change: told.append(change.revision))
         genuine, loading, go_on = other.files.snapshot, threading.Event(), threading.Event()
@@ -1160,7 +1341,11 @@ class TestDamagedFiles:
         assert told == sorted(told)
 
     def test_a_snapshot_with_a_good_checksum_and_bad_values_is_not_served(
-        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+        self,
+        host: Host,
+        site: Process,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
         """Another version of the application may have declared another type."""
         site.waffle.update({"SITENAME": "New"})
@@ -1203,7 +1388,9 @@ class TestDamagedFiles:
         other.waffle.update({"LIMIT": 20})
         assert site.waffle.values.LIMIT == 20
 
-    def test_an_update_on_a_full_disk_changes_nothing(self, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_update_on_a_full_disk_changes_nothing(
+        self, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def full(fd: int, data: bytes) -> int:
             raise OSError(28, "No space left on device")
 
@@ -1228,7 +1415,9 @@ class TestDamagedFiles:
 class TestLease:
     """A look whose lease on the header's words has run out renews it by two glances at the files."""
 
-    def test_nothing_else_is_looked_at_when_nothing_happened(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nothing_else_is_looked_at_when_nothing_happened(
+        self, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         site.tick()
         monkeypatch.setattr(HostFiles, "verify", killed)
         monkeypatch.setattr(HostFiles, "snapshot", killed)
@@ -1326,7 +1515,9 @@ class TestLease:
             monkeypatch.setattr("uwsgi_waffle.reading.monotonic", clock)
         assert site.state.look().values.LIMIT == 20
 
-    def test_hooks_that_were_left_to_a_thread_that_was_cut_off_are_told_by_the_next_look(self, site: Process, other: Process) -> None:
+    def test_hooks_that_were_left_to_a_thread_that_was_cut_off_are_told_by_the_next_look(
+        self, site: Process, other: Process
+    ) -> None:
         class CutOff(BaseException):
             """As gevent's Timeout."""
 
@@ -1349,7 +1540,9 @@ class TestLease:
         assert site.waffle.values.LIMIT == 30
         assert told == [20, 30]
 
-    def test_an_entry_in_the_table_that_could_not_be_written_is_written_later(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_an_entry_in_the_table_that_could_not_be_written_is_written_later(
+        self, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         site.tick()
         with monkeypatch.context() as full:
             full.setattr(site.files.slots, "note", lambda *entry: False)
@@ -1384,7 +1577,9 @@ class TestLease:
         assert followed
 
     @pytest.mark.parametrize("when", ["after a fork", "with another header"])
-    def test_a_process_that_can_start_no_thread_to_look_serves_and_tries_again(self, host: Host, site: Process, when: str) -> None:
+    def test_a_process_that_can_start_no_thread_to_look_serves_and_tries_again(
+        self, host: Host, site: Process, when: str
+    ) -> None:
         site.tick()
         tried: list[int] = []
 
@@ -1408,7 +1603,9 @@ class TestLease:
             site.state._lease = 0.0
         assert len(tried) == 3
 
-    @pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # the thread that looks is there, as in a server that forks
+    @pytest.mark.filterwarnings(
+        "ignore:.*multi-threaded:DeprecationWarning"
+    )  # the thread that looks is there, as in a server that forks
     @pytest.mark.parametrize("does", ["looks", "updates"])
     def test_a_forked_process_follows_for_itself(self, site: Process, does: str) -> None:
         """Also where it begins with an update, within the lease that it has inherited."""
@@ -1459,9 +1656,13 @@ class TestPreparing:
         assert told == []
         monkeypatch.setattr(site.files, "snapshot", killed)
         assert (site.waffle.values.LIMIT, site.waffle.revision) == (20, 1)
-        assert [(change.revision, dict(change.old), dict(change.new)) for change in told] == [(1, {"LIMIT": 10}, {"LIMIT": 20})]
+        assert [(change.revision, dict(change.old), dict(change.new)) for change in told] == [
+            (1, {"LIMIT": 10}, {"LIMIT": 20})
+        ]
 
-    def test_it_serves_the_old_values_until_then(self, host: Host, site: Process, store: CommittingStore) -> None:
+    def test_it_serves_the_old_values_until_then(
+        self, host: Host, site: Process, store: CommittingStore
+    ) -> None:
         seen: list[object] = []
 
         def look() -> None:
@@ -1473,7 +1674,9 @@ class TestPreparing:
         writer.waffle.update({"LIMIT": 20})
         assert seen == [(10, 0)]
 
-    def test_what_is_rolled_back_is_never_served(self, host: Host, site: Process, store: CommittingStore) -> None:
+    def test_what_is_rolled_back_is_never_served(
+        self, host: Host, site: Process, store: CommittingStore
+    ) -> None:
         def look_and_die() -> None:
             site.tick()
             killed()
@@ -1488,21 +1691,30 @@ class TestPreparing:
         writer.waffle.update({"LIMIT": 30})
         assert (site.waffle.values.LIMIT, site.waffle.revision) == (30, 1)
 
-    def test_what_was_prepared_upon_other_values_tells_the_true_change(self, host: Host, site: Process, store: CommittingStore) -> None:
+    def test_what_was_prepared_upon_other_values_tells_the_true_change(
+        self, host: Host, site: Process, store: CommittingStore
+    ) -> None:
         """The store was read meanwhile: this process serves other values than when it prepared."""
         told = recorded(site)
         writer = host.start(store)
 
         def look() -> None:
             site.tick()
-            site.state._apply(Snapshot(1, b"from afar"[:8], writer.state.schema.load('{"LIMIT":15}')), None)
+            site.state._apply(
+                Snapshot(1, b"from afar"[:8], writer.state.schema.load('{"LIMIT":15}')), None
+            )
 
         store.meanwhile = look
         writer.waffle.update({"LIMIT": 20})
         assert site.waffle.values.LIMIT == 20
-        assert [(change.old["LIMIT"], change.new["LIMIT"]) for change in told] == [(10, 15), (15, 20)]
+        assert [(change.old["LIMIT"], change.new["LIMIT"]) for change in told] == [
+            (10, 15),
+            (15, 20),
+        ]
 
-    def test_a_hook_that_comes_after_it_is_told_too(self, host: Host, site: Process, store: CommittingStore) -> None:
+    def test_a_hook_that_comes_after_it_is_told_too(
+        self, host: Host, site: Process, store: CommittingStore
+    ) -> None:
         told: list[list[Change]] = []
 
         def look() -> None:
@@ -1558,10 +1770,14 @@ class TestKilledWriter:
         other.trust_header()
         assert (other.waffle.values.LIMIT, other.waffle.revision) == (20, 1)
         assert is_settled(other.files.peek())
-        assert host.start(host.store(ALWAYS)).waffle.values.LIMIT == 20, "the snapshot is published, too"
+        assert host.start(host.store(ALWAYS)).waffle.values.LIMIT == 20, (
+            "the snapshot is published, too"
+        )
 
     @pytest.mark.parametrize("step", ["settle", "toll", "promote", "succeed", "tidy"])
-    def test_a_process_that_starts_afterwards_sees_it(self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+    def test_a_process_that_starts_afterwards_sees_it(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch, step: str
+    ) -> None:
         writer = host.start()
         monkeypatch.setattr(writer.files, step, killed)
         with pytest.raises(SystemExit):
@@ -1585,7 +1801,9 @@ class TestKilledWriter:
     def test_a_staged_snapshot_of_a_rolled_back_update_is_never_shown(
         self, host: Host, other: Process, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It died between the bell and the commit: whoever answers the bell finds the old values in the store."""
+        """It died between the bell and the commit: whoever answers the bell finds the old values in
+        the store.
+        """
         writer = host.start()
         announce = writer.files.announce
         monkeypatch.setattr(writer.files, "announce", lambda digest: (announce(digest), killed()))
@@ -1608,7 +1826,12 @@ class TestKilledWriter:
 
     @pytest.mark.parametrize("step", ["settle", "toll"])
     def test_what_can_not_be_shown_is_read_from_the_store(
-        self, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+        self,
+        site: Process,
+        other: Process,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
+        step: str,
     ) -> None:
         def refused(*args: object) -> NoReturn:
             raise HostFilesError("header: Input/output error.")
@@ -1621,7 +1844,9 @@ class TestKilledWriter:
 
 
 class TestStatus:
-    def test_wait_tells_who_has_applied_it_and_who_has_not(self, site: Process, neighbour: int) -> None:
+    def test_wait_tells_who_has_applied_it_and_who_has_not(
+        self, site: Process, neighbour: int
+    ) -> None:
         result = site.waffle.update({"LIMIT": 20}, wait=0)
         assert [p.pid for p in result.applied] == [os.getpid()]
         assert [(p.pid, p.kind) for p in result.pending] == [(neighbour, "worker 9")]
@@ -1635,19 +1860,26 @@ class TestStatus:
         site.waffle.update({"LIMIT": 20})
         assert [p.pid for p in site.waffle.update({"LIMIT": 20}, wait=100).applied] == [os.getpid()]
 
-    def test_it_can_be_written_as_json_and_names_every_process(self, host: Host, site: Process, neighbour: int) -> None:
+    def test_it_can_be_written_as_json_and_names_every_process(
+        self, host: Host, site: Process, neighbour: int
+    ) -> None:
         site.waffle.update({"LIMIT": 20})
         status = json.loads(json.dumps(site.waffle.status()))
         assert (status["revision"], status["store_error"], status["error"]) == (1, "", "")
         assert status["watcher_file"] == str(host.watch_file)
         assert status["store_checked"] >= 0
-        assert {(p["pid"], p["revision"]) for p in status["processes"]} == {(os.getpid(), 1), (neighbour, 0)}
+        assert {(p["pid"], p["revision"]) for p in status["processes"]} == {
+            (os.getpid(), 1),
+            (neighbour, 0),
+        }
 
     def test_it_holds_no_secret(self, site: Process) -> None:
         site.waffle.update({"TOKEN": "geheim"})
         assert "geheim" not in json.dumps(site.waffle.status())
 
-    def test_a_refused_secret_is_told_nowhere(self, host: Host, site: Process, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_refused_secret_is_told_nowhere(
+        self, host: Host, site: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
         host.sql("INSERT INTO waffle_values VALUES ('TOKEN', '[\"geheim\"]')")
         site.files.ring()
         site.tick()
@@ -1671,7 +1903,9 @@ class TestReconcile:
             process.tick()
         assert store.calls == calls
 
-    def test_a_store_that_is_down_is_an_incident_like_any_other(self, host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    def test_a_store_that_is_down_is_an_incident_like_any_other(
+        self, host: Host, caplog: pytest.LogCaptureFixture
+    ) -> None:
         process = host.start(store := host.store(), RECONCILE_INTERVAL=1e-9)
         store.failing = ALWAYS
         for _ in range(3):

@@ -1,4 +1,6 @@
-"""`uwsgi_waffle.testing.override`: other values within a block, for whoever is in it and nobody else."""
+"""`uwsgi_waffle.testing.override`: other values within a block, for whoever is in it and nobody
+else.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ import pytest
 from flask import Flask, current_app
 from pydantic import BaseModel, field_validator, model_validator
 
-from uwsgi_waffle import Change, InvalidValue, MemoryStore, SchemaError, UnknownVariable, WaffleConf, config_changed
+from uwsgi_waffle import (
+    Change,
+    InvalidValue,
+    MemoryStore,
+    SchemaError,
+    UnknownVariable,
+    WaffleConf,
+    config_changed,
+)
 from uwsgi_waffle.extension import Binding
 from uwsgi_waffle.testing import override
 
@@ -61,7 +71,14 @@ def everywhere(site: Process, name: str = "SITENAME") -> set[Any]:
         with site.app.app_context():
             by_context = current_app.config[name]
         values, config = site.waffle.values, site.app.config
-        ours = [values[name], getattr(values, name), config[name], config.get(name), dict(config.items())[name], by_context]
+        ours = [
+            values[name],
+            getattr(values, name),
+            config[name],
+            config.get(name),
+            dict(config.items())[name],
+            by_context,
+        ]
         return [*ours, site.binding.parse_conf([name])[name]]
 
     with site.app.test_request_context():
@@ -79,7 +96,11 @@ def test_every_way_of_reading_sees_it_and_the_store_does_not(site: Process, othe
         assert everywhere(site, "LIMIT") == {20}  # as `update` would make it of the text
         assert everywhere(site, "TOKEN") == {""}
         assert everywhere(other) == {"stored"}
-        assert (site.waffle.revision, site.waffle.history(), site.waffle.status()["revision"]) == before
+        assert (
+            site.waffle.revision,
+            site.waffle.history(),
+            site.waffle.status()["revision"],
+        ) == before
         assert site.waffle.values is site.waffle.values
     assert everywhere(site) == {"stored"}
 
@@ -93,12 +114,18 @@ def test_the_test_client_sees_it(site: Process) -> None:
 
 
 def test_a_request_that_began_before_sees_it(site: Process, other: Process) -> None:
-    """Only what is overridden; the rest stays that of the request's revision, also when the block is over."""
+    """Only what is overridden; the rest stays that of the request's revision, also when the block
+    is over.
+    """
     with site.app.test_request_context():
         site.app.preprocess_request()
         other.waffle.update({"SITENAME": "new", "LIMIT": 99})
         with override(site.app, SITENAME="x"):
-            assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT, site.waffle.revision) == ("x", 10, 0)
+            assert (
+                site.waffle.values.SITENAME,
+                site.waffle.values.LIMIT,
+                site.waffle.revision,
+            ) == ("x", 10, 0)
         assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT) == ("Waffle", 10)
 
 
@@ -111,8 +138,12 @@ def test_a_request_that_begins_within_a_block_outlives_it(site: Process) -> None
 
 
 @pytest.mark.parametrize("in_request", [False, True])
-def test_an_update_within_a_block_writes_what_it_was_asked(site: Process, other: Process, in_request: bool) -> None:
-    """Not the override; the overridden name keeps its value in the block, the other one has its new value."""
+def test_an_update_within_a_block_writes_what_it_was_asked(
+    site: Process, other: Process, in_request: bool
+) -> None:
+    """Not the override; the overridden name keeps its value in the block, the other one has its new
+    value.
+    """
     told: list[Change] = []
     site.waffle.on_change()(told.append)
     seen_by_hook: list[Any] = []
@@ -122,9 +153,17 @@ def test_an_update_within_a_block_writes_what_it_was_asked(site: Process, other:
             stack.enter_context(site.app.test_request_context())
             site.app.preprocess_request()
         with override(site.app, SITENAME="x"):
-            assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT, site.waffle.revision) == ("x", 10, 0)
+            assert (
+                site.waffle.values.SITENAME,
+                site.waffle.values.LIMIT,
+                site.waffle.revision,
+            ) == ("x", 10, 0)
             assert site.waffle.update({"LIMIT": 20}, expect_revision=0).changed == ("LIMIT",)
-            assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT, site.waffle.revision) == ("x", 20, 1)
+            assert (
+                site.waffle.values.SITENAME,
+                site.waffle.values.LIMIT,
+                site.waffle.revision,
+            ) == ("x", 20, 1)
             assert (other.waffle.values.SITENAME, other.waffle.values.LIMIT) == ("Waffle", 20)
             assert site.waffle.update({"SITENAME": "stored"}).changed == ("SITENAME",)
             assert site.waffle.values.SITENAME == "x"
@@ -145,7 +184,11 @@ def test_nested_ones_combine(site: Process) -> None:
 
 
 def test_any_order_of_leaving(site: Process) -> None:
-    first, second, third = override(site.app, SITENAME="1", LIMIT=1), override(site.app, SITENAME="2"), override(site.app, SITENAME="3")
+    first, second, third = (
+        override(site.app, SITENAME="1", LIMIT=1),
+        override(site.app, SITENAME="2"),
+        override(site.app, SITENAME="3"),
+    )
     for block in (first, second, third):
         block.__enter__()
     second.__exit__(None, None, None)
@@ -173,7 +216,9 @@ def test_an_error_in_the_block_ends_it(site: Process) -> None:
 
 
 def test_threads_see_their_own(site: Process) -> None:
-    """All are in their blocks at the same time, and one in none; each sees what is its own. One object may serve them all."""
+    """All are in their blocks at the same time, and one in none; each sees what is its own. One
+    object may serve them all.
+    """
     together, shared = threading.Barrier(5), override(site.app, LIMIT=7)
 
     def look(number: int) -> tuple[Any, Any]:
@@ -228,11 +273,17 @@ def test_a_block_that_is_left_in_another_context(site: Process) -> None:
 
 def test_one_object_in_two_contexts(site: Process) -> None:
     """Each leaves the block that it has entered, though the other has entered later."""
-    block, contexts = override(site.app, SITENAME="x"), [contextvars.copy_context() for _ in range(2)]
+    block, contexts = (
+        override(site.app, SITENAME="x"),
+        [contextvars.copy_context() for _ in range(2)],
+    )
     for context in contexts:
         context.run(block.__enter__)
     contexts[0].run(block.__exit__, None, None, None)
-    assert [context.run(lambda: site.waffle.values.SITENAME) for context in contexts] == ["Waffle", "x"]
+    assert [context.run(lambda: site.waffle.values.SITENAME) for context in contexts] == [
+        "Waffle",
+        "x",
+    ]
     contexts[1].run(block.__exit__, None, None, None)
     assert contexts[1].run(lambda: site.waffle.values.SITENAME) == "Waffle"
 
@@ -282,11 +333,16 @@ def test_an_application_without_the_extension() -> None:
 
 
 def test_a_models_validators_see_all_values(limits: Process) -> None:
-    """Those that are in force, those of outer blocks, and those of the block; what they make of a value is what is read."""
+    """Those that are in force, those of outer blocks, and those of the block; what they make of a
+    value is what is read.
+    """
     with override(limits.app, NAME="ABC", app="x"):
         assert (limits.waffle.values.NAME, limits.waffle.values.app) == ("abc", "x")
         assert isinstance(limits.waffle.values, Limits)
-    with pytest.raises(InvalidValue, match="LOW must not be above HIGH"), override(limits.app, LOW=11):
+    with (
+        pytest.raises(InvalidValue, match="LOW must not be above HIGH"),
+        override(limits.app, LOW=11),
+    ):
         pass
     with override(limits.app, HIGH=20):
         with override(limits.app, LOW=11):
@@ -300,10 +356,14 @@ def test_a_models_validators_see_all_values(limits: Process) -> None:
 
 
 def test_an_update_that_the_override_does_not_fit(limits: Process) -> None:
-    """The update is carried out, for the store has no part in the override; whoever reads is told why that can't be."""
+    """The update is carried out, for the store has no part in the override; whoever reads is told
+    why that can't be.
+    """
     with override(limits.app, LOW=5):
         assert limits.waffle.update({"HIGH": 3}).revision == 1
-        with pytest.raises(InvalidValue, match="override of LOW doesn't fit the values of revision 1"):
+        with pytest.raises(
+            InvalidValue, match="override of LOW doesn't fit the values of revision 1"
+        ):
             _ = limits.waffle.values
         assert limits.app.test_client().get("/").status_code == 404  # a request that reads nothing
         limits.waffle.update({"HIGH": 6})
@@ -418,12 +478,16 @@ def test_the_signal_tells_the_true_change(site: Process) -> None:
 
 
 def test_unused_it_costs_nothing(site: Process, limits: Process) -> None:
-    """The way of a read is the one without this module, until the first override of that very application."""
+    """The way of a read is the one without this module, until the first override of that very
+    application.
+    """
     with override(limits.app, LOW=2):
         assert type(site.binding) is Binding
 
 
 def test_it_needs_no_pytest() -> None:
     program = "import sys, uwsgi_waffle.testing; print('pytest' in sys.modules, 'xprocess' in sys.modules)"
-    done = subprocess.run([sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
+    )
     assert done.stdout == "False False\n"

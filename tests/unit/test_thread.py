@@ -12,7 +12,8 @@ import pytest
 
 from uwsgi_waffle.server.thread import ensure_running
 
-LONG = 30.0  # seconds within which what is waited for surely happens; nothing is asserted about how soon
+# seconds within which what is waited for surely happens; nothing is asserted about how soon
+LONG = 30.0
 
 
 class Member:
@@ -67,7 +68,9 @@ def test_a_forked_process_starts_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert member.both.wait(LONG)
 
 
-def test_one_that_could_not_be_started_is_started_by_whoever_asks_next(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_that_could_not_be_started_is_started_by_whoever_asks_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     member = Member()
 
     def full(thread: threading.Thread) -> None:
@@ -99,5 +102,7 @@ def test_it_leaves_signals_to_the_main_thread() -> None:
     assert member.done.wait(LONG)
     (thread,) = member.threads
     status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
-    blocked = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk"))
+    blocked = next(
+        int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk")
+    )
     assert blocked >> 14 & 1, "SIGTERM is signal 15"

@@ -23,8 +23,12 @@ __all__ = ["Field", "Marks", "Typed", "fields", "read"]
 
 EDITABLE = 65_536  # characters of a value that the page takes into the form
 LINE = 120  # characters up to which a text has one line
-UNFIT = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]")  # what HTML can't hold, or no keyboard types
-NUMBER = re.compile(r"-?(\d+(\.\d+)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)  # HTML's "valid floating-point number"
+UNFIT = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff]"
+)  # what HTML can't hold, or no keyboard types
+NUMBER = re.compile(
+    r"-?(\d+(\.\d+)?|\.\d+)([eE][+-]?\d+)?", re.ASCII
+)  # HTML's "valid floating-point number"
 KINDS = {"boolean": "checkbox", "integer": "number", "number": "number", "string": "text"}
 LIMITS = {
     "exclusiveMinimum": "above {}",
@@ -69,7 +73,10 @@ class Field:
     @cached_property
     def choices(self) -> tuple[str, ...]:
         """The values among which one is to be chosen, as they are sent."""
-        texts = tuple(choice if isinstance(choice, str) else json.dumps(choice) for choice in self.declared.get("enum", ()))
+        texts = tuple(
+            choice if isinstance(choice, str) else json.dumps(choice)
+            for choice in self.declared.get("enum", ())
+        )
         return texts if len(set(texts)) == len(texts) else ()
 
     @cached_property
@@ -85,7 +92,16 @@ class Field:
         if self.choices:
             return "one of " + ", ".join(self.choices)
         kind = WORDS.get(self.declared.get("type", ""), "JSON")
-        return ", ".join([kind, *(text.format(self.declared[key]) for key, text in LIMITS.items() if key in self.declared)])
+        return ", ".join(
+            [
+                kind,
+                *(
+                    text.format(self.declared[key])
+                    for key, text in LIMITS.items()
+                    if key in self.declared
+                ),
+            ]
+        )
 
     def text(self, value: object) -> str:
         """Return what the input holds for a value; a secret's JSON text, which is never shown."""
@@ -93,7 +109,11 @@ class Field:
         if self.kind in ("text", "choice"):
             plain = json.loads(text)
             return plain if isinstance(plain, str) else text
-        return json.dumps(json.loads(text), indent=2, ensure_ascii=False) if self.kind == "json" else text
+        return (
+            json.dumps(json.loads(text), indent=2, ensure_ascii=False)
+            if self.kind == "json"
+            else text
+        )
 
     def parse(self, text: str) -> object:
         """Read what was typed.
@@ -104,12 +124,20 @@ class Field:
         if self.kind == "json" and text.lstrip()[:1] in ("{", "[", '"'):
             try:
                 json.loads(text)
-            except (ValueError, RecursionError) as error:  # where the type takes any text, this one would be meant as JSON all the same
-                raise ValueError(f"not JSON: {error}. Mend it, or put a text in quotation marks") from None
+            except (
+                ValueError,
+                RecursionError,
+                # where the type takes any text, this one would be meant as JSON all the same
+            ) as error:
+                raise ValueError(
+                    f"not JSON: {error}. Mend it, or put a text in quotation marks"
+                ) from None
         return self.variable.parse(text)
 
     def holds(self, text: str) -> bool:
-        """Tell whether a browser's number input takes a text; it would be sent back empty otherwise."""
+        """Tell whether a browser's number input takes a text; it would be sent back empty
+        otherwise.
+        """
         return bool(NUMBER.fullmatch(text)) and math.isfinite(float(text))
 
     def fits(self, text: str) -> bool:
@@ -135,7 +163,8 @@ def fields(schema: Schema) -> Mapping[str, Field]:
 class Marks:
     """Marks by which a form tells which values it was made of, without telling them.
 
-    Each is a keyed hash (HMAC, RFC 2104) of a name and a text, so that who sees the mark of a secret learns nothing of it.
+    Each is a keyed hash (HMAC, RFC 2104) of a name and a text, so that who sees the mark of a
+    secret learns nothing of it.
     """
 
     key: bytes
@@ -148,10 +177,15 @@ class Marks:
     def moved(self, schema: Schema, stored: Stored, seen: Mapping[str, str]) -> bool:
         """Tell whether one of the values in the store is no longer the one that was ``seen``."""
         try:
-            values = schema.load(encoded(stored).values)  # as the page shows them: validators may have changed what is stored
+            values = schema.load(
+                encoded(stored).values
+            )  # as the page shows them: validators may have changed what is stored
         except InvalidValue:
             values = None
-        return any(self._stored(fields(schema)[name], schema, stored, values) not in (mark, None) for name, mark in seen.items())
+        return any(
+            self._stored(fields(schema)[name], schema, stored, values) not in (mark, None)
+            for name, mark in seen.items()
+        )
 
     def _stored(self, field: Field, schema: Schema, stored: Stored, values: object) -> str | None:
         text = stored.values.get(field.name)
@@ -184,11 +218,21 @@ def read(schema: Schema, form: Mapping[str, str], marks: Marks) -> dict[str, Typ
     """Return what was typed or ticked, by name; what nobody touched isn't in it."""
     typed: dict[str, Typed] = {}
     for field in fields(schema).values():
-        text, seen, reset = form.get(f"value-{field.name}"), form.get(f"seen-{field.name}", ""), f"reset-{field.name}" in form
+        text, seen, reset = (
+            form.get(f"value-{field.name}"),
+            form.get(f"seen-{field.name}", ""),
+            f"reset-{field.name}" in form,
+        )
         if field.kind == "checkbox" and seen:
-            text = "false" if text is None else "true"  # a browser doesn't send a box that isn't ticked
+            text = (
+                "false" if text is None else "true"
+            )  # a browser doesn't send a box that isn't ticked
         text = text if text is None else _lines(text)
-        edited = bool(text) if field.kind == "secret" else text is not None and marks.mark(field, text) != seen
+        edited = (
+            bool(text)
+            if field.kind == "secret"
+            else text is not None and marks.mark(field, text) != seen
+        )
         if edited or reset:
             typed[field.name] = Typed(text or "", seen, reset, edited)
     return typed

@@ -14,5 +14,18 @@ waffle = click.Group(
     help="Read and change the variables of WAFFLE_CONFS.",
     epilog="Exit codes: 0 done, 1 refused, 2 not understood, 3 done, but not all processes had it in time.",
 )
-for command in (list_, get, set_, unset, history_, rollback, status_, watch, export, import_, import_legacy, doctor):
+for command in (
+    list_,
+    get,
+    set_,
+    unset,
+    history_,
+    rollback,
+    status_,
+    watch,
+    export,
+    import_,
+    import_legacy,
+    doctor,
+):
     waffle.add_command(command)

@@ -1,4 +1,6 @@
-"""What all commands share: the application, errors as a script reads them, masks, and names that the shell completes."""
+"""What all commands share: the application, errors as a script reads them, masks, and names that
+the shell completes.
+"""
 
 from __future__ import annotations
 
@@ -39,11 +41,15 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Refusal(click.ClickException):
-    """An error of the package's: a line on the standard error, with ``--json`` an object on the standard output, too. Exit code 1."""
+    """An error of the package's: a line on the standard error, with ``--json`` an object on the
+    standard output, too. Exit code 1.
+    """
 
     def __init__(self, error: WaffleError, *, as_json: bool) -> None:
         super().__init__(str(error))
-        self._told: dict[str, Any] | None = {"error": type(error).__name__, "message": str(error)} if as_json else None
+        self._told: dict[str, Any] | None = (
+            {"error": type(error).__name__, "message": str(error)} if as_json else None
+        )
         if self._told and isinstance(error, InvalidValue):
             self._told["problems"] = error.problems
         if self._told and isinstance(error, RevisionConflict):
@@ -66,7 +72,9 @@ class Command(click.Command):
 
 
 class ApplicationCommand(Command):
-    """A command that runs in the application's context, and tells likewise why the application refuses to start."""
+    """A command that runs in the application's context, and tells likewise why the application
+    refuses to start.
+    """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -83,7 +91,9 @@ def command(name: str, cls: type[Command] = ApplicationCommand) -> Callable[[F],
 
 
 def seconds(value: str) -> float:
-    """Read a number of seconds: neither negative nor infinite, nor no number at all, which `float` takes, too."""
+    """Read a number of seconds: neither negative nor infinite, nor no number at all, which `float`
+    takes, too.
+    """
     try:
         number = float(value)
     except ValueError:
@@ -95,7 +105,8 @@ def seconds(value: str) -> float:
 
 def binding() -> Binding:
     """Return what the application has of the extension."""
-    return binding_of(current_app._get_current_object())  # type: ignore[attr-defined]  # LocalProxy's public way
+    # LocalProxy's public way
+    return binding_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
 
 def login() -> str:
@@ -117,33 +128,51 @@ def plain(binding: Binding, name: str, text: str) -> Any:
 
 
 def line(text: str) -> str:
-    """Return a text that somebody has written, such as a note, as one line that can't move the terminal's cursor."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
+    """Return a text that somebody has written, such as a note, as one line that can't move the
+    terminal's cursor.
+    """
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
+    )
 
 
-def complete_names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Return the variables whose names begin so and aren't given yet; none if the application can't be loaded."""
+def complete_names(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Return the variables whose names begin so and aren't given yet; none if the application can't
+    be loaded.
+    """
     try:
         with _silence():
             variables = binding_of(ctx.ensure_object(ScriptInfo).load_app()).schema.variables
-    except (Exception, SystemExit):  # whatever an application raises while it is loaded: the terminal isn't the place to say it
+    except (
+        Exception,
+        SystemExit,
+    ):  # whatever an application raises while it is loaded: the terminal isn't the place to say it
         return []
     given = ctx.params.get(str(param.name)) or ()
     words = (given,) if isinstance(given, str) else tuple(given)
     end = ""
     if param.name == "assignments":
         end = "="
-        # bash takes the sign for a word of its own, click then hides it: a value stands behind it or behind a bare name.
+        # bash takes the sign for a word of its own, click then hides it: a value stands behind it
+        # or behind a bare name.
         *_, before, last = ("", "", *words)
         if "=" in incomplete or last == "=" or (last in variables and before != "="):
             return []
     used = {word.partition("=")[0] for word in words}
-    return [CompletionItem(name + end, help=v.desc) for name, v in variables.items() if name.startswith(incomplete) and name not in used]
+    return [
+        CompletionItem(name + end, help=v.desc)
+        for name, v in variables.items()
+        if name.startswith(incomplete) and name not in used
+    ]
 
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Send all that this process writes nowhere, also what libraries in C and handlers of the log write."""
+    """Send all that this process writes nowhere, also what libraries in C and handlers of the log
+    write.
+    """
     kept = {number: os.dup(number) for number in (1, 2)}
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

@@ -26,13 +26,21 @@ __all__ = ["doctor"]
     multiple=True,
     help="uWSGI's ini, may be given several times. Default: what this host's running instances were started with.",
 )
-@click.option("--patience", type=seconds, metavar="SECONDS", default=3.0, show_default=True, help="How long a process may lag.")
+@click.option(
+    "--patience",
+    type=seconds,
+    metavar="SECONDS",
+    default=3.0,
+    show_default=True,
+    help="How long a process may lag.",
+)
 @as_json
 @click.pass_context
 def doctor(ctx: click.Context, inis: tuple[Path, ...], patience: float, as_json: bool) -> None:
     """Check the installation, and say what to change.
 
-    It looks at uWSGI's ini, the rights in folders, the store, Redis, and processes that lag. The exit code is 1 if something is an error;
+    It looks at uWSGI's ini, the rights in folders, the store, Redis, and processes that lag. The
+    exit code is 1 if something is an error;
     warnings are for what works, but not in the best way. No variable is changed.
     """
     findings: list[Finding] = []
@@ -41,15 +49,30 @@ def doctor(ctx: click.Context, inis: tuple[Path, ...], patience: float, as_json:
         app = ctx.ensure_object(ScriptInfo).load_app()
         bound = binding_of(app)
     except WaffleError as error:
-        findings += [Finding("error", "application", f"it can't start: {error}", "Mend what it says; then more can be looked at.")]
+        findings += [
+            Finding(
+                "error",
+                "application",
+                f"it can't start: {error}",
+                "Mend what it says; then more can be looked at.",
+            )
+        ]
         installation = Installation(None, {}, Path(), options, patience)
     else:
-        served = (process.pid for process in bound.state.processes() if program(process.kind) == "uWSGI")
-        installation = Installation(bound, app.config, Path(app.instance_path), options or of_instances(served), patience)
+        served = (
+            process.pid for process in bound.state.processes() if program(process.kind) == "uWSGI"
+        )
+        installation = Installation(
+            bound, app.config, Path(app.instance_path), options or of_instances(served), patience
+        )
     findings += examine(installation)
     if as_json:
         judged = [one.source for one in installation.options]
-        click.echo(json.dumps({"judged": judged, "findings": [asdict(finding) for finding in findings]}, indent=2))
+        click.echo(
+            json.dumps(
+                {"judged": judged, "findings": [asdict(finding) for finding in findings]}, indent=2
+            )
+        )
     else:
         _tell(findings)
     ctx.exit(1 if any(finding.level == "error" for finding in findings) else 0)

@@ -20,7 +20,9 @@ from .command import as_json, as_text, binding, command, complete_names, line, l
 
 __all__ = ["get", "history_", "list_", "rollback", "set_", "unset"]
 
-PENDING = 3  # the exit code of an update that was made, and that not all processes of the host had applied in time
+# the exit code of an update that was made, and that not all processes of the host had applied in
+# time
+PENDING = 3
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -29,8 +31,18 @@ def changes(function: F) -> F:
     """Give a command the options that all have which change something."""
     for option in (
         as_json,
-        click.option("--wait", type=seconds, metavar="SECONDS", help="Wait until all processes of this host have it; if not, exit code 3."),
-        click.option("--expect", type=int, metavar="REVISION", help="Refuse if the store has another revision."),
+        click.option(
+            "--wait",
+            type=seconds,
+            metavar="SECONDS",
+            help="Wait until all processes of this host have it; if not, exit code 3.",
+        ),
+        click.option(
+            "--expect",
+            type=int,
+            metavar="REVISION",
+            help="Refuse if the store has another revision.",
+        ),
         click.option("--note", help="Why, for the history."),
     ):
         function = option(function)
@@ -44,7 +56,9 @@ def list_(as_json: bool) -> None:
     bound = binding()
     snapshot = bound.current()
     variables = bound.schema.variables
-    texts = {name: variable.dump(getattr(snapshot.values, name)) for name, variable in variables.items()}
+    texts = {
+        name: variable.dump(getattr(snapshot.values, name)) for name, variable in variables.items()
+    }
     if as_json:
         told = {name: plain(bound, name, text) for name, text in texts.items()}
         click.echo(json.dumps({"revision": snapshot.revision, "values": told}, indent=2))
@@ -52,7 +66,9 @@ def list_(as_json: bool) -> None:
     width = max(map(len, texts), default=0)
     for name, text in texts.items():
         desc = line(variables[name].desc)
-        click.echo(f"{name:{width}}  {as_text(bound, name, text)}" + (f"  # {desc}" if desc else ""))
+        click.echo(
+            f"{name:{width}}  {as_text(bound, name, text)}" + (f"  # {desc}" if desc else "")
+        )
 
 
 @command("get")
@@ -69,7 +85,9 @@ def get(name: str, reveal: bool, as_json: bool) -> None:
 
 
 @command("set")
-@click.argument("assignments", metavar="NAME=VALUE...", nargs=-1, required=True, shell_complete=complete_names)
+@click.argument(
+    "assignments", metavar="NAME=VALUE...", nargs=-1, required=True, shell_complete=complete_names
+)
 @changes
 def set_(assignments: tuple[str, ...], **options: Any) -> None:
     """Change variables, all of them in one update, or none."""
@@ -102,7 +120,9 @@ def rollback(revision: int, note: str | None, **options: Any) -> None:
     """Make the values of a former REVISION a new one."""
     bound = binding()
     plan = plan_rollback(bound.schema, bound.state.store, revision)
-    _change(bound, plan, note=f"rollback to revision {revision}" if note is None else note, **options)
+    _change(
+        bound, plan, note=f"rollback to revision {revision}" if note is None else note, **options
+    )
 
 
 def _assigned(assignments: tuple[str, ...]) -> dict[str, str]:
@@ -117,7 +137,15 @@ def _assigned(assignments: tuple[str, ...]) -> dict[str, str]:
     return texts
 
 
-def _change(bound: Binding, plan: Plan, *, note: str | None, expect: int | None, wait: float | None, as_json: bool) -> None:
+def _change(
+    bound: Binding,
+    plan: Plan,
+    *,
+    note: str | None,
+    expect: int | None,
+    wait: float | None,
+    as_json: bool,
+) -> None:
     """Carry out a plan and tell what it did."""
     old: dict[str, str] = {}
     new: dict[str, str] = {}
@@ -125,20 +153,32 @@ def _change(bound: Binding, plan: Plan, *, note: str | None, expect: int | None,
     def seen(stored: Stored) -> Mapping[str, str | None]:
         texts = plan(stored)
         for name, text in texts.items():
-            old[name], new[name] = (_text(bound, name, found) for found in (stored.values.get(name), text))
+            old[name], new[name] = (
+                _text(bound, name, found) for found in (stored.values.get(name), text)
+            )
         return texts
 
     result = bound.update(seen, expect, login(), note, wait)
     if as_json:
         told: dict[str, Any] = {"revision": result.revision, "changed": list(result.changed)}
-        told |= {key: {name: plain(bound, name, texts[name]) for name in result.changed} for key, texts in (("old", old), ("new", new))}
+        told |= {
+            key: {name: plain(bound, name, texts[name]) for name in result.changed}
+            for key, texts in (("old", old), ("new", new))
+        }
         if wait is not None:
-            told |= {"applied": [p.pid for p in result.applied], "pending": [p.pid for p in result.pending]}
+            told |= {
+                "applied": [p.pid for p in result.applied],
+                "pending": [p.pid for p in result.pending],
+            }
         click.echo(json.dumps(told))
     else:
         for name in result.changed:
-            click.echo(f"{name}: {as_text(bound, name, old[name])} -> {as_text(bound, name, new[name])}")
-        click.echo(f"revision {result.revision}" + ("" if result.changed else " (nothing to change)"))
+            click.echo(
+                f"{name}: {as_text(bound, name, old[name])} -> {as_text(bound, name, new[name])}"
+            )
+        click.echo(
+            f"revision {result.revision}" + ("" if result.changed else " (nothing to change)")
+        )
     for process in result.pending:
         click.echo(f"not yet applied by {process.kind} (pid {process.pid})", err=True)
     if result.pending:
@@ -153,17 +193,29 @@ def _text(bound: Binding, name: str, stored: str | None) -> str:
 
 @command("history")
 @click.argument("name", required=False, shell_complete=complete_names)
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, help="So many changes at most.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    default=20,
+    show_default=True,
+    help="So many changes at most.",
+)
 @as_json
 def history_(name: str | None, limit: int, as_json: bool) -> None:
     """Tell the newest changes, newest first; of one variable if NAME is given. Secrets are masked."""
     bound = binding()
     entries = history(bound.state, limit, name)
     if as_json:
-        click.echo(json.dumps([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2))
+        click.echo(
+            json.dumps(
+                [{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2
+            )
+        )
         return
     for entry in entries:
-        old, new = (MASK if value == MASK else json.dumps(value) for value in (entry.old, entry.new))
+        old, new = (
+            MASK if value == MASK else json.dumps(value) for value in (entry.old, entry.new)
+        )
         why = f"  # {line(entry.note)}" if entry.note else ""
         when, who = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC", line(entry.actor or "-")
         click.echo(f"{entry.revision}  {when}  {who}  {line(entry.key)}: {old} -> {new}{why}")

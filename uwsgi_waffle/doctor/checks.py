@@ -11,7 +11,15 @@ from typing import Any, Literal
 
 from .. import server
 from ..config import Watching
-from ..errors import HostBusy, HostFilesError, InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
+from ..errors import (
+    HostBusy,
+    HostFilesError,
+    InvalidValue,
+    SchemaError,
+    StoreReadOnly,
+    StoreUnavailable,
+    WaffleError,
+)
 from ..extension import Binding
 from ..hostfiles import HostFiles, ProcessInfo, is_aside
 from ..plans import plan_update
@@ -33,7 +41,8 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        level: ``ok``; ``warning``, where all works, but not in the best way; ``error``, where something doesn't work as it is meant to.
+        level: ``ok``; ``warning``, where all works, but not in the best way; ``error``, where
+            something doesn't work as it is meant to.
         check: what was looked at, in a word.
         text: how it is.
         change: what to change; ``""`` if nothing.
@@ -71,15 +80,23 @@ class Installation:
     def servers(self) -> list[ProcessInfo]:
         """The processes of this host that serve the application."""
         others = self.binding.state.processes() if self.binding else []
-        return [process for process in others if process.pid != os.getpid() and server.program(process.kind)]
+        return [
+            process
+            for process in others
+            if process.pid != os.getpid() and server.program(process.kind)
+        ]
 
     def watching(self, options: Options | None = None) -> Watching:
-        """Return where the processes of a uWSGI instance find each other; without one, where this process does."""
+        """Return where the processes of a uWSGI instance find each other; without one, where this
+        process does.
+        """
         own = {key: value for key, value in self.config.items() if key.startswith("WAFFLE_")}
         return Watching.read({**(options.settings if options else {}), **own}, self.instance)
 
     def eventually(self, look: Callable[[], bool]) -> bool:
-        """Look until it is so, but no longer than the patience lasts: what is under way needs a moment."""
+        """Look until it is so, but no longer than the patience lasts: what is under way needs a
+        moment.
+        """
         end = time.monotonic() + self.patience
         while not look():
             if time.monotonic() > end:
@@ -99,7 +116,12 @@ def examine(installation: Installation) -> Iterator[Finding]:
             try:
                 watching = installation.watching(options)
             except SchemaError as error:
-                yield Finding("error", "settings", f"the server's environment: {error}", "Correct this setting.")
+                yield Finding(
+                    "error",
+                    "settings",
+                    f"the server's environment: {error}",
+                    "Correct this setting.",
+                )
             else:
                 watched[watching] = None
                 yield from check_mule(options, watching)
@@ -112,8 +134,10 @@ def examine(installation: Installation) -> Iterator[Finding]:
             yield Finding(
                 "warning",
                 "processes",
-                "nothing is shared with other processes: WAFFLE_MULTIPROC is False, or the store is in memory",
-                "Unless one process is all there is, leave WAFFLE_MULTIPROC out and set WAFFLE_STORE_URL.",
+                "nothing is shared with other processes: WAFFLE_MULTIPROC is False, or the "
+                "store is in memory",
+                "Unless one process is all there is, leave WAFFLE_MULTIPROC out and set "
+                "WAFFLE_STORE_URL.",
             )
         else:
             yield from check_folder(installation, installation.host)
@@ -126,17 +150,29 @@ def examine(installation: Installation) -> Iterator[Finding]:
 def check_files(options: Options) -> Iterator[Finding]:
     for text in options.unread:
         yield Finding(
-            "warning", "ini", f"{options.source}: {text}; its lines were not judged", "Name an ini with --ini that holds them all."
+            "warning",
+            "ini",
+            f"{options.source}: {text}; its lines were not judged",
+            "Name an ini with --ini that holds them all.",
         )
     for text in options.assumed:
-        yield Finding("warning", "ini", f"{options.source}: {text}", "Look whether it does, or judge an ini without it.")
+        yield Finding(
+            "warning",
+            "ini",
+            f"{options.source}: {text}",
+            "Look whether it does, or judge an ini without it.",
+        )
     if not options.unread and not options.assumed:
         yield Finding("ok", "ini", options.source)
 
 
 def check_no_options(installation: Installation) -> Iterator[Finding]:
     programs = sorted({server.program(process.kind) or "" for process in installation.servers})
-    text = f"served by {', '.join(programs)}" if programs else "no server of this application runs on this host"
+    text = (
+        f"served by {', '.join(programs)}"
+        if programs
+        else "no server of this application runs on this host"
+    )
     yield Finding("ok", "ini", f"{text}; no ini of uWSGI was judged (--ini names one)")
 
 
@@ -153,7 +189,8 @@ def check_master(options: Options) -> Iterator[Finding]:
         yield Finding(
             "error",
             "master",
-            "with lazy-apps the master doesn't import the package, so it can't wake the workers; a thread in each has to look",
+            "with lazy-apps the master doesn't import the package, so it can't wake the "
+            "workers; a thread in each has to look",
             "Add to the ini: shared-import = uwsgi_waffle",
         )
     else:
@@ -170,7 +207,9 @@ def check_interpreters(options: Options) -> Iterator[Finding]:
             "Add to the ini: single-interpreter = true",
         )
     else:
-        yield Finding("ok", "interpreter", "one for all applications" if loaded > 1 else "one application")
+        yield Finding(
+            "ok", "interpreter", "one for all applications" if loaded > 1 else "one application"
+        )
 
 
 def check_threads(options: Options) -> Iterator[Finding]:
@@ -186,19 +225,25 @@ def check_threads(options: Options) -> Iterator[Finding]:
 
 
 def check_mule(options: Options, watching: Watching) -> Iterator[Finding]:
-    """A mule listens to Redis: is there one where Redis is used, and only there, and does it know where?"""
+    """A mule listens to Redis: is there one where Redis is used, and only there, and does it know
+    where?
+    """
     ours = [name for name in options.all("mule") if name in OUR_MULES]
     lazy = options.on("lazy-apps", "lazy")
     redis = watching.watchtype == "redis"
     if ours and lazy and OUR_MULES[1] in ours:
         yield Finding(
-            "error", "mule", "uWSGI can't start a mule with a function when lazy-apps is set", "Write in the ini: mule = uwsgi_waffle.mule"
+            "error",
+            "mule",
+            "uWSGI can't start a mule with a function when lazy-apps is set",
+            "Write in the ini: mule = uwsgi_waffle.mule",
         )
     elif ours and not redis:
         yield Finding(
             "warning",
             "mule",
-            "a mule waits for other hosts' messages, and WAFFLE_WATCHTYPE isn't 'redis', so there are none",
+            "a mule waits for other hosts' messages, and WAFFLE_WATCHTYPE isn't 'redis', so "
+            "there are none",
             f"With more than one host set WAFFLE_WATCHTYPE to 'redis' and WAFFLE_REDIS_URL; with one remove from the ini: mule = {ours[0]}",
         )
     elif redis and not ours:
@@ -212,13 +257,16 @@ def check_mule(options: Options, watching: Watching) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "mule",
-            "with lazy-apps the mule has no application, and the environment doesn't tell it the same as the application's settings, "
+            "with lazy-apps the mule has no application, and the environment doesn't tell it "
+            "the same as the application's settings, "
             "so a worker listens, in a thread",
             f"Add to the ini: env = WAFFLE_WATCHTYPE=redis, env = WAFFLE_WATCHER_FILE={watching.watcher_file}, "
             "and WAFFLE_REDIS_… as in the application",
         )
     else:
-        yield Finding("ok", "mule", "a mule listens to Redis" if ours else "none, and none is needed")
+        yield Finding(
+            "ok", "mule", "a mule listens to Redis" if ours else "none, and none is needed"
+        )
 
 
 def _knows(options: Options, watching: Watching) -> bool:
@@ -229,17 +277,29 @@ def _knows(options: Options, watching: Watching) -> bool:
         return False
 
 
-def check_settings(installation: Installation, options: Options, watching: Watching) -> Iterator[Finding]:
+def check_settings(
+    installation: Installation, options: Options, watching: Watching
+) -> Iterator[Finding]:
     """The server's environment isn't the shell's: do both mean the same files and the same store?"""
     if installation.binding is None:
         return
-    differing = ["WAFFLE_WATCHER_FILE"] if watching.watcher_file != installation.watching().watcher_file else []
-    url = None if "WAFFLE_STORE_URL" in installation.config else options.settings.get("WAFFLE_STORE_URL")
+    differing = (
+        ["WAFFLE_WATCHER_FILE"]
+        if watching.watcher_file != installation.watching().watcher_file
+        else []
+    )
+    url = (
+        None
+        if "WAFFLE_STORE_URL" in installation.config
+        else options.settings.get("WAFFLE_STORE_URL")
+    )
     try:
         if url is not None and open_store(url).name != installation.binding.state.store.name:
             differing.append("WAFFLE_STORE_URL")
     except WaffleError as error:
-        yield Finding("error", "settings", f"the server's environment: {error}", "Correct this setting.")
+        yield Finding(
+            "error", "settings", f"the server's environment: {error}", "Correct this setting."
+        )
         return
     for name in differing:
         yield Finding(
@@ -253,7 +313,9 @@ def check_settings(installation: Installation, options: Options, watching: Watch
 
 
 def check_store(binding: Binding) -> Iterator[Finding]:
-    """The store must answer, hold values that fit, and take writes: an update that changes nothing goes all the way but for the last."""
+    """The store must answer, hold values that fit, and take writes: an update that changes nothing
+    goes all the way but for the last.
+    """
     changes = {
         StoreReadOnly: "Give the server's user the right to write there.",
         StoreUnavailable: "Have the store answer, or correct WAFFLE_STORE_URL.",
@@ -265,13 +327,24 @@ def check_store(binding: Binding) -> Iterator[Finding]:
         revision = binding.update(plan_update(binding.schema, {}), None, None, None, None).revision
         binding.state.store.probe()
     except WaffleError as error:
-        yield Finding("error", "store", str(error), next((text for kind, text in changes.items() if isinstance(error, kind)), ""))
+        yield Finding(
+            "error",
+            "store",
+            str(error),
+            next((text for kind, text in changes.items() if isinstance(error, kind)), ""),
+        )
     else:
-        yield Finding("ok", "store", f"{binding.state.store.name}, revision {revision}, can be read and written")
+        yield Finding(
+            "ok",
+            "store",
+            f"{binding.state.store.name}, revision {revision}, can be read and written",
+        )
 
 
 def check_folder(installation: Installation, host: HostFiles) -> Iterator[Finding]:
-    """The server's user must be able to write what the processes share, and it must be on this host."""
+    """The server's user must be able to write what the processes share, and it must be on this
+    host.
+    """
     if host.network:
         yield Finding(
             "error",
@@ -279,7 +352,11 @@ def check_folder(installation: Installation, host: HostFiles) -> Iterator[Findin
             f"{host.folder} is on a network file system ({host.network}), where processes of other hosts neither lock nor see it reliably",
             "Set WAFFLE_WATCHER_FILE to a path on a local disk; the store may be anywhere.",
         )
-    refused = [found for account in _accounts(installation) for found in _refused(installation, host, account)]
+    refused = [
+        found
+        for account in _accounts(installation)
+        for found in _refused(installation, host, account)
+    ]
     yield from refused
     if not refused and not host.network:
         who = ", ".join(sorted({str(account) for account in _accounts(installation)}))
@@ -289,14 +366,24 @@ def check_folder(installation: Installation, host: HostFiles) -> Iterator[Findin
 def _accounts(installation: Installation) -> set[Account]:
     """Return whom the server runs as: by its processes, else by the ini, else who asks."""
     found = {account for process in installation.servers if (account := account_of(process.pid))}
-    named = {account for options in installation.options for name in options.all("uid")[-1:] if (account := account_of_user(name))}
+    named = {
+        account
+        for options in installation.options
+        for name in options.all("uid")[-1:]
+        if (account := account_of_user(name))
+    }
     own = account_of(os.getpid())
     return found or named or ({own} if own else set())
 
 
 def _refused(installation: Installation, host: HostFiles, account: Account) -> Iterator[Finding]:
     ours = [host.folder, *host.folder.rglob("*"), host.watch_file]
-    strange = [path for path in ours if _owner(path) not in (None, account.uid) and not is_aside(path.relative_to(host.folder.parent))]
+    strange = [
+        path
+        for path in ours
+        if _owner(path) not in (None, account.uid)
+        and not is_aside(path.relative_to(host.folder.parent))
+    ]
     if strange and account.uid != 0:
         yield Finding(
             "error",
@@ -304,13 +391,20 @@ def _refused(installation: Installation, host: HostFiles, account: Account) -> I
             f"{strange[0]} doesn't belong to {account}, as whom the server runs, so its processes can't use it",
             f"As root: chown -R {account} {host.folder} {host.watch_file}",
         )
-    needed = {parent: 1 for path in (host.folder, *_database(installation)) for parent in path.parents}
+    needed = {
+        parent: 1 for path in (host.folder, *_database(installation)) for parent in path.parents
+    }
     for path in _database(installation):
         needed |= {path: 6, path.parent: 7}
     for path, bits in needed.items():
         if path.exists() and not may(account, path, bits):
             done = "write" if bits & 2 else "enter"
-            yield Finding("error", "folder", f"{account}, as whom the server runs, can't {done} {path}", f"Let {account} {done} {path}.")
+            yield Finding(
+                "error",
+                "folder",
+                f"{account}, as whom the server runs, can't {done} {path}",
+                f"Let {account} {done} {path}.",
+            )
 
 
 def _owner(path: Path) -> int | None:
@@ -328,7 +422,9 @@ def _database(installation: Installation) -> list[Path]:
     return [path] if scheme.startswith("sqlite") and path.is_file() else []
 
 
-def check_redis(installation: Installation, host: HostFiles, watching: Watching) -> Iterator[Finding]:
+def check_redis(
+    installation: Installation, host: HostFiles, watching: Watching
+) -> Iterator[Finding]:
     """Redis must answer, and where a server runs somebody must listen."""
     listeners = 0
 
@@ -342,13 +438,21 @@ def check_redis(installation: Installation, host: HostFiles, watching: Watching)
         well = heard() or not installation.servers or installation.eventually(heard)
     except ImportError:
         yield Finding(
-            "error", "redis", "WAFFLE_WATCHTYPE is 'redis' and redis-py isn't installed, so hosts don't hear each other", REDIS_PY
+            "error",
+            "redis",
+            "WAFFLE_WATCHTYPE is 'redis' and redis-py isn't installed, so hosts don't hear each"
+            " other",
+            REDIS_PY,
         )
     except (server.ChannelDown, SchemaError) as error:
         yield Finding("error", "redis", str(error), "Start Redis, or correct WAFFLE_REDIS_URL.")
     else:
         if well:
-            yield Finding("ok", "redis", f"answers; {listeners} listening to the channel {watching.redis_channel!r}")
+            yield Finding(
+                "ok",
+                "redis",
+                f"answers; {listeners} listening to the channel {watching.redis_channel!r}",
+            )
         else:
             yield Finding(
                 "error",
@@ -364,25 +468,42 @@ def check_processes(installation: Installation, binding: Binding) -> Iterator[Fi
 
     def late() -> list[ProcessInfo]:
         return [
-            p for p in binding.state.processes() if p.pid != os.getpid() and p.digest != newest.digest and p.revision != newest.revision
+            p
+            for p in binding.state.processes()
+            if p.pid != os.getpid() and p.digest != newest.digest and p.revision != newest.revision
         ]
 
     installation.eventually(lambda: not late())
     found = [_late(process, newest.revision) for process in late()]
-    found += [_failed(process) for process in binding.state.processes() if process.pid != os.getpid() and process.error]
+    found += [
+        _failed(process)
+        for process in binding.state.processes()
+        if process.pid != os.getpid() and process.error
+    ]
     yield from found
     if not found:
         servers = len(installation.servers)
-        yield Finding("ok", "processes", f"{servers} on this host, all on revision {newest.revision}" if servers else "none on this host")
+        yield Finding(
+            "ok",
+            "processes",
+            f"{servers} on this host, all on revision {newest.revision}"
+            if servers
+            else "none on this host",
+        )
 
 
 def _late(process: ProcessInfo, newest: int) -> Finding:
     text = f"{process.kind} (pid {process.pid}) is on revision {process.revision}, and the host on {newest}"
     change = "It is in a long request, hangs, or was stopped. If the next look finds the same, see what it does, or end it."
-    return Finding("error" if server.program(process.kind) else "warning", "processes", text, change)
+    return Finding(
+        "error" if server.program(process.kind) else "warning", "processes", text, change
+    )
 
 
 def _failed(process: ProcessInfo) -> Finding:
     return Finding(
-        "error", "processes", f"{process.kind} (pid {process.pid}): {process.error}", "Mend what it says; a restart isn't needed."
+        "error",
+        "processes",
+        f"{process.kind} (pid {process.pid}): {process.error}",
+        "Mend what it says; a restart isn't needed.",
     )

@@ -1,4 +1,6 @@
-"""uWSGI's options, as an ini file gives them, or the command line and environment of an instance that runs."""
+"""uWSGI's options, as an ini file gives them, or the command line and environment of an instance
+that runs.
+"""
 
 from __future__ import annotations
 
@@ -16,13 +18,26 @@ __all__ = ["Options", "of_instances", "read_ini"]
 MOST_FILES = 50
 OFF = frozenset({"false", "off", "no", "0"})
 #: Options of the command line that take no value, of those that are asked for here.
-FLAGS = frozenset({"master", "lazy", "lazy-apps", "enable-threads", "single-interpreter", "strict", "need-app", "vacuum", "die-on-term"})
+FLAGS = frozenset(
+    {
+        "master",
+        "lazy",
+        "lazy-apps",
+        "enable-threads",
+        "single-interpreter",
+        "strict",
+        "need-app",
+        "vacuum",
+        "die-on-term",
+    }
+)
 LETTERS = {"M": "master", "T": "enable-threads", "i": "single-interpreter"}
 FILES = frozenset({"ini", "include", "inherit", "config"})
 OTHER_FILES = frozenset({"xml", "xmlconfig", "yaml", "yml", "json", "sqlite3", "ldap", "x"})
 OTHER_SUFFIXES = (".xml", ".yaml", ".yml", ".json")
 LOGIC = re.compile(r"if-?.*|for(-glob|-times|-readline)?")
-#: What makes uWSGI start a master without being told to: those of its options with the flag UWSGI_OPT_MASTER.
+#: What makes uWSGI start a master without being told to: those of its options with the flag
+#: UWSGI_OPT_MASTER.
 BRINGS_A_MASTER = re.compile(
     r"cheap(er.*)?|idle|mules?|farm|spooler.*|(signal-)?(rb)?timer|((unique|legion)-)*cron.*|touch-.*|fs-.*|.*reload-on-.*|stats.*"
     r"|metric.*|enable-metrics|legion.*|.*alarm.*|log-(master|syslog|socket|maxsize|encoder|route|filter|drain)|(threaded-)?logger"
@@ -36,8 +51,10 @@ class Options:
 
     Attributes:
         source: where they were found, for a person.
-        pairs: names and values in their order; a name may come several times, and a flag has the value "".
-        environ: the ``WAFFLE_*`` variables that the instance was started with, as far as they can be known.
+        pairs: names and values in their order; a name may come several times, and a flag has the
+            value "".
+        environ: the ``WAFFLE_*`` variables that the instance was started with, as far as they can
+            be known.
         unread: what couldn't be read, and why; then nobody knows which lines are missing.
         assumed: what was read in another way than uWSGI may have done it.
     """
@@ -67,7 +84,14 @@ class Options:
     def settings(self) -> dict[str, str]:
         """The ``WAFFLE_*`` variables that a process of the instance has in its environment."""
         lines = (value.partition("=") for value in self.all("env"))
-        return {**self.environ, **{name: value for name, equals, value in lines if equals and name.startswith("WAFFLE_")}}
+        return {
+            **self.environ,
+            **{
+                name: value
+                for name, equals, value in lines
+                if equals and name.startswith("WAFFLE_")
+            },
+        }
 
 
 def read_ini(path: Path) -> Options:
@@ -79,10 +103,14 @@ def read_ini(path: Path) -> Options:
 
 
 def of_instances(pids: Iterable[int]) -> tuple[Options, ...]:
-    """Return the options that the uWSGI instances of these processes were started with; what is the same counts once."""
+    """Return the options that the uWSGI instances of these processes were started with; what is the
+    same counts once.
+    """
     found: dict[object, Options] = {}
     for options in map(_of_process, sorted(pids)):
-        found.setdefault((options.pairs, options.unread, frozenset(options.environ.items())), options)
+        found.setdefault(
+            (options.pairs, options.unread, frozenset(options.environ.items())), options
+        )
     return tuple(found.values())
 
 
@@ -95,7 +123,9 @@ def _of_process(pid: int) -> Options:
             reader.take(key.removeprefix("UWSGI_").lower().replace("_", "-"), value)
     reader.take_arguments(arguments_of(pid)[1:])
     if not reader.pairs and not reader.unread:
-        reader.unread.append("how it was started can't be seen; `procname` and `auto-procname` hide it")
+        reader.unread.append(
+            "how it was started can't be seen; `procname` and `auto-procname` hide it"
+        )
     source = ", ".join(reader.files) or "the command line"
     given = {key: value for key, value in environ.items() if key.startswith("WAFFLE_")}
     return reader.options(f"{source} (runs, pid {pid})", environ, given)
@@ -123,11 +153,19 @@ class _Reader:
                 value = re.sub(r"%\((.+?)\)", lambda found: first.get(found[1], found[0]), value)
             return value
 
-        return Options(source, tuple((key, fill(value)) for key, value in self.pairs), given, tuple(self.unread), tuple(self.assumed))
+        return Options(
+            source,
+            tuple((key, fill(value)) for key, value in self.pairs),
+            given,
+            tuple(self.unread),
+            tuple(self.assumed),
+        )
 
     def take(self, key: str, value: str) -> None:
         """Take one option; files that it names are read at its place."""
-        if key in OTHER_FILES or (key in FILES and value.partition(":")[0].endswith(OTHER_SUFFIXES)):
+        if key in OTHER_FILES or (
+            key in FILES and value.partition(":")[0].endswith(OTHER_SUFFIXES)
+        ):
             self.unread.append(f"{value} isn't an ini file, and no other can be read here")
         elif key in FILES:
             self.load(value)
@@ -164,7 +202,9 @@ class _Reader:
     def load(self, name: str) -> None:
         """Read a file, ``name.ini`` or ``name.ini:section``."""
         place, _, section = name.partition(":")
-        path = next((folder / place for folder in self._folders if (folder / place).exists()), Path(place))
+        path = next(
+            (folder / place for folder in self._folders if (folder / place).exists()), Path(place)
+        )
         if len(self.files) == MOST_FILES:
             told = f"{name} includes itself, or is one of more than {MOST_FILES} files"
             self.unread += [] if told in self.unread else [told]

@@ -1,4 +1,6 @@
-"""What Linux tells of a process under ``/proc``, see proc(5); where it doesn't, or not to us, nothing is known."""
+"""What Linux tells of a process under ``/proc``, see proc(5); where it doesn't, or not to us,
+nothing is known.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,15 @@ import pwd
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Account", "account_of", "account_of_user", "arguments_of", "environment_of", "folder_of", "may"]
+__all__ = [
+    "Account",
+    "account_of",
+    "account_of_user",
+    "arguments_of",
+    "environment_of",
+    "folder_of",
+    "may",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +37,15 @@ class Account:
 def account_of(pid: int) -> Account | None:
     """Return who a process runs as, ``None`` if that can't be known."""
     try:
-        lines = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if ":" in line)
-        return Account(int(lines["Uid"].split()[1]), frozenset(map(int, [lines["Gid"].split()[1], *lines["Groups"].split()])))
+        lines = dict(
+            line.split(":", 1)
+            for line in Path(f"/proc/{pid}/status").read_text().splitlines()
+            if ":" in line
+        )
+        return Account(
+            int(lines["Uid"].split()[1]),
+            frozenset(map(int, [lines["Gid"].split()[1], *lines["Groups"].split()])),
+        )
     except (OSError, LookupError, ValueError):
         return None
 
@@ -49,7 +66,11 @@ def arguments_of(pid: int) -> list[str]:
 
 def environment_of(pid: int) -> dict[str, str]:
     """Return the environment that a process was started with."""
-    return {key: value for key, equals, value in (word.partition("=") for word in _words(pid, "environ")) if equals}
+    return {
+        key: value
+        for key, equals, value in (word.partition("=") for word in _words(pid, "environ"))
+        if equals
+    }
 
 
 def folder_of(pid: int) -> str:
@@ -69,7 +90,8 @@ def _words(pid: int, name: str) -> list[str]:
 
 
 def may(account: Account, path: Path, bits: int) -> bool:
-    """Tell whether an account may do with a file what the three ``bits`` say, as `stat` numbers those of others.
+    """Tell whether an account may do with a file what the three ``bits`` say, as `stat` numbers
+    those of others.
 
     Access control lists aren't looked at.
     """

@@ -1,4 +1,6 @@
-"""The one process of a host that listens to other hosts, and what it and the writers note for each other."""
+"""The one process of a host that listens to other hosts, and what it and the writers note for each
+other.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,10 @@ from .slots import started
 __all__ = ["UPDATES_AT", "Election", "Listener"]
 
 UNTOLD_AT = COMING_AT + HEAD_SIZE
-LISTENER, TROUBLE_SIZE = struct.Struct("<qqq"), 200  # its pid, its start, its number; then what is wrong with listening and with telling
+LISTENER, TROUBLE_SIZE = (
+    struct.Struct("<qqq"),
+    200,
+)  # its pid, its start, its number; then what is wrong with listening and with telling
 LISTENER_AT = UNTOLD_AT + WORD
 TROUBLES_AT = LISTENER_AT + LISTENER.size
 UPDATES_AT = TROUBLES_AT + 2 * TROUBLE_SIZE
@@ -42,12 +47,16 @@ class Election(Header):
     """Who listens, and what other hosts weren't told yet."""
 
     def elect(self) -> bool:
-        """Make this process the listener, until it ends, if no other is; tell whether it is. Never waits."""
+        """Make this process the listener, until it ends, if no other is; tell whether it is. Never
+        waits.
+        """
         self.verify()
         if not self._is_elected():
             self.resign()
             ensure_folder(self.bell_folder)
-            fd = os.open(self.bell_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW)
+            fd = os.open(
+                self.bell_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC | os.O_NOFOLLOW
+            )
             held.add(fd)
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -59,7 +68,12 @@ class Election(Header):
                 raise
             self._elected = (fd, os.getpid())
         if self.listener().pid != os.getpid():
-            self._write(LISTENER_AT, LISTENER.pack(os.getpid(), started(os.getpid()), int.from_bytes(os.urandom(7), "big")))
+            self._write(
+                LISTENER_AT,
+                LISTENER.pack(
+                    os.getpid(), started(os.getpid()), int.from_bytes(os.urandom(7), "big")
+                ),
+            )
         return True
 
     def resign(self) -> None:
@@ -82,20 +96,29 @@ class Election(Header):
 
     def listener(self) -> Listener:
         """Return who listens, and what is wrong with listening and telling."""
-        raw = os.pread(self._fd, LISTENER.size + 2 * TROUBLE_SIZE, LISTENER_AT).ljust(LISTENER.size + 2 * TROUBLE_SIZE, b"\0")
+        raw = os.pread(self._fd, LISTENER.size + 2 * TROUBLE_SIZE, LISTENER_AT).ljust(
+            LISTENER.size + 2 * TROUBLE_SIZE, b"\0"
+        )
         pid, start, number = LISTENER.unpack_from(raw)
         listening, telling = raw[LISTENER.size : -TROUBLE_SIZE], raw[-TROUBLE_SIZE:]
         alive = pid > 0 and started(pid) == start
         return Listener(pid if alive else 0, max(0, number), text_in(listening), text_in(telling))
 
     def note_trouble(self, *, listening: str | None = None, telling: str | None = None) -> None:
-        """Note what is wrong with listening to other hosts, or with telling them, ``""`` if nothing is."""
+        """Note what is wrong with listening to other hosts, or with telling them, ``""`` if nothing
+        is.
+        """
         for index, text in enumerate((listening, telling)):
             if text is not None:
-                self._write(TROUBLES_AT + index * TROUBLE_SIZE, text.encode(errors="replace")[:TROUBLE_SIZE].ljust(TROUBLE_SIZE, b"\0"))
+                self._write(
+                    TROUBLES_AT + index * TROUBLE_SIZE,
+                    text.encode(errors="replace")[:TROUBLE_SIZE].ljust(TROUBLE_SIZE, b"\0"),
+                )
 
     def untold(self) -> bytes:
-        """Return what says that there may be something that other hosts weren't told; all zeros if there is nothing."""
+        """Return what says that there may be something that other hosts weren't told; all zeros if
+        there is nothing.
+        """
         return os.pread(self._fd, WORD, UNTOLD_AT)
 
     def note_told(self, untold: bytes) -> None:

@@ -1,4 +1,6 @@
-"""Files that are ours and nobody else's: opened without following links, owned by the folder's owner, 0600 in 0700."""
+"""Files that are ours and nobody else's: opened without following links, owned by the folder's
+owner, 0600 in 0700.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,21 @@ __all__ = [
 # O_NONBLOCK: a named pipe in our file's place must not hang us.
 SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 NETWORK_FILESYSTEMS = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "9p", "fuse.sshfs", "fuse.glusterfs", "fuse.s3fs"}
+    {
+        "nfs",
+        "nfs4",
+        "cifs",
+        "smb3",
+        "smbfs",
+        "afs",
+        "ceph",
+        "glusterfs",
+        "lustre",
+        "9p",
+        "fuse.sshfs",
+        "fuse.glusterfs",
+        "fuse.s3fs",
+    }
 )
 MARK = ".uwsgi_waffle"  # the file that a folder of ours is born with
 
@@ -47,7 +63,9 @@ def ensure_folder(path: Path) -> int:
             _make_folder(path)
             found = os.lstat(path)
         if not stat.S_ISDIR(found.st_mode):
-            raise HostFilesError(f"{path} must be a folder of our own and is something else (a link or a file). Remove it.")
+            raise HostFilesError(
+                f"{path} must be a folder of our own and is something else (a link or a file). Remove it."
+            )
         _check_owner(path, found, _owner_of_new(path))
         if stat.S_IMODE(found.st_mode) != 0o700:  # by somebody
             with opened_folder(path, found.st_uid) as fd:
@@ -58,10 +76,13 @@ def ensure_folder(path: Path) -> int:
 
 
 def _make_folder(path: Path) -> None:
-    """Create a private folder all at once: who is killed leaves nothing in its way, and who is slower replaces nothing.
+    """Create a private folder all at once: who is killed leaves nothing in its way, and who is
+    slower replaces nothing.
 
-    rename(2) replaces a folder that is empty, and who has just entered that one finds nothing there any more. So ours is
-    born with a file in it. Nothing here goes to what the server's user puts in the way of a shell of root's.
+    rename(2) replaces a folder that is empty, and who has just entered that one finds nothing there
+    any more. So ours is
+    born with a file in it. Nothing here goes to what the server's user puts in the way of a shell
+    of root's.
     """
     owner, aside = _owner_of_new(path), aside_of(path)
     os.mkdir(aside, 0o700)
@@ -82,13 +103,17 @@ def _make_folder(path: Path) -> None:
         with suppress(OSError):
             (aside / MARK).unlink(missing_ok=True)
             aside.rmdir()
-        if not isinstance(error, OSError) or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # another process was faster
+        if not isinstance(error, OSError) or error.errno not in (
+            errno.ENOTEMPTY,
+            errno.EEXIST,
+        ):  # another process was faster
             raise
 
 
 @contextmanager
 def opened_folder(path: Path | str, owner: int, above: int | None = None) -> Iterator[int]:
-    """Open one of our folders, for what is done in it with its descriptor can't be led to another one.
+    """Open one of our folders, for what is done in it with its descriptor can't be led to another
+    one.
 
     Raises:
         HostFilesError: it is another user's.
@@ -109,7 +134,9 @@ def _hand_over(fd: int, mode: int, owner: int) -> None:
 
 
 def _owner_of_new(path: Path) -> int:
-    """Return whose ``path`` is to be: the owner's of the folder above if it is a shell of root's that makes it."""
+    """Return whose ``path`` is to be: the owner's of the folder above if it is a shell of root's
+    that makes it.
+    """
     return os.stat(path.parent).st_uid if os.geteuid() == 0 else os.geteuid()
 
 
@@ -119,7 +146,9 @@ def aside_of(path: Path) -> Path:
 
 
 def is_aside(path: Path) -> bool:
-    """Tell whether a path, relative to a folder of ours, is of something prepared; if nobody goes on with it, its process was killed."""
+    """Tell whether a path, relative to a folder of ours, is of something prepared; if nobody goes
+    on with it, its process was killed.
+    """
     return any(re.search(r"\.\d+\.[0-9a-f]{8}$", part) for part in path.parts)
 
 
@@ -144,7 +173,9 @@ def _open(path: str, flags: int, owner: int) -> tuple[int, int]:
     try:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            raise HostFilesError(f"{path} must be a plain file of our own. Remove what stands there.")
+            raise HostFilesError(
+                f"{path} must be a plain file of our own. Remove what stands there."
+            )
         if found.st_uid != owner:
             _check_owner(path, found, owner)
     except BaseException:
@@ -189,9 +220,11 @@ def _open_new(name: Path | str, folder: int | None) -> int:
 
 
 def rewrite_file(old: str, name: str, content: bytes, owner: int, folder: int) -> bool:
-    """Give a file that nobody reads any more another name and content; tell whether that worked, else a new file is needed.
+    """Give a file that nobody reads any more another name and content; tell whether that worked,
+    else a new file is needed.
 
-    It must be as `create_file` has made it and have no other name: else somebody else might read what is written, or lose
+    It must be as `create_file` has made it and have no other name: else somebody else might read
+    what is written, or lose
     what it holds. The name comes first, so that of two processes one has the file.
     """
     try:
@@ -204,7 +237,9 @@ def rewrite_file(old: str, name: str, content: bytes, owner: int, folder: int) -
             return False
         os.rename(old, name, src_dir_fd=folder, dst_dir_fd=folder)
         _write_all(fd, content)
-        os.ftruncate(fd, len(content))  # last, for ext4 writes a file to the disk that was empty meanwhile
+        os.ftruncate(
+            fd, len(content)
+        )  # last, for ext4 writes a file to the disk that was empty meanwhile
     except OSError:
         return False
     finally:
@@ -245,14 +280,18 @@ def ensure_watch_file(path: Path) -> None:
                 aside.unlink(missing_ok=True)
         found = os.lstat(path)
         if not stat.S_ISREG(found.st_mode):
-            raise HostFilesError(f"WAFFLE_WATCHER_FILE {path} must be a plain file, not a folder, a link or a device.")
+            raise HostFilesError(
+                f"WAFFLE_WATCHER_FILE {path} must be a plain file, not a folder, a link or a device."
+            )
         _check_owner(path, found, owner)
     except OSError as error:
         raise _explained(path, error, "WAFFLE_WATCHER_FILE ") from error
 
 
 def filesystem_of(path: Path, mountinfo: str = "/proc/self/mountinfo") -> str:
-    """Return the type of the file system that holds ``path``, ``""`` where the kernel doesn't tell (see proc(5))."""
+    """Return the type of the file system that holds ``path``, ``""`` where the kernel doesn't tell
+    (see proc(5)).
+    """
     try:
         lines = os.fsdecode(Path(mountinfo).read_bytes()).split("\n")
     except OSError:  # not Linux
@@ -261,14 +300,18 @@ def filesystem_of(path: Path, mountinfo: str = "/proc/self/mountinfo") -> str:
     best, name = -1, ""
     for line in filter(None, lines):
         fields, _, rest = line.partition(" - ")
-        mount = Path(re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split(" ")[4]))
+        mount = Path(
+            re.sub(r"\\([0-7]{3})", lambda code: chr(int(code[1], 8)), fields.split(" ")[4])
+        )
         if resolved.is_relative_to(mount) and len(mount.parts) >= best:
             best, name = len(mount.parts), rest.split(" ")[0]
     return name
 
 
 def is_network(filesystem: str) -> bool:
-    """Tell whether a file system is shared with other hosts, where neither locks nor renames reach our processes."""
+    """Tell whether a file system is shared with other hosts, where neither locks nor renames reach
+    our processes.
+    """
     return filesystem in NETWORK_FILESYSTEMS
 
 

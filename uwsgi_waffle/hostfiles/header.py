@@ -6,8 +6,10 @@ The header begins with three words that every look compares:
 - ``digest``: names the snapshot that is published;
 - ``seal``: a checksum of the two, written by whoever has read the store *after* that bell.
 
-If the seal holds, the header is *settled*: the snapshot with that digest is the store's newest. If not (somebody rang, a
-writer died, the file is damaged) whoever gets the lock reads the store. Nothing in the file is trusted further than that.
+If the seal holds, the header is *settled*: the snapshot with that digest is the store's newest. If
+not (somebody rang, a
+writer died, the file is damaged) whoever gets the lock reads the store. Nothing in the file is
+trusted further than that.
 """
 
 from __future__ import annotations
@@ -28,7 +30,15 @@ from pathlib import Path
 
 from ..errors import HostBusy, HostFilesError
 from ..snapshot import DIGEST_SIZE
-from .files import aside_of, create_file, ensure_folder, ensure_watch_file, filesystem_of, is_network, open_file
+from .files import (
+    aside_of,
+    create_file,
+    ensure_folder,
+    ensure_watch_file,
+    filesystem_of,
+    is_network,
+    open_file,
+)
 from .slots import SLOTS_SIZE, Slots
 
 __all__ = [
@@ -60,9 +70,12 @@ WATCH_AT = NOTES_AT + 48
 COMING_AT = NOTES_AT + NOTES.size - HEAD_SIZE
 SIZE = SLOTS_AT + SLOTS_SIZE
 
-#: Seconds for which a process may go on without looking whether the header at the path is still the one it has open.
-#: Whoever opens a header lets this time pass before an update on it returns (as with the leases of Gray and Cheriton,
-#: SOSP 1989): by then everyone has it open, too, and even a deleted or replaced header makes nobody stale.
+#: Seconds for which a process may go on without looking whether the header at the path is still the
+#: one it has open.
+#: Whoever opens a header lets this time pass before an update on it returns (as with the leases of
+#: Gray and Cheriton,
+#: SOSP 1989): by then everyone has it open, too, and even a deleted or replaced header makes nobody
+#: stale.
 LEASE = 0.01
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0  # seconds between attempts to read a store that fails
 LOCK_PAUSE = 0.0005  # seconds between two looks at a lock that another process holds
@@ -104,7 +117,9 @@ def is_settled(head: bytes) -> bool:
 
 
 def settled(bell: bytes, digest: bytes) -> bytes:
-    """Return the three words that say that the snapshot ``digest`` was the store's newest after that bell."""
+    """Return the three words that say that the snapshot ``digest`` was the store's newest after
+    that bell.
+    """
     return bell + digest + _seal(bell + digest)
 
 
@@ -120,7 +135,8 @@ class Header:
     def __init__(self, watch_file: Path) -> None:
         self.watch_file = watch_file.absolute()
         self.folder = self.watch_file.with_name(self.watch_file.name + ".d")
-        #: Watched by uWSGI's master. One file in it is touched, so that one update is one event; a folder's watch survives
+        #: Watched by uWSGI's master. One file in it is touched, so that one update is one event; a
+        #: folder's watch survives
         #: whatever is done to the file.
         self.bell_folder = self.folder / "bell"
         self._bell_file = self.bell_folder / "bell"
@@ -136,7 +152,9 @@ class Header:
         #: When the header was opened, in seconds of the monotonic clock.
         self.opened_at = 0.0
         self._closing = weakref.finalize(self, _close, -1, self._identity)
-        self._elected: tuple[int, int] | None = None  # the descriptor by which the process with that pid is the listener
+        self._elected: tuple[int, int] | None = (
+            None  # the descriptor by which the process with that pid is the listener
+        )
         self.peek: Callable[[], bytes] = bytes
         self.slots = Slots(self._read_slots, self._write_slots)
 
@@ -208,7 +226,9 @@ class Header:
 
     @contextmanager
     def try_lock(self) -> Iterator[bool]:
-        """Hold the lock, or yield ``False`` if another process, thread or greenlet has it. Never waits."""
+        """Hold the lock, or yield ``False`` if another process, thread or greenlet has it. Never
+        waits.
+        """
         fd = self._acquire()
         if fd is None:
             yield False
@@ -272,27 +292,39 @@ class Header:
         self._write(0, os.urandom(WORD))
 
     def settle(self, head: bytes) -> None:
-        """Under the lock, say that the store was read after the bell in ``head`` and gave the snapshot in it."""
-        os.pwrite(self._fd, head[WORD:], WORD)  # which file it is was looked at when the lock was taken
+        """Under the lock, say that the store was read after the bell in ``head`` and gave the
+        snapshot in it.
+        """
+        os.pwrite(
+            self._fd, head[WORD:], WORD
+        )  # which file it is was looked at when the lock was taken
 
     def succeed(self) -> None:
         """Under the lock, note that the store was read just now."""
         self._write(NOTES_AT + 16, struct.pack("<qqq", time.monotonic_ns(), 0, 0))
 
     def mend(self) -> bool:
-        """Under the lock, write a whole header if this one is cut off or isn't one; tell whether that was needed."""
+        """Under the lock, write a whole header if this one is cut off or isn't one; tell whether
+        that was needed.
+        """
         if os.fstat(self._fd).st_size == SIZE and os.pread(self._fd, len(MAGIC), NOTES_AT) == MAGIC:
             return False
         self._write(0, blank())
         return True
 
     def fail(self, error: str) -> bool:
-        """Under the lock, note that the store couldn't be read and when to try again; tell whether that is news."""
+        """Under the lock, note that the store couldn't be read and when to try again; tell whether
+        that is news.
+        """
         notes = self.notes()
-        known = notes.failures > 0 and notes.error == error.encode()[:ERROR_SIZE].decode(errors="ignore")
+        known = notes.failures > 0 and notes.error == error.encode()[:ERROR_SIZE].decode(
+            errors="ignore"
+        )
         failures = notes.failures + 1 if notes.failures > 0 else 1
         pause = min(LAST_RETRY, FIRST_RETRY * 2 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)
-        self._write(NOTES_AT + 24, struct.pack("<qq", time.monotonic_ns() + round(pause * 1e9), failures))
+        self._write(
+            NOTES_AT + 24, struct.pack("<qq", time.monotonic_ns() + round(pause * 1e9), failures)
+        )
         self._write(NOTES_AT + 56, error.encode()[:ERROR_SIZE].ljust(ERROR_SIZE, b"\0"))
         return not known
 
@@ -301,14 +333,18 @@ class Header:
         raw = os.pread(self._fd, NOTES.size, NOTES_AT)
         if len(raw) < NOTES.size:
             return Notes()
-        magic, generation, checked, retry, failures, holder, _, incident, store, *_ = NOTES.unpack(raw)
+        magic, generation, checked, retry, failures, holder, _, incident, store, *_ = NOTES.unpack(
+            raw
+        )
         if magic != MAGIC:
             return Notes()
         now = time.monotonic_ns()
         return Notes(
             generation=generation,
             store=store,
-            checked_at=checked if checked <= now else 0,  # later than now: written before the machine's last start
+            checked_at=checked
+            if checked <= now
+            else 0,  # later than now: written before the machine's last start
             retry_at=retry if retry <= now + round(LAST_RETRY * 1e9) else 0,
             failures=failures if 0 <= failures < 1_000_000 else 0,
             holder=holder,
@@ -318,7 +354,9 @@ class Header:
     def _write(self, offset: int, data: bytes) -> None:
         if identity_of(self._fd) != self._identity:
             with _opening:  # maybe another thread is just opening another header
-                if identity_of(self._fd) != self._identity:  # somebody closed our descriptor and its number is another file's now
+                if (
+                    identity_of(self._fd) != self._identity
+                ):  # somebody closed our descriptor and its number is another file's now
                     self._fd = -1
                     self._open()
         os.pwrite(self._fd, data, offset)
@@ -336,7 +374,9 @@ def _close(fd: int, identity: tuple[int, int]) -> None:
 
 
 def _let_go() -> None:
-    """In a forked child: it has its parent's descriptors, and mustn't keep the lock when the parent dies."""
+    """In a forked child: it has its parent's descriptors, and mustn't keep the lock when the parent
+    dies.
+    """
     global _opening
     _opening = threading.Lock()
     while held:
@@ -356,7 +396,18 @@ def _seal(words: bytes) -> bytes:
 
 def blank() -> bytes:
     """Return a header that isn't settled."""
-    notes = NOTES.pack(MAGIC, int.from_bytes(os.urandom(7), "big"), 0, 0, 0, 0, bytes(WORD), b"", bytes(WORD), bytes(HEAD_SIZE))
+    notes = NOTES.pack(
+        MAGIC,
+        int.from_bytes(os.urandom(7), "big"),
+        0,
+        0,
+        0,
+        0,
+        bytes(WORD),
+        b"",
+        bytes(WORD),
+        bytes(HEAD_SIZE),
+    )
     return (os.urandom(HEAD_SIZE) + notes).ljust(SIZE, b"\0")
 
 

@@ -12,7 +12,9 @@ from ..snapshot import DIGEST_SIZE
 __all__ = ["SLOTS_SIZE", "ProcessInfo", "Slots", "started"]
 
 SLOT_COUNT = 512
-SLOT = struct.Struct(f"<qqqq{DIGEST_SIZE}s24s192s")  # pid, its start, revision, applied at, digest, kind, error
+SLOT = struct.Struct(
+    f"<qqqq{DIGEST_SIZE}s24s192s"
+)  # pid, its start, revision, applied at, digest, kind, error
 OWNER = struct.Struct("<qq")
 SLOTS_SIZE = SLOT.size * SLOT_COUNT
 
@@ -26,7 +28,8 @@ class ProcessInfo:
 
     Attributes:
         pid: its process id.
-        kind: what it is: ``worker 3``, ``mule 1``, ``spooler``, or the program's name outside uWSGI.
+        kind: what it is: ``worker 3``, ``mule 1``, ``spooler``, or the program's name outside
+            uWSGI.
         revision: the revision that it serves.
         applied_at: when it applied that revision, in seconds of the monotonic clock.
         digest: the name of the snapshot that it serves.
@@ -42,9 +45,11 @@ class ProcessInfo:
 
 
 class Slots:
-    """The lines of the table, without a lock: a process writes only its own, and looks whether it still is.
+    """The lines of the table, without a lock: a process writes only its own, and looks whether it
+    still is.
 
-    Two processes that take the same free line at the same moment both write; the one that finds the other's pid there at
+    Two processes that take the same free line at the same moment both write; the one that finds the
+    other's pid there at
     its next note takes another line.
     """
 
@@ -57,7 +62,9 @@ class Slots:
         """Write this process's line, taking one first if need be; ``False`` if the table is full."""
         if self._me[0] != os.getpid():
             self._me, self._index = (os.getpid(), started(os.getpid())), -1
-        if self._index < 0 or self._read(self._offset(self._index), OWNER.size) != OWNER.pack(*self._me):
+        if self._index < 0 or self._read(self._offset(self._index), OWNER.size) != OWNER.pack(
+            *self._me
+        ):
             self._index = self._free()
             if self._index < 0:
                 return False
@@ -74,9 +81,13 @@ class Slots:
     def __iter__(self) -> Iterator[ProcessInfo]:
         """Yield the living processes."""
         table = self._read(0, SLOTS_SIZE)
-        for pid, start, revision, applied_at, digest, kind, error in SLOT.iter_unpack(table[: len(table) // SLOT.size * SLOT.size]):
+        for pid, start, revision, applied_at, digest, kind, error in SLOT.iter_unpack(
+            table[: len(table) // SLOT.size * SLOT.size]
+        ):
             if pid > 0 and started(pid) == start >= 0:
-                yield ProcessInfo(pid, _text(kind), revision, applied_at / 1e9, digest, _text(error))
+                yield ProcessInfo(
+                    pid, _text(kind), revision, applied_at / 1e9, digest, _text(error)
+                )
 
     def _free(self) -> int:
         """Return a line that is free or a dead process's, ``-1`` if there is none."""
@@ -93,9 +104,11 @@ class Slots:
 
 
 def started(pid: int) -> int:
-    """Return when a process was started, in kernel ticks, ``-1`` if there is none: a pid alone may be used again.
+    """Return when a process was started, in kernel ticks, ``-1`` if there is none: a pid alone may
+    be used again.
 
-    It is field 22 of ``/proc/<pid>/stat``, see proc(5); where there is no ``/proc``, ``0`` for every living process.
+    It is field 22 of ``/proc/<pid>/stat``, see proc(5); where there is no ``/proc``, ``0`` for
+    every living process.
     """
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:

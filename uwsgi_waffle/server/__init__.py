@@ -1,4 +1,6 @@
-"""How this process learns of a change while nobody asks it: by uWSGI's signal, else by a thread that looks."""
+"""How this process learns of a change while nobody asks it: by uWSGI's signal, else by a thread
+that looks.
+"""
 
 from __future__ import annotations
 
@@ -73,7 +75,8 @@ def may_listen(*, mule_knows: bool) -> bool:
     Where uWSGI has mules, its workers leave it to them.
 
     Args:
-        mule_knows: whether a mule knows where to listen: by the application, or by the process environment.
+        mule_knows: whether a mule knows where to listen: by the application, or by the process
+            environment.
     """
     name = kind()
     if name in (None, "spooler") or thread.only_reloads():
@@ -83,7 +86,9 @@ def may_listen(*, mule_knows: bool) -> bool:
 
 
 def is_born() -> bool:
-    """Tell whether this is a process that uWSGI has forked already, so that no birth is still to come."""
+    """Tell whether this is a process that uWSGI has forked already, so that no birth is still to
+    come.
+    """
     return uwsgi.under_uwsgi() and kind() is not None
 
 
@@ -109,7 +114,8 @@ def follow(member: Member) -> str:
         _warned = True
         if uwsgi.is_first():
             log.warning(
-                "uwsgi_waffle: uWSGI's master can't wake the workers, so a thread in each looks every %g s. Add %s to the ini.",
+                "uwsgi_waffle: uWSGI's master can't wake the workers, so a thread in each looks"
+                " every %g s. Add %s to the ini.",
                 member.poll_interval,
                 uwsgi.missing(),
             )
@@ -118,13 +124,17 @@ def follow(member: Member) -> str:
 
 
 def give_way() -> None:
-    """Leave the processor to the workers that this process has just woken, if it is one of uWSGI's; elsewhere they look by themselves."""
+    """Leave the processor to the workers that this process has just woken, if it is one of uWSGI's;
+    elsewhere they look by themselves.
+    """
     if uwsgi.armed():
         time.sleep(HEAD_START)
 
 
 def kind() -> str | None:
-    """Name this process: ``worker 3``, ``mule 1``, else the program's name; ``None`` for uWSGI's master."""
+    """Name this process: ``worker 3``, ``mule 1``, else the program's name; ``None`` for uWSGI's
+    master.
+    """
     if uwsgi.under_uwsgi():
         return uwsgi.kind()
     return _program()
@@ -132,7 +142,9 @@ def kind() -> str | None:
 
 @functools.cache
 def _program() -> str:
-    """Name a process outside uWSGI: ``gunicorn``, ``flask run``, ``flask waffle watch``, ``backup.py``."""
+    """Name a process outside uWSGI: ``gunicorn``, ``flask run``, ``flask waffle watch``,
+    ``backup.py``.
+    """
     context = click.get_current_context(silent=True)
     if context is not None:
         return context.command_path.removeprefix("python -m ")

@@ -17,11 +17,16 @@ __all__ = ["Channel", "ChannelDown"]
 TIMEOUT = 1.0  # seconds for connecting, sending, and for the answer to a ping
 PING_AFTER = 5.0  # seconds of silence after which the listener asks whether Redis is still there
 TURN = 0.5  # seconds between two looks whether to go on
-ENOUGH = 2**24  # bytes of messages after which the listener connects anew: redis-py frees its buffer only when all is read
+ENOUGH = (
+    2**24
+    # bytes of messages after which the listener connects anew: redis-py frees its buffer only when all
+    # is read
+)
 FIRST_GAP, LAST_GAP = 0.001, 0.1  # seconds between two bells while messages keep coming
 BURST = 250  # bells in a short time; then there is one after each `LAST_GAP` at most
 
-# Flask-WaffleConf reads a message as a time, so ours is a number, too: behind its microseconds stands who sent it.
+# Flask-WaffleConf reads a message as a time, so ours is a number, too: behind its microseconds
+# stands who sent it.
 MESSAGE = re.compile(rb"\d+\.\d{6}(\d{20})")
 
 
@@ -30,9 +35,11 @@ class ChannelDown(Exception):
 
 
 class Pace:
-    """When the bell is rung for messages, however many come, and however they are spread: a token bucket.
+    """When the bell is rung for messages, however many come, and however they are spread: a token
+    bucket.
 
-    Messages that come one by one are answered at once, those that come together with growing gaps. In any ``t`` seconds there are at
+    Messages that come one by one are answered at once, those that come together with growing gaps.
+    In any ``t`` seconds there are at
     most ``BURST + t / LAST_GAP + 1`` bells.
 
     Attributes:
@@ -47,7 +54,9 @@ class Pace:
         return max(0.0, self._rung_at + self.gap - now)
 
     def rings(self, now: float) -> bool:
-        """Tell whether it is time, and if so count the bell; ``now`` in seconds of the monotonic clock."""
+        """Tell whether it is time, and if so count the bell; ``now`` in seconds of the monotonic
+        clock.
+        """
         passed = now - self._rung_at
         if passed < self.gap:
             return False
@@ -88,7 +97,8 @@ class Channel:
         """Tell the other hosts; by ``sender``, a number, a host knows its own messages.
 
         Raises:
-            ChannelDown: it couldn't be sent within `TIMEOUT`, the search for the address not counted.
+            ChannelDown: it couldn't be sent within `TIMEOUT`, the search for the address not
+                counted.
         """
         kept = self._publisher if self._pid == os.getpid() else None
         self._pid, self._publisher = os.getpid(), kept or self._connect()
@@ -99,7 +109,9 @@ class Channel:
             except self._lost:
                 if kept is None:
                     raise
-                self._publisher.publish(self.name, message)  # a connection that is kept may have been closed meanwhile
+                self._publisher.publish(
+                    self.name, message
+                )  # a connection that is kept may have been closed meanwhile
 
     def listeners(self) -> int:
         """Ask Redis how many listen to this channel, on all hosts.
@@ -111,8 +123,11 @@ class Channel:
             ((_, count),) = client.pubsub_numsub(self.name)
             return int(count)
 
-    def listen(self, ring: Callable[[], None], *, sender: Callable[[], int], go_on: Callable[[], bool]) -> None:
-        """Call ``ring`` when subscribed, and whenever other hosts have sent something, until ``go_on`` says no, or it was very much.
+    def listen(
+        self, ring: Callable[[], None], *, sender: Callable[[], int], go_on: Callable[[], bool]
+    ) -> None:
+        """Call ``ring`` when subscribed, and whenever other hosts have sent something, until
+        ``go_on`` says no, or it was very much.
 
         However many messages come, whatever is in them, it is called at the `Pace` only.
 
@@ -129,12 +144,20 @@ class Channel:
             subscription.close()
             client.close()
 
-    def _hear(self, subscription: Any, ring: Callable[[], None], sender: Callable[[], int], go_on: Callable[[], bool]) -> None:
+    def _hear(
+        self,
+        subscription: Any,
+        ring: Callable[[], None],
+        sender: Callable[[], int],
+        go_on: Callable[[], bool],
+    ) -> None:
         news, size = False, 0
         heard_at, asked_at, turned_at = monotonic(), 0.0, 0.0
         while True:
             with self._told("can't listen to Redis"):
-                message = subscription.get_message(timeout=self._pace.left(monotonic()) if news else TURN)
+                message = subscription.get_message(
+                    timeout=self._pace.left(monotonic()) if news else TURN
+                )
                 if not asked_at and monotonic() - heard_at > PING_AFTER:
                     subscription.ping()
                     asked_at = monotonic()
@@ -142,7 +165,11 @@ class Channel:
             if message is not None:
                 heard_at, asked_at = now, 0.0
                 size += len(message["data"]) if message["type"] == "message" else 0
-                news = news or message["type"] == "subscribe" or (message["type"] == "message" and not _is_from(message["data"], sender))
+                news = (
+                    news
+                    or message["type"] == "subscribe"
+                    or (message["type"] == "message" and not _is_from(message["data"], sender))
+                )
             elif asked_at and now - asked_at > TIMEOUT:
                 raise ChannelDown(f"Redis has not answered for {now - heard_at:.0f} s")
             if news and self._pace.rings(now):

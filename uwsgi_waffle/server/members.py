@@ -47,11 +47,15 @@ def members() -> list[Member]:
 
 
 def tick_all(_: object = None) -> None:
-    """Wake everyone; whatever one of them raises is logged, so that the others and the process go on."""
+    """Wake everyone; whatever one of them raises is logged, so that the others and the process go
+    on.
+    """
     for reference in tuple(_members):
         member = reference()
         try:
             if member is not None:
                 member.tick()
         except BaseException:  # SystemExit, too, would end a uWSGI worker here
-            log.exception("uwsgi_waffle: the look at the store's state failed; it will be tried again")
+            log.exception(
+                "uwsgi_waffle: the look at the store's state failed; it will be tried again"
+            )

@@ -27,13 +27,16 @@ _started: weakref.WeakKeyDictionary[Member, int] = weakref.WeakKeyDictionary()
 def ensure_running(member: Member) -> None:
     """Start this process's thread for ``member``, unless it runs already.
 
-    A thread doesn't outlive a fork, whatever `threading.Thread.is_alive` says: so the pid is kept with it.
+    A thread doesn't outlive a fork, whatever `threading.Thread.is_alive` says: so the pid is kept
+    with it.
     """
     if _started.get(member) == os.getpid() or _will_only_reload():
         return
     _started[member] = os.getpid()
     try:
-        threading.Thread(target=_run, args=(weakref.ref(member),), name="uwsgi_waffle", daemon=True).start()
+        threading.Thread(
+            target=_run, args=(weakref.ref(member),), name="uwsgi_waffle", daemon=True
+        ).start()
     except RuntimeError:  # as many as the system allows: whoever asks next tries again
         del _started[member]
         raise
@@ -56,7 +59,9 @@ def _run(reference: weakref.ref[Member]) -> None:
             with _busy:
                 member.tick()
         except Exception:
-            log.exception("uwsgi_waffle: the look at the store's state failed; it will be tried again")
+            log.exception(
+                "uwsgi_waffle: the look at the store's state failed; it will be tried again"
+            )
         del member
 
 
@@ -67,10 +72,13 @@ def tick_here() -> None:
 
 
 def leave_signals_to_the_main_thread() -> None:
-    """Block all signals in this thread, so that the kernel gives those sent to the process to the main thread.
+    """Block all signals in this thread, so that the kernel gives those sent to the process to the
+    main thread.
 
-    uWSGI's handler of SIGTERM calls ``exit()`` in whichever thread has it; in this one it would wait for the main
-    thread, which goes on serving, until the master loses patience and kills. A greenlet, which gevent may have made of
+    uWSGI's handler of SIGTERM calls ``exit()`` in whichever thread has it; in this one it would
+    wait for the main
+    thread, which goes on serving, until the master loses patience and kills. A greenlet, which
+    gevent may have made of
     this thread, runs in the main thread and must not block anything.
     """
     try:
@@ -82,7 +90,9 @@ def leave_signals_to_the_main_thread() -> None:
 
 
 def only_reloads() -> bool:
-    """Tell whether this process only waits for the child of Werkzeug's reloader, which is the one that serves."""
+    """Tell whether this process only waits for the child of Werkzeug's reloader, which is the one
+    that serves.
+    """
     return "werkzeug._reloader" in sys.modules and not is_running_from_reloader()
 
 
@@ -96,7 +106,9 @@ def _will_only_reload() -> bool:
 
 
 def _wait_for_ticks() -> None:
-    """Before a fork, wait until no thread of ours is within a database's library, whose locks the child would inherit."""
+    """Before a fork, wait until no thread of ours is within a database's library, whose locks the
+    child would inherit.
+    """
     if _busy.acquire(timeout=LONGEST_TICK):
         _waited.append(True)
 
@@ -114,4 +126,6 @@ def _restart_after_fork() -> None:
             ensure_running(member)
 
 
-os.register_at_fork(before=_wait_for_ticks, after_in_parent=_go_on, after_in_child=_restart_after_fork)
+os.register_at_fork(
+    before=_wait_for_ticks, after_in_parent=_go_on, after_in_child=_restart_after_fork
+)

@@ -22,7 +22,10 @@ except ImportError:  # not under uWSGI
 __all__ = ["arm", "armed", "join_births", "kind", "missing", "under_uwsgi", "watch"]
 
 TARGET = "active-workers"  # "workers" would fill the pipes of those that `cheaper` has sent home
-ENTRY, ENTRIES = 8, 40  # uWSGI has 64 monitors for its whole life; the rest is for the application's own
+ENTRY, ENTRIES = (
+    8,
+    40,
+)  # uWSGI has 64 monitors for its whole life; the rest is for the application's own
 LOOK_AGAIN = 2  # seconds after which a monitor that a worker has added is surely active
 
 _signal: int | None = None
@@ -58,7 +61,11 @@ def arm(born: Callable[[], None]) -> None:
             _signal, _table = number, mmap.mmap(-1, ENTRY * ENTRIES)
             _lock = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as uWSGI runs
     except ValueError as error:
-        log.warning("uwsgi_waffle: uWSGI refused a signal (%s): set `single-interpreter = true`. A thread looks instead.", error)
+        log.warning(
+            "uwsgi_waffle: uWSGI refused a signal (%s): set `single-interpreter = true`. A "
+            "thread looks instead.",
+            error,
+        )
 
 
 def armed() -> bool:
@@ -87,7 +94,9 @@ def kind() -> str | None:
 
 
 def shows_metrics() -> bool:
-    """Tell whether the ini declares metrics, ours maybe among them; uWSGI can't make one while it runs."""
+    """Tell whether the ini declares metrics, ours maybe among them; uWSGI can't make one while it
+    runs.
+    """
     return uwsgi is not None and "metric" in uwsgi.opt
 
 
@@ -103,7 +112,11 @@ def has_mules() -> bool:
 
 def is_our_mule() -> bool:
     """Tell whether this is a mule, and the ini's last ``mule =`` line is the package's."""
-    return bool(uwsgi and uwsgi.mule_id() and uwsgi.opt.get("mule") in (b"uwsgi_waffle.mule", b"uwsgi_waffle.mule:run"))
+    return bool(
+        uwsgi
+        and uwsgi.mule_id()
+        and uwsgi.opt.get("mule") in (b"uwsgi_waffle.mule", b"uwsgi_waffle.mule:run")
+    )
 
 
 def serve_as_mule() -> None:
@@ -118,14 +131,18 @@ def is_first() -> bool:
 
 
 def watch(member: Member) -> bool:
-    """Have the master watch the member's files and wake everyone at its interval; each is asked for only once.
+    """Have the master watch the member's files and wake everyone at its interval; each is asked for
+    only once.
 
     A file that was replaced is another file, and asked for again.
 
     Returns:
         Whether all of them are watched.
     """
-    return all([_ask(path, member.generation) for path in member.watched] + [_ask_timer(member.reconcile_interval)])
+    return all(
+        [_ask(path, member.generation) for path in member.watched]
+        + [_ask_timer(member.reconcile_interval)]
+    )
 
 
 def _ask(path: Path, generation: int) -> bool:
@@ -134,11 +151,14 @@ def _ask(path: Path, generation: int) -> bool:
     except FileNotFoundError:
         return False
     # The inode's number may be used again for a new folder, the header in it tells them apart.
-    return _once(f"{path}\0{inode}\0{generation}", lambda: uwsgi.add_file_monitor(_signal, str(path)))
+    return _once(
+        f"{path}\0{inode}\0{generation}", lambda: uwsgi.add_file_monitor(_signal, str(path))
+    )
 
 
 def _ask_timer(interval: float) -> bool:
-    # Three times an interval: the second finds that a comparison is due, so that none comes later than promised.
+    # Three times an interval: the second finds that a comparison is due, so that none comes later
+    # than promised.
     seconds = max(1, round(interval / 3))
     return _once(f"timer {seconds}", lambda: uwsgi.add_timer(_signal, seconds))
 
@@ -149,12 +169,16 @@ def _once(what: str, ask: Callable[[], Any]) -> bool:
         return True
     assert _lock is not None
     try:
-        # Opened anew, for what a fork has shared would exclude nobody; not uWSGI's lock, which the application may hold.
+        # Opened anew, for what a fork has shared would exclude nobody; not uWSGI's lock, which the
+        # application may hold.
         with open(f"/proc/self/fd/{_lock.fileno()}") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             return _claim(key, ask)
     except (ValueError, OSError) as error:
-        log.warning("uwsgi_waffle: uWSGI can't watch for us (%s); a thread in each worker looks instead", error)
+        log.warning(
+            "uwsgi_waffle: uWSGI can't watch for us (%s); a thread in each worker looks instead",
+            error,
+        )
         return False
 
 
@@ -168,7 +192,9 @@ def _claim(key: bytes, ask: Callable[[], Any]) -> bool:
         at = entries.index(bytes(ENTRY)) * ENTRY
         ask()
         _table[at : at + ENTRY] = key
-        if uwsgi.worker_id():  # the master takes it up at its next turn: have it turn, and look once more then
+        if (
+            uwsgi.worker_id()
+        ):  # the master takes it up at its next turn: have it turn, and look once more then
             uwsgi.signal(_signal)
             uwsgi.add_rb_timer(_signal, LOOK_AGAIN, 1)
     _known.add(key)
@@ -178,7 +204,8 @@ def _claim(key: bytes, ask: Callable[[], Any]) -> bool:
 def join_births() -> None:
     """Be called in each process that uWSGI forks, beside whoever else wants to be.
 
-    uwsgidecorators takes the only hook when it is imported and offers a list instead; so this is repeated when the
+    uwsgidecorators takes the only hook when it is imported and offers a list instead; so this is
+    repeated when the
     application is complete.
     """
     if uwsgi is None or _born is None:

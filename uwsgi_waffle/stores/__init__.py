@@ -44,5 +44,7 @@ def open_store(url: str) -> Store:
     """
     scheme = url.partition(":")[0].partition("+")[0]
     if scheme not in STORES:
-        raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {', '.join(STORES)}.")
+        raise SchemaError(
+            f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {', '.join(STORES)}."
+        )
     return STORES[scheme](url)

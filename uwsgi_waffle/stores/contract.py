@@ -22,7 +22,9 @@ class Stored:
     def after(self, commit: Commit) -> Stored:
         """Return what the store will hold when ``commit`` is carried out."""
         merged = {**self.values, **commit.changes}
-        return Stored(self.revision + 1, {key: text for key, text in merged.items() if text is not None})
+        return Stored(
+            self.revision + 1, {key: text for key, text in merged.items() if text is not None}
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +77,17 @@ Context = Callable[[], AbstractContextManager[object]]
 class Store(ABC):
     """Holds the values. Every method may raise `StoreUnavailable`; no connection may cross a fork.
 
-    Several versions of an application may use a store at once, while one replaces the other, and pass what they have read on to
-    each other. So what counts as a value doesn't depend on what the reader declares: it is every name that this package has
-    written, by whichever version, until it is removed. Only where the application's own rows lie beside them, in a table of its
+    Several versions of an application may use a store at once, while one replaces the other, and
+    pass what they have read on to
+    each other. So what counts as a value doesn't depend on what the reader declares: it is every
+    name that this package has
+    written, by whichever version, until it is removed. Only where the application's own rows lie
+    beside them, in a table of its
     own, must a row that the package hasn't written yet be declared by the reader to count.
     """
 
-    #: Whether other processes see the same values; if not, nothing is shared through the host's files.
+    #: Whether other processes see the same values; if not, nothing is shared through the host's
+    #: files.
     shared: ClassVar[bool] = True
 
     @property
@@ -90,7 +96,9 @@ class Store(ABC):
         """The store as a person may see it: no password in it."""
 
     def bind(self, names: frozenset[str], context: Context) -> Store:
-        """Return this store as one application uses it, which declares ``names``; most stores need to know neither."""
+        """Return this store as one application uses it, which declares ``names``; most stores need
+        to know neither.
+        """
         return self
 
     @abstractmethod
@@ -102,7 +110,9 @@ class Store(ABC):
         """Read values and revision in one transaction."""
 
     def load_behind_writers(self) -> Stored:
-        """Read like `load`, but wait for what a server may still be committing for a writer that has died."""
+        """Read like `load`, but wait for what a server may still be committing for a writer that
+        has died.
+        """
         return self.transact(lambda stored: None)
 
     def rows(self) -> Mapping[str, str]:
@@ -111,9 +121,11 @@ class Store(ABC):
 
     @abstractmethod
     def transact(self, decide: Decide) -> Stored:
-        """Let ``decide`` look at the newest values, with all other writers held off, and carry out what it returns.
+        """Let ``decide`` look at the newest values, with all other writers held off, and carry out
+        what it returns.
 
-        ``decide`` may be called again when somebody was faster; an error that it raises, or ``None``, changes nothing.
+        ``decide`` may be called again when somebody was faster; an error that it raises, or
+        ``None``, changes nothing.
 
         Returns:
             What the store holds afterwards.

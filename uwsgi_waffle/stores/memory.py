@@ -47,7 +47,9 @@ class MemoryStore(Store):
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         if not 0 <= revision <= self._stored.revision:
-            raise UnknownRevision(f"There is no revision {revision}: the store is at {self._stored.revision}.")
+            raise UnknownRevision(
+                f"There is no revision {revision}: the store is at {self._stored.revision}."
+            )
         values: dict[str, str] = {}
         for row in self._history:
             if row.revision > revision:

@@ -1,4 +1,6 @@
-"""A store that the application writes itself, as Flask-WaffleConf's manual shows; and its mixin for models."""
+"""A store that the application writes itself, as Flask-WaffleConf's manual shows; and its mixin for
+models.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ __all__ = ["WaffleMixin", "WaffleStore"]
 
 
 class WaffleMixin:
-    """What a model for a `WaffleStore` has; override the two methods if its attributes have other names."""
+    """What a model for a `WaffleStore` has; override the two methods if its attributes have other
+    names.
+    """
 
     def get_key(self) -> str:
         """Return the variable's name."""
@@ -28,10 +32,14 @@ class WaffleMixin:
 class WaffleStore(RowStore):
     """The base of a store of your own: give it `get`, `put`, `delete` and `commit`.
 
-    Each call enters an application context of its own, so that a session which belongs to the context isn't the one that
-    a request is using, and isn't committed with it. The application's teardown functions run when it ends, for it is they that
-    give such a session back: one that closes what belongs to the thread closes it for the request, too. Some promises rest on
-    your methods: without transactions an update that fails half-way is half carried out; and only the writers of one host
+    Each call enters an application context of its own, so that a session which belongs to the
+    context isn't the one that
+    a request is using, and isn't committed with it. The application's teardown functions run when
+    it ends, for it is they that
+    give such a session back: one that closes what belongs to the thread closes it for the request,
+    too. Some promises rest on
+    your methods: without transactions an update that fails half-way is half carried out; and only
+    the writers of one host
     are ordered, for there is no lock among these methods.
 
     Args:
@@ -51,7 +59,9 @@ class WaffleStore(RowStore):
         raise NotImplementedError
 
     def get(self, key: str) -> Any:
-        """Return a record, which has ``get_value()`` as a `WaffleMixin` has, or ``None`` if there is none."""
+        """Return a record, which has ``get_value()`` as a `WaffleMixin` has, or ``None`` if there
+        is none.
+        """
         raise NotImplementedError
 
     def put(self, key: str, value: str) -> Any:
@@ -106,7 +116,9 @@ class OwnRows:
     def insert(self, key: str, text: str) -> None:
         self.written = True
         if self._store._call(self._store.put, key, text) is None and self._get(key) != text:
-            raise StoreUnavailable(f"{self._store.name}: put({key!r}) returned None, which says that it failed. Look why.")
+            raise StoreUnavailable(
+                f"{self._store.name}: put({key!r}) returned None, which says that it failed. Look why."
+            )
 
     def update(self, key: str, text: str) -> None:
         self.insert(key, text)

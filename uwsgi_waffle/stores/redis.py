@@ -12,16 +12,27 @@ from itertools import count, islice
 from time import monotonic
 from typing import Any
 
-from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable, UnknownRevision, WaffleError
+from ..errors import (
+    InvalidValue,
+    SchemaError,
+    StoreReadOnly,
+    StoreUnavailable,
+    UnknownRevision,
+    WaffleError,
+)
 from ..redis_client import connect, shown
 from .contract import Commit, Decide, HistoryRow, Store, Stored
 
 __all__ = ["RedisStore"]
 
-REVISION, ROWS = "WAFFLE_REVISION", "WAFFLE_ROWS"  # reserved names, so no variable's; the second counts the history
+REVISION, ROWS = (
+    "WAFFLE_REVISION",
+    "WAFFLE_ROWS",
+)  # reserved names, so no variable's; the second counts the history
 PAGE = 500  # history rows fetched at a time
 
-# Carries out a commit if the revision is still the one that it was made upon. What can fail comes before what writes.
+# Carries out a commit if the revision is still the one that it was made upon. What can fail comes
+# before what writes.
 COMMIT = """
 redis.call('LLEN', KEYS[2])
 if redis.call('HGET', KEYS[1], ARGV[1]) ~= ARGV[2] then return 0 end
@@ -41,19 +52,25 @@ return 1
 class RedisStore(Store):
     """Keeps values and revision in one Redis hash, the history in a list beside it.
 
-    A commit is one script that compares the revision first; if another host was faster, it is made anew upon what
-    that one wrote. The history is kept whole: asking for one variable's, or for a rollback, reads all of it.
+    A commit is one script that compares the revision first; if another host was faster, it is made
+    anew upon what
+    that one wrote. The history is kept whole: asking for one variable's, or for a rollback, reads
+    all of it.
 
     Args:
-        url: ``redis://``, ``rediss://`` or ``unix://``, with user, password and database number, as redis-py reads it.
+        url: ``redis://``, ``rediss://`` or ``unix://``, with user, password and database number, as
+            redis-py reads it.
         prefix: the name of the hash; the list is called ``<prefix>:history``.
-        timeout: seconds to wait for a connection, an answer, or for other hosts that are faster again and again.
+        timeout: seconds to wait for a connection, an answer, or for other hosts that are faster
+            again and again.
 
     Raises:
         SchemaError: it isn't such a URL, or redis-py isn't installed.
 
-    Redis must keep what it is told: with ``appendonly yes``, and with no eviction of keys that don't expire. With ``appendfsync everysec``,
-    its default, it may lose what it was told in the last seconds before it was killed (see "Redis persistence" in its manual); with
+    Redis must keep what it is told: with ``appendonly yes``, and with no eviction of keys that
+    don't expire. With ``appendfsync everysec``,
+    its default, it may lose what it was told in the last seconds before it was killed (see "Redis
+    persistence" in its manual); with
     ``always`` it loses nothing.
 
     Example:
@@ -67,7 +84,9 @@ class RedisStore(Store):
 
             connect(url, setting="WAFFLE_STORE_URL", timeout=timeout)
         except ImportError:
-            raise SchemaError("RedisStore needs redis-py: pip install 'uwsgi_waffle[redis]'.") from None
+            raise SchemaError(
+                "RedisStore needs redis-py: pip install 'uwsgi_waffle[redis]'."
+            ) from None
         self._redis: Any = redis
         self._url, self._timeout = url, timeout
         self._hash, self._list = prefix, f"{prefix}:history"
@@ -79,7 +98,9 @@ class RedisStore(Store):
 
     def prepare(self) -> None:
         with self._connected() as client, self._translated():
-            if not client.hexists(self._hash, REVISION):  # a replica may have it, and refuses to be written
+            if not client.hexists(
+                self._hash, REVISION
+            ):  # a replica may have it, and refuses to be written
                 client.hsetnx(self._hash, REVISION, "0")
 
     def load(self) -> Stored:
@@ -100,15 +121,24 @@ class RedisStore(Store):
                 if self._carry_out(client, stored, commit):
                     return stored.after(commit)
                 if monotonic() > deadline:
-                    raise StoreUnavailable(f"{self.name}: other hosts were faster for {self._timeout:g} s. Nothing was changed; try again.")
+                    raise StoreUnavailable(
+                        f"{self.name}: other hosts were faster for {self._timeout:g} s. Nothing was changed; try again."
+                    )
 
     def probe(self) -> None:
         with self._connected() as client, self._translated():
-            client.hdel(self._hash, "")  # a write that is refused where writing is, of a field that isn't there
+            client.hdel(
+                self._hash, ""
+            )  # a write that is refused where writing is, of a field that isn't there
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
         with self._connected() as client:
-            return list(islice((row for row in self._rows(client) if key is None or row.key == key), max(0, limit)))
+            return list(
+                islice(
+                    (row for row in self._rows(client) if key is None or row.key == key),
+                    max(0, limit),
+                )
+            )
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         with self._connected() as client:
@@ -119,18 +149,27 @@ class RedisStore(Store):
                 counted = int(client.hget(self._hash, ROWS) or 0)
             rows = list(self._rows(client))
         if len(rows) < counted:
-            raise UnknownRevision(f"Revision {revision} is no longer known: the list {self._list!r} has lost earlier changes.")
+            raise UnknownRevision(
+                f"Revision {revision} is no longer known: the list {self._list!r} has lost earlier changes."
+            )
         texts = {row.key: row.new for row in reversed(rows) if row.revision <= revision}
         return {key: text for key, text in texts.items() if text is not None}
 
     def _carry_out(self, client: Any, stored: Stored, commit: Commit) -> bool:
         """Tell whether it was done; if not, the store has another revision by now."""
-        kinds = json.dumps(["remove" if text is None else "set" for text in commit.changes.values()])
+        kinds = json.dumps(
+            ["remove" if text is None else "set" for text in commit.changes.values()]
+        )
         changes = [part for key, text in commit.changes.items() for part in (key, text or "")]
-        rows = [json.dumps({**asdict(row), "at": row.at.isoformat()}) for row in commit.rows(stored, datetime.now(timezone.utc))]
+        rows = [
+            json.dumps({**asdict(row), "at": row.at.isoformat()})
+            for row in commit.rows(stored, datetime.now(timezone.utc))
+        ]
         numbers = (REVISION, stored.revision, stored.revision + 1, ROWS, len(rows))
         with self._translated():
-            return bool(client.eval(COMMIT, 2, self._hash, self._list, *numbers, kinds, *changes, *rows))
+            return bool(
+                client.eval(COMMIT, 2, self._hash, self._list, *numbers, kinds, *changes, *rows)
+            )
 
     def _load(self, client: Any) -> Stored:
         with self._translated():
@@ -140,16 +179,21 @@ class RedisStore(Store):
             revision = int(texts.pop(REVISION, "-1"))
             int(texts.pop(ROWS, "0"))
         except ValueError as error:
-            raise StoreUnavailable(f"{self.name}: the hash {self._hash!r} isn't as it was written: {error}. Mend it.") from error
+            raise StoreUnavailable(
+                f"{self.name}: the hash {self._hash!r} isn't as it was written: {error}. Mend it."
+            ) from error
         if revision < 0:
             raise StoreUnavailable(
                 f"{self.name}: the hash {self._hash!r} has lost its revision: Redis has forgotten it (no persistence, an eviction, "
-                "a flush). Restore it or, to start afresh, delete the folder beside the watch file, too."
+                "a flush). Restore it or, to start afresh, delete the folder beside the watch "
+                "file, too."
             )
         return Stored(revision, texts)
 
     def _rows(self, client: Any) -> Iterator[HistoryRow]:
-        """Yield the history, newest first; rows that are added meanwhile push others back, and those aren't told twice."""
+        """Yield the history, newest first; rows that are added meanwhile push others back, and
+        those aren't told twice.
+        """
         with self._translated():
             length = client.llen(self._list)
         for start in count(-length, PAGE):  # counted from the end, which stays where it is
@@ -162,15 +206,21 @@ class RedisStore(Store):
                     fields = json.loads(raw)
                     row = HistoryRow(**{**fields, "at": datetime.fromisoformat(fields["at"])})
                 except (ValueError, TypeError, KeyError) as error:
-                    raise StoreUnavailable(f"{self.name}: the list {self._list!r} isn't as it was written: {error!r}. Mend it.") from error
+                    raise StoreUnavailable(
+                        f"{self.name}: the list {self._list!r} isn't as it was written: {error!r}. Mend it."
+                    ) from error
                 yield row
 
     @contextmanager
     def _connected(self) -> Iterator[Any]:
-        """Open a connection for one call, so that none crosses a fork and none stays open in an idle worker."""
+        """Open a connection for one call, so that none crosses a fork and none stays open in an
+        idle worker.
+        """
         client = getattr(self._of_thread, "client", None)
         if client is None:  # kept without a connection, for making one costs more than connecting
-            client = self._of_thread.client = connect(self._url, setting="WAFFLE_STORE_URL", timeout=self._timeout)
+            client = self._of_thread.client = connect(
+                self._url, setting="WAFFLE_STORE_URL", timeout=self._timeout
+            )
         try:
             yield client
         finally:
@@ -184,13 +234,19 @@ class RedisStore(Store):
         except UnicodeEncodeError as error:
             raise InvalidValue({"": f"{self.name} can't hold the value: {error.reason}"}) from None
         except self._redis.ReadOnlyError as error:
-            raise StoreReadOnly(f"{self.name} refuses to be written: {error}. Nothing was changed.") from error
+            raise StoreReadOnly(
+                f"{self.name} refuses to be written: {error}. Nothing was changed."
+            ) from error
         except WaffleError:
             raise
         except self._redis.ResponseError as error:
             if "READONLY" in str(error):
-                raise StoreReadOnly(f"{self.name} refuses to be written: {error}. Nothing was changed.") from error
-            raise StoreUnavailable(f"{self.name}: Redis refuses: {_sentence(error)} Nothing was changed.") from error
+                raise StoreReadOnly(
+                    f"{self.name} refuses to be written: {error}. Nothing was changed."
+                ) from error
+            raise StoreUnavailable(
+                f"{self.name}: Redis refuses: {_sentence(error)} Nothing was changed."
+            ) from error
         except (self._redis.RedisError, OSError, UnicodeError) as error:
             raise StoreUnavailable(
                 f"{self.name}: {_sentence(error)} Look whether Redis answers; it is tried again without a restart."

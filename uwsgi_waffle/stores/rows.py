@@ -19,7 +19,19 @@ from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
 from .translation import Collision
 
-__all__ = ["ADVICE", "HISTORY", "HISTORY_ROWS", "LIMITS", "MYSQL_TEXT", "REVISION", "RowStore", "Rows", "in_memory", "is_json", "names_in"]
+__all__ = [
+    "ADVICE",
+    "HISTORY",
+    "HISTORY_ROWS",
+    "LIMITS",
+    "MYSQL_TEXT",
+    "REVISION",
+    "RowStore",
+    "Rows",
+    "in_memory",
+    "is_json",
+    "names_in",
+]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -67,7 +79,9 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Log:
-    """The history as it is kept in one row: changes, oldest first, and the revision that they lead back to."""
+    """The history as it is kept in one row: changes, oldest first, and the revision that they lead
+    back to.
+    """
 
     since: int
     rows: list[HistoryRow] = field(default_factory=list)
@@ -77,12 +91,19 @@ class Log:
         """Read what `to_json` wrote; what isn't a history that leads to ``revision`` is none."""
         try:
             told = json.loads(text or "")
-            rows = [HistoryRow(**{**entry, "at": datetime.fromisoformat(entry["at"])}) for entry in told["rows"]]
+            rows = [
+                HistoryRow(**{**entry, "at": datetime.fromisoformat(entry["at"])})
+                for entry in told["rows"]
+            ]
             if all(row.revision <= revision for row in rows):
                 return cls(int(told["since"]), rows)
         except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
             if text:
-                log.warning("uwsgi_waffle: the history in the row %s can't be read (%s); it begins anew", HISTORY, type(error).__name__)
+                log.warning(
+                    "uwsgi_waffle: the history in the row %s can't be read (%s); it begins anew",
+                    HISTORY,
+                    type(error).__name__,
+                )
         return cls(revision)
 
     def to_json(self, room: int) -> str:
@@ -110,9 +131,12 @@ class Log:
 class RowStore(Store):
     """Keeps each value as one row, and three more under reserved names.
 
-    These are the revision, a history of the newest changes, and the names that were ever written here. A row counts as a
-    value if this application declares its name, or if it is one of those: another version of the application, that shares
-    the table while one replaces the other, declares them. All other rows are the application's own; whatever becomes of
+    These are the revision, a history of the newest changes, and the names that were ever written
+    here. A row counts as a
+    value if this application declares its name, or if it is one of those: another version of the
+    application, that shares
+    the table while one replaces the other, declares them. All other rows are the application's own;
+    whatever becomes of
     them is no change.
     """
 
@@ -135,7 +159,9 @@ class RowStore(Store):
 
     @abstractmethod
     def _room(self) -> tuple[int | None, int | None]:
-        """Return how many characters the columns for keys and for values take, ``None`` for any number."""
+        """Return how many characters the columns for keys and for values take, ``None`` for any
+        number.
+        """
 
     def prepare(self) -> None:
         _repeated(self._begin)
@@ -144,7 +170,10 @@ class RowStore(Store):
         with self._open(lock=False) as rows:
             self._awaited = not rows.exist()
         if self._awaited:
-            log.warning("uwsgi_waffle: %s: there is no such table yet; until it is made the defaults count", self.name)
+            log.warning(
+                "uwsgi_waffle: %s: there is no such table yet; until it is made the defaults count",
+                self.name,
+            )
         else:
             with self._open(lock=True) as rows:
                 if REVISION not in rows.read():
@@ -152,7 +181,9 @@ class RowStore(Store):
 
     def load(self) -> Stored:
         with self._open(lock=False) as rows:
-            if self._awaited and not rows.exist():  # a database that is yet to be set up, by a command of this application's
+            if (
+                self._awaited and not rows.exist()
+            ):  # a database that is yet to be set up, by a command of this application's
                 return Stored(0, {})
             self._awaited = False
             return self._stored(rows.read())
@@ -174,7 +205,9 @@ class RowStore(Store):
             self._write(rows, found, stored, commit)
             return stored.after(commit)
 
-    def _write(self, rows: Rows, found: Mapping[str, str | None], stored: Stored, commit: Commit) -> None:
+    def _write(
+        self, rows: Rows, found: Mapping[str, str | None], stored: Stored, commit: Commit
+    ) -> None:
         keys, values = self._room()
         self._check_lengths(commit.changes, keys, values)
         past = Log.parse(found.get(HISTORY), stored.revision)
@@ -192,13 +225,19 @@ class RowStore(Store):
             elif key in stored.values:
                 rows.delete(key)
 
-    def _check_lengths(self, changes: Mapping[str, str | None], keys: int | None, values: int | None) -> None:
+    def _check_lengths(
+        self, changes: Mapping[str, str | None], keys: int | None, values: int | None
+    ) -> None:
         problems: dict[str, str] = {}
         for key, text in changes.items():
             if keys is not None and len(key) > keys:
-                problems[key] = f"{self.name} can't hold the name: it has {len(key)} characters, the column takes {keys}"
+                problems[key] = (
+                    f"{self.name} can't hold the name: it has {len(key)} characters, the column takes {keys}"
+                )
             elif text is not None and values is not None and len(text) > values:
-                problems[key] = f"{self.name} can't hold the value: as JSON it has {len(text)} characters, the column takes {values}"
+                problems[key] = (
+                    f"{self.name} can't hold the value: as JSON it has {len(text)} characters, the column takes {values}"
+                )
         if problems:
             raise InvalidValue(problems)
 
@@ -206,7 +245,9 @@ class RowStore(Store):
         with self._open(lock=False) as rows:
             found = {} if self._awaited and not rows.exist() else rows.read(history=True)
         past = Log.parse(found.get(HISTORY), self._stored(found).revision)
-        return [row for row in reversed(past.rows) if key is None or row.key == key][: max(0, limit)]
+        return [row for row in reversed(past.rows) if key is None or row.key == key][
+            : max(0, limit)
+        ]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         with self._open(lock=False) as rows:
@@ -214,7 +255,9 @@ class RowStore(Store):
         stored = self._stored(found)
         past = Log.parse(found.get(HISTORY), stored.revision)
         if not 0 <= revision <= stored.revision:
-            raise UnknownRevision(f"There is no revision {revision}: the store is at {stored.revision}.")
+            raise UnknownRevision(
+                f"There is no revision {revision}: the store is at {stored.revision}."
+            )
         if revision < past.since:
             raise UnknownRevision(
                 f"Revision {revision} isn't known any more: in the application's own table the history keeps the newest {HISTORY_ROWS} "
@@ -225,7 +268,9 @@ class RowStore(Store):
     def _stored(self, found: Mapping[str, str | None]) -> Stored:
         told = found.get(REVISION) or "0"
         if not (told.isascii() and told.isdigit() and len(told) < 20):
-            raise StoreUnavailable(f"{self.name}: the row {REVISION} holds {told[:40]!r}, which is no revision. Restore it, or delete it.")
+            raise StoreUnavailable(
+                f"{self.name}: the row {REVISION} holds {told[:40]!r}, which is no revision. Restore it, or delete it."
+            )
         values = _without_reserved(found)
         if self._names is not None:
             counted = self._names | names_in(found)
@@ -235,13 +280,20 @@ class RowStore(Store):
 
 def names_in(found: Mapping[str, str | None]) -> set[str]:
     """Return the names that were ever written, by whichever version of the application."""
-    return {name for key, text in found.items() if key.startswith(NAMES) for name in (text or "").split()}
+    return {
+        name
+        for key, text in found.items()
+        if key.startswith(NAMES)
+        for name in (text or "").split()
+    }
 
 
 def _names_rows(names: set[str], room: int | None) -> dict[str, str]:
     """Write them down, in more than one row if the column is short."""
     joined = " ".join(sorted(names))
-    lines = textwrap.wrap(joined, max(1, room or len(joined)), break_long_words=False, break_on_hyphens=False)
+    lines = textwrap.wrap(
+        joined, max(1, room or len(joined)), break_long_words=False, break_on_hyphens=False
+    )
     return {NAMES + (str(number) if number else ""): line for number, line in enumerate(lines)}
 
 
@@ -261,7 +313,11 @@ def in_memory(database: str | None, mode: object = None) -> bool:
 
 
 def _without_reserved(found: Mapping[str, str | None]) -> dict[str, str]:
-    return {key: text for key, text in found.items() if text is not None and not key.startswith(RESERVED)}
+    return {
+        key: text
+        for key, text in found.items()
+        if text is not None and not key.startswith(RESERVED)
+    }
 
 
 def is_json(text: str) -> bool:

@@ -11,7 +11,8 @@ from .contract import Store
 
 __all__ = ["Collision", "translated"]
 
-# The database has undone the whole transaction, for another one that it got in the way of: by the standard, and by MySQL's number.
+# The database has undone the whole transaction, for another one that it got in the way of: by the
+# standard, and by MySQL's number.
 UNDONE_STATES = ("40001", "40P01")
 UNDONE_NUMBER = 1213
 
@@ -23,8 +24,16 @@ class Collision(StoreUnavailable):
 
 
 @contextmanager
-def translated(store: Store, failed: Kinds, advice: Callable[[], str], *, refused: Kinds = (), unfit: Kinds = ()) -> Iterator[None]:
-    """Tell what is raised in this block as the store's errors; those of the package's own come out as they are.
+def translated(
+    store: Store,
+    failed: Kinds,
+    advice: Callable[[], str],
+    *,
+    refused: Kinds = (),
+    unfit: Kinds = (),
+) -> Iterator[None]:
+    """Tell what is raised in this block as the store's errors; those of the package's own come out
+    as they are.
 
     Args:
         failed: the exceptions that say that the database can't be used.
@@ -37,7 +46,9 @@ def translated(store: Store, failed: Kinds, advice: Callable[[], str], *, refuse
     except WaffleError:  # raised by decide, or by ourselves
         raise
     except refused as error:
-        raise Collision(f"{store.name} refuses the row: {_told(error)}. Look at the table's constraints.") from error
+        raise Collision(
+            f"{store.name} refuses the row: {_told(error)}. Look at the table's constraints."
+        ) from error
     except unfit as error:
         raise InvalidValue({"": f"{store.name} can't hold the value: {_told(error)}"}) from error
     except failed as error:
@@ -45,7 +56,9 @@ def translated(store: Store, failed: Kinds, advice: Callable[[], str], *, refuse
         if _is_undone(error):
             raise Collision(f"{store.name}: {told}. {advice()}") from error
         if "read-only" in told.lower() or "readonly" in told.lower():
-            raise StoreReadOnly(f"{store.name} refuses to be written: {told}. Nothing was changed.") from error
+            raise StoreReadOnly(
+                f"{store.name} refuses to be written: {told}. Nothing was changed."
+            ) from error
         raise StoreUnavailable(f"{store.name}: {told}. {advice()}") from error
 
 
@@ -54,7 +67,9 @@ def _cause(error: Exception) -> Any:
 
 
 def _told(error: Exception) -> str:
-    """Return what the driver says, without the lines behind the first, in which a database may quote the row."""
+    """Return what the driver says, without the lines behind the first, in which a database may
+    quote the row.
+    """
     return str(_cause(error)).partition("\n")[0]
 
 

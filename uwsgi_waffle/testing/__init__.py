@@ -23,12 +23,15 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 class override:  # used as a function, as `contextlib.suppress` is
-    """Give variables of an application other values, for this thread or task and within a block or a decorated function.
+    """Give variables of an application other values, for this thread or task and within a block or
+    a decorated function.
 
-    The store isn't written, and revision, history and status stay what they are. The values are validated as `update` does,
+    The store isn't written, and revision, history and status stay what they are. The values are
+    validated as `update` does,
     together with those in force. Where overrides are nested they combine, and the inner one wins.
 
-    A test, synchronous or not, can be decorated, and a class whose test methods are all meant, without its ``setUp``. A generator
+    A test, synchronous or not, can be decorated, and a class whose test methods are all meant,
+    without its ``setUp``. A generator
     can't: write ``with override(…):`` in it.
 
     Args:
@@ -37,7 +40,8 @@ class override:  # used as a function, as `contextlib.suppress` is
 
     Raises:
         UnknownVariable: when the block is entered: a name isn't declared.
-        InvalidValue: likewise, values are refused. Also later, when a variable is read and an update has meanwhile brought
+        InvalidValue: likewise, values are refused. Also later, when a variable is read and an
+            update has meanwhile brought
             values that don't fit the override's.
 
     Example:
@@ -56,7 +60,9 @@ class override:  # used as a function, as `contextlib.suppress` is
 
     def __init__(self, app: Flask, /, **values: object) -> None:
         self._app, self._values = app, values
-        self._layers: list[_Layer] = []  # those that were entered; in several threads the same object may be
+        self._layers: list[
+            _Layer
+        ] = []  # those that were entered; in several threads the same object may be
 
     def __enter__(self) -> None:
         binding = binding_of(self._app)
@@ -65,7 +71,12 @@ class override:  # used as a function, as `contextlib.suppress` is
         self._layers.append(layer)
         _entered.set((*_entered.get(), layer))
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
         here = _entered.get()
         ours = [layer for layer in here if layer.owner is self and not layer.over]
         # A fixture of an asynchronous test may be left in another context than it was entered in.
@@ -78,7 +89,9 @@ class override:  # used as a function, as `contextlib.suppress` is
         if isinstance(decorated, type):
             return cast(F, self._decorate_class(decorated))
         if inspect.isgeneratorfunction(decorated) or inspect.isasyncgenfunction(decorated):
-            raise TypeError(f"override can't decorate the generator {decorated.__name__!r}: write `with override(…):` around its yield.")
+            raise TypeError(
+                f"override can't decorate the generator {decorated.__name__!r}: write `with override(…):` around its yield."
+            )
         if inspect.iscoroutinefunction(decorated):
 
             @functools.wraps(decorated)
@@ -96,11 +109,23 @@ class override:  # used as a function, as `contextlib.suppress` is
         return cast(F, synchronous)
 
     def _decorate_class(self, decorated: type) -> type:
-        tests = {name: inspect.getattr_static(decorated, name) for name in dir(decorated) if name.startswith("test")}
-        wrapped: dict[str, object] = {name: self(test) for name, test in tests.items() if isinstance(test, FunctionType)}
-        wrapped |= {name: type(test)(self(test.__func__)) for name, test in tests.items() if isinstance(test, (staticmethod, classmethod))}
+        tests = {
+            name: inspect.getattr_static(decorated, name)
+            for name in dir(decorated)
+            if name.startswith("test")
+        }
+        wrapped: dict[str, object] = {
+            name: self(test) for name, test in tests.items() if isinstance(test, FunctionType)
+        }
+        wrapped |= {
+            name: type(test)(self(test.__func__))
+            for name, test in tests.items()
+            if isinstance(test, (staticmethod, classmethod))
+        }
         if not wrapped:
-            raise TypeError(f"override finds no method of {decorated.__name__!r} whose name begins with 'test'. Decorate what is to run.")
+            raise TypeError(
+                f"override finds no method of {decorated.__name__!r} whose name begins with 'test'. Decorate what is to run."
+            )
         for name, test in wrapped.items():
             setattr(decorated, name, test)
         return decorated
@@ -116,11 +141,15 @@ class _Layer:
         self._seen: tuple[Snapshot, list[_Layer], Snapshot] | None = None
 
     def lay_over(self, base: Snapshot, layers: list[_Layer]) -> Snapshot:
-        """Return ``base`` with the values of all layers, of which this is the innermost; made anew only when something changed."""
+        """Return ``base`` with the values of all layers, of which this is the innermost; made anew
+        only when something changed.
+        """
         if self._seen is None or self._seen[0] is not base or self._seen[1] != layers:
             texts = {name: text for layer in layers for name, text in layer.texts.items()}
             try:
-                values = self.binding.schema.load(encoded(_stored(self.binding, base).after(Commit(texts))).values)
+                values = self.binding.schema.load(
+                    encoded(_stored(self.binding, base).after(Commit(texts))).values
+                )
             except InvalidValue as error:
                 told = f"The override of {', '.join(texts)} doesn't fit the values of revision {base.revision}"
                 raise InvalidValue(error.problems, told) from None
@@ -128,11 +157,15 @@ class _Layer:
         return self._seen[2]
 
 
-_entered: contextvars.ContextVar[tuple[_Layer, ...]] = contextvars.ContextVar("uwsgi_waffle_overrides", default=())
+_entered: contextvars.ContextVar[tuple[_Layer, ...]] = contextvars.ContextVar(
+    "uwsgi_waffle_overrides", default=()
+)
 
 
 class _Overridable(Binding):
-    """A binding from its first override on; before, reading costs what it costs without this module."""
+    """A binding from its first override on; before, reading costs what it costs without this
+    module.
+    """
 
     def current(self) -> Snapshot:
         base = super().current()
@@ -143,4 +176,10 @@ class _Overridable(Binding):
 def _stored(binding: Binding, snapshot: Snapshot) -> Stored:
     """Return a snapshot as a store would hold it: what has a value of its own, not the defaults."""
     values = snapshot.values
-    return Stored(snapshot.revision, {name: binding.schema.variables[name].dump(getattr(values, name)) for name in values.model_fields_set})
+    return Stored(
+        snapshot.revision,
+        {
+            name: binding.schema.variables[name].dump(getattr(values, name))
+            for name in values.model_fields_set
+        },
+    )

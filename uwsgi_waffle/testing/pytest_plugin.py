@@ -1,6 +1,8 @@
-"""A fixture that starts a real uWSGI for a test; in a conftest.py: ``pytest_plugins = ["uwsgi_waffle.testing.pytest_plugin"]``.
+"""A fixture that starts a real uWSGI for a test; in a conftest.py: ``pytest_plugins =
+["uwsgi_waffle.testing.pytest_plugin"]``.
 
-A conftest may import from here, too: no assertion waits for pytest's rewriting (PYTEST_DONT_REWRITE).
+A conftest may import from here, too: no assertion waits for pytest's rewriting
+(PYTEST_DONT_REWRITE).
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ import pytest
 try:
     from xprocess import ProcessStarter, XProcess
 except ImportError as error:
-    raise ImportError("The fixture waffle_server needs pytest-xprocess. Run: pip install 'uwsgi_waffle[testing]'") from error
+    raise ImportError(
+        "The fixture waffle_server needs pytest-xprocess. Run: pip install 'uwsgi_waffle[testing]'"
+    ) from error
 
 __all__ = ["StartServer", "WaffleServer", "waffle_server"]
 
@@ -79,14 +83,17 @@ class WaffleServer:
         for resource in self._xprocess.resources:
             if resource.popen is not None and resource.info[0].name == self.name:
                 if resource.popen.poll() is None:
-                    # The master ends its workers; a signal to them on their way out could hang them.
+                    # The master ends its workers; a signal to them on their way out could hang
+                    # them.
                     resource.info[0].terminate(kill_proc_tree=False, timeout=STOP_TIMEOUT)
                 resource.popen.wait()
                 resource.release()
         # The reports of pytest-xprocess read what is noted here, and can't read a closed file.
         self._xprocess.config.__dict__.get("_extlogfiles", {}).pop(self.name, None)
 
-    def _start(self, command: Sequence[str], cwd: Path, environ: dict[str, str], *, lazy: bool) -> None:
+    def _start(
+        self, command: Sequence[str], cwd: Path, environ: dict[str, str], *, lazy: bool
+    ) -> None:
         server = self
 
         class Starter(ProcessStarter):  # type: ignore[misc]  # it has no types
@@ -108,7 +115,8 @@ class WaffleServer:
         if folder.is_absolute() and not folder.exists():
             self._fail(
                 f"The application doesn't use WAFFLE_WATCHER_FILE = {environ['WAFFLE_WATCHER_FILE']}. If its app.config sets another, "
-                "it may be about to change what isn't the test's: let the environment say it, and likewise WAFFLE_STORE_URL"
+                "it may be about to change what isn't the test's: let the environment say it, "
+                "and likewise WAFFLE_STORE_URL"
             )
 
     def _is_ready(self, process: subprocess.Popen[bytes], *, lazy: bool) -> bool:
@@ -118,7 +126,11 @@ class WaffleServer:
             self._fail(f"uWSGI didn't start, it ended with code {ended}")
         self._ports = {int(number): port for number, port in BOUND.findall(log)}
         loaded = len(LOADED.findall(log)) >= (self._workers if lazy else 1)
-        return loaded and len(set(SPAWNED.findall(log))) == self._workers and len(self._ports) > self._workers
+        return (
+            loaded
+            and len(set(SPAWNED.findall(log))) == self._workers
+            and len(self._ports) > self._workers
+        )
 
     def _fail(self, what: str) -> None:
         pytest.fail(f"{what}.\n\n{self.log[-SHOWN:]}", pytrace=False)
@@ -127,32 +139,59 @@ class WaffleServer:
 class StartServer(Protocol):
     """What the fixture `waffle_server` gives."""
 
-    def __call__(self, app: str, workers: int = 4, *, options: Sequence[str] = (), **env: object) -> WaffleServer:
+    def __call__(
+        self, app: str, workers: int = 4, *, options: Sequence[str] = (), **env: object
+    ) -> WaffleServer:
         """Start a uWSGI with a master, and wait until all its workers are ready.
 
         Args:
             app: the application, as ``module:name``; found where the tests' own modules are found.
             workers: how many.
             options: more of uWSGI's, as on its command line.
-            env: more of the environment. Store and watch file are in the test's ``tmp_path`` if nothing else is said here.
+            env: more of the environment. Store and watch file are in the test's ``tmp_path`` if
+                nothing else is said here.
         """
 
 
 @pytest.fixture
 def waffle_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartServer]:
-    """Start real uWSGI servers; they are stopped after the test. Those of one test are one host: they share store and watch file."""
-    xprocess = XProcess(request.config, py.path.local(tmp_path / "waffle_server"), log=logging.getLogger("xprocess"))
+    """Start real uWSGI servers; they are stopped after the test. Those of one test are one host:
+    they share store and watch file.
+    """
+    xprocess = XProcess(
+        request.config, py.path.local(tmp_path / "waffle_server"), log=logging.getLogger("xprocess")
+    )
     with ExitStack() as servers:
 
-        def start(app: str, workers: int = 4, *, options: Sequence[str] = (), **env: object) -> WaffleServer:
+        def start(
+            app: str, workers: int = 4, *, options: Sequence[str] = (), **env: object
+        ) -> WaffleServer:
             server = WaffleServer(tmp_path, workers, xprocess)
-            servers.callback(lambda: request.node.add_report_section("teardown", server.name, server.log if server.url else ""))
+            servers.callback(
+                lambda: request.node.add_report_section(
+                    "teardown", server.name, server.log if server.url else ""
+                )
+            )
             servers.callback(server.stop)
             sockets = ["--http-socket", "127.0.0.1:0"] * (workers + 1)
             for number in range(1, workers + 1):  # the first socket is for all
                 sockets += ["--map-socket", f"{number}:{number}"]
-            command = [_uwsgi(), *OPTIONS, "--module", app, "--processes", str(workers), *sockets, *options]
-            server._start(command, request.config.rootpath, _environ(tmp_path, env), lazy="--lazy-apps" in options)
+            command = [
+                _uwsgi(),
+                *OPTIONS,
+                "--module",
+                app,
+                "--processes",
+                str(workers),
+                *sockets,
+                *options,
+            ]
+            server._start(
+                command,
+                request.config.rootpath,
+                _environ(tmp_path, env),
+                lazy="--lazy-apps" in options,
+            )
             return server
 
         yield start

@@ -1,1 +1,3 @@
-"""Applications that uWSGI serves while they are measured; each answers ``GET /read`` and ``POST /update?n=``."""
+"""Applications that uWSGI serves while they are measured; each answers ``GET /read`` and ``POST
+/update?n=``.
+"""

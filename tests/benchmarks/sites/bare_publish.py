@@ -1,4 +1,6 @@
-"""The least that Redis can do: a thread in each worker subscribes and takes the number that is published."""
+"""The least that Redis can do: a thread in each worker subscribes and takes the number that is
+published.
+"""
 
 from __future__ import annotations
 

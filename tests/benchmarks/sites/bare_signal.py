@@ -1,4 +1,6 @@
-"""The least that uWSGI can do: a number in shared memory, and a signal on which each worker takes it."""
+"""The least that uWSGI can do: a number in shared memory, and a signal on which each worker takes
+it.
+"""
 
 from __future__ import annotations
 

@@ -32,12 +32,15 @@ settings.configure(
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["constance"],
     MIDDLEWARE=[],
-    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "constance.db"}},
+    DATABASES={
+        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": FOLDER / "constance.db"}
+    },
     DEFAULT_AUTO_FIELD="django.db.models.AutoField",
     CONSTANCE_BACKEND=os.environ["BENCH_BACKEND"],
     CONSTANCE_CONFIG={"V0": (0, "")},
     CONSTANCE_REDIS_CONNECTION=os.environ.get("BENCH_REDIS", ""),
-    CONSTANCE_REDIS_PREFIX=f"constance:{FOLDER}:",  # the contestants share one Redis, and mustn't read each other's values
+    # the contestants share one Redis, and mustn't read each other's values
+    CONSTANCE_REDIS_PREFIX=f"constance:{FOLDER}:",
     CONSTANCE_REDIS_CACHE_TIMEOUT=CACHED,
 )
 django.setup()

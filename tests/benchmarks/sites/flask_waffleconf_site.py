@@ -1,6 +1,7 @@
 """Flask-WaffleConf as its manual says, on SQLAlchemy, under ``lazy-apps`` and ``enable-threads``.
 
-With two patches, without which it doesn't run today: its thread gets an application context, and, for it can only publish to
+With two patches, without which it doesn't run today: its thread gets an application context, and,
+for it can only publish to
 localhost:6379, its Redis clients are those of the benchmark's server.
 """
 
@@ -21,14 +22,18 @@ FOLDER = Path(os.environ.get("SITE_DATABASE", os.environ["SITE_FOLDER"]))
 application = Flask(__name__)
 application.config.update(
     SQLALCHEMY_DATABASE_URI=f"sqlite:///{FOLDER}/legacy.db",
-    WAFFLE_CONFS={f"V{number}": {"desc": "", "default": 0} for number in range(int(os.environ.get("SITE_VARIABLES", "10")))},
+    WAFFLE_CONFS={
+        f"V{number}": {"desc": "", "default": 0}
+        for number in range(int(os.environ.get("SITE_VARIABLES", "10")))
+    },
     WAFFLE_WATCHTYPE=os.environ.get("SITE_WATCHTYPE", "file"),
     WAFFLE_WATCHER_FILE=f"{FOLDER}/legacy.txt",
 )
 db = SQLAlchemy(application)
 
 
-class Conf(db.Model, WaffleMixin):  # type: ignore[name-defined,misc]  # Flask-SQLAlchemy's base is made at run time
+# Flask-SQLAlchemy's base is made at run time
+class Conf(db.Model, WaffleMixin):  # type: ignore[name-defined,misc]
     id = db.Column(db.Integer, primary_key=True)
     key = db.Column(db.String(255), unique=True)
     value = db.Column(db.Text)
@@ -48,7 +53,8 @@ if "BENCH_REDIS" in os.environ:
 store = AlchemyWaffleStore(db=db, model=Conf)
 waffle = WaffleConf()
 with (FOLDER / "legacy.lock").open("w") as lock, application.app_context():
-    # One worker after the other, and before its thread starts, which would die if two created the same row.
+    # One worker after the other, and before its thread starts, which would die if two created the
+    # same row.
     fcntl.flock(lock, fcntl.LOCK_EX)
     db.create_all()
     WaffleConf(application, store).state.update_conf()

@@ -1,4 +1,6 @@
-"""A page that says hello, with the extension or, without ``BENCH_WITH``, of Flask alone; and who updates meanwhile."""
+"""A page that says hello, with the extension or, without ``BENCH_WITH``, of Flask alone; and who
+updates meanwhile.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ application = Flask(__name__, instance_path=str(FOLDER / "instance"))
 if "BENCH_WITH" in os.environ:
     from uwsgi_waffle import SQLStore, WaffleConf
 
-    application.config["WAFFLE_CONFS"] = {f"V{number}": {"desc": "", "default": 0} for number in range(10)}
+    application.config["WAFFLE_CONFS"] = {
+        f"V{number}": {"desc": "", "default": 0} for number in range(10)
+    }
     waffle = WaffleConf(application, SQLStore(f"sqlite:///{FOLDER}/waffle.db"))
 
 

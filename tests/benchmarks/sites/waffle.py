@@ -48,9 +48,12 @@ uncounted, Binding.tick = Binding.tick, tick
 uwsgi.register_signal(BARE, "active-workers", told)
 application = Flask(__name__, instance_path=str(FOLDER / "instance"))
 application.config["WAFFLE_CONFS"] = {
-    f"V{number}": {"desc": "", "default": 0} for number in range(int(os.environ.get("SITE_VARIABLES", "10")))
+    f"V{number}": {"desc": "", "default": 0}
+    for number in range(int(os.environ.get("SITE_VARIABLES", "10")))
 }
-waffle = WaffleConf(application, TimedStore(f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"))
+waffle = WaffleConf(
+    application, TimedStore(f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db")
+)
 waffle.on_change()(told)
 
 
@@ -95,7 +98,9 @@ def counters() -> Any:
 
 @application.get("/times")
 def read() -> Any:
-    """Return the moment of the commit or of the signal, then the moment at which each worker was told."""
+    """Return the moment of the commit or of the signal, then the moment at which each worker was
+    told.
+    """
     return jsonify(times[: uwsgi.numproc + 1].tolist())
 
 
