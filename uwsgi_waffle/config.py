@@ -1,12 +1,12 @@
-"""``app.config`` with the declared variables in it, and the extension's own settings."""
+"""``app.config`` with the declared variables in it."""
 
 from __future__ import annotations
 
+import copy
 import logging
-import math
-import os
 from collections.abc import (
     Callable,
+    Collection,
     ItemsView,
     Iterator,
     KeysView,
@@ -14,197 +14,152 @@ from collections.abc import (
     MutableMapping,
     ValuesView,
 )
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, TypeVar
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from types import SimpleNamespace
+from typing import Any, Protocol
 
 from flask import Config, Flask
-from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from .errors import ManagedVariable, SchemaError
+from .errors import ManagedVariable
+from .schema import Schema
 
-__all__ = ["Settings", "Watching", "manage"]
+__all__ = ["Variables", "install"]
 
 log = logging.getLogger("uwsgi_waffle")
 
-T = TypeVar("T")
+
+class _Assign(Protocol):
+    def __call__(self, values: Mapping[str, object], /, *, testing: bool) -> None: ...
+
+
+class _Forget(Protocol):
+    def __call__(self, names: Collection[str], /, *, testing: bool) -> None: ...
 
 
 @dataclass(frozen=True)
-class Watching:
-    """Where processes and hosts find each other: what a mule without the application has to know,
-    too.
+class Variables:
+    """How a configuration reaches the declared variables.
+
+    Attributes:
+        schema: declares them.
+        current: returns the values in force.
+        assign: gives some of them other values in this process, or refuses.
+        assigned: returns the names of those that have one.
+        forget: undoes that, or refuses.
+        on_testing: called when somebody sets ``TESTING``.
     """
 
-    watchtype: str
-    watcher_file: Path
-    redis_url: str = field(repr=False)  # it may hold a password
-    redis_channel: str
-
-    @classmethod
-    def read(cls, config: Mapping[str, Any], instance: Path) -> Watching:
-        """Read the settings from a configuration or else from the process environment.
-
-        Args:
-            config: the application's, or an empty one.
-            instance: the folder that relative paths are in.
-
-        Raises:
-            SchemaError: one of them can't be used; the text names it.
-        """
-        watchtype = _setting(config, "WAFFLE_WATCHTYPE", str, "file")
-        if watchtype not in ("file", "redis"):
-            raise SchemaError(f"WAFFLE_WATCHTYPE must be 'file' or 'redis', not {watchtype!r}.")
-        return cls(
-            watchtype=watchtype,
-            watcher_file=instance
-            / _setting(
-                config, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch")
-            ),  # an absolute one stays
-            redis_url=(_setting(config, "WAFFLE_REDIS_URL", str, "") or _redis_url(config))
-            if watchtype == "redis"
-            else "",
-            redis_channel=_setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf"),
-        )
-
-    @classmethod
-    def from_environment(cls) -> Watching | None:
-        """Return where a process without the application is to listen, ``None`` if the process
-        environment doesn't say.
-        """
-        try:
-            watching = cls.read({}, Path())
-            wanted = _setting({}, "WAFFLE_MULTIPROC", bool, True) and watching.watchtype == "redis"
-        except SchemaError as error:
-            log.warning(
-                "uwsgi_waffle: the process environment doesn't say where a mule is to listen: %s",
-                error,
-            )
-            return None
-        return watching if wanted and watching.watcher_file.is_absolute() else None
+    schema: Schema
+    current: Callable[[], Any]
+    assign: _Assign
+    assigned: Callable[[], Collection[str]]
+    forget: _Forget
+    on_testing: Callable[[], None]
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The ``WAFFLE_*`` settings, from ``app.config`` or else from the process environment."""
+def install(app: Flask, variables: Variables) -> None:
+    """Let ``app.config`` show the variables, and each configuration that replaces it later.
 
-    confs: Any
-    multiproc: bool
-    watching: Watching
-    store_url: str = field(repr=False)  # it may hold a password
-    poll_interval: float
-    reconcile_interval: float
-
-    @classmethod
-    def read(cls, app: Flask) -> Settings:
-        """Read the settings of an application.
-
-        Raises:
-            SchemaError: one is missing or can't be used; the text names it.
-        """
-        config, instance = app.config, Path(app.instance_path)
-        if "WAFFLE_CONFS" not in config:
-            raise SchemaError(
-                "app.config['WAFFLE_CONFS'] is missing: declare the variables there before "
-                "WaffleConf sees the application."
-            )
-        settings = cls(
-            confs=config["WAFFLE_CONFS"],
-            multiproc=_setting(config, "WAFFLE_MULTIPROC", bool, True),
-            watching=Watching.read(config, instance),
-            store_url=_setting(
-                config, "WAFFLE_STORE_URL", str, f"sqlite:///{instance / 'waffle.db'}"
-            ),
-            poll_interval=_setting(config, "WAFFLE_POLL_INTERVAL", float, 1.0),
-            reconcile_interval=_setting(config, "WAFFLE_RECONCILE_INTERVAL", float, 30.0),
-        )
-        for name, value in (
-            ("POLL", settings.poll_interval),
-            ("RECONCILE", settings.reconcile_interval),
-        ):
-            if not 0 < value < math.inf:
-                raise SchemaError(
-                    f"WAFFLE_{name}_INTERVAL must be a number of seconds above 0, not {value!r}."
-                )
-        return settings
-
-
-def _setting(config: Mapping[str, Any], name: str, kind: type[T], default: T) -> T:
-    raw = config[name] if name in config else os.environ.get(name)
-    if raw is None:
-        return default
-    try:
-        return TypeAdapter(kind).validate_python(raw)
-    except ValidationError as error:
-        shown = "what it is" if name.endswith("_URL") else repr(raw)  # a URL may hold a password
-        raise SchemaError(
-            f"{name} must be a {kind.__name__}, not {shown}: {error.errors()[0]['msg']}."
-        ) from None
-
-
-def _redis_url(config: Mapping[str, Any]) -> str:
-    host, port = (
-        _setting(config, "WAFFLE_REDIS_HOST", str, "localhost"),
-        _setting(config, "WAFFLE_REDIS_PORT", int, 6379),
-    )
-    if not host or not 0 < port < 2**16:
-        raise SchemaError(
-            f"WAFFLE_REDIS_PORT must be one of the ports of WAFFLE_REDIS_HOST, not {port} of {host!r}."
-        )
-    return f"redis://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-@dataclass
-class Managed:
-    """Where a configuration finds the declared variables."""
-
-    names: frozenset[str] = frozenset()
-    current: Callable[[], BaseModel] = field(default=BaseModel)
-
-
-def manage(config: Config, names: frozenset[str], current: Callable[[], BaseModel]) -> None:
-    """Let a configuration read ``names`` from ``current()`` from now on.
-
-    The object stays the same, so that whoever holds it sees the values too. All else is read as
-    fast as before: the
-    names are taken out of the dictionary, and only a key that isn't there asks for `__missing__`.
+    Application and configuration stay the same objects, so that whoever holds them sees the
+    values, too. They get a class of their own, derived from the one that they have.
     """
-    for name in sorted(names & config.keys()):
+    _manage(app.config, variables, app.default_config)
+    app.__class__ = _derived(type(app), config=_ConfigAttribute(variables))
+
+
+def _derived(base: type, *mixins: type, **attributes: object) -> Any:
+    return type(base.__name__, (*mixins, base), {"__module__": base.__module__, **attributes})
+
+
+class _ConfigAttribute:
+    """Where ``app.config`` is assigned. It is read as before, without this."""
+
+    def __init__(self, variables: Variables) -> None:
+        self._variables = variables
+
+    def __set__(self, app: Flask, config: object) -> None:
+        vars(app)["config"] = config
+        if isinstance(config, Config) and not isinstance(config, _ManagedConfig):
+            _manage(config, self._variables, app.default_config)
+
+
+def _manage(config: Config, variables: Variables, flask_defaults: Mapping[str, Any]) -> None:
+    _warn_of(config, variables, flask_defaults)
+    for name in variables.schema.variables:
+        dict.pop(config, name, None)  # so that `__missing__` is asked
+    vars(config)["_variables"] = variables
+    base = type(config)
+    own = base.__getitem__ is not dict.__getitem__ or hasattr(base, "__getattr__")
+    config.__class__ = _derived(base, _ManagedReading if own else _ManagedConfig)
+
+
+def _warn_of(
+    given: Mapping[str, Any], variables: Variables, flask_defaults: Mapping[str, Any]
+) -> None:
+    """Warn of values that somebody has set, and that don't count."""
+    schema, current = variables.schema, variables.current()
+    names = []
+    for name, variable in schema.variables.items():
+        if name not in given or (name in flask_defaults and given[name] == flask_defaults[name]):
+            continue
+        known = (getattr(schema.defaults, name), getattr(current, name))
+        if not any(variable.means(given[name], value) for value in known):
+            names.append(repr(name))
+    if names:
         log.warning(
-            "uwsgi_waffle: app.config[%r] was set, but WAFFLE_CONFS declares it: the store's "
-            "value counts, or its default",
-            name,
+            "uwsgi_waffle: app.config sets %s, and WAFFLE_CONFS declares it, too: the store's "
+            "value counts, or the declared default",
+            ", ".join(names),
         )
-        del config[name]
-    kind = type(config)
-    config.__class__ = type(kind.__name__, (_ManagedConfig, kind), {"__module__": kind.__module__})
-    # declared by the class it has just got
-    config.waffle = Managed(names, current)  # type: ignore[attr-defined]
+
+
+class _Copy(dict[str, Any]):
+    """A copy of a configuration: put back, it leaves to the store what was the store's."""
+
+    def __init__(self, config: _ManagedConfig, stored: Collection[str]) -> None:
+        super().__init__(config.items())
+        self._stored = {name: self[name] for name in stored}
+
+    def changed(self) -> dict[str, Any]:
+        """Return what isn't in it just as the store gave it."""
+        stored = self._stored
+        return {k: v for k, v in self.items() if k not in stored or v is not stored[k]}
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        return dict, (dict(self),)
 
 
 class _ManagedConfig(Config):
-    waffle: Managed
+    """Other keys are read as fast as before: only one that isn't in the dictionary is missing."""
+
+    _variables: Variables
 
     def __missing__(self, key: str) -> Any:
-        if key in self.waffle.names:
-            return getattr(self.waffle.current(), key)
-        raise KeyError(key)
+        if key in self._variables.schema.variables:
+            return getattr(self._variables.current(), key)
+        missing = getattr(super(), "__missing__", None)  # of the class below
+        if missing is None:
+            raise KeyError(key)
+        return missing(key)
 
     def __contains__(self, key: object) -> bool:
-        return key in self.waffle.names or super().__contains__(key)
+        return key in self._variables.schema.variables or super().__contains__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self.waffle.names else super().get(key, default)
+        declared = key in self._variables.schema.variables
+        return self[key] if declared else super().get(key, default)
 
     def __iter__(self) -> Iterator[str]:
-        yield from super().__iter__()
-        yield from sorted(self.waffle.names)
+        names = self._variables.schema.variables
+        yield from (key for key in super().__iter__() if key not in names)
+        yield from sorted(names)
 
     def __len__(self) -> int:
-        return super().__len__() + len(self.waffle.names)
+        return sum(1 for _ in self)
 
-    # a view of this mapping, not of the dictionary below
-    def keys(self) -> KeysView[str]:  # type: ignore[override]
+    # Views of this mapping, not of the dictionary below.
+    def keys(self) -> KeysView[str]:  # type: ignore[override]  # as above
         return KeysView(self)
 
     def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # as above
@@ -212,6 +167,9 @@ class _ManagedConfig(Config):
 
     def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as above
         return ValuesView(self)
+
+    def __reversed__(self) -> Iterator[str]:
+        yield from reversed(list(self))
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Mapping) and dict(self.items()) == dict(other.items())
@@ -222,20 +180,21 @@ class _ManagedConfig(Config):
     __hash__ = None  # type: ignore[assignment]  # as every mapping that can change
 
     def copy(self) -> dict[str, Any]:
-        return dict(self.items())
+        return _Copy(self, self._variables.schema.variables.keys() - self._variables.assigned())
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        # A copy, shallow, deep or pickled, is of the values as they are now.
+        return dict, (dict(self.items()),)
 
     def __setitem__(self, key: str, value: Any) -> None:
-        self._refuse(key)
-        super().__setitem__(key, value)
-
-    def __delitem__(self, key: str) -> None:
-        self._refuse(key)
-        super().__delitem__(key)
+        if self._assign({key: value}):
+            super().__setitem__(key, value)
 
     def update(self, *args: Any, **kwargs: Any) -> None:
-        for key in dict(*args, **kwargs):  # all or nothing
-            self._refuse(key)
-        super().update(*args, **kwargs)
+        if args and isinstance(args[0], _Copy):
+            args = (args[0].changed(),)
+        with self._filling():
+            super().update(self._assign(dict(*args, **kwargs)))
 
     def __ior__(self, other: Any) -> Any:  # type: ignore[misc]  # as dict's, whatever `other` is
         self.update(other)
@@ -243,27 +202,95 @@ class _ManagedConfig(Config):
 
     setdefault = MutableMapping.setdefault  # through the methods above
 
+    def __delitem__(self, key: str) -> None:
+        if key in self._variables.schema.variables:
+            self._variables.forget({key}, testing=self._is_testing({}))
+        else:
+            super().__delitem__(key)
+
     def pop(self, key: str, *default: Any) -> Any:
-        self._refuse(key)
-        return super().pop(key, *default)
+        if key not in self._variables.schema.variables:
+            return super().pop(key, *default)
+        value = self[key]
+        del self[key]
+        return value
 
-    def __reversed__(self) -> Iterator[str]:
-        yield from reversed(list(self))
+    def clear(self) -> None:
+        self._variables.forget(self._variables.schema.variables, testing=True)
+        super().clear()
 
-    def __reduce_ex__(self, protocol: Any) -> Any:
-        return dict, (
-            self.copy(),
-        )  # a copy, shallow, deep or pickled, is of the values as they are now
+    def from_mapping(self, mapping: Mapping[str, Any] | None = None, **kwargs: Any) -> bool:
+        given = dict(mapping or {}, **kwargs)
+        upper = {key: value for key, value in given.items() if key.isupper()}
+        with self._filling():
+            return super().from_mapping(self._assign(upper))
 
-    def _refuse(self, key: object) -> None:
-        if key in self.waffle.names:
-            raise ManagedVariable(
-                f"{key!r} is declared in WAFFLE_CONFS: app.config can't be assigned, for only this process would see it. "
-                f"Call waffle.update({{{key!r}: …}}) instead."
-            )
+    def from_object(self, obj: object | str) -> None:
+        with self._loading():
+            super().from_object(obj)
+
+    def from_file(self, *args: Any, **kwargs: Any) -> bool:
+        with self._loading():
+            return super().from_file(*args, **kwargs)
+
+    def from_prefixed_env(self, *args: Any, **kwargs: Any) -> bool:
+        with self._loading():
+            return super().from_prefixed_env(*args, **kwargs)
+
+    def _assign(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Assign the variables among ``given``, all or none. Return the rest."""
+        if given.get("TESTING"):
+            self._variables.on_testing()
+        names = self._variables.schema.variables
+        declared = {key: value for key, value in given.items() if key in names}
+        if declared:
+            self._variables.assign(declared, testing=self._is_testing(given))
+        return {key: value for key, value in given.items() if key not in names}
+
+    @contextmanager
+    def _loading(self) -> Iterator[None]:
+        """Load a file, an object or the environment: variables that it may not set are left out."""
+        variables, current = self._variables, self._variables.current()
+        loaded = {
+            name: copy.deepcopy(getattr(current, name)) for name in variables.schema.variables
+        }
+        self._variables = replace(
+            variables,
+            current=lambda: SimpleNamespace(**loaded),
+            assign=lambda values, *, testing: loaded.update(values),
+        )
+        try:
+            yield
+        finally:
+            self._variables = variables
+        try:
+            self._assign(loaded)
+        except ManagedVariable:
+            _warn_of(loaded, variables, {})
+
+    def _filling(self) -> AbstractContextManager[None]:
+        # After clear() somebody puts back what was saved. A refusal would leave nothing.
+        return nullcontext() if dict.__len__(self) else self._loading()
+
+    def _is_testing(self, given: Mapping[str, Any]) -> bool:
+        """Return whether this is a test; ``given`` is what is being assigned."""
+        return bool(given.get("TESTING", self.get("TESTING")))
 
     def __repr__(self) -> str:
-        shown = dict(super().items())
-        return (
-            f"<{type(self).__name__} {shown!r} and {sorted(self.waffle.names)} from uwsgi_waffle>"
-        )
+        names = self._variables.schema.variables
+        shown = {key: value for key, value in super().items() if key not in names}
+        return f"<{type(self).__name__} {shown!r} and {sorted(names)} from uwsgi_waffle>"
+
+
+class _ManagedReading(_ManagedConfig):
+    """For a configuration that reads in its own way, as dynaconf's: the variables come first."""
+
+    def __getitem__(self, key: str) -> Any:
+        if key in self._variables.schema.variables:
+            return getattr(self._variables.current(), key)
+        return super().__getitem__(key)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in self._variables.schema.variables:
+            return getattr(self._variables.current(), name)
+        return super().__getattr__(name)  # type: ignore[misc]  # of the class below

@@ -16,6 +16,8 @@ __all__ = [
     "UnknownRevision",
     "UnknownVariable",
     "WaffleError",
+    "name_commands",
+    "repair_commands",
 ]
 
 
@@ -49,6 +51,23 @@ class InvalidValue(WaffleError, ValueError):
         super().__init__(f"{message}: {listed}")
 
 
+def repair_commands(name: str) -> str:
+    """Return the commands that repair a stored value; ``""`` stands for any variable."""
+    name = name or "NAME"
+    return f"flask waffle set {name}=VALUE, or flask waffle unset {name}"
+
+
+def name_commands(error: Exception) -> Exception:
+    """Return an error of stored values with the commands that repair them; others as they are."""
+    if not isinstance(error, InvalidValue):
+        return error
+    problems = {
+        name: f"{text.rstrip('.')}. Run {repair_commands(name)}"
+        for name, text in error.problems.items()
+    }
+    return InvalidValue(problems, "The store holds what can't be used")
+
+
 class RevisionConflict(WaffleError):
     """Somebody else changed the values first; nothing was changed.
 
@@ -71,7 +90,7 @@ class UnknownRevision(WaffleError, LookupError):
 
 
 class ManagedVariable(WaffleError, TypeError):
-    """A declared variable was assigned in ``app.config`` instead of through ``update``."""
+    """A declared variable was assigned or changed in place instead of through ``update``."""
 
 
 class StoreUnavailable(WaffleError):

@@ -1,6 +1,4 @@
-"""An endpoint for those who want to know whether a process is well: load balancers, Kubernetes,
-monitoring.
-"""
+"""A health endpoint for load balancers, Kubernetes and monitoring: `health_blueprint`."""
 
 from __future__ import annotations
 
@@ -9,20 +7,21 @@ from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify
 
+from . import report
 from .extension import WaffleConf
 
 __all__ = ["health_blueprint"]
 
 
 def health_blueprint(waffle: WaffleConf, details: Callable[[], bool] | None = None) -> Blueprint:
-    """Return a blueprint that answers ``GET /health``: 200 if this process serves what the store
-    holds, else 503.
+    """Return a blueprint for ``GET /health``.
+
+    It responds with 200 if this process serves what the store holds, else with 503.
 
     Args:
-        waffle: the application's.
-        details: asked in each request whether who asks may see `WaffleConf.status`, which holds
-            paths, process ids and the
-            texts of errors. Default: nobody may.
+        waffle: the application's extension.
+        details: called in each request; return true to include `WaffleConf.status`, which shows
+            paths, process ids and error texts. Default: never included.
 
     Example:
         >>> from flask import Flask
@@ -38,11 +37,11 @@ def health_blueprint(waffle: WaffleConf, details: Callable[[], bool] | None = No
 
     @blueprint.get("/health")
     def health() -> Response:
-        problems = waffle.state.problems()
-        answer: dict[str, Any] = {"healthy": not problems, "problems": problems}
+        problems = report.problems(waffle.state)
+        body: dict[str, Any] = {"healthy": not problems, "problems": problems}
         if details is not None and current_app.ensure_sync(details)():
-            answer["status"] = waffle.status()
-        response = jsonify(answer)
+            body["status"] = waffle.status()
+        response = jsonify(body)
         response.status_code = 503 if problems else 200
         response.cache_control.no_store = True
         return response

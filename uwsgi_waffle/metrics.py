@@ -1,8 +1,9 @@
-"""A collector for `prometheus_client`: one scrape of any worker tells of all processes of the host."""
+"""A collector for `prometheus_client`: one scrape of any worker reports the whole host."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 from .extension import WaffleConf
 
@@ -19,11 +20,10 @@ __all__ = ["WaffleCollector"]
 
 
 class WaffleCollector(Collector):
-    """Tells what `WaffleConf.status` knows; all but ``uwsgi_waffle_revision`` is about the whole
-    host.
+    """Exports `WaffleConf.status`. All metrics but ``uwsgi_waffle_revision`` cover the whole host.
 
-    So it belongs beside a ``MultiProcessCollector``, too. A `WaffleConf` of several applications
-    needs one of their contexts.
+    Register it beside a ``MultiProcessCollector`` as well, because it reports each process once.
+    If the `WaffleConf` has several applications, collect in the application context of one.
 
     Example:
         >>> from flask import Flask
@@ -42,13 +42,11 @@ class WaffleCollector(Collector):
         self._waffle = waffle
 
     def describe(self) -> Iterable[Metric]:
-        """Return nothing: registering asks no application, which may be yet to come."""
+        """Return nothing, so that the collector can be registered before `WaffleConf.init_app`."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        """Yield what this host's files tell; what isn't shared with other processes has fewer
-        metrics.
-        """
+        """Yield the metrics; only the revisions if the store isn't shared with other processes."""
         status = self._waffle.status()
         yield _gauge("revision", "Revision that the answering process serves", status["revision"])
         yield _gauge(
@@ -56,18 +54,20 @@ class WaffleCollector(Collector):
             "Newest revision that this host has read from the store",
             status["newest"],
         )
-        if status["watcher_file"] is None:
-            return
+        if status["watcher_file"] is not None:
+            yield from self._collect_host(status)
+
+    def _collect_host(self, status: Mapping[str, Any]) -> Iterator[Metric]:
         processes = status["processes"]
         yield _gauge("processes", "Processes of this host that serve the variables", len(processes))
         yield _gauge(
             "processes_behind",
-            "Those of them that serve another revision than the newest",
+            "Processes of this host that serve another revision than the newest",
             sum(p["behind"] for p in processes),
         )
         yield _gauge(
             "store_error",
-            "Whether the store could not be read when that was last tried",
+            "Whether the last attempt to read the store failed",
             bool(status["store_error"]),
         )
         if status["store_checked"] is not None:
@@ -78,7 +78,7 @@ class WaffleCollector(Collector):
             )
         yield CounterMetricFamily(
             "uwsgi_waffle_updates",
-            "Revisions that this host's processes were shown",
+            "Revisions published to the processes of this host",
             value=status["updates"],
         )
         if status["redis"] is not None:
@@ -89,7 +89,7 @@ class WaffleCollector(Collector):
             )
             yield _gauge(
                 "redis_error",
-                "Whether listening to other hosts or telling them fails",
+                "Whether receiving from or publishing to other hosts fails",
                 bool(status["redis"]["error"]),
             )
 

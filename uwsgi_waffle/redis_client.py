@@ -1,6 +1,4 @@
-"""A client for the Redis that a URL names; whatever the URL says, it waits no longer than it is
-told here.
-"""
+"""A client for the Redis that a URL names, with time limits that the URL can't change."""
 
 from __future__ import annotations
 
@@ -9,26 +7,40 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .errors import SchemaError
 
-__all__ = ["connect", "shown"]
+__all__ = ["connect", "import_redis", "redact_url"]
+
+
+def import_redis() -> Any:
+    """Import redis-py.
+
+    Raises:
+        ImportError: it isn't installed; a folder of the application's may have its name.
+    """
+    import redis
+
+    if not hasattr(redis, "RedisError"):
+        raise ImportError(f"{redis.__path__} isn't redis-py")
+    return redis
 
 
 def connect(url: str, *, setting: str, timeout: float) -> Any:
-    """Return a `redis.Redis` that is not connected yet, and tries nothing twice by itself.
+    """Return a `redis.Redis` that isn't connected yet, and doesn't retry by itself.
 
     Args:
-        url: as redis-py reads it: ``redis://``, ``rediss://`` or ``unix://``, with user, password
-            and database.
+        url: as redis-py reads it: ``redis://``, ``rediss://`` or ``unix://``.
         setting: where the URL comes from, for the error.
         timeout: seconds to connect, to send, and to wait for an answer.
 
     Raises:
-        SchemaError: the URL can't be used; the text holds nothing of it, for it may be the
-            password.
+        SchemaError: the URL can't be used; the text doesn't quote it, as it may hold a password.
         ImportError: redis-py isn't installed.
     """
-    import redis
+    redis = import_redis()
 
-    hint = f"{setting} can't be used. Write it as redis://user:password@host:6379/0, with special characters percent-encoded"
+    hint = (
+        f"{setting} can't be used. Write it as redis://user:password@host:6379/0, with special "
+        "characters percent-encoded"
+    )
     ours: dict[str, Any] = {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
@@ -42,24 +54,22 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     try:
         parts = urlsplit(url)
         if parts.fragment or "@" in parts.path + parts.query:
-            raise SchemaError(f"{hint}: there is an '@' or '#' where none can be.")
-        theirs = urlencode(
-            [(key, value) for key, value in parse_qsl(parts.query) if key not in ours]
-        )
-        pool = redis.ConnectionPool.from_url(_with_query(url, theirs), **ours)
-        pool.connection_class(**pool.connection_kwargs)  # knows which options there are
+            raise SchemaError(f"{hint}: it has an '@' or '#' in the wrong place.")
+        options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
+        pool = redis.ConnectionPool.from_url(_with_query(url, options), **ours)
+        pool.connection_class(**pool.connection_kwargs)  # rejects unknown options
     except TypeError as error:
         raise SchemaError(f"{hint}: {error}.") from None
     except ValueError:
-        raise SchemaError(f"{hint}; rediss:// and unix:// are possible, too.") from None
+        raise SchemaError(f"{hint}; rediss:// and unix:// work, too.") from None
     return redis.Redis(connection_pool=pool)
 
 
-def shown(url: str) -> str:
-    """Return a URL that `connect` has taken as a person may see it."""
+def redact_url(url: str) -> str:
+    """Return a URL that `connect` accepts for people, without a password."""
     parts = urlsplit(url)
-    user, at, place = parts.netloc.rpartition("@")
-    login = user.partition(":")[0] + ":***" if ":" in user else user
+    login, at, server = parts.netloc.rpartition("@")
+    user = login.partition(":")[0] if ":" in login else ""  # else it may be a token
     query = urlencode(
         [
             (key, "***" if "passw" in key.lower() else value)
@@ -67,7 +77,8 @@ def shown(url: str) -> str:
         ],
         safe="*/",
     )
-    return _with_query(f"{parts.scheme}://{login}{at}{place}{parts.path}", query)
+    login = f"{user}:***{at}" if login else ""
+    return _with_query(f"{parts.scheme}://{login}{server}{parts.path}", query)
 
 
 def _with_query(url: str, query: str) -> str:

@@ -1,4 +1,4 @@
-"""What a person is told: the history, and the state of store and processes."""
+"""What a person sees of it: the history, and the state of store and processes."""
 
 from __future__ import annotations
 
@@ -9,17 +9,27 @@ from datetime import datetime
 from time import monotonic
 from typing import Any
 
-from .hostfiles import digest_in, is_settled
+from . import wake
+from .errors import StoreUnavailable, repair_commands
+from .host import HostFiles, ProcessInfo, is_current, snapshot_in
 from .schema import MASK, Schema
-from .server import program
-from .snapshot import Encoded, Snapshot
-from .state import State
+from .state import WaffleState
 from .stores import HistoryRow
+from .text import to_json
 
-__all__ = ["HistoryEntry", "gauges", "history", "problems", "status"]
+__all__ = [
+    "HistoryEntry",
+    "Misfit",
+    "history",
+    "is_masked",
+    "misfits",
+    "problems",
+    "servers",
+    "status",
+    "why_no_server",
+]
 
-#: Seconds that a comparison with the store may take longer than its interval: a store has so long
-#: to answer.
+#: Seconds that a comparison with the store may be late: a store has so long to respond.
 GRACE = 5.0
 
 
@@ -31,8 +41,7 @@ class HistoryEntry:
         revision: the revision that changed it.
         key: its name.
         old: its value before, as JSON gives it; the default if none was stored; a mask if it is
-            secret, or may be: when it
-            isn't declared any more nobody knows.
+            secret, or may be: of a variable that isn't declared any more nobody knows.
         new: likewise, after.
         actor: who changed it; ``outside`` for an edit that was made behind the package's back.
         note: why.
@@ -48,7 +57,7 @@ class HistoryEntry:
     at: datetime
 
 
-def history(state: State, limit: int, key: str | None) -> list[HistoryEntry]:
+def history(state: WaffleState, limit: int, key: str | None) -> list[HistoryEntry]:
     """Return the newest changes, newest first.
 
     Raises:
@@ -62,99 +71,154 @@ def history(state: State, limit: int, key: str | None) -> list[HistoryEntry]:
 
 def _entry(schema: Schema, row: HistoryRow) -> HistoryEntry:
     def shown(text: str | None) -> Any:
-        variable = schema.variables.get(row.key)
-        if variable is None or variable.secret:
+        if is_masked(schema, row.key):
             return MASK
-        try:
-            return json.loads(
-                variable.dump(getattr(schema.defaults, row.key)) if text is None else text
-            )
-        except (ValueError, RecursionError):  # an edit from outside that was no JSON
-            return text
+        if text is None:
+            variable = schema.variables[row.key]
+            text = variable.dump(getattr(schema.defaults, row.key))
+        return _read(text)
 
-    return HistoryEntry(
-        row.revision, row.key, shown(row.old), shown(row.new), row.actor, row.note, row.at
-    )
+    old, new = shown(row.old), shown(row.new)
+    return HistoryEntry(row.revision, row.key, old, new, row.actor, row.note, row.at)
 
 
-def status(state: State) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class Misfit:
+    """A stored value that can't be used, so that the variable has its default here.
+
+    Attributes:
+        name: the variable.
+        problem: why it can't be used.
+        stored: what is stored, as JSON; a mask if it is secret, or may be; ``None`` if it can't be
+            read.
+        commands: what repairs it.
+    """
+
+    name: str
+    problem: str
+    stored: str | None
+    commands: str
+
+    def __str__(self) -> str:
+        stored = "what is stored" if self.stored is None else f"{self.stored} is stored, which"
+        return f"{stored} can't be used: {self.problem.rstrip('.')}"
+
+
+def misfits(state: WaffleState) -> list[Misfit]:
+    """Return the stored values that can't be used; `repairing` has let the application start."""
+    if not state.served.misfits:
+        return []
+    try:
+        rows = state.store.rows()
+    except StoreUnavailable:
+        rows = {}
+
+    found = []
+    for name, problem in state.served.misfits.items():
+        stored, masked = rows.get(name), is_masked(state.schema, name)
+        if stored is not None:
+            stored = MASK if masked else to_json(_read(stored), compact=True)
+        declared = not name or name in state.schema.variables
+        commands = repair_commands(name) if declared else f"flask waffle unset {name}"
+        found.append(Misfit(name, problem, stored, commands))
+    return found
+
+
+def is_masked(schema: Schema, name: str) -> bool:
+    """Return whether a variable is secret, or may be because it isn't declared."""
+    return name not in schema.variables or name in schema.secrets
+
+
+def servers(state: WaffleState) -> list[ProcessInfo]:
+    """Return the processes of this host that use the same store, but for shells."""
+    return [process for process in state.host.processes if wake.server_of(process.kind)]
+
+
+def why_no_server(state: WaffleState) -> str:
+    """Say why no server of this host applies what this process changes, ``""`` if one does."""
+    if not state.host.shared:
+        return (
+            "Nothing is shared with other processes: WAFFLE_MULTIPROC is False, or the store is "
+            "in memory"
+        )
+    if servers(state):
+        return ""
+    return "No server process here uses this store"
+
+
+def _read(text: str) -> Any:
+    """Return the value of a JSON text; the text itself if somebody has written no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def status(state: WaffleState) -> dict[str, Any]:
     """Return what an operator wants to know, as JSON-able values; ages in seconds.
 
-    Among them are the ``newest`` revision that this host has, and how many ``updates`` its
-    processes were shown.
+    Among them are the ``newest`` revision that this host has, and how many ``updates`` it has
+    published.
     """
-    snapshot, now, host, processes = state.look(), monotonic(), state.host, state.processes()
-    notes = None if host is None else host.notes()
-    newest = _newest(state, snapshot)
+    snapshot, now, host = state.sync.current(), monotonic(), state.host
+    notes, processes = host.notes(), list(host.processes)
+    newest = state.newest()
+    servers = {name for name in (wake.server_of(process.kind) for process in processes) if name}
+    shared = isinstance(host, HostFiles)
+    checked = round(now - notes.checked_at / 1e9, 3) if shared and notes.checked_at else None
     return {
         "revision": snapshot.revision,
         "newest": newest.revision,
-        "updates": None if host is None else host.updates(),
+        "updates": notes.updates if shared else None,
         "store": state.store.name,
-        "store_error": notes.error if notes else "",
-        "store_checked": None
-        if notes is None or not notes.checked_at
-        else round(now - notes.checked_at / 1e9, 3),
-        "error": state.error,
-        "watcher_file": None if host is None else str(host.watch_file),
+        "store_error": notes.error if shared else "",
+        "store_checked": checked,
+        "error": state.served.error,
+        "misfits": dict(state.served.misfits),
+        "watcher_file": str(host.watch_file) if isinstance(host, HostFiles) else None,
         "pid": os.getpid(),
-        "servers": sorted(
-            {name for name in (program(process.kind) for process in processes) if name is not None}
-        ),
-        "processes": [
-            {
-                "pid": p.pid,
-                "kind": p.kind,
-                "revision": p.revision,
-                "age": round(now - p.applied_at, 3),
-                "behind": p.digest != newest.digest,
-                "error": p.error,
-            }
-            for p in processes
-        ],
+        "servers": sorted(servers),
+        "processes": [_process(process, now, newest.id.hex()) for process in processes],
+        "kind": wake.process_name(),
+        "woken_by": state.notified_by,
+        "watchtype": state.settings.watching.watchtype,
+        "redis": None if state.listener is None else state.listener.status(),
     }
 
 
-def gauges(state: State) -> dict[str, int]:
-    """Return what a server that has metrics of its own shows of this host, by name."""
-    error = state.host is not None and state.host.notes().error
+def _process(process: ProcessInfo, now: float, newest: str) -> dict[str, Any]:
     return {
-        "waffle.revision": _newest(state, state.look()).revision,
-        "waffle.store_error": int(bool(error)),
+        "pid": process.pid,
+        "kind": process.kind,
+        "revision": process.revision,
+        "age": round(now - process.applied_at, 3),
+        "behind": process.snapshot != newest,
+        "error": process.error,
     }
 
 
-def _newest(state: State, snapshot: Snapshot) -> Snapshot | Encoded:
-    """Return the newest that this host has: what this process serves, or what was published and
-    can't be served here.
+def problems(state: WaffleState) -> list[str]:
+    """Return what keeps this process from serving what the store holds.
+
+    If a comparison with the store is due, this makes it. Anybody may read the texts: no path,
+    address or value is in them.
     """
-    if state.host is None or digest_in(state.host.peek()) == snapshot.digest:
-        return snapshot
-    return state.host.last() or snapshot
-
-
-def problems(state: State, interval: float) -> list[str]:
-    """Say what keeps this process from serving what the store holds, after a comparison with it if
-    one is due.
-
-    Anybody may read the words: no path, address or value is in them.
-
-    Args:
-        interval: seconds within which the store has to be seen, `GRACE` added.
-    """
-    host = state.host
-    if host is None:
+    host, interval = state.host, state.reconcile_interval
+    if not isinstance(host, HostFiles):
         return []
-    state.wake(interval)  # so that nothing is wrong only because nobody has looked
+    state.sync.tick(interval)  # so that nothing is wrong only because nobody has looked
     found: list[str] = []
-    notes = host.notes()
+    try:
+        notes, words = host.notes(), host.words()
+    except OSError:
+        return ["the host's files can't be used"]
     if notes.error:
         found.append("the store can't be used")
-    elif monotonic() - max(notes.checked_at / 1e9, host.opened_at) > interval + GRACE:
+    # In a new header nothing is noted yet: its first reader is at it.
+    elif notes.checked_at and monotonic() - notes.checked_at / 1e9 > interval + GRACE:
         found.append(f"the store was not compared within {interval:g} s")
-    head, mine = host.peek(), state.look().digest
-    if (
-        is_settled(head) and mine != digest_in(head) and head == host.peek()
-    ):  # not only because of what came meanwhile
+    mine = state.sync.current().id
+    # Not if it was published only just now.
+    if is_current(words) and mine != snapshot_in(words) and words == host.words():
         found.append("this process doesn't serve the newest revision of its host")
     return found

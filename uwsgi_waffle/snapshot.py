@@ -1,6 +1,4 @@
-"""The values of one revision: frozen in memory, and as the bytes that the processes of a host
-share.
-"""
+"""The values of one revision: frozen in memory, and as the bytes that a host's processes share."""
 
 from __future__ import annotations
 
@@ -8,12 +6,22 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from pydantic import BaseModel
 
-__all__ = ["DIGEST_SIZE", "Change", "Encoded", "Snapshot", "SnapshotDamaged", "decode", "encode"]
+__all__ = [
+    "ID_SIZE",
+    "Change",
+    "Encoded",
+    "Snapshot",
+    "SnapshotDamaged",
+    "decode",
+    "difference",
+    "encode",
+]
 
-DIGEST_SIZE = 8
+ID_SIZE = 8
 
 
 class SnapshotDamaged(ValueError):
@@ -22,16 +30,16 @@ class SnapshotDamaged(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a process serves: all values of one revision, and the digest that names them."""
+    """What a process serves: the values of one revision, and the id of their encoded form."""
 
     revision: int
-    digest: bytes
+    id: bytes
     values: BaseModel
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What an ``on_change`` hook is told.
+    """What an ``on_change`` hook gets.
 
     Attributes:
         revision: the revision that brought the change.
@@ -46,40 +54,67 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """A snapshot as bytes: ``blob`` is the revision and one JSON object, ``digest`` the start of
-    its SHA-256.
+    """A snapshot as bytes.
+
+    Attributes:
+        revision: its revision.
+        values: one JSON object.
+        id: the start of the SHA-256 of ``blob``.
+        blob: revision and values together.
     """
 
     revision: int
     values: bytes = field(repr=False)
-    digest: bytes
+    id: bytes
     blob: bytes = field(repr=False)
 
 
 def encode(revision: int, values: Mapping[str, str]) -> Encoded:
-    """Write ``values``, JSON texts by name, as a snapshot; equal input gives equal bytes."""
+    """Encode ``values``, JSON texts by name. Equal input gives equal bytes."""
     body = ",".join([f"{_quoted(name)}:{text}" for name, text in sorted(values.items())]).encode()
     blob = b"%d\n{%s}" % (revision, body)
-    return Encoded(revision, b"{%s}" % body, _digest(blob), blob)
+    return Encoded(revision, b"{%s}" % body, _id(blob), blob)
 
 
 def _quoted(name: str) -> str:
     return f'"{name}"' if name.isascii() and name.isidentifier() else json.dumps(name)
 
 
-def decode(blob: bytes, digest: bytes) -> Encoded:
+def decode(blob: bytes, snapshot: bytes) -> Encoded:
     """Read what `encode` wrote.
 
     Raises:
-        SnapshotDamaged: the bytes aren't those with this digest.
+        SnapshotDamaged: the bytes don't have the id ``snapshot``.
     """
-    if _digest(blob) != digest:
+    if _id(blob) != snapshot:
         raise SnapshotDamaged(f"the checksum does not hold ({len(blob)} bytes)")
     revision, _, values = blob.partition(b"\n")
     if not (revision.isdigit() and len(revision) < 20):
         raise SnapshotDamaged("it doesn't begin with a revision")
-    return Encoded(int(revision), values, digest, blob)
+    return Encoded(int(revision), values, snapshot, blob)
 
 
-def _digest(blob: bytes) -> bytes:
-    return hashlib.sha256(blob).digest()[:DIGEST_SIZE]
+def _id(blob: bytes) -> bytes:
+    return hashlib.sha256(blob).digest()[:ID_SIZE]
+
+
+def difference(new: Snapshot, old: Snapshot) -> Change | None:
+    """Return what ``new`` changes in ``old``, ``None`` if nothing."""
+    before, after = old.values.__dict__, new.values.__dict__
+    names = [name for name, value in after.items() if _differs(value, before[name])]
+    if not names:
+        return None
+    return Change(
+        new.revision,
+        old=MappingProxyType({name: before[name] for name in names}),
+        new=MappingProxyType({name: after[name] for name in names}),
+    )
+
+
+def _differs(value: object, other: object) -> bool:
+    """Compare as JSON does: 1 isn't true, and neither is it within a list."""
+    if value is other:
+        return False
+    if value != other or type(value) is not type(other):
+        return True
+    return isinstance(value, (list, dict, tuple)) and repr(value) != repr(other)

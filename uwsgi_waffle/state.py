@@ -1,244 +1,285 @@
-"""How an update travels: one transaction on the store, and then the snapshot that all processes of
-the host take.
-"""
+"""One application's part of the extension: ``app.extensions["waffleconf"]``."""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
-import time
-from dataclasses import dataclass, replace
-from time import monotonic
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any, cast
 
-from pydantic import BaseModel
+from flask import Flask, has_request_context, request
+from typing_extensions import Unpack
 
-from . import server
-from .errors import HostFilesError, RevisionConflict, WaffleError
-from .fetching import WAIT_PAUSE, Fetcher
-from .hostfiles import LEASE, HostFiles, ProcessInfo, digest_in
-from .plans import Plan, encoded
-from .snapshot import Encoded, Snapshot, encode
-from .stores import Commit, Decide, Stored
+from . import wake
+from .changes import Changeset, changes_for_update
+from .errors import SchemaError
+from .fetch import Fetcher
+from .hooks import Hook, Hooks, between_requests
+from .host import Alone, Host, HostFiles, snapshot_in
+from .overlay import Assigned, overrides
+from .ports import Ports
+from .schema import Schema
+from .served import Served
+from .settings import Settings, Watching
+from .snapshot import Encoded, Snapshot
+from .stores import Store, open_store
+from .sync import Sync
+from .update import UpdateOptions, UpdateResult, Writer
 
-__all__ = ["State", "Unread", "UpdateResult"]
+__all__ = ["EXTENSION", "WaffleState", "repairing", "state_of"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+EXTENSION = "waffleconf"
+
+_numbers = itertools.count()
+_repairing: ContextVar[bool] = ContextVar("uwsgi_waffle_repairing", default=False)
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateResult:
-    """What an update did.
+# LocalProxy's public way to the object itself.
+_current_request: Callable[[], Any] = request._get_current_object  # type: ignore[attr-defined]
+
+
+@contextmanager
+def repairing() -> Iterator[None]:
+    """Let an application that is loaded in this block start with values that don't fit.
+
+    A variable whose stored value doesn't fit its declaration has its default.
+    """
+    token = _repairing.set(True)
+    try:
+        yield
+    finally:
+        _repairing.reset(token)
+
+
+class WaffleState:
+    """What one application has of the extension.
+
+    `parse_conf`, `update_db` and `update_conf` are Flask-WaffleConf's names for the same things.
 
     Attributes:
-        revision: the revision that the store has now.
-        changed: the variables whose stored value is another now, sorted; empty if nothing had to be
-            done.
-        applied: with ``wait``, the processes of this host that serve this revision or a later one,
-            their hooks done.
-        pending: with ``wait``, those that didn't yet when the time was over.
+        schema: the declared variables.
+        assigned: what tests have assigned in ``app.config``.
+        store: where the values are.
+        host: what the processes of the host share.
+        served: what this process serves.
+        sync: how it follows its host.
+        writer: writes updates.
+        listener: talks to other hosts, if it is wanted.
+        notified_by: what tells this process of changes while it is idle: ``signal``, ``thread``
+            or nothing.
     """
 
-    revision: int
-    changed: tuple[str, ...]
-    applied: tuple[ProcessInfo, ...] = ()
-    pending: tuple[ProcessInfo, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Staged:
-    """A revision on its way: on the disk, rung for, not yet committed."""
-
-    encoded: Encoded
-    values: BaseModel
-    head: bytes
-
-
-class State(Fetcher):
-    """One application's values in this process, with all that may be done to them."""
-
-    def update(
-        self,
-        plan: Plan,
-        *,
-        expect_revision: int | None,
-        actor: str | None,
-        note: str | None,
-        wait: float | None,
-    ) -> UpdateResult:
-        """Carry out a plan.
-
-        The way of an update: take the host's lock; in one transaction validate it upon what the
-        store holds, put the
-        new snapshot on the disk, ring, commit; then show the snapshot. A writer that dies on this
-        way leaves the bell
-        unanswered and the lock free, so that the next reader reads the store.
-        """
-        changed: tuple[str, ...] = ()
-        staged: Staged | None = None
-        seen: Stored | None = None
-
-        def decide(stored: Stored) -> Commit | None:
-            nonlocal changed, staged, seen
-            staged, seen = None, stored
-            if expect_revision is not None and expect_revision != stored.revision:
-                raise RevisionConflict(expect_revision, stored.revision)
-            changes = {
-                name: text for name, text in plan(stored).items() if text != stored.values.get(name)
-            }
-            changed = tuple(sorted(changes))
-            if not changes:
-                return None
-            commit = Commit(changes, actor, note)
-            after = stored.after(commit)
-            new = encode(after.revision, after.values)
-            staged = Staged(new, self.schema.load(new.values), self._stage(new))
-            return commit
-
-        shown = True
-        with self._host_lock():
-            try:
-                stored = self.store.transact(decide)
-            except WaffleError:
-                self._ring_if_news(seen)
-                if (
-                    staged is not None
-                ):  # the connection broke in the middle of the commit: it may have been carried out
-                    self._publish()
-                raise
-            if staged is None:
-                self._ring_if_news(stored)
-            else:
-                shown = self._show_committed(staged)
-        if self.host is not None:
-            if not shown:
-                self._show_again(self.host)
-            if staged is not None:
-                self._publish()
-            self._outlast_old_header(self.host)
-        self._finish()
-        return self._wait_for(UpdateResult(stored.revision, changed), wait)
-
-    def convert(self, decide: Decide) -> Stored:
-        """Carry out a commit that changes how values are written and not what they are; afterwards
-        a row may still be none.
-
-        So there may be no snapshot to put on the disk before the commit. The bell is rung before it
-        all the same, and what
-        the store then holds is shown if it can be served.
-        """
-        with self._host_lock():
-            if self.host is not None:
-                self.host.ring()
-            stored = self.store.transact(decide)
-            if self.host is not None:
-                self._fetch(self.host, forced=True)
-        self._publish()
-        if self.host is not None:
-            self._outlast_old_header(self.host)
-        self._finish()
-        return stored
-
-    def _stage(self, new: Encoded) -> bytes:
-        """Put a snapshot on the disk while the transaction can still be undone, then ring; return
-        the words that will show it.
-        """
-        if self.host is None:
-            return b""
-        try:
-            self.host.mend()
-            self.host.stage(new)
-            return self.host.announce(new.digest)
-        except HostFilesError:
-            raise
-        except OSError as error:
-            raise HostFilesError(
-                f"{self.host.folder}: {error.strerror or error}. Nothing was changed."
-            ) from error
-
-    def _ring_if_news(self, stored: Stored | None) -> None:
-        """Under the lock, after an update that changed nothing: if the store has what this host
-        doesn't know, look at it.
-        """
-        if stored is None:
-            return
-        if self.host is None:
-            self._serve(stored)
-        elif encoded(stored).digest != digest_in(self.host.peek()):
-            self.host.ring()
-
-    def _show_committed(self, staged: Staged) -> bool:
-        """Under the lock, show what was committed; tell whether that worked."""
-        new, head, shown = staged.encoded, staged.head if self.host else self._peek(), True
-        if self.host is not None:
-            try:
-                before = digest_in(self.host.peek())
-                self.host.settle(staged.head)
-                self.host.toll()
-                server.give_way()
-                self._keep(self.host, new, before)
-            except OSError as error:
-                self._say(
-                    logging.WARNING,
-                    f"revision {new.revision} is stored and has to be shown once more: {error}",
-                )
-                shown = False
-        self._apply(
-            Snapshot(new.revision, new.digest, staged.values),
-            head if shown else None,
-            ahead=not shown,
+    def __init__(
+        self, app: Flask, store: Store | None, hooks: list[tuple[frozenset[str], Hook]]
+    ) -> None:
+        self.settings = Settings.read(app)
+        self.poll_interval = self.settings.poll_interval
+        self.reconcile_interval = self.settings.reconcile_interval
+        self.schema = Schema.declare(self.settings.confs, app.config)
+        self.assigned = Assigned(self.schema)
+        self._app = weakref.ref(app)
+        self.notified_by = ""
+        self._mule_is_configured = False
+        self._request_key = f"_uwsgi_waffle_{next(_numbers)}"
+        self._attached = self._warned_of_live = False
+        unbound = store or open_store(self.settings.locate_store())
+        self.store = unbound.bind(frozenset(self.schema.variables), self._app_context)
+        self.host: Host = Alone()
+        self.listener: wake.Listener | None = None
+        if self.settings.multiproc and self.store.shared:
+            self.host = HostFiles(self.settings.watching.watcher_file)
+            weakref.finalize(self, self.host.processes.leave)  # with the application, or at exit
+            self.listener = self._build_listener(self.host, self.settings.watching)
+        ports = Ports(
+            process_name=wake.process_name,
+            call_hooks=Hooks(app, hooks).call,
+            ensure_watched=self._ensure_watched,
+            publish=self._publish,
+            describe=self._describe,
         )
-        return shown
+        self.served = Served(self.schema, ports, repairing=_repairing.get())
+        fetcher = Fetcher(self.host, self.store, self.served, ports)
+        self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
+        self.writer = Writer(self.host, self.store, self.served, fetcher, self.sync, self._publish)
 
-    def _show_again(self, host: HostFiles) -> None:
-        """Show what is committed by way of the store: the files were removed or replaced while it
-        was on its way.
-        """
-        try:
-            with host.lock(self._lock_timeout):
-                self._fetch(host, forced=True)
-                host.toll()
-        except (
-            WaffleError,
-            OSError,
-        ) as error:  # the bell stays unanswered: every process that finds it reads the store
-            self._trouble(
-                f"an update is stored but can't be shown to this host's processes: {error}"
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        """What uWSGI's master has to monitor."""
+        if not isinstance(self.host, HostFiles):
+            return ()
+        return (self.host.bell_folder.path, self.host.watch_file)
+
+    def attach(self) -> None:
+        """Have this process, and those forked from it, woken when something may have changed."""
+        if not self.host.shared:
+            return
+        self._attached = True
+        wake.attach(self)
+        self._mule_is_configured = self._mule_is_configured or wake.process_name() is None
+        self._ensure_watched()
+        self.sync.sync()  # so that others know of this process from now on
+        if wake.is_forked():
+            self._try_to_lead()
+
+    def warn_if_live(self) -> None:
+        """In a test: warn once if a running server uses the same store."""
+        kinds = {process.kind for process in self.host.processes if process.pid != os.getpid()}
+        servers = sorted(kind for kind in kinds if wake.server_of(kind))
+        if servers and not self._warned_of_live:
+            self._warned_of_live = True
+            log.warning(
+                "uwsgi_waffle: this is a test (app.testing), and it uses the store of a running "
+                "server: %s. Set WAFFLE_STORE_URL to 'memory:' before WaffleConf gets the "
+                "application, or each update changes that server.",
+                ", ".join(servers),
             )
-            host.ring()
 
-    def _outlast_old_header(self, host: HostFiles) -> None:
-        """If the header was opened a moment ago, wait until every process has noticed that it is
-        the one to look at.
+    def tick(self) -> None:
+        """Follow the host, and read the store if that is due; signals and the thread call this."""
+        with between_requests():
+            self.sync.tick(self.reconcile_interval)
+        self._try_to_lead()
+        if wake.shows_metrics():
+            wake.show("waffle.revision", self.newest().revision)
+            wake.show("waffle.store_error", int(bool(self.host.notes().error)))
+
+    def leave(self) -> None:
+        """Stop being one of the processes that follow changes."""
+        self.host.processes.leave()
+
+    def newest(self) -> Snapshot | Encoded:
+        """Return the newest values of this host: what this process serves, or can't serve."""
+        snapshot = self.sync.current()
+        try:
+            published = snapshot_in(self.host.words())
+        except OSError:  # it can't be opened, which is this process's error
+            return snapshot
+        if published == snapshot.id:
+            return snapshot
+        return self.host.snapshots.read(published) or snapshot
+
+    def current(self) -> Snapshot:
+        """Return the snapshot of this request's first read; outside a request, the newest."""
+        snapshot = self._served_here()
+        if self.assigned.layers or overrides.get():
+            return self.assigned.apply_to(snapshot)
+        return snapshot
+
+    def _served_here(self) -> Snapshot:
+        if not has_request_context():
+            return self.sync.current()
+        attributes = _current_request().__dict__
+        snapshot: Snapshot | None = attributes.get(self._request_key)
+        if snapshot is None:
+            snapshot = attributes[self._request_key] = self.sync.current()
+        return snapshot
+
+    def assign(self, values: Mapping[str, object], /, *, testing: bool) -> None:
+        """Give variables other values in this process; errors as in `Assigned.assign`."""
+        self.assigned.assign(self._served_here(), values, testing=testing)
+
+    def advance_request(self) -> Snapshot:
+        """Let the present request, if there is one, go on with the newest snapshot."""
+        snapshot = self.sync.current()
+        if has_request_context():
+            _current_request().__dict__[self._request_key] = snapshot
+        return snapshot
+
+    def update(self, changeset: Changeset, **options: Unpack[UpdateOptions]) -> UpdateResult:
+        """Write a change set, and let the present request go on with it."""
+        result = self.writer.update(changeset, **options)
+        self.advance_request()
+        return result
+
+    def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
+        """Return the values of ``keys``, of all variables if there are none.
+
+        Raises:
+            UnknownVariable: one of them isn't declared.
         """
-        left = host.opened_at + LEASE - monotonic()
-        if left > 0:
-            time.sleep(min(left, LEASE))
+        values = self.current().values
+        names = [self.schema.variable(key).name for key in keys or self.schema.variables]
+        return {name: getattr(values, name) for name in names}
 
-    def _wait_for(self, result: UpdateResult, wait: float | None) -> UpdateResult:
-        if wait is None:
-            return result
-        deadline = monotonic() + wait
-        while True:
-            newest = self.catch_up()
-            applied: list[ProcessInfo] = []
-            pending: list[ProcessInfo] = []
-            for process in self.processes():
-                ours = (
-                    process.pid == os.getpid()
-                )  # its hooks are called later if it was one of them that has called us
-                done = (
-                    process.digest == newest.digest
-                    or result.revision <= process.revision <= newest.revision
-                )
-                (applied if done or ours else pending).append(process)
-            if not pending or monotonic() >= deadline:
-                return replace(result, applied=tuple(applied), pending=tuple(pending))
-            time.sleep(WAIT_PAUSE)
+    def update_db(self, values: Mapping[str, object]) -> UpdateResult:
+        """Update the declared variables among ``values``; warn of the others."""
+        unknown = sorted(key for key in values if key not in self.schema.variables)
+        if unknown:
+            names = ", ".join(map(repr, unknown))
+            log.warning("uwsgi_waffle: update_db left out %s: not declared in WAFFLE_CONFS", names)
+        known = {key: value for key, value in values.items() if key in self.schema.variables}
+        return self.update(changes_for_update(self.schema, known))
+
+    def update_conf(self) -> None:
+        """Read the store now."""
+        self.sync.refresh()
+        self.advance_request()
+
+    def _ensure_watched(self) -> None:
+        if self._attached:
+            self.notified_by = wake.ensure_watched(self)
+
+    def _publish(self) -> None:
+        if self.listener is not None:
+            self.listener.publish()
+
+    def _describe(self) -> dict[str, object]:
+        return {
+            **wake.describe(),
+            "uid": os.geteuid(),
+            "gids": [os.getegid(), *os.getgroups()],
+            "notified_by": self.notified_by,
+            "watchtype": self.settings.watching.watchtype,
+        }
+
+    def _build_listener(self, host: HostFiles, watching: Watching) -> wake.Listener | None:
+        if watching.watchtype != "redis":
+            return None
+        try:
+            self._mule_is_configured = Watching.from_environment() == watching
+            channel = wake.Channel(watching.redis_url, watching.redis_channel)
+        except ImportError:
+            log.warning(
+                "uwsgi_waffle: WAFFLE_WATCHTYPE is 'redis' and redis-py isn't installed, so "
+                "hosts don't tell each other of changes. Run: pip install 'uwsgi_waffle[redis]'"
+            )
+            return None
+        reference = weakref.ref(self)
+
+        def is_needed() -> bool:
+            state = reference()
+            return state is not None and state._can_subscribe()
+
+        return wake.Listener(host, channel, is_needed=is_needed)
+
+    def _can_subscribe(self) -> bool:
+        return wake.can_subscribe(mule_is_configured=self._mule_is_configured)
+
+    def _try_to_lead(self) -> None:
+        if self.listener is not None and self._can_subscribe():
+            self.listener.try_to_lead()
+
+    def _app_context(self) -> AbstractContextManager[object]:
+        app = self._app()
+        return nullcontext() if app is None else app.app_context()
 
 
-class Unread(State):
-    """A state that begins without having read its store, in which an application couldn't start."""
+def state_of(app: Flask) -> WaffleState:
+    """Return what an application has of the extension.
 
-    def _boot(self) -> None:
-        if self.host is not None:
-            self.host.verify()
-            with self.host.lock(self._lock_timeout):
-                self.host.claim(self.store.name)
+    Raises:
+        SchemaError: it has none.
+    """
+    try:
+        return cast(WaffleState, app.extensions[EXTENSION])
+    except KeyError:
+        raise SchemaError(
+            f"{app.name!r} has no WaffleConf: call WaffleConf(app) where the application is made."
+        ) from None

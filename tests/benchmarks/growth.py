@@ -74,7 +74,10 @@ def of(lab: Lab, size: Size, name: str, beside: list[float] | None) -> Row:
         statistics.median(memory(pid, "Private_Dirty") for pid in servers[0].children()) / 2**20
     )
     lab.end(*servers)
-    note = f"{mean['loads']:.2f} store reads, {mean['ticks'] / workers:.2f} signals a worker, a worker's own memory {private:.1f} MiB"
+    note = (
+        f"{mean['loads']:.2f} store reads, {mean['ticks'] / workers:.2f} signals a worker, "
+        f"a worker's own memory {private:.1f} MiB"
+    )
     if size.rate != CALM:
         note += f", {mean['rate']:.0f} a second reached"
     return Row(name, list(taken), beside, note)

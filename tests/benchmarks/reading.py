@@ -64,9 +64,8 @@ def flask_ways(lab: Lab) -> Iterator[Way]:
         lambda: current_app.config["X"],
         app.test_request_context,
     )
-    yield Way(
-        "uwsgi_waffle: the look at the start of a request", app.extensions["waffleconf"].state.look
-    )
+    # Outside a request each read looks.
+    yield Way("uwsgi_waffle: the look at the first read", lambda: waffle.values)
 
 
 def dynaconf_ways() -> Iterator[Way]:
@@ -88,9 +87,8 @@ def constance_ways(lab: Lab) -> Iterator[Way]:
     os.environ.update(
         BENCH_BACKEND=backend, BENCH_REDIS=lab.redis.url, SITE_FOLDER=str(lab.place())
     )
-    importlib.import_module(
-        f"{SITES}.constance_site"
-    )  # the settings, without which the rest can't be imported
+    # The settings, without which the rest can't be imported.
+    importlib.import_module(f"{SITES}.constance_site")
     from constance import base
     from constance.backends.database import DatabaseBackend
     from constance.backends.redisd import CachingRedisBackend, RedisBackend

@@ -100,7 +100,7 @@ def compared(
                 begun = time.perf_counter()
                 way(number)
                 taken[name].append(time.perf_counter() - begun)
-    app.extensions["waffleconf"].state.leave()
+    app.extensions["waffleconf"].leave()
     return taken
 
 

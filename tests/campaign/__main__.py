@@ -53,13 +53,14 @@ def main() -> int:
         return fuzz.run(options.minutes)
     os.environ.update(CAMPAIGN_SECONDS=str(options.seconds), CAMPAIGN_SEED=str(options.seed))
     if not options.short:
-        os.environ["CAMPAIGN_THOROUGH"] = "1"
+        os.environ["CAMPAIGN_DEEP"] = "1"
     here = Path(__file__).parent
     return int(
         pytest.main(
             [
                 "-q",
                 "--show-capture=no",
+                "--thorough",
                 "-o",
                 "timeout=0",
                 *(str(here / f"test_{part}.py") for part in PARTS),

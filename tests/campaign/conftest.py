@@ -2,42 +2,49 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from uwsgi_waffle import RedisStore, SQLStore, server
-from uwsgi_waffle.hostfiles import header as header_module
+from uwsgi_waffle import fetch, sync
+from uwsgi_waffle.wake import thread
 
 from ..live.conftest import servers  # noqa: F401  # a fixture
 from . import tally
-from .sites import SLOW, OpenStore, sqlite
+from .sites import StoreKind, in_redis, sql, sqlite
 
-STORES: dict[str, Callable[[pytest.FixtureRequest, Path], OpenStore]] = {
+STORES: dict[str, Callable[[pytest.FixtureRequest, Path], StoreKind]] = {
     "sqlite": lambda request, folder: sqlite(folder),
-    "postgresql": lambda request, folder: partial(
-        SQLStore, request.getfixturevalue("postgresql_server").fresh(), timeout=SLOW
-    ),
-    "redis": lambda request, folder: partial(
-        RedisStore, request.getfixturevalue("redis_server").url, timeout=SLOW
-    ),
+    "postgresql": lambda request, _: sql(request.getfixturevalue("postgresql_server").fresh()),
+    "redis": lambda request, _: in_redis(request.getfixturevalue("redis_server").url),
 }
+
+
+def make_quiet(patches: pytest.MonkeyPatch) -> None:
+    """Let processes look closer only when they are told to, and try a failed store at each tick."""
+    patches.setattr(thread, "ensure_running", lambda watcher: None)
+    patches.setattr(sync, "CHECK_INTERVAL", math.inf)
+    patches.setattr(fetch, "FIRST_RETRY", 0.0)
+    patches.setattr(fetch, "RETRY_FACTOR", 0.0)
+
+
+@pytest.fixture(scope="session")
+def deep() -> bool:
+    """Whether to try what is most likely tried already: ``python -m tests.campaign`` does."""
+    return "CAMPAIGN_DEEP" in os.environ
 
 
 @pytest.fixture
 def quiet_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes look when they are told to, try a failed store again at once, and sleep as little
-    as can be.
-    """
-    monkeypatch.setattr(server.thread, "ensure_running", lambda member: None)
-    monkeypatch.setattr(header_module, "FIRST_RETRY", 0.0)
+    make_quiet(monkeypatch)
 
 
 @pytest.fixture(params=list(STORES))
-def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> OpenStore:
+def store_kind(request: pytest.FixtureRequest, tmp_path: Path) -> StoreKind:
     return STORES[request.param](request, tmp_path)
 
 

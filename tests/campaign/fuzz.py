@@ -14,7 +14,17 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CORPUS = Path(__file__).with_name("corpus")
 LONGEST = 4096  # bytes
+TARGET_NAMES = ("snapshot", "header", "process", "message", "history")
 KEPT = 200  # inputs of each target, the shortest
+PROCESS = b'{"pid":7,"kind":"worker 1","revision":1,"applied_at":1.0,"snapshot":"","error":""}'
+NOTES = (
+    b'{"host_id":7,"store":"s","watch_stamp":"w","checked_at":1,"retry_at":0,"updates":2,'
+    b'"error":"down"}'
+)
+HISTORY = (
+    b'{"since":1,"rows":[{"revision":2,"key":"A","old":null,"new":"1","actor":"","note":"",'
+    b'"at":"2026-01-01T00:00:00+00:00"}]}'
+)
 
 
 def inputs(target: str) -> list[bytes]:
@@ -27,11 +37,10 @@ def seeds(target: str) -> list[bytes]:
     """Return what the fuzzing of a target begins with: something sound."""
     return {
         "snapshot": [b'7\n{"A":1,"B":"b"}'],
-        "header": [bytes(24) + b"waffle\0\1" + bytes(1000)],
+        "header": [bytes(24) + NOTES],
+        "process": [PROCESS],
         "message": [b"1700000000.123456" + b"0" * 20],
-        "history": [
-            b'{"since":1,"rows":[{"revision":2,"key":"A","old":null,"new":"1","actor":"","note":"","at":"2026-01-01T00:00:00+00:00"}]}'
-        ],
+        "history": [HISTORY],
     }[target]
 
 
@@ -77,15 +86,13 @@ def run(minutes: float) -> int:
         print("atheris is missing: pip install atheris", file=sys.stderr)
         return 2
     found = 0
-    for target in ("snapshot", "header", "message", "history"):
+    for target in TARGET_NAMES:
         known = len(inputs(target))
-        for told in fuzz(target, 60 * minutes / 4):
+        for told in fuzz(target, 60 * minutes / len(TARGET_NAMES)):
             found += 1
             print(told[-3000:])
-        print(
-            f"{target}: {minutes / 4:g} minutes, {len(inputs(target)) - known} more inputs kept",
-            flush=True,
-        )
+        new = len(inputs(target)) - known
+        print(f"{target}: {minutes / len(TARGET_NAMES):g} minutes, {new} more kept", flush=True)
     print(f"{found} findings")
     return 1 if found else 0
 

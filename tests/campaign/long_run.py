@@ -1,6 +1,4 @@
-"""uWSGI with four workers and a mule, read and written all the time, while a seeded script breaks
-one thing after the other.
-"""
+"""uWSGI with a mule, read and written all the time, while one thing after another breaks."""
 
 from __future__ import annotations
 
@@ -31,8 +29,8 @@ from .tally import Tally
 
 WORKERS = 4
 RECOVERY = 30.0  # seconds after which a fault counts as not recovered from
-FILES = ("header", "bell/bell", "snapshots/*")
-FOLDERS = ("", "bell", "snapshots")
+FILES = ("header", "bell/bell", "snapshots/*", "processes/*", "listener")
+FOLDERS = ("", "bell", "snapshots", "processes")
 DIED = re.compile(r"(?:DAMN ! worker \d+|OOOPS mule \d+) \(pid: (\d+)\)")
 # Root passes over permissions; a server without that right is held to them, as everybody's is.
 HELD = ["setpriv", "--bounding-set", "-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
@@ -316,8 +314,9 @@ class LongRun:
         for text in self.tally.said[self.shown :]:
             self.say(f"VIOLATION {text}")
         self.shown = len(self.tally.said)
+        last = self.last and f", {self.last} last"
         self.say(
-            f"{name}{self.told}: for {took:.2f} s, all agree {recovery:.2f} s later{self.last and f', {self.last} last'}; "
+            f"{name}{self.told}: for {took:.2f} s, all agree {recovery:.2f} s later{last}; "
             f"revisions {before} to {self.record.least}, "
             f"{self.record.answers - answers} answers, {len(self.tally.said)} violations so far"
         )
@@ -337,10 +336,8 @@ class LongRun:
                     self.tally.recovered(took if what != "the start" else 0.0)
                     return took
             if time.monotonic() - began > RECOVERY:
-                self.tally.wrong(
-                    "other",
-                    f"{what}: not recovered after {RECOVERY} s; the last update gave {answer}\n{self.log[-3000:]}",
-                )
+                text = f"not recovered after {RECOVERY} s; the last update gave {answer}"
+                self.tally.wrong("other", f"{what}: {text}\n{self.log[-3000:]}")
                 return RECOVERY
             time.sleep(0.01)
 
@@ -457,10 +454,8 @@ class LongRun:
         stored = {revision: int(new) for revision, new in rows}
         for revision, number in self.record.acknowledged.items():
             if stored.get(revision) != number:
-                self.tally.wrong(
-                    "lost",
-                    f"{number} was acknowledged as revision {revision}, the history has {stored.get(revision)}",
-                )
+                text = f"{number} was acknowledged as revision {revision}"
+                self.tally.wrong("lost", f"{text}, the history has {stored.get(revision)}")
         for pid in map(int, DIED.findall(self.log)):
             if pid not in self.killed:
                 self.tally.wrong("died", f"process {pid} has died\n{self.log[-3000:]}")
@@ -470,5 +465,6 @@ class LongRun:
         self.tally.looks += self.record.answers
         self.say(
             f"{len(self.record.acknowledged)} updates acknowledged, {self.record.answers} reads, "
-            f"the slowest {self.record.slowest_read:.2f} s; refused or cut off while something was broken: {self.record.failures}"
+            f"the slowest {self.record.slowest_read:.2f} s; refused or cut off while something was "
+            f"broken: {self.record.failures}"
         )

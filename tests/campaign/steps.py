@@ -132,11 +132,15 @@ def walk(
         elif running:
             after(*running.pop())
 
+    pwrite = os.pwrite
+    # The hook isn't called for what `functools.partial` calls, unless that is Python.
+    os.pwrite = lambda fd, data, at: pwrite(fd, data, at)
     sys.setprofile(watch)
     try:
         work()
     finally:
         sys.setprofile(None)
+        os.pwrite = pwrite
     return count
 
 

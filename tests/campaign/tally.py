@@ -7,7 +7,10 @@ from dataclasses import dataclass, field
 #: The parts that have run in this process, by name.
 parts: dict[str, Tally] = {}
 
-HEADING = f"{'':<44} {'faults':>7} {'looks':>9} {'lost':>5} {'stale':>6} {'torn':>5} {'other':>6} {'died':>5} {'slowest recovery':>17}"
+HEADING = (
+    f"{'':<44} {'faults':>7} {'looks':>9} {'lost':>5} {'stale':>6} {'torn':>5} {'other':>6} "
+    f"{'died':>5} {'slowest recovery':>17}"
+)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What reads bytes that anybody may have written: each takes them, and may neither raise nor hang."""
+"""What reads bytes that anybody may have written: none of it may raise or hang."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from functools import cache
 from pathlib import Path
 
 import uwsgi_waffle
-from uwsgi_waffle.hostfiles import HostFiles, is_settled
+from uwsgi_waffle.host import HostFiles, ProcessInfo, is_current, snapshot_in
 from uwsgi_waffle.schema import Schema
-from uwsgi_waffle.server.channel import _is_from
-from uwsgi_waffle.snapshot import DIGEST_SIZE, SnapshotDamaged, decode
-from uwsgi_waffle.stores.rows import Log
+from uwsgi_waffle.snapshot import ID_SIZE, SnapshotDamaged, decode
+from uwsgi_waffle.stores.rows import RowHistory
+from uwsgi_waffle.wake.redis import _is_news
 
 
 @cache
 def files() -> HostFiles:
     opened = HostFiles(Path(tempfile.mkdtemp(prefix="waffle-")) / "waffle.watch")
-    opened.verify()
+    opened.open()
     return opened
 
 
@@ -31,14 +31,12 @@ def schema() -> Schema:
 
 
 def snapshot(data: bytes) -> None:
-    """Read them as a snapshot, with the checksum that they have and with another; validate what is
-    in it.
-    """
+    """Read them as a snapshot, with their own checksum and with another one."""
     with suppress(SnapshotDamaged):
-        decode(data, data[:DIGEST_SIZE])
+        decode(data, data[:ID_SIZE])
         raise AssertionError("these bytes hold their own checksum")
     with suppress(SnapshotDamaged, uwsgi_waffle.InvalidValue):
-        found = decode(data, hashlib.sha256(data).digest()[:DIGEST_SIZE])
+        found = decode(data, hashlib.sha256(data).digest()[:ID_SIZE])
         assert found.revision >= 0
         schema().load(found.values)
 
@@ -46,42 +44,51 @@ def snapshot(data: bytes) -> None:
 def header(data: bytes) -> None:
     """Put them over the header, and ask everything of it."""
     ours = files()
-    os.ftruncate(ours._fd, 0)
-    os.pwrite(ours._fd, data, 0)
-    is_settled(ours.peek())
+    ours.open()
+    os.truncate(ours.folder.path / "header", 0)
+    (ours.folder.path / "header").write_bytes(data)
+    words = ours.words()
+    is_current(words)
+    ours.snapshots.read(snapshot_in(words))
     notes = ours.notes()
-    assert notes.failures >= 0
+    assert (notes.updates, notes.checked_at, notes.retry_at) >= (0, 0, 0)
     assert isinstance(notes.error, str)
-    for process in ours.slots:
-        assert process.pid > 0
-    told = ours.listener()
-    assert told.pid >= 0
-    assert told.number >= 0
-    ours.untold(), ours.coming(), ours.bell(), ours.is_touched(), ours.is_in_flight()
-    ours.snapshot(ours.peek()[8:16])
-    ours.last()
+    ours.is_touched()
     with ours.try_lock() as locked:
-        assert locked
-        ours.mend()
-        ours.take_touch()
-        ours.fail("down")
+        assert locked is not None
+        ours.consume_touch(locked)
+        locked.note(error="down")
+        locked.publish(bytes(range(8)), locked.invalidate())
     assert ours.notes().error == "down"
-    assert ours.slots.note("worker 1", 1, bytes(8), 1, "")
-    ours.slots.leave()
+    assert is_current(ours.words())
+    assert snapshot_in(ours.words()) == bytes(range(8))
+
+
+def process(data: bytes) -> None:
+    """Read them as what a living process, and the listener, say of themselves."""
+    ours = files()
+    ours.open()
+    ours.processes.report(ProcessInfo(1, "worker 1", 1, 0.0, "", ""))
+    (ours.folder.path / "processes" / ours.processes.token).write_bytes(data)
+    for found in ours.processes:
+        assert (found.pid, found.revision, found.applied_at) >= (0, 0, 0.0)
+    assert ours.listener_lock.acquire()
+    (ours.folder.path / "listener").write_bytes(data)
+    ours.listener()
 
 
 def message(data: bytes) -> None:
     """Hear them in the channel."""
-    assert _is_from(data, lambda: -1) is False
+    assert _is_news({"type": "message", "data": data}, lambda: -1)
 
 
 def history(data: bytes) -> None:
     """Read them as the history in the row of an application's own table."""
-    found = Log.parse(data.decode(errors="replace"), 7)
+    found = RowHistory.parse(data.decode(errors="replace"), 7)
     found.undo({"A": "1"}, 3)
-    assert Log.parse(found.to_json(10_000), 7).since >= found.since
+    assert RowHistory.parse(found.to_json(10_000), 7).since >= found.since
 
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
-    call.__name__: call for call in (snapshot, header, message, history)
+    call.__name__: call for call in (snapshot, header, process, message, history)
 }

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from uwsgi_waffle.snapshot import SnapshotDamaged, _digest, decode
+from uwsgi_waffle import StoreUnavailable
+from uwsgi_waffle.snapshot import ID_SIZE, SnapshotDamaged, decode
 
-from ..unit.conftest import ALWAYS, Host, Process
+from .sites import Process, Site, new_values, served, sqlite
+from .tally import Tally
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
     "deleted": Path.unlink,
@@ -21,68 +25,96 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.fixture
-def host(tmp_path: Path, quiet_host: None) -> Host:
-    return Host(tmp_path)
+def site(tmp_path: Path, quiet_host: None) -> Site:
+    return Site(tmp_path, sqlite(tmp_path), Tally.of("found before"))
 
 
 @pytest.fixture
-def writer(host: Host) -> Process:
-    return host.start()
+def writer(site: Site) -> Process:
+    return site.start()
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_published_snapshot_that_is_lost_while_somebody_writes(
-    host: Host, writer: Process, damage: str
+    site: Site, writer: Process, damage: str
 ) -> None:
-    """Who hasn't taken it yet, and can't have the lock, reads the store: the update had returned."""
-    reader, busy = host.start(), host.start()
-    writer.waffle.update({"LIMIT": 20})
-    for path in host.snapshots.iterdir():
+    """The update had returned, so whoever looks sees it, though another has the lock."""
+    reader, busy = site.start(), site.start()
+    writer.waffle.update(new_values(20))
+    for path in site.snapshots.iterdir():
         DAMAGE[damage](path)
-    with busy.files.lock(5):
-        reader.tick()
-        assert (reader.waffle.values.LIMIT, reader.waffle.revision) == (20, 1)
-    writer.waffle.update({"LIMIT": 21})
-    assert reader.waffle.values.LIMIT == 21
+    with busy.state.host.lock(5):
+        reader.follow()
+        assert served(reader) == (1, 20, 20)
+    writer.waffle.update(new_values(21))
+    assert served(reader) == (2, 21, 21)
 
 
-def test_a_header_that_is_overwritten_while_somebody_writes(host: Host, writer: Process) -> None:
-    reader, busy = host.start(), host.start()
-    writer.waffle.update({"LIMIT": 20})
-    with busy.files.lock(5):
-        with host.header.open("r+b") as header:
+def test_a_header_that_is_overwritten_while_somebody_writes(site: Site, writer: Process) -> None:
+    """As above."""
+    reader, busy = site.start(), site.start()
+    writer.waffle.update(new_values(20))
+    with busy.state.host.lock(5):
+        with site.header.open("r+b") as header:
             header.write(bytes(range(200)))
-        assert (reader.waffle.values.LIMIT, reader.waffle.revision) == (20, 1)
+        assert served(reader) == (1, 20, 20)
 
 
-def test_a_lost_snapshot_and_a_store_that_is_down(host: Host, writer: Process) -> None:
-    """Two faults at once: what was served goes on being served."""
-    reader, busy = host.start(host.store()), host.start()
-    writer.waffle.update({"LIMIT": 20})
-    reader.state.store.failing = ALWAYS  # type: ignore[attr-defined]  # a `FaultyStore`
-    for path in host.snapshots.iterdir():
-        path.unlink()
-    with busy.files.lock(5):
-        reader.tick()
-        assert reader.waffle.values.LIMIT == 10
-    assert "the store is down" in reader.state.error
-
-
-@pytest.mark.parametrize(
-    "blob", [b"", b"\n{}", b"x\n{}", b"-1\n{}", b"1_0\n{}", b" 1\n{}", b"9" * 5000 + b"\n{}"]
-)
-def test_a_checksum_over_no_snapshot(blob: bytes) -> None:
-    """Found by fuzzing: an error of another kind would have stopped the start of an application."""
-    with pytest.raises(SnapshotDamaged):
-        decode(blob, _digest(blob))
-
-
-def test_a_header_cut_off_while_somebody_writes_is_no_folder_in_the_way(
-    host: Host, writer: Process, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("by_copy", [False, True])
+def test_a_header_that_goes_between_two_looks(
+    site: Site, writer: Process, tmp_path: Path, by_copy: bool
 ) -> None:
-    """Found by fuzzing: no digest at all was taken for the name of the folder of snapshots."""
-    reader = host.start()
-    with writer.files.lock(5):
-        os.truncate(host.header, 0)
+    """A reader that compares the words only sees the update all the same."""
+    reader = site.start()
+    assert served(reader) == (0, 0, 0)
+    if by_copy:
+        shutil.copy2(site.header, tmp_path / "copy")
+        (tmp_path / "copy").rename(site.header)
+    else:
+        site.header.unlink()
+    writer.follow()
+    writer.waffle.update(new_values(20))
+    assert served(reader) == (1, 20, 20)
+
+
+def test_a_lost_snapshot_and_a_store_that_is_down(
+    site: Site, writer: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two faults at once: what was served goes on being served."""
+    reader, busy = site.start(), site.start()
+    writer.waffle.update(new_values(20))
+
+    def fail() -> object:
+        raise StoreUnavailable("the store is down")
+
+    for call in ("load", "load_after_pending_writes"):
+        monkeypatch.setattr(reader.state.store, call, fail)
+    for path in site.snapshots.iterdir():
+        path.unlink()
+    with busy.state.host.lock(5):
+        reader.follow()
+        assert served(reader) == (0, 0, 0)
+    reader.follow()
+    assert served(reader) == (0, 0, 0)
+    assert "the store is down" in reader.waffle.status()["store_error"]
+
+
+BLOBS = [b"", b"\n{}", b"x\n{}", b"-1\n{}", b"1_0\n{}", b" 1\n{}", b"9" * 5000 + b"\n{}"]
+
+
+@pytest.mark.parametrize("blob", BLOBS)
+def test_a_checksum_over_no_snapshot(blob: bytes) -> None:
+    """Found by fuzzing: another kind of error would have stopped an application's start."""
+    with pytest.raises(SnapshotDamaged):
+        decode(blob, hashlib.sha256(blob).digest()[:ID_SIZE])
+
+
+def test_a_header_cut_off_while_somebody_writes(
+    site: Site, writer: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Found by fuzzing: the missing id was taken for the name of a file. Nothing is logged."""
+    reader = site.start()
+    with writer.state.host.lock(5):
+        os.truncate(site.header, 0)
         reader.tick()
     assert [r.getMessage() for r in caplog.records if r.levelno >= logging.ERROR] == []

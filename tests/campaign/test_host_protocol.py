@@ -1,5 +1,5 @@
-"""A rule-based machine over one host: whatever happens, in whatever order, nothing uncommitted,
-nothing torn, and all agree after it.
+"""A rule-based machine over one host: whatever happens, in whatever order, nothing uncommitted and
+nothing torn is served, and all agree afterwards.
 
 Processes are objects here that share nothing but files. Crashes are real: a forked process is
 killed at a drawn step.
@@ -7,11 +7,10 @@ killed at a drawn step.
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Container
 from contextlib import suppress
 from pathlib import Path
 
@@ -27,36 +26,51 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from uwsgi_waffle import RevisionConflict, SQLStore, StoreUnavailable, WaffleError, server
-from uwsgi_waffle.hostfiles import header as header_module
-from uwsgi_waffle.stores import Commit
+from uwsgi_waffle import RevisionConflict, SQLStore, StoreUnavailable, WaffleError
+from uwsgi_waffle.stores import Commit, CommitBuilder, Stored
 
-from ..unit.conftest import ALWAYS, NEVER, FaultyStore, Process
 from . import steps
-from .sites import Site, served, served_by, values_of
+from .conftest import make_quiet
+from .sites import Process, Site, StoreKind, served, served_by, sqlite, values_of
 from .tally import Tally
 
-THOROUGH = "CAMPAIGN_THOROUGH" in os.environ
+ALWAYS: Container[int] = range(1, 10**9)
+NEVER: Container[int] = ()
 ONE = "the host protocol (Hypothesis)"
 
 some = st.integers(0, 2**16)
 early = st.integers(0, 70)
 
 
-class FailingCommit(FaultyStore):
-    """Loses its connection in a commit: before it was carried out, or after that."""
+class FaultyStore(SQLStore):
+    """Fails at those of its calls, counted from 1, that ``failing`` names.
 
+    With ``lost`` it loses its connection in each commit: ``before`` it was carried out, or
+    ``after`` that.
+    """
+
+    failing: Container[int] = NEVER
+    calls = 0
     lost: str = ""
 
-    # only passed on
-    def transact(self, decide: Callable[..., object]) -> object:  # type: ignore[override]
+    def load(self) -> Stored:
+        self._count()
+        return super().load()
+
+    def transact(self, build_commit: CommitBuilder) -> Stored:
+        self._count()
         if not self.lost:
-            return super().transact(decide)  # type: ignore[arg-type]  # as above
+            return super().transact(build_commit)
         if self.lost == "after":
-            super().transact(decide)  # type: ignore[arg-type]  # as above
+            super().transact(build_commit)
         else:
-            decide(self.load())
+            build_commit(super().load())
         raise StoreUnavailable("the connection was lost during the commit")
+
+    def _count(self) -> None:
+        self.calls += 1
+        if self.calls in self.failing:
+            raise StoreUnavailable("the store is down")
 
 
 class OneHost(RuleBasedStateMachine):
@@ -65,19 +79,18 @@ class OneHost(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patches = pytest.MonkeyPatch()
-        self.patches.setattr(server.thread, "ensure_running", lambda member: None)
-        self.patches.setattr(header_module, "FIRST_RETRY", 0.0)
+        make_quiet(self.patches)
         self.folder = Path(tempfile.mkdtemp(prefix="waffle-"))
         self.tally = Tally.of(ONE)
         self.url = f"sqlite:///{self.folder}/waffle.db"
-        self.site = Site(self.folder, lambda: FailingCommit(self.url), self.tally)
+        kind = StoreKind(lambda: FaultyStore(self.url), sqlite(self.folder).edit)
+        self.site = Site(self.folder, kind, self.tally)
         self.store = SQLStore(self.url)  # the test's own
         self.processes: list[Process] = []
         self.number = 0
         self.committed: set[tuple[int, object, object]] = set()
-        self.must: tuple[int, object, object] | None = (
-            None  # what every look shows, if that is known
-        )
+        # What every look shows, if that is known.
+        self.must: tuple[int, object, object] | None = None
         self.backup: sqlite3.Connection | None = None
 
     def teardown(self) -> None:
@@ -109,9 +122,7 @@ class OneHost(RuleBasedStateMachine):
         process, looker = self.pick(which), self.pick(which + 1)
 
         def before(number: int, name: str) -> None:
-            if (
-                number == at and looker is not process and not header_module._opening.locked()
-            ):  # one lock for all, in this process
+            if number == at and looker is not process:
                 self.note()
                 seen = served(looker)
                 self.note()
@@ -138,18 +149,17 @@ class OneHost(RuleBasedStateMachine):
 
         def before(number: int, name: str) -> None:
             nonlocal written
-            if number == at and not header_module._opening.locked():
+            if number == at:
                 with suppress(StoreUnavailable):  # it is being written at this moment
                     other.transact(lambda stored: Commit(values_of(self.next())))
                     written = True
                 self.note()
-                self.ring(which)
+                self.notify(which)
 
         self.tally.faults += 1
-        self.ring(which)
+        self.notify(which)
         self.must = None
-        process.state._lease = 0.0
-        steps.walk(process.state.look, before=before)
+        steps.walk(process.tick, before=before)
         if written and self.is_well(process):
             self.must = self.newest()
             self.see(process)
@@ -175,10 +185,9 @@ class OneHost(RuleBasedStateMachine):
                 if work == "update":
                     process.waffle.update({"A": number, "B": number})
                 elif work == "look":
-                    process.state._lease = 0.0
-                    process.state.look()
+                    process.follow()
                 else:
-                    process.state.wake(1e-9)
+                    process.state.sync.tick(1e-9)
 
         end = steps.killed_within(go, at % 20) if torn else steps.killed_at(go, at)
         assert not end.error, end.error
@@ -203,20 +212,20 @@ class OneHost(RuleBasedStateMachine):
         with suppress(StoreUnavailable):
             self.processes.append(self.site.start())
 
-    @rule(bells=st.integers(0, 2), which=some)
-    def another_host_writes(self, bells: int, which: int) -> None:
+    @rule(messages=st.integers(0, 2), which=some)
+    def another_host_writes(self, messages: int, which: int) -> None:
         """Its message is lost, or comes once, or twice."""
         number = self.next()
         self.site_write(number)
-        self.tally.faults += bells != 1
+        self.tally.faults += messages != 1
         self.must = None
-        for _ in range(bells):
-            self.ring(which)
+        for _ in range(messages):
+            self.notify(which)
 
     @rule(which=some)
-    def forged_bell(self, which: int) -> None:
+    def forged_message(self, which: int) -> None:
         self.tally.faults += 1
-        self.ring(which)
+        self.notify(which)
 
     @rule(told=st.booleans())
     def edited_by_hand(self, told: bool) -> None:
@@ -255,34 +264,33 @@ class OneHost(RuleBasedStateMachine):
         self.must = None
         self.note()
         if told:
-            self.ring(which)
+            self.notify(which)
 
     @rule(
         calls=st.sampled_from([NEVER, NEVER, ALWAYS, range(1, 3), {2}]),
         lost=st.sampled_from(["", "", "before", "after"]),
         which=some,
     )
-    def the_store_fails(self, calls: object, lost: str, which: int) -> None:
+    def the_store_fails(self, calls: Container[int], lost: str, which: int) -> None:
         self.tally.faults += calls != NEVER or lost != ""
         for process in self.processes if which % 2 else [self.pick(which)]:
             store = process.state.store
-            assert isinstance(store, FailingCommit)
-            # a container
-            store.calls, store.failing, store.lost = 0, calls, lost  # type: ignore[assignment]
+            assert isinstance(store, FaultyStore)
+            store.calls, store.failing, store.lost = 0, calls, lost
 
     @rule(
-        what=st.sampled_from(["header", "snapshots", "bell", "", "bell/bell"]),
+        what=st.sampled_from(
+            ["header", "snapshots", "bell", "", "bell/bell", "processes", "listener"]
+        ),
         how=st.sampled_from(["gone", "cut", "noise", "mode"]),
     )
     def files_are_damaged(self, what: str, how: str) -> None:
         self.tally.faults += 1
         self.must = None
-        target = self.site.host.instance / "waffle.watch.d" / what
+        target = self.site.folder / what
         if not target.exists():
             return
-        files = (
-            [target] if target.is_file() else [path for path in target.rglob("*") if path.is_file()]
-        )
+        files = [path for path in (target, *target.rglob("*")) if path.is_file()]
         if how == "gone":
             shutil.rmtree(target) if target.is_dir() else target.unlink()
         elif how == "mode":
@@ -290,28 +298,24 @@ class OneHost(RuleBasedStateMachine):
         else:
             for path in files:
                 content = path.read_bytes()
-                path.write_bytes(
-                    content[: len(content) // 2]
-                    if how == "cut"
-                    else bytes(255 - byte for byte in content)
-                )
+                half, noise = content[: len(content) // 2], bytes(255 - byte for byte in content)
+                path.write_bytes(half if how == "cut" else noise)
 
     @rule(which=some)
     def the_watch_file_is_removed(self, which: int) -> None:
         self.tally.faults += 1
-        self.site.host.watch_file.unlink(missing_ok=True)
+        self.site.watch_file.unlink(missing_ok=True)
 
     @rule()
     def quiet(self) -> None:
-        """The store is well, one bell is rung, each process looks once: all equal the store."""
+        """The store is well, one message comes, each process ticks once: all equal the store."""
         for process in self.processes:
             store = process.state.store
-            assert isinstance(store, FailingCommit)
+            assert isinstance(store, FaultyStore)
             store.failing, store.lost = NEVER, ""
-        self.ring(0)
+        self.notify(0)
         for process in self.processes:
-            process.state._lease = 0.0
-            served(process)
+            process.tick()
         self.note()
         self.must = self.newest()
         for process in self.processes:
@@ -326,24 +330,18 @@ class OneHost(RuleBasedStateMachine):
             self.note()
 
     def see(self, process: Process) -> None:
-        """Let a process look, as its next request after the lease would, and hold it to what is
-        known.
-        """
-        process.state._lease = 0.0
+        """Let a process look closely, as a request does, and hold it to what is known."""
         self.note()
+        process.follow()
         seen = served(process)
         self.note()
         self.hold(process, seen)
         if self.must is not None:
-            assert seen == self.must, (
-                f"stale: {seen} is served, {self.must} was acknowledged to this host"
-            )
+            assert seen == self.must, f"stale: {seen} is served, acknowledged was {self.must}"
 
     def hold(self, process: Process, seen: tuple[int, object, object]) -> None:
         self.tally.looks += 1
-        assert seen in self.committed, (
-            f"{seen} is served and was never committed; these were: {sorted(self.committed)}"
-        )
+        assert seen in self.committed, f"{seen} was never committed; were: {self.committed}"
 
     def note(self) -> None:
         """Note what the store holds as committed."""
@@ -356,16 +354,15 @@ class OneHost(RuleBasedStateMachine):
         self.site.write_elsewhere(number)
         self.note()
 
-    def ring(self, which: int) -> None:
+    def notify(self, which: int) -> None:
         """Do what the host's listener does at a message."""
-        files = self.pick(which).files
-        files.verify()
-        files.ring()
-        files.knock()
+        host = self.pick(which).state.host
+        host.invalidate()
+        host.wake()
 
     def is_well(self, process: Process) -> bool:
         store = process.state.store
-        assert isinstance(store, FailingCommit)
+        assert isinstance(store, FaultyStore)
         return store.failing is NEVER and not store.lost
 
     def pick(self, which: int) -> Process:
@@ -377,11 +374,11 @@ class OneHost(RuleBasedStateMachine):
 
 
 @pytest.mark.timeout(3000)
-def test_the_host_protocol() -> None:
+def test_the_host_protocol(deep: bool) -> None:
     run_state_machine_as_test(  # type: ignore[no-untyped-call]  # Hypothesis's
         OneHost,
         settings=settings(
-            max_examples=150 if THOROUGH else 30,
+            max_examples=150 if deep else 30,
             stateful_step_count=40,
             deadline=None,
             database=None,

@@ -1,11 +1,7 @@
-"""Others look at each step of a writer and of a fetcher; and kill -9 before and after each, and in
-the middle of each write.
-"""
+"""Others look at each step of a writer or fetcher; kill -9 at each step and within each write."""
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -13,15 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from ..redis_server import RedisServer
-from ..unit.conftest import Process
 from . import steps
-from .sites import OpenStore, Site, new_values, served, served_by, sqlite
+from .sites import Process, Site, StoreKind, new_values, served, served_by, sqlite
 from .tally import Tally
 
 pytestmark = [pytest.mark.usefixtures("quiet_host"), pytest.mark.timeout(600)]
-
-THOROUGH = "CAMPAIGN_THOROUGH" in os.environ
 
 Prepare = Callable[[Site, Process, int], None]
 Work = Callable[[Process, int], object]
@@ -31,10 +23,10 @@ def nothing(site: Site, process: Process, number: int) -> None:
     pass
 
 
-def rung(site: Site, process: Process, number: int) -> None:
+def notified(site: Site, process: Process, number: int) -> None:
     """Another host has written, and its message has come."""
     site.write_elsewhere(number)
-    process.files.ring()
+    process.state.host.invalidate()
 
 
 def touched(site: Site, process: Process, number: int) -> None:
@@ -48,25 +40,22 @@ def update(process: Process, number: int) -> None:
 
 
 def look(process: Process, number: int) -> None:
-    process.state._lease = 0.0
-    process.state.look()
+    process.follow()
 
 
 SCENARIOS: dict[str, tuple[Prepare, Work]] = {
     "a writer": (nothing, update),
-    "a writer that finds news": (rung, update),
-    "a fetcher, after a bell": (rung, look),
+    "a writer that finds news": (notified, update),
+    "a fetcher, after a message": (notified, look),
     "a fetcher, after a touch": (touched, look),
 }
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_looked_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: str) -> None:
-    """Whoever looks while an update is on its way serves what is committed, and all of it; when it
-    has returned, that.
-    """
+def test_looked_at_every_step(tmp_path: Path, store_kind: StoreKind, scenario: str) -> None:
+    """A look at any step of an update shows a committed revision; one after it shows the update."""
     tally = Tally.of("others look at every step")
-    site = Site(tmp_path, open_store, tally)
+    site = Site(tmp_path, store_kind, tally)
     prepare, work = SCENARIOS[scenario]
     busy, observers = site.start(), {"one process": site.start(), "another process": site.start()}
     for number in range(1, 4, 2):
@@ -79,17 +68,14 @@ def test_looked_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
         ) -> None:
             observer = observers["one process" if at % number else "another process"]
             if at % 2:
-                observer.state._lease = 0.0
+                observer.follow()
             seen = served(observer)
-            committed.add(
-                served_by(site.store.load())
-            )  # after the look: what was rolled back or is to come doesn't count
+            # After the look: what was rolled back, or is still to come, doesn't count.
+            committed.add(served_by(site.store.load()))
             tally.looks += 1
             if seen not in committed:
-                tally.wrong(
-                    "stale",
-                    f"{scenario}, {name}, step {at}: {seen} is served, and only {committed} were ever committed",
-                )
+                where = f"{scenario}, {name}, step {at}"
+                tally.wrong("stale", f"{where}: {seen} is served; committed were {committed}")
 
         tally.faults += steps.walk(
             lambda number=number: work(busy, number + 2), before=look_on, after=look_on
@@ -99,22 +85,18 @@ def test_looked_at_every_step(tmp_path: Path, open_store: OpenStore, scenario: s
 
 
 def test_a_message_at_every_step_of_a_fetch(tmp_path: Path) -> None:
-    """Another host writes, and its message comes, while this one reads the store: the fetch doesn't
-    answer that bell.
-    """
+    """A message that comes while the store is read isn't answered by that read."""
     tally = Tally.of("a message at every step of a fetch")
     site = Site(tmp_path, sqlite(tmp_path), tally)
-    fetcher, observers = (
-        site.start(),
-        {"one process": site.start(), "another process": site.start()},
-    )
+    fetcher = site.start()
+    observers = {"one process": site.start(), "another process": site.start()}
     fetcher.waffle.update(new_values(1))
     for at in count():
-        rung(site, fetcher, 2 * at + 2)
+        notified(site, fetcher, 2 * at + 2)
 
         def write(number: int, name: str, at: int = at) -> None:
             if number == at:
-                rung(site, observers["one process"], 2 * at + 3)
+                notified(site, observers["one process"], 2 * at + 3)
 
         done = steps.walk(lambda: look(fetcher, 0), before=write)
         site.judge(observers, f"a message at step {at} of a fetch")
@@ -124,119 +106,79 @@ def test_a_message_at_every_step_of_a_fetch(tmp_path: Path) -> None:
     tally.verdict()
 
 
-@pytest.mark.parametrize("scenario", [name for name in SCENARIOS if THOROUGH or "news" not in name])
-def test_killed_at_every_step(
-    tmp_path: Path, open_store: OpenStore, scenario: str, request: pytest.FixtureRequest
-) -> None:
-    """Whoever is there, and whoever comes, then serves what the store has committed; and the next
-    update works.
-    """
-    tally = Tally.of(f"killed at every step: {scenario.partition(',')[0]}")
-    site = Site(tmp_path, open_store, tally)
-    prepare, work = SCENARIOS[scenario]
-    dying, observers = site.start(), {"one process": site.start(), "another process": site.start()}
-    observers["one process"].waffle.update(new_values(1))
-    number = 1
+class Killing:
+    """One process of a host that is killed again and again, and others that look at it."""
 
-    def attempt(kill: Callable[[Callable[[], object]], steps.End], what: str) -> bool:
-        """Kill once; tell whether the work was done before that."""
-        nonlocal number
-        number += 2
-        prepare(site, dying, number - 1)
+    def __init__(self, site: Site, scenario: str) -> None:
+        self.site, self.scenario = site, scenario
+        self.prepare, self.work = SCENARIOS[scenario]
+        self.dying = site.start()
+        self.observers = {"one process": site.start(), "another process": site.start()}
+        self.number = 1
+        self.observers["one process"].waffle.update(new_values(1))
+
+    def steps(self) -> tuple[str, ...]:
+        """Return the names of the steps of one whole run."""
+        self.number += 2
+        self.prepare(self.site, self.dying, self.number - 1)
+        names = steps.names(lambda: self.work(self.dying, self.number))
+        self.site.judge(self.observers, "a dry run")
+        return names
+
+    def attempt(self, kill: Callable[[Callable[[], object]], steps.End], what: str) -> bool:
+        """Kill once. Return whether the work was done before that."""
+        site, self.number = self.site, self.number + 2
+        where = f"{self.scenario}, killed {what}"
+        self.prepare(site, self.dying, self.number - 1)
         before = site.truth()
-        end = kill(lambda: work(dying, number))
+        end = kill(lambda: self.work(self.dying, self.number))
         assert not end.error, end.error
-        tally.faults += not end.finished
-        trusting = observers["another process"]
-        if (
-            prepare is not touched
-        ):  # first one that looks at the header's words only, as within a lease
-            trusting.state._lease = math.inf
-        seen = served(trusting) if prepare is not touched else None
-        truth = site.judge(observers, f"{scenario}, killed {what}")
-        if seen not in (None, served_by(truth)):
-            tally.wrong(
-                "stale",
-                f"{scenario}, killed {what}: by the words alone {seen} is served, the store has {served_by(truth)}",
-            )
-        if work is update:
-            done = truth.values["A"] == str(number)
-            if end.finished and not done:
-                tally.wrong("lost", f"{what}: the update had returned and the store has {truth}")
-            if not done and truth != before:
-                tally.wrong(
-                    "other",
-                    f"{what}: the store had {before}, has {truth}, and was to have {number}",
-                )
-        else:
-            assert truth.values["A"] == str(number - 1)
-        site.judge({"a new process": site.start()}, f"{scenario}, killed {what}, then started")
-        observers["another process"].waffle.update(new_values(number + 1))
-        site.judge(observers, f"{scenario}, killed {what}, then updated")
-        number += 1
+        site.tally.faults += not end.finished
+        self.judge_by_the_words(where)
+        truth = site.judge(self.observers, where)
+        done = truth.values["A"] == str(self.number)
+        if self.work is not update:
+            assert truth.values["A"] == str(self.number - 1)
+        elif end.finished and not done:
+            site.tally.wrong("lost", f"{where}: the update had returned, the store has {truth}")
+        elif not done and truth != before:
+            site.tally.wrong("other", f"{where}: the store had {before} and has {truth}")
+        site.judge({"a new process": site.start()}, f"{where}, then started")
+        self.observers["another process"].waffle.update(new_values(self.number + 1))
+        site.judge(self.observers, f"{where}, then updated")
+        self.number += 1
         return end.finished
 
-    prepare(site, dying, 2)
-    names = steps.names(lambda: work(dying, 3))
-    number = 3
-    site.judge(observers, "a dry run")
+    def judge_by_the_words(self, where: str) -> None:
+        """The first request afterwards compares the header's words only."""
+        if self.prepare is touched:
+            return
+        seen, truth = served(self.observers["another process"]), self.site.truth()
+        if seen != served_by(truth):
+            text = f"by the words alone {seen} is served, the store has {served_by(truth)}"
+            self.site.tally.wrong("stale", f"{where}: {text}")
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_killed_at_every_step(
+    tmp_path: Path, store_kind: StoreKind, scenario: str, deep: bool
+) -> None:
+    """After kill -9 old and new processes serve what the store has, and the next update works."""
+    if "news" in scenario and not deep:
+        pytest.skip(
+            "a writer that finds news takes the steps of a writer: python -m tests.campaign has it"
+        )
+    tally = Tally.of(f"killed at every step: {scenario.partition(',')[0]}")
+    killing = Killing(Site(tmp_path, store_kind, tally), scenario)
+    names = killing.steps()
     for at, name in enumerate(names):
-        attempt(partial(steps.killed_at, number=at), f"before step {at}, {name} of {names}")
-        if (
-            THOROUGH or at == len(names) - 1
-        ):  # between two steps there is nothing that another process could see
-            attempt(
-                partial(steps.killed_at, number=at, after=True),
-                f"after step {at}, {name} of {names}",
-            )
+        step = f"step {at}, {name} of {names}"
+        killing.attempt(partial(steps.killed_at, number=at), f"before {step}")
+        # Nothing changes between two steps, so after the one is before the next.
+        if deep or at == len(names) - 1:
+            killing.attempt(partial(steps.killed_at, number=at, after=True), f"after {step}")
     for write in count():
-        if attempt(partial(steps.killed_within, number=write), f"within write {write}"):
+        if killing.attempt(partial(steps.killed_within, number=write), f"within write {write}"):
             break
     assert write
-    tally.verdict()
-
-
-def test_what_a_killed_writer_has_not_told_is_known(
-    tmp_path: Path, redis_server: RedisServer
-) -> None:
-    """It was killed on its way to Redis: other hosts have heard of what it had committed, or the
-    header says that they haven't.
-    """
-    tally = Tally.of("killed at every step: telling other hosts")
-    site = Site(tmp_path, sqlite(tmp_path), tally, WATCHTYPE="redis", REDIS_URL=redis_server.url)
-    dying, other = site.start(), site.start()
-    bridge = other.binding._bridge
-    assert bridge is not None
-    with redis_server.client() as client, client.pubsub(ignore_subscribe_messages=True) as channel:
-        channel.subscribe("waffleconf")
-        channel.get_message(timeout=5)
-
-        def heard() -> bool:
-            """Tell whether there was a message; who is killed has sent it or not, before this asks."""
-            channel.ping()
-            found = False
-            while (
-                message := channel.get_message(timeout=5, ignore_subscribe_messages=False)
-            ) is not None:
-                if message["type"] == "pong":
-                    return found
-                found = found or message["type"] == "message"
-            raise AssertionError("Redis doesn't answer")
-
-        for at in count():
-            before = site.truth()
-            end = steps.killed_at(lambda at=at: dying.waffle.update(new_values(at)), at)
-            tally.faults += not end.finished
-            told = heard()
-            site.judge({"another process": other}, f"killed at step {at}")
-            if site.truth() != before and not told and not any(other.files.untold()):
-                tally.wrong(
-                    "lost",
-                    f"killed at step {at}: it is committed, and no other host will hear of it before it compares",
-                )
-            bridge.publish()
-            assert heard()
-            assert not any(other.files.untold())
-            if end.finished:
-                break
     tally.verdict()

@@ -1,6 +1,4 @@
-"""The long run, shortened: 60 s in CI, a few elsewhere. ``python -m tests.campaign`` has it for as
-long as one likes.
-"""
+"""The long run, shortened; ``python -m tests.campaign`` has it for as long as one likes."""
 
 from __future__ import annotations
 

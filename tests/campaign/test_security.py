@@ -1,6 +1,4 @@
-"""P8: whose the files are, what is refused in their place, who may run beside whom, and where no
-secret is.
-"""
+"""P8: whose the files are, what is refused in their place, and where no secret is."""
 
 from __future__ import annotations
 
@@ -20,7 +18,6 @@ import pytest
 from uwsgi_waffle import WaffleError
 
 from ..live.servers import ALWAYS, ROOT, UWSGI, Servers, script
-from ..unit.conftest import Host, Process
 from .sites import Site, served, served_by, sqlite
 from .tally import Tally
 
@@ -38,31 +35,26 @@ def mode(path: Path) -> int:
 @pytest.mark.usefixtures("quiet_host")
 @pytest.mark.parametrize("umask", [0o000, 0o022, 0o077, 0o777])
 def test_modes_and_owner_under_any_umask(tmp_path: Path, umask: int) -> None:
-    """After starts, updates, fetches and a repair: 0600 in 0700, the database too; the watch file
-    can be written by its owner only.
-    """
+    """0600 in 0700, the database too; only its owner may write the watch file."""
     before = os.umask(umask)
     try:
         (tmp_path / "instance").mkdir(mode=0o700)
         (tmp_path / "instance").chmod(0o700)
-        host = Host(tmp_path)
-        site, other = host.start(), host.start()
-        for number in range(1, 4):
-            site.waffle.update({"LIMIT": number})
+        site = Site(tmp_path, sqlite(tmp_path / "instance"), Tally("modes"))
+        one, other = site.start(), site.start()
+        for number, name in enumerate(("bell", "snapshots", "processes", ""), start=1):
+            one.waffle.update({"A": number})
             other.tick()
-            shutil.rmtree(host.instance / "waffle.watch.d" / ("bell", "snapshots", "")[number - 1])
+            shutil.rmtree(site.folder / name)
             other.tick()
-            other.waffle.update({"LIMIT": 10 + number})
+            other.waffle.update({"A": 10 + number})
     finally:
         os.umask(before)
-    paths = list(host.instance.rglob("*"))
+    paths = list(site.instance.rglob("*"))
     assert {mode(path) for path in paths if path.is_dir()} == {0o700}
-    assert {
-        path.name: oct(mode(path))
-        for path in paths
-        if path.is_file() and path != host.watch_file and mode(path) != 0o600
-    } == {}
-    assert mode(host.watch_file) & 0o022 == 0
+    files = {path for path in paths if path.is_file()} - {site.watch_file}
+    assert {path.name: oct(mode(path)) for path in files if mode(path) != 0o600} == {}
+    assert mode(site.watch_file) & 0o022 == 0
     assert {path.stat().st_uid for path in paths} == {os.geteuid()}
 
 
@@ -96,9 +88,7 @@ REPLACED: dict[str, Replace] = {
 @pytest.mark.parametrize("what", REPLACED)
 @pytest.mark.parametrize("name", ["header", "snapshot", "bell/bell", "../waffle.watch"])
 def test_something_else_in_place_of_a_file(tmp_path: Path, name: str, what: str) -> None:
-    """It isn't followed, read or written; what was served goes on being served; with it removed all
-    works, without a restart.
-    """
+    """It isn't followed, read or written, nothing else is served, and removing it mends all."""
     tally = Tally.of("something else in place of our files")
     site = Site(tmp_path, sqlite(tmp_path), tally)
     one, other = site.start(), site.start()
@@ -106,8 +96,7 @@ def test_something_else_in_place_of_a_file(tmp_path: Path, name: str, what: str)
     victim = tmp_path / "victim"
     victim.write_bytes(b"another's")
     os.utime(victim, ns=(1, 1))
-    ours = site.host.instance / "waffle.watch.d"
-    path = next((ours / "snapshots").iterdir()) if name == "snapshot" else ours / name
+    path = next(site.snapshots.iterdir()) if name == "snapshot" else site.folder / name
     path.unlink()
     REPLACED[what](path, victim)
     tally.faults += 1
@@ -121,12 +110,12 @@ def test_something_else_in_place_of_a_file(tmp_path: Path, name: str, what: str)
 
     known = {served(other), (1, 1, 1)}
     for process in (one, other):
-        process.state._lease = 0.0
+        process.follow()
         assert served(process) in known
     updated = attempt(lambda: one.waffle.update({"A": 2, "B": 2}))
     known.add(served_by(site.truth()))
     for process in (one, other):
-        process.state._lease = 0.0
+        process.follow()
         assert served(process) in known
         tally.looks += 1
     attempt(site.start)
@@ -170,9 +159,7 @@ def shell(folder: Path, *words: str, code: int = 0) -> str:
 
 @pytest.mark.parametrize("first", ["the server", "the shell"])
 def test_a_server_that_gives_up_root_and_a_shell_of_roots(common_folder: Path, first: str) -> None:
-    """uWSGI is started as root with ``uid =``, ``flask waffle`` runs as root beside it, whoever was
-    first: both go on working.
-    """
+    """uWSGI with ``uid =``, and ``flask waffle`` as root: both work, whoever was first."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     nobody = pwd.getpwnam("nobody")
@@ -227,9 +214,7 @@ def test_a_server_that_gives_up_root_and_a_shell_of_roots(common_folder: Path, f
 
 
 def test_a_secret_is_nowhere_to_be_seen(servers: Servers) -> None:
-    """Not in the server's log, the shell, the history, the status or an error, whatever goes wrong
-    with it.
-    """
+    """Not in log, shell, history, status or an error, whatever goes wrong with it."""
     server = servers.start(
         [*UWSGI, "--module", "tests.campaign.site", "--master", "--processes", "2"]
     )
@@ -260,10 +245,8 @@ def test_a_secret_is_nowhere_to_be_seen(servers: Servers) -> None:
 
 @pytest.mark.usefixtures("quiet_host")
 def test_a_secret_is_in_no_repr(tmp_path: Path) -> None:
-    """Of nothing that a hook or an application is given, nor of what an error of the package's
-    could show.
-    """
-    site: Process = Host(tmp_path).start()
+    """Neither of what an application is given, nor of what an error could show."""
+    site = Site(tmp_path, sqlite(tmp_path), Tally("secrets")).start()
     changes: list[Any] = []
     site.waffle.on_change(changes.append)
     result = site.waffle.update({"TOKEN": SECRET})
@@ -279,11 +262,13 @@ def test_a_secret_is_in_no_repr(tmp_path: Path) -> None:
     ]
     shown += [
         changes,
-        site.state._current,
+        site.state,
+        site.state.current(),
+        site.state.newest(),
         site.state.schema,
+        site.state.settings,
         store.load(),
         store.history(5),
-        site.files.last(),
     ]
     assert changes
     assert [type(it).__name__ for it in shown if SECRET in f"{it!r} {it}"] == []

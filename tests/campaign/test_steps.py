@@ -79,7 +79,7 @@ def changes_something(name: str, arguments: str) -> bool:
 
 
 def test_nothing_is_changed_between_two_steps(tmp_path: Path) -> None:
-    """Every system call of an update and a fetch that isn't known as harmless stands within a step."""
+    """Each system call of an update or a fetch is harmless, or within a step."""
     strace = shutil.which("strace")
     if strace is None:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from uwsgi_waffle import server
+from uwsgi_waffle.wake import thread
 
 from .sites import Site, new_values, sqlite
 from .steps import walk
@@ -16,7 +16,7 @@ from .tally import Tally
 
 def main() -> None:
     """Start, update, look."""
-    server.thread.ensure_running = lambda member: None
+    thread.ensure_running = lambda watcher: None
     folder = Path(sys.argv[1])
     site = Site(folder, sqlite(folder), Tally("traced"))
     marks = os.open("/dev/null", os.O_WRONLY)
@@ -28,9 +28,8 @@ def main() -> None:
         process = site.start()
         process.waffle.update(new_values(1))
         site.touch()
-        process.state._lease = 0.0
-        process.state.look()
-        process.binding.tick()
+        process.follow()
+        process.tick()
 
     mark("first")(0, "")
     walk(work, before=mark("begin"), after=mark("end"))

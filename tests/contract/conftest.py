@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+import sqlite3
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +16,7 @@ from uwsgi_waffle.stores import Commit, MemoryStore, RedisStore, SQLStore, Store
 from .models import alchemy_store, peewee_store
 
 OpenStore = Callable[[], Store]
+MakeStore = Callable[..., Any]
 
 
 def sqlite_url(folder: Path) -> str:
@@ -79,7 +82,7 @@ def put(
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print which store keeps which group of rules: how many of them were tried, and how many hold."""
+    """Print which store keeps which group of rules: how many were tried, and how many hold."""
     tried: dict[tuple[str, str], list[bool]] = {}
     for outcome in ("passed", "failed"):
         for report in terminalreporter.getreports(outcome):
@@ -99,3 +102,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             f"{group:<14}"
             + "".join(f"{f'{sum(held)}/{len(held)}' if held else '-':>12}" for held in counts)
         )
+
+
+@pytest.fixture(params=[alchemy_store, peewee_store], ids=["alchemy", "peewee"])
+def make(request: pytest.FixtureRequest) -> MakeStore:
+    return request.param  # type: ignore[no-any-return]  # what it is, the line above says
+
+
+@pytest.fixture
+def sql(tmp_path: Path) -> Iterator[Callable[..., list[Any]]]:
+    """Do something to the table behind the store's back."""
+    connection = sqlite3.connect(tmp_path / "site.db", timeout=0, isolation_level=None)
+    yield lambda statement, *parameters: connection.execute(statement, parameters).fetchall()
+    connection.close()

@@ -9,11 +9,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import peewee
+import psutil
+import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
 from playhouse.pool import PooledSqliteDatabase
 
 from uwsgi_waffle import AlchemyWaffleStore, PeeweeWaffleStore, WaffleMixin, WaffleStore
+from uwsgi_waffle.stores import Commit, Store
 
 
 def alchemy_app(folder: Path, *, length: int | None = None, **settings: Any) -> SimpleNamespace:
@@ -97,3 +100,19 @@ class OwnStore(WaffleStore):
     def put(self, key: str, value: str) -> Record:
         self.kept[key] = value
         return Record(key, value)
+
+
+def use(store: Store) -> None:
+    """Call all that a store has, with and without success."""
+    store.prepare()
+    store.transact(lambda stored: Commit({"A": "2", "B": "2"}))
+    with pytest.raises(ZeroDivisionError):
+        store.transact(lambda stored: Commit({"A": str(1 // 0)}))
+    store.transact(lambda stored: None)
+    store.load()
+    store.history(10)
+    store.values_at(1)
+
+
+def opened(folder: Path) -> int:
+    return sum(file.path.startswith(str(folder)) for file in psutil.Process().open_files())

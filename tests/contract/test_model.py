@@ -24,7 +24,7 @@ ANY = st.integers(0, 1)  # which of the objects does it
 
 
 class Model(RuleBasedStateMachine):
-    """Objects on the same data, any of which may do the next step; each run begins with empty data."""
+    """Objects on the same data; any may do the next step. Each run begins with empty data."""
 
     objects: list[Store]  # set by a subclass
 

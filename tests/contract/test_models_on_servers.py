@@ -47,15 +47,7 @@ def alchemy(url: str, folder: Path, **options: Any) -> AlchemyWaffleStore:
     return AlchemyWaffleStore(db=db, model=Conf).bind(frozenset({"A", "B"}), app.app_context)
 
 
-class Connector(peewee.MySQLDatabase):  # type: ignore[misc]  # peewee has no types
-    """As `playhouse` has them, for drivers that aren't known; but this one connects with the one
-    that is.
-    """
-
-
-def of_peewee(
-    url: str, folder: Path, kind: Any = peewee.MySQLDatabase, **options: Any
-) -> PeeweeWaffleStore:
+def of_peewee(url: str, folder: Path, **options: Any) -> PeeweeWaffleStore:
     parts = sa.make_url(url)
     user, query = parts.username, parts.query
     postgres = parts.get_backend_name() == "postgresql"
@@ -67,7 +59,7 @@ def of_peewee(
         )
         database: Any = peewee.PostgresqlDatabase(parts.database, user=user, **options)
     else:
-        database = kind(
+        database = peewee.MySQLDatabase(
             parts.database,
             user=user,
             unix_socket=query["unix_socket"],
@@ -204,35 +196,17 @@ def test_what_a_text_column_of_mysqls_takes_is_known_before_it_is_written(
     )
 
 
-def test_a_server_that_refuses_connections_is_not_taken_for_one_whose_time_is_not_limited(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    app, db = Flask("site", instance_path=str(tmp_path)), SQLAlchemy()
-    app.config.update(
-        SQLALCHEMY_DATABASE_URI=f"postgresql+psycopg://postgres@/postgres?host={tmp_path}"
-    )
-    db.init_app(app)
-
-    class Conf(db.Model):  # type: ignore[name-defined, misc]  # as Flask-SQLAlchemy's manual says
-        key = db.Column(db.String(190), primary_key=True)
-        value = db.Column(db.Text)
-
-    with app.app_context(), pytest.raises(StoreUnavailable, match="connection to server on socket"):
-        AlchemyWaffleStore(db=db, model=Conf).load()
-    assert "nothing is known to limit" not in caplog.text
-
-
 class TestSilence:
     """A server that takes connections and never answers."""
 
     def test_the_limit_that_the_readme_names(self) -> None:
-        assert drivers.SILENCE == 8.0
+        assert drivers.TIMEOUT == 5.0
 
     @pytest.fixture
     def impatient(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(drivers, "SILENCE", 1.0)
+        monkeypatch.setattr(drivers, "TIMEOUT", 1.0)
 
-    @pytest.fixture(params=["psycopg", "psycopg2", "pymysql"])
+    @pytest.fixture(params=["psycopg", "pymysql"])
     def driver(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
 
@@ -302,7 +276,7 @@ def test_the_time_limits_that_the_application_sets_hold_and_its_own_connections_
     assert [(options["connect_timeout"], key in options) for options in told] == [(77, True)]
     told.clear()
     if make is alchemy:
-        with store._application_engine().connect():
+        with store._app_engine().connect():
             pass
     else:
         with store.model._meta.database.connection_context():
@@ -321,13 +295,15 @@ def test_every_engine_is_limited_also_one_in_the_place_of_a_former(
         value = sa.Column(sa.Text)
 
     made: list[sa.Dialect] = []
-    monkeypatch.setattr(stores_alchemy, "_make", lambda dialect, *_: made.append(dialect))
+    monkeypatch.setattr(
+        stores_alchemy, "_connect_with_limits", lambda dialect, *_: made.append(dialect)
+    )
     dialects = []
     for _ in range(100):
         engine = sa.create_engine(f"sqlite:///{tmp_path}/waffle.db")
         store = AlchemyWaffleStore(SimpleNamespace(engines={None: engine}), Conf)
         for _ in range(2):
-            store._connect()
+            store._own_engine()
             store._engine = None  # as after a fork
         with engine.connect():
             pass
@@ -336,32 +312,18 @@ def test_every_engine_is_limited_also_one_in_the_place_of_a_former(
     assert made == dialects, "each once"
 
 
-def test_an_engine_whose_connections_cannot_be_limited_is_told_of_once(
-    postgresql_server: SQLServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("make", [alchemy, of_peewee])
+def test_a_table_is_found_wherever_the_search_path_finds_it(
+    postgresql_server: SQLServer, make: Callable[..., Any], tmp_path: Path
 ) -> None:
-    url = postgresql_server.fresh()
-    store = alchemy(url, tmp_path, creator=lambda: psycopg.connect(url.replace("+psycopg", "")))
-    for _ in range(2):
-        store.prepare()
+    """Even if it isn't in the first schema: after an update the values must not be lost."""
+    first, second = postgresql_server.fresh(), postgresql_server.fresh()
+    make(second, tmp_path)
+    place = first + "%2C" + second.rpartition("%3D")[2]
+    store = make(place, tmp_path)
+    if make is of_peewee:  # it has made one more
+        postgresql_server.execute("DROP TABLE IF EXISTS conf", first)
+    store.prepare()
     assert put(store, A="1") == 1
-    assert (
-        caplog.text.count(
-            "nothing is known to limit how long a call waits for a server that is silent"
-        )
-        == 1
-    )
-    assert "'psycopg'" in caplog.text
-
-
-@pytest.mark.parametrize(("options", "warnings"), [({}, 1), ({"read_timeout": 30}, 0)])
-def test_a_driver_of_peewees_that_is_not_known_is_told_of_once(
-    mariadb_server: SQLServer,
-    tmp_path: Path,
-    caplog: pytest.LogCaptureFixture,
-    options: dict[str, Any],
-    warnings: int,
-) -> None:
-    store = of_peewee(mariadb_server.fresh(), tmp_path, Connector, **options)
-    for _ in range(2):
-        store.prepare()
-    assert caplog.text.count("nothing is known to limit how long a call waits") == warnings
+    assert store.load() == Stored(1, {"A": "1"})
+    assert [row.key for row in store.history(9)] == ["A"]

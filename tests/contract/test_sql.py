@@ -117,7 +117,7 @@ class TestFile:
     ) -> None:
         sqlite_file.unlink()
         for call in every_call(sqlite):
-            with pytest.raises(StoreUnavailable, match="unable to open"):
+            with pytest.raises(StoreUnavailable, match="the file is gone"):
                 call()
         assert list(sqlite_file.parent.iterdir()) == []
 

@@ -9,7 +9,6 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any, NoReturn
 
 import pymysql
@@ -17,11 +16,11 @@ import pytest
 import sqlalchemy as sa
 
 from uwsgi_waffle import InvalidValue, SQLStore, StoreUnavailable
-from uwsgi_waffle.stores import Commit, Stored, sql
-from uwsgi_waffle.stores.sql import TABLES_VERSION
+from uwsgi_waffle.stores import Commit, Stored
+from uwsgi_waffle.stores.tables import TABLES_VERSION
 
 from ..sql_servers import PostgreSQL, SQLServer
-from .conftest import put, sqlite_url
+from .conftest import put
 
 SERVERS = ["postgresql_server", "mariadb_server"]
 
@@ -261,6 +260,7 @@ class TestNewer:
             lambda: put(store, A="2"),
             lambda: store.values_at(1),
             store.prepare,
+            lambda: store.history(1),
         ):
             with pytest.raises(StoreUnavailable, match="newer uwsgi_waffle; upgrade this one"):
                 call()
@@ -270,109 +270,3 @@ class TestNewer:
         )
         server.execute(f"UPDATE waffle_meta SET version = {TABLES_VERSION}", url)
         assert store.load() == Stored(1, {"A": "1"})
-
-
-class TestEarlier:
-    """Tables of an earlier version of the package: what is the first one now, before a second that
-    is made up here.
-    """
-
-    @pytest.fixture(params=["sqlite", *SERVERS])
-    def url(self, request: pytest.FixtureRequest, tmp_path: Path) -> str:
-        if request.param == "sqlite":
-            return sqlite_url(tmp_path)
-        server: SQLServer = request.getfixturevalue(request.param)
-        return server.fresh()
-
-    @pytest.fixture(autouse=True)
-    def upgraded(self, store: SQLStore, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-        def upgrade(connection: sa.Connection) -> None:
-            done.append("begun")
-            connection.exec_driver_sql(
-                "ALTER TABLE waffle_values ADD COLUMN more VARCHAR(20)"
-            )  # refused if it is there
-            connection.exec_driver_sql("UPDATE waffle_values SET more = 'x'")
-            done.append("done")
-
-        done: list[str] = []
-        monkeypatch.setattr(sql, "TABLES_VERSION", TABLES_VERSION + 1)
-        monkeypatch.setattr(sql, "UPGRADES", {TABLES_VERSION: upgrade})
-        return done
-
-    def versions(self, url: str) -> tuple[int, list[str]]:
-        with SQLStore(url)._connect().connect() as connection:
-            version = connection.scalar(sa.text("SELECT version FROM waffle_meta"))
-            return version, list(connection.scalars(sa.text("SELECT more FROM waffle_values")))
-
-    @pytest.mark.parametrize("call", ["prepare", "load", "history", "values_at", "transact"])
-    def test_they_are_upgraded_in_place_by_whichever_call_comes_first(
-        self, url: str, upgraded: list[str], call: str
-    ) -> None:
-        store = SQLStore(url)
-        arguments: dict[str, list[Any]] = {
-            "history": [10],
-            "values_at": [1],
-            "transact": [lambda stored: None],
-        }
-        getattr(store, call)(*arguments.get(call, []))
-        assert self.versions(url) == (TABLES_VERSION + 1, ["x"])
-        assert store.load() == Stored(1, {"A": "1"})
-        assert [row.new for row in store.history(10)] == ["1"]
-        assert put(store, A="2") == 2
-        SQLStore(url).load()
-        assert upgraded == ["begun", "done"]
-
-    def test_many_hosts_upgrade_them_once(self, url: str, upgraded: list[str]) -> None:
-        hosts = 6
-        together = threading.Barrier(hosts)
-
-        def use(store: SQLStore) -> int:
-            store._connect()
-            together.wait()
-            return put(store, A="2")
-
-        with ThreadPoolExecutor(hosts) as pool:
-            assert sorted(pool.map(use, [SQLStore(url) for _ in range(hosts)])) == list(
-                range(2, hosts + 2)
-            )
-        assert upgraded == ["begun", "done"]
-
-    def test_a_process_of_the_earlier_version_that_still_runs_refuses(
-        self, store: SQLStore, url: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        SQLStore(url).load()
-        monkeypatch.setattr(sql, "TABLES_VERSION", TABLES_VERSION)
-        for call in (store.load, lambda: put(store, A="2"), lambda: store.history(1)):
-            with pytest.raises(StoreUnavailable, match="newer uwsgi_waffle; upgrade this one"):
-                call()
-
-    def test_a_backup_of_the_earlier_version_that_is_restored_is_upgraded_without_a_restart(
-        self, url: str, upgraded: list[str]
-    ) -> None:
-        store = SQLStore(url)
-        store.load()
-        with store._connect().begin() as connection:
-            connection.exec_driver_sql("ALTER TABLE waffle_values DROP COLUMN more")
-            connection.exec_driver_sql(f"UPDATE waffle_meta SET version = {TABLES_VERSION}")
-        with pytest.raises(StoreUnavailable, match="upgraded at the next call"):
-            store.load()
-        assert store.load() == Stored(1, {"A": "1"})
-        assert upgraded == ["begun", "done"] * 2
-
-    def test_a_step_that_fails_changes_nothing_where_the_database_can_undo_it(
-        self, url: str, upgraded: list[str], monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def fail(connection: sa.Connection) -> None:
-            genuine(connection)
-            connection.exec_driver_sql("INSERT INTO nowhere VALUES (1)")
-
-        genuine = sql.UPGRADES[TABLES_VERSION]
-        store = SQLStore(url)
-        monkeypatch.setattr(sql, "UPGRADES", {TABLES_VERSION: fail})
-        with pytest.raises(StoreUnavailable, match="nowhere"):
-            store.load()
-        if "mysql" in url:
-            return
-        monkeypatch.setattr(sql, "UPGRADES", {TABLES_VERSION: genuine})
-        assert store.load() == Stored(1, {"A": "1"})
-        assert self.versions(url) == (TABLES_VERSION + 1, ["x"])

@@ -52,6 +52,13 @@ class TestLoad:
     def test_the_name_is_text_for_people(self, store: Store) -> None:
         assert store.name
 
+    def test_reading_after_pending_writes_reads_the_same(self, store: Store) -> None:
+        put(store, A="1")
+        assert store.load_after_pending_writes() == store.load()
+
+    def test_the_same_data_has_one_identity(self, store: Store, other: Store) -> None:
+        assert store.identity == other.identity
+
 
 class TestTransact:
     def test_changes_are_merged_into_what_is_stored(self, store: Store) -> None:

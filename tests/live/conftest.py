@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from ..redis_server import RedisServer
+from .hosts import Hosts
 from .servers import Servers
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -27,6 +29,13 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
     running = Servers(tmp_path)
     yield running
     running.stop_all()
+
+
+@pytest.fixture
+def hosts(servers: Servers, redis_server: RedisServer) -> Iterator[Hosts]:
+    """Starts servers on hosts of their own; stops them before Redis is stopped."""
+    yield Hosts(servers, redis_server)
+    servers.stop_all()
 
 
 @pytest.fixture(scope="module")

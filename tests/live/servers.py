@@ -23,7 +23,7 @@ import psutil
 import py
 from xprocess import ProcessStarter, XProcess
 
-from uwsgi_waffle.hostfiles import HostFiles
+from uwsgi_waffle.host import HostFiles
 
 T = TypeVar("T")
 
@@ -55,7 +55,9 @@ _numbers = itertools.count(1)
 
 
 def script(name: str) -> str:
-    """Return the path of a program of this virtual environment."""
+    """Return the path of a program of this virtual environment; a path as it is."""
+    if os.path.isabs(name):
+        return name
     found = shutil.which(name, path=str(SCRIPTS))
     assert found, f"{name} is not installed beside {sys.executable}"
     return found
@@ -137,17 +139,16 @@ class Server:
         return [child.pid for child in self.process.children()]
 
     def workers(self) -> dict[int, int]:
-        """Return the pid by number of each worker that says so in the table of processes."""
-        told = self.get("/status")["processes"]
-        return {int(p["kind"].split()[1]): p["pid"] for p in told if p["kind"].startswith("worker")}
+        """Return the pid of each worker by its number, as one of them tells."""
+        found = self.get("/status")["processes"]
+        return {
+            int(p["kind"].split()[1]): p["pid"] for p in found if p["kind"].startswith("worker")
+        }
 
     def table(self) -> dict[int, str]:
-        """Return the kind of each process in the table, by its pid; read from the file, so that no
-        process is asked.
-        """
+        """Return the kind of each process by its pid, from its file: no process is asked."""
         files = HostFiles(self.folder / "instance" / "waffle.watch")
-        files.verify()
-        return {process.pid: process.kind for process in files.slots}
+        return {process.pid: process.kind for process in files.processes}
 
     def eventually(
         self, look: Callable[[], T], *, until: Callable[[T], bool] = bool, deadline: float = 20.0
@@ -225,10 +226,11 @@ class Servers:
     def _stop(self, name: str, info: Any, program: str) -> None:
         if name in self._names:
             del self._names[name]
+            pid = info.pid
             # uWSGI's master ends its workers; a second signal on their way out can hang them.
             info.terminate(timeout=60, kill_proc_tree=program != "uwsgi")
             for resource in self._xprocess.resources:
-                if resource.popen.pid == info.pid:
+                if resource.popen.pid == pid:
                     resource.popen.wait(20)
                     resource.release()
             assert "NO MERCY" not in Path(info.logpath).read_text(errors="replace"), (

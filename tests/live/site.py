@@ -3,7 +3,6 @@ it is told.
 
 ``SITE_DECORATORS`` says whether uwsgidecorators is imported ``before`` or ``after`` the package, or
 its hook set ``by hand``.
-With ``SITE_ONE_LOOK`` no worker looks again when uWSGI's master has surely begun to watch.
 """
 
 # ruff: noqa: E402  # the order of imports is what some tests are about
@@ -36,9 +35,6 @@ from uwsgi_waffle.stores import Stored
 if DECORATORS == "after":
     import uwsgidecorators
 
-if "SITE_ONE_LOOK" in os.environ:
-    uwsgi_waffle.server.uwsgi.LOOK_AGAIN = 3600
-
 FOLDER = Path(os.environ["SITE_FOLDER"])
 
 
@@ -50,9 +46,14 @@ class CountedStore(RedisStore if "SITE_REDIS" in os.environ else SQLStore):  # t
         record("store", "load")
         return super().load()
 
-    def transact(self, decide: Any) -> Stored:
+    def load_after_pending_writes(self) -> Stored:
+        if isinstance(self, SQLStore):  # Redis has nothing pending, and calls `load`
+            record("store", "load")
+        return super().load_after_pending_writes()
+
+    def transact(self, build_commit: Any) -> Stored:
         record("store", "transact")
-        stored = super().transact(decide)
+        stored = super().transact(build_commit)
         record("commits", stored.revision)
         if (FOLDER / "die-after-commit").exists():
             (FOLDER / "die-after-commit").unlink()
@@ -61,7 +62,7 @@ class CountedStore(RedisStore if "SITE_REDIS" in os.environ else SQLStore):  # t
 
 
 def record(kind: str, *words: object) -> None:
-    """Append a line to ``<kind>.log``; one write, so that the lines of several processes don't mix."""
+    """Append a line to ``<kind>.log``, in one write: several processes append."""
     line = " ".join(map(str, (os.getpid(), time.monotonic_ns(), *words))) + "\n"
     fd = os.open(FOLDER / f"{kind}.log", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
     try:
@@ -121,11 +122,16 @@ def create_app() -> Flask:
         or os.environ.get("SITE_SQL")
         or f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"
     )
-    waffle.init_app(app, CountedStore(url))
+    waffle.init_app(app, CountedStore(url, timeout=float(os.environ.get("SITE_TIMEOUT", "5"))))
 
     @app.get("/read")
     def read() -> Any:
         return jsonify(seen())
+
+    @app.get("/nothing")
+    def nothing() -> Any:
+        """Read no variable."""
+        return jsonify(pid=os.getpid())
 
     @app.post("/update")
     def update() -> Any:

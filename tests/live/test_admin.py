@@ -26,21 +26,18 @@ Visit = Callable[..., Page]
 
 @pytest.fixture
 def site(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> Server:
-    """The example as the README starts it; every worker has answered."""
+    """The example as its source says to start it; every worker has answered."""
     monkeypatch.setattr(Server, "read", lambda server, **_: front(server))
-    found = re.search(
-        rf"^ADMIN_PASSWORD={PASSWORD} \.venv/bin/(uwsgi .*)$",
-        (ROOT / "README.md").read_text(),
-        re.MULTILINE,
-    )
-    assert found
+    source = (ROOT / "examples/admin/app.py").read_text()
+    assert f"    export ADMIN_PASSWORD={PASSWORD}\n" in source
+    (command,) = re.findall(r"^    (uwsgi .*)$", source, re.MULTILINE)
     server = servers.start(
-        shlex.split(found[1].replace(":8000", ":0")),
+        [*shlex.split(command.replace(":8000", ":0")), "--die-on-term"],
         ADMIN_PASSWORD=PASSWORD,
         WAFFLE_STORE_URL=f"sqlite:///{servers.folder}/waffle.db",
         WAFFLE_WATCHER_FILE=f"{servers.folder}/waffle.watch",
     )
-    server.eventually(lambda: processes(server), until=lambda told: len(told) == WORKERS)
+    server.eventually(lambda: processes(server), until=lambda pids: len(pids) == WORKERS)
     return server
 
 
@@ -54,14 +51,14 @@ def front(server: Server) -> str:
 
 
 def processes(server: Server) -> dict[str, int]:
-    """Return the pid of each worker, as the server's own endpoint tells it."""
+    """Return the pid of each worker, as the page shows them."""
     manager = urllib.request.HTTPPasswordMgrWithDefaultRealm()
     manager.add_password(None, url(server), NAME, PASSWORD)
     opener = urllib.request.build_opener(urllib.request.HTTPBasicAuthHandler(manager))
     with opener.open(f"{url(server)}/admin/", timeout=30) as answer:
         return {
-            kind: int(pid)
-            for kind, pid in re.findall(
+            name: int(pid)
+            for name, pid in re.findall(
                 r'<th scope="row">(worker \d)</th><td>(\d+)</td>', answer.read().decode()
             )
         }
@@ -137,7 +134,7 @@ def test_edit_several_of_every_kind(site: Server, visit: Visit) -> None:
 
 
 def test_invalid_value(visit: Visit) -> None:
-    """Its message belongs to the field, which has the focus; the rest of what was typed is there."""
+    """The field with the error has the focus; everything else that was typed is kept."""
     page = visit()
     page.get_by_label("SITENAME", exact=True).fill("Gent")
     limit = page.get_by_label("MAX_FILESIZE", exact=True)
@@ -158,7 +155,7 @@ def test_invalid_value(visit: Visit) -> None:
 
 
 def test_conflict_between_two_browsers(visit: Visit) -> None:
-    """The slower one sees both values, and all that was typed; a second save replaces the other's."""
+    """The slower one sees both values and all that was typed. Saving again replaces the other's."""
     slow, fast = visit("slow"), visit("fast")
     fast.get_by_label("SITENAME", exact=True).fill("Fast")
     save(fast)

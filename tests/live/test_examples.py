@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shlex
 import sqlite3
 import subprocess
 import sys
@@ -19,9 +17,8 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from ..redis_server import RedisServer
-from .servers import ROOT, Server, Servers, script
+from .servers import ROOT, Server, Servers
 
-README = (ROOT / "README.md").read_text()
 AS_IT_IS = (r"http-socket = 127\.0\.0\.1:8000", "http-socket = 127.0.0.1:0")
 LAZY = (r"; lazy-apps = true", "lazy-apps = true")
 SUSPICIOUS = re.compile(r"warning|error|!!!|uwsgi_waffle:", re.IGNORECASE)
@@ -30,7 +27,8 @@ UNAVOIDABLE = ("getting INI configuration", "running uWSGI as root", "no interna
 
 MOUNTED = (
     r"module = app:application",
-    "pythonpath = {folder}\nmount = /=app:application\nmount = /second=second:application\nmanage-script-name = true",
+    "pythonpath = {folder}\nmount = /=app:application\nmount = /second=second:application\n"
+    "manage-script-name = true",
 )
 SECOND = """
 from pathlib import Path
@@ -46,7 +44,8 @@ waffle = uwsgi_waffle.WaffleConf(application)
 @application.post("/<int:number>")
 def update(number):
     result = waffle.update({"NUMBER": number}, wait=20.0)
-    return jsonify(applied=[p.kind for p in result.applied], pending=[p.kind for p in result.pending])
+    applied, pending = ([p.kind for p in some] for some in (result.applied, result.pending))
+    return jsonify(applied=applied, pending=pending)
 """
 
 Start = Callable[..., Server]
@@ -201,14 +200,11 @@ def test_the_inis_lines_for_more_than_one_host(
 
 
 def test_the_two_hosts() -> None:
-    """As the README starts it, but for Ctrl-C: five updates cross, and every worker of both hosts
-    is told of each.
+    """As its source says to start it, but for Ctrl-C: five updates cross, and every worker of both
+    hosts is told of each.
     """
-    (command,) = re.findall(
-        r"^\.venv/bin/pip .* && \.venv/bin/python (examples/two_hosts/run\.py)$",
-        README,
-        re.MULTILINE,
-    )
+    source = (ROOT / "examples/two_hosts/run.py").read_text()
+    (command,) = re.findall(r"^    python (examples/two_hosts/run\.py)$", source, re.MULTILINE)
     done = subprocess.run(
         [sys.executable, command, "--once"],
         cwd=ROOT,
@@ -247,51 +243,6 @@ def test_two_applications_in_one_server(start: Start, tmp_path: Path) -> None:
         post(server, revision=str(number - 1), SITENAME=str(number), MAX_FILESIZE="1")
         server.eventually(lambda: processes(server), until=dict.fromkeys(workers, number).__eq__)
     assert [line for line in server.log.splitlines() if "uwsgi_waffle:" in line] == []
-
-
-def test_the_readmes_shell_command(quickstart: Server) -> None:
-    """The command that the README gives changes what the running example serves."""
-    command = next(
-        line
-        for line in README.splitlines()
-        if "waffle set" in line and line.startswith(".venv/bin/")
-    )
-    program, *arguments = shlex.split(command)
-    environ = {
-        **os.environ,
-        "WAFFLE_STORE_URL": store(quickstart),
-        "WAFFLE_WATCHER_FILE": watch_file(quickstart),
-    }
-    subprocess.run(
-        [script(Path(program).name), *arguments],
-        cwd=ROOT,
-        env={**environ, "PYTHONPATH": str(ROOT)},
-        check=True,
-    )
-    page = get(quickstart)
-    assert "<h1>Gent</h1>" in page
-    assert "2,000 bytes" in page
-
-
-def test_the_readmes_first_lines(tmp_path: Path) -> None:
-    """They make an application whose variable can be read and changed."""
-    block = re.search(
-        r"^```python\n(from flask import Flask\n.*?)```$", README, re.DOTALL | re.MULTILINE
-    )
-    assert block
-    (tmp_path / "first_lines.py").write_text(block[1])
-    tell = "from first_lines import *; print(waffle.update({'SITENAME': 'New'}).revision, app.config['SITENAME'])"
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", tell],
-        cwd=tmp_path,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (done.stdout, done.stderr) == ("1 New\n", "")
-    assert (tmp_path / "instance" / "waffle.db").exists()
 
 
 def test_a_form_without_its_revision_changes_nothing(quickstart: Server) -> None:

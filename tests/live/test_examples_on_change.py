@@ -20,10 +20,8 @@ from .servers import ROOT, Server, Servers, eventually, script
 pytest_plugins = ["uwsgi_waffle.testing.pytest_plugin"]
 
 WORKERS = (1, 2, 3, 4)
-README = (ROOT / "README.md").read_text()
-(COMMAND,) = re.findall(
-    r"^\.venv/bin/(flask --app examples/on_change/app\.py waffle set .*)$", README, re.MULTILINE
-)
+SOURCE = (ROOT / "examples/on_change/app.py").read_text()
+(COMMAND,) = re.findall(r"^    (flask --app examples/on_change/app\.py .*)$", SOURCE, re.MULTILINE)
 
 
 @pytest.fixture(params=[(), ("--lazy-apps",)], ids=["prefork", "lazy-apps"])
@@ -38,7 +36,7 @@ def server(waffle_server: StartServer, request: pytest.FixtureRequest) -> Waffle
 
 @pytest.fixture
 def change(server: WaffleServer) -> Callable[..., None]:
-    """Change a variable by the README's command, its own if none is given."""
+    """Change a variable by the command in its source, the one there if none is given."""
 
     def change(assignment: str = "LOG_LEVEL=DEBUG") -> None:
         program, *arguments = shlex.split(COMMAND)
@@ -132,17 +130,18 @@ def test_a_changed_rate_goes_on_from_what_was_used(
     assert [get(idle)[0] for _ in range(4)] == [200, 200, 200, 429]
 
 
-def test_the_readmes_way_to_start_it(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_way_to_start_it(servers: Servers, monkeypatch: pytest.MonkeyPatch) -> None:
     """It starts, and every worker is woken by uWSGI's signal."""
     monkeypatch.setattr(
         Server, "read", lambda server, **_: get(f"http://127.0.0.1:{server.ports[0]}/")
     )
-    (command,) = re.findall(r"^\.venv/bin/(uwsgi .*examples/on_change .*)$", README, re.MULTILINE)
+    (command,) = re.findall(r"^    (uwsgi .*examples/on_change/app\.py)$", SOURCE, re.MULTILINE)
     folder = servers.folder
     environ = {
         "WAFFLE_STORE_URL": f"sqlite:///{folder / 'waffle.db'}",
         "WAFFLE_WATCHER_FILE": str(folder / "waffle.watch"),
     }
-    server = servers.start(shlex.split(command.replace("127.0.0.1:8000", "127.0.0.1:0")), **environ)
+    words = shlex.split(command.replace("127.0.0.1:8000", "127.0.0.1:0"))
+    server = servers.start([*words, "--die-on-term"], **environ)
     assert server.read() == (200, "Hello\n")
     assert "uwsgi_waffle:" not in server.log

@@ -1,18 +1,15 @@
-"""P1 and P2: no request that starts after an update sees an old value, none sees half of an update."""
+"""P1 and P2: no request sees an old value after an update, and none sees half of one."""
 
 from __future__ import annotations
 
+import os
 import subprocess
-import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import sys
 
 import pytest
 
-from .servers import GUNICORN, ROOT, SITE, UWSGI, Server, Servers, script
-
-UPDATES = 300
-READERS = 4
+from .hammer import hammer
+from .servers import ALWAYS, GUNICORN, ROOT, SITE, UWSGI, Servers, script
 
 PREFORK = ["--master", "--processes", "4"]
 MODES = {
@@ -45,111 +42,76 @@ MODES = {
 }
 
 
-@dataclass
-class Tally:
-    """What the readers saw."""
-
-    committed: int = 0
-    done: bool = False
-    answers: int = 0
-    pids: set[int] = field(default_factory=set)
-    stale: list[tuple[int, object]] = field(default_factory=list)
-    torn: list[object] = field(default_factory=list)
-    errors: list[BaseException] = field(default_factory=list)
-
-    def read(self, servers: list[Server]) -> None:
-        """Read until all is done; what was committed *before* a request began is the least that it
-        must show.
-        """
-        try:
-            while not self.done:
-                for server in servers:
-                    least = self.committed
-                    answer = server.read()
-                    self.answers += 1
-                    self.pids.add(answer["pid"])
-                    if len(set(answer["all"])) != 1:
-                        self.torn.append(answer)
-                    if answer["all"][0] < least:
-                        self.stale.append((least, answer))
-        except BaseException as error:
-            self.errors.append(error)
-
-
-def hammer(
-    servers: list[Server], write: Callable[[int], None], *, processes: int, readers: int = READERS
-) -> Tally:
-    """Read with several threads while ``write`` makes one update after the other, until so many
-    ``processes`` have answered.
-    """
-    tally = Tally()
-    threads = [threading.Thread(target=tally.read, args=(servers,)) for _ in range(readers)]
-    for thread in threads:
-        thread.start()
-    try:
-        while tally.committed < UPDATES or (len(tally.pids) < processes and not tally.errors):
-            write(tally.committed + 1)
-            tally.committed += 1
-    finally:
-        tally.done = True
-        for thread in threads:
-            thread.join()
-    if tally.errors:
-        raise tally.errors[0]
-    assert not tally.stale, (
-        f"{len(tally.stale)} of {tally.answers} stale, such as {tally.stale[:3]}"
-    )
-    assert not tally.torn, f"{len(tally.torn)} of {tally.answers} torn, such as {tally.torn[:3]}"
-    assert tally.answers >= UPDATES
-    return tally
+@pytest.fixture
+def updates(thorough: bool) -> int:
+    return 300 if thorough else 40
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_nothing_stale_and_nothing_torn(servers: Servers, mode: str) -> None:
-    """While readers hammer all workers through 300 two-key updates."""
+def test_nothing_stale_and_nothing_torn(servers: Servers, mode: str, updates: int) -> None:
+    """Readers hammer all workers while two variables are updated together."""
     fifo = servers.folder / "fifo"
     late = ["--master-fifo", str(fifo)] if mode == "cheaper" else []
     server = servers.start([*MODES[mode], *late])
 
     def write(number: int) -> None:
-        if late and number % 50 == 10:  # one more worker is born amid all this
+        if late and number % 50 == 10:  # one more worker is forked amid all this
             fifo.write_text("+")
-        answer = server.update(number)
-        assert set(answer["seen"]["all"]) == {number}, (
-            "the request that updates goes on with what it wrote"
-        )
+        # The request that updates goes on with what it wrote.
+        assert set(server.update(number)["seen"]["all"]) == {number}
 
-    hammer([server], write, processes=1 if mode in ("no master", "flask run") else 2)
+    processes = 1 if mode in ("no master", "flask run") else 2
+    hammer([server], write, updates=updates, processes=processes)
 
 
-def test_two_instances_on_one_host(servers: Servers) -> None:
-    """Updates from alternating instances that share the watch file."""
+def test_two_instances_on_one_host(servers: Servers, updates: int) -> None:
+    """Updates come from alternating instances that share the watch file."""
     pair = [servers.uwsgi(workers=2), servers.uwsgi(workers=2)]
-    hammer(pair, lambda number: pair[number % 2].update(number), processes=4)
+    hammer(pair, lambda n: pair[n % 2].update(n), updates=updates, processes=4)
 
 
-@pytest.mark.timeout(1200)
-def test_a_shell_as_the_writer(servers: Servers) -> None:
-    """``flask waffle set`` changes two variables in one update, 300 times, each in a process of its
-    own.
-    """
+def test_a_process_outside_the_server_writes(servers: Servers, updates: int) -> None:
+    """As a script or a Celery worker would, that uWSGI knows nothing of."""
+    server = servers.uwsgi(workers=4)
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.live.writer"],
+        cwd=ROOT,
+        env={**os.environ, **ALWAYS, "SITE_FOLDER": str(server.folder)},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as writer:
+        assert writer.stdin is not None
+        assert writer.stdout is not None
+
+        def write(number: int) -> None:
+            writer.stdin.write(f"{number}\n")
+            assert writer.stdout.readline() == f"{number}\n"
+
+        hammer([server], write, updates=updates, processes=2)
+        writer.stdin.close()
+        assert writer.wait(20) == 0
+
+
+@pytest.mark.timeout(600)
+def test_a_shell_writes(servers: Servers, thorough: bool) -> None:
+    """Each ``flask waffle set`` changes two variables in one update, and is a new process."""
     server = servers.uwsgi(workers=4)
     environ = {"SITE_FOLDER": str(server.folder), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    command = [script("flask"), "--app", f"{SITE}:application", "waffle", "set"]
 
     def write(number: int) -> None:
-        command = [
-            script("flask"),
-            "--app",
-            f"{SITE}:application",
-            "waffle",
-            "set",
-            f"A={number}",
-            f"B={number}",
-        ]
         done = subprocess.run(
-            command, cwd=ROOT, env=environ, capture_output=True, text=True, check=False
+            [*command, f"A={number}", f"B={number}"],
+            cwd=ROOT,
+            env=environ,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
         assert f"A: {number - 1} -> {number}" in done.stdout
 
-    hammer([server], write, processes=2, readers=1)  # more would leave the shells no processor
+    # More readers would leave the shells no processor.
+    hammer([server], write, updates=100 if thorough else 20, processes=2, readers=1)

@@ -144,7 +144,7 @@ def test_reloads(servers: Servers, mode: str, how: str) -> None:
 
 
 def test_cheapers_late_births(servers: Servers) -> None:
-    """A worker that `cheaper` calls in later serves the newest values, and is told of later ones."""
+    """A worker that `cheaper` starts later serves the newest values, and is told of changes."""
     fifo = servers.folder / "fifo"
     options = [
         "--cheaper",

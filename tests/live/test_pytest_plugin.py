@@ -25,7 +25,8 @@ APP = """
     def read():
         store = waffle.status()["store"]
         greeting = os.environ.get("GREETING")
-        return jsonify(worker=uwsgi.worker_id(), pid=os.getpid(), number=waffle.values.NUMBER, store=store, greeting=greeting)
+        number, worker, pid = waffle.values.NUMBER, uwsgi.worker_id(), os.getpid()
+        return jsonify(worker=worker, pid=pid, number=number, store=store, greeting=greeting)
 
     @application.post("/<int:number>")
     def write(number):
@@ -115,7 +116,8 @@ def test_a_failing_test_stops_its_server_and_shows_its_log(project: pytest.Pytes
 
         def test_fails(waffle_server, ask):
             server = waffle_server("site_of_mine:application", 2)
-            pathlib.Path("pids").write_text(" ".join(str(ask(server.worker_url(n))["pid"]) for n in (1, 2)))
+            pids = [str(ask(server.worker_url(n))["pid"]) for n in (1, 2)]
+            pathlib.Path("pids").write_text(" ".join(pids))
             assert False
 
         def test_goes_on(waffle_server, ask):
@@ -131,10 +133,13 @@ def test_a_failing_test_stops_its_server_and_shows_its_log(project: pytest.Pytes
 
 @pytest.mark.parametrize("options", ["", "--lazy-apps"])
 def test_a_module_that_can_not_be_loaded(project: pytest.Pytester, options: str) -> None:
-    """It is told at once, with what uWSGI said of it; nothing is left."""
+    """The test fails at once and shows the log of uWSGI; no process is left."""
     result = run(
         project,
-        f"def test_it(waffle_server): waffle_server('nothing_of_mine:app', options={options.split()!r})",
+        f"""
+        def test_it(waffle_server):
+            waffle_server('nothing_of_mine:app', options={options.split()!r})
+        """,
     )
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(
@@ -156,11 +161,13 @@ def test_an_application_that_names_another_watch_file(project: pytest.Pytester) 
         project,
         """
         def test_it(waffle_server, tmp_path):
-            waffle_server("site_of_mine:application", 1, SITE_WAFFLE_WATCHER_FILE=f'"{tmp_path}/another"')
+            other = f'"{tmp_path}/another"'
+            waffle_server("site_of_mine:application", 1, SITE_WAFFLE_WATCHER_FILE=other)
 
         def test_told(waffle_server, tmp_path):
             watch_file = tmp_path / "another"
-            waffle_server("site_of_mine:application", 1, SITE_WAFFLE_WATCHER_FILE=f'"{watch_file}"', WAFFLE_WATCHER_FILE=watch_file)
+            env = {"SITE_WAFFLE_WATCHER_FILE": f'"{watch_file}"', "WAFFLE_WATCHER_FILE": watch_file}
+            waffle_server("site_of_mine:application", 1, **env)
         """,
     )
     result.assert_outcomes(failed=1, passed=1)

@@ -1,4 +1,4 @@
-"""Several writers, long readers, and what it all costs: P2, P3, P4 and P7 on one host."""
+"""P2, P3, P4 and P7 on one host: several writers, long readers, and what it all costs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .servers import UWSGI, Server, Servers, eventually
+from .servers import SITE, UWSGI, Server, Servers, eventually
 
 
 def in_threads(count: int, work: Callable[[int], None]) -> None:
@@ -155,15 +155,13 @@ def idle(server: Server, workers: list[int]) -> list[Counter[str]]:
 
 
 @pytest.mark.parametrize("mode", ["prefork", "lazy-apps, shared-import"])
-def test_an_idle_worker_holds_one_file(servers: Servers, mode: str) -> None:
-    """Beside what uWSGI itself has: no thread, no socket, no connection; the open header, nothing
-    else.
-    """
+def test_an_idle_worker_holds_two_files(servers: Servers, mode: str) -> None:
+    """The header and its own process file; no thread, no socket, no connection."""
     options = ["--lazy-apps", "--shared-import", "uwsgi_waffle"] if mode != "prefork" else []
     server = servers.uwsgi(*options, addressed=True)
     for number, socket in enumerate((0, 1, 2, 3, 0), start=1):
         assert server.update(number, socket=socket, wait=20.0)["pending"] == []
-    plain_command = [a if a != "tests.live.site" else "tests.live.plain" for a in UWSGI]
+    plain_command = ["tests.live.plain" if word == SITE else word for word in UWSGI]
     plain = servers.start(
         [*plain_command, "--master", "--processes", "4", *(["--lazy-apps"] if options else [])]
     )
@@ -171,7 +169,11 @@ def test_an_idle_worker_holds_one_file(servers: Servers, mode: str) -> None:
     instance = str(servers.folder)
     for found in idle(server, list(server.workers().values())):
         ours = {kind for kind in found if kind.startswith(instance)} - {str(server.log_path)}
-        assert ours == {f"{instance}/instance/waffle.watch.d/header"}
+        folder = f"{instance}/instance/waffle.watch.d"
+        assert f"{folder}/header" in ours
+        assert [path.rpartition("/")[0] for path in ours - {f"{folder}/header"}] == [
+            f"{folder}/processes"
+        ]
         assert found["threads"] == expected["threads"] == 1
         # Three more sockets listen, for the tests address each worker.
         assert found["socket"] <= expected["socket"] + 3

@@ -1,4 +1,4 @@
-"""`flask waffle` as a shell starts it: real processes, pipes, signals, and the completion of names."""
+"""`flask waffle` as a shell starts it: real processes, pipes, terminals, signals, completion."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import functools
 import itertools
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -28,8 +27,6 @@ import sys
 from flask import Flask
 from uwsgi_waffle import WaffleConf
 
-print("loading")  # a program of the application's own may print anything
-print("loading", file=sys.stderr)
 {before}
 app = Flask("site", instance_path={instance!r})
 app.config["WAFFLE_CONFS"] = {{
@@ -41,6 +38,10 @@ app.config["WAFFLE_CONFS"] = {{
 waffle = WaffleConf(app)
 {after}
 """
+
+
+# An application may print anything while it is loaded.
+NOISE = "print('loading'); print('loading', file=sys.stderr)"
 
 
 class Shell:
@@ -56,7 +57,7 @@ class Shell:
         }
         self.write()
 
-    def write(self, *, before: str = "", after: str = "") -> None:
+    def write(self, *, before: str = NOISE, after: str = "") -> None:
         text = APP.format(instance=str(self.folder / "instance"), before=before, after=after)
         (self.folder / "site_app.py").write_text(text)
 
@@ -79,13 +80,15 @@ class Shell:
         )
 
     def complete(self, line: str) -> list[str]:
-        """Return what bash offers when Tab is pressed at the end of a line; nothing may be said on
-        the terminal.
+        """Return what bash offers when Tab is pressed at the end of a line.
+
+        Nothing may be printed meanwhile.
         """
         words = line.split(" ")
         done = self.bash(
             completion()
-            + 'COMP_WORDS=($WORDS); COMP_CWORD=$AT; _flask_completion flask; printf "%s\\n" "${COMPREPLY[@]}"',
+            + "COMP_WORDS=($WORDS); COMP_CWORD=$AT; _flask_completion flask; "
+            + 'printf "%s\\n" "${COMPREPLY[@]}"',
             WORDS=line,
             AT=str(len(words) - 1),
         )
@@ -95,8 +98,8 @@ class Shell:
 
 @functools.cache
 def completion() -> str:
-    """Return what the README's line for ``~/.bashrc`` evaluates; no application is needed for it."""
-    (source,) = re.findall(r'^eval "\$\((.+)\)"$', (ROOT / "README.md").read_text(), re.MULTILINE)
+    """Return what ``~/.bashrc`` evaluates; no application is needed for it."""
+    source = "_FLASK_COMPLETE=bash_source flask"
     environ = {**os.environ, "PATH": f"{Path(script('flask')).parent}:{os.environ['PATH']}"}
     return subprocess.run(
         ["bash", "--norc", "-c", source], env=environ, capture_output=True, text=True, check=True
@@ -118,9 +121,9 @@ class TestErrors:
         assert done.returncode == 1
         assert "Traceback" not in done.stderr
         assert "file is not a database" in done.stderr
-        told = json.loads(done.stdout.splitlines()[-1])
-        assert told["error"] == "StoreUnavailable"
-        assert "file is not a database" in told["message"]
+        document = json.loads(done.stdout.splitlines()[-1])
+        assert document["error"] == "StoreUnavailable"
+        assert "file is not a database" in document["message"]
 
     def test_what_is_no_text_is_refused(self, shell: Shell) -> None:
         done = shell.run("set", b"SITENAME=\xff")
@@ -131,11 +134,111 @@ class TestErrors:
 
     def test_a_reader_that_goes_away_is_no_traceback(self, shell: Shell) -> None:
         done = shell.bash(
-            "flask waffle list | head -1; flask waffle get TEXT | head -c 1 >/dev/null; echo ${PIPESTATUS[0]}"
+            "flask waffle list | head -1; flask waffle get TEXT | head -c 1 >/dev/null; "
+            "echo ${PIPESTATUS[0]}"
         )
         assert "Traceback" not in done.stderr
         assert "Exception" not in done.stderr
         assert done.stdout.splitlines()[-1] == "1"
+
+
+class TestOutput:
+    """Output that can't be written never changes what exit code and message say of an update."""
+
+    @pytest.fixture
+    def shell(self, shell: Shell) -> Shell:
+        shell.write(before="")
+        return shell
+
+    def test_an_update_whose_output_nobody_reads(self, shell: Shell) -> None:
+        done = shell.bash("flask waffle set SIZE=11 | true; echo ${PIPESTATUS[0]}")
+        assert done.stdout == "0\n"
+        assert "Traceback" not in done.stderr
+        assert shell.run("get", "SIZE").stdout.splitlines()[-1] == "11"
+
+    def test_an_update_whose_output_does_not_fit_on_the_disk(self, shell: Shell) -> None:
+        done = shell.bash("flask waffle set SIZE=11 --json >/dev/full")
+        assert done.returncode == 0
+        text = "revision 1 is stored; the output can't be written: No space left on device"
+        assert text in done.stderr.splitlines()
+        assert "Traceback" not in done.stderr
+
+    @pytest.mark.parametrize(
+        ("command", "text"),
+        [
+            ("list", "Error: the output can't be written: No space left on device"),
+            ("set SIZE=x --json", "Error: Nothing was changed: SIZE: "),
+        ],
+    )
+    def test_all_else_is_exit_code_1(self, shell: Shell, command: str, text: str) -> None:
+        done = shell.bash(f"flask waffle {command} >/dev/full")
+        assert done.returncode == 1
+        assert text in done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_an_encoding_that_does_not_have_a_letter(self, shell: Shell) -> None:
+        command = 'flask waffle set "SITENAME=Bru 🧇" && flask waffle get SITENAME'
+        done = shell.bash(command, PYTHONIOENCODING="latin-1:strict")
+        assert done.returncode == 0
+        assert done.stdout.splitlines()[0].endswith('-> "Bru \\U0001f9c7"')
+
+    def test_get_escapes_on_a_terminal_only(self, shell: Shell) -> None:
+        value = "Br\u00fcgge\x1b[2J\nend"
+        shell.run("set", f"SITENAME={value}")
+        assert shell.run("get", "SITENAME").stdout.endswith(f"{value}\n")
+        ours, theirs = os.openpty()
+        command = [script("flask"), "waffle", "get", "SITENAME"]
+        subprocess.run(command, cwd=shell.folder, env=shell.environ, stdout=theirs, check=True)
+        os.close(theirs)
+        seen = os.read(ours, 1000).decode().splitlines()
+        os.close(ours)
+        assert seen[-2:] == ["Br\u00fcgge\\x1b[2J", "end"]
+
+
+class TestExport:
+    """What is no plain file is written to, not replaced."""
+
+    def test_a_pipe(self, shell: Shell) -> None:
+        done = shell.bash(
+            "mkfifo pipe; timeout 20 cat pipe >got & flask waffle export pipe --reveal; wait"
+        )
+        assert done.returncode == 0
+        assert (shell.folder / "pipe").is_fifo()
+        assert json.loads((shell.folder / "got").read_text())["values"]["SITENAME"] == "Waffle"
+
+    def test_the_standard_output_by_its_name(self, shell: Shell) -> None:
+        shell.bash("echo before >log; flask waffle export /dev/stdout >>log")
+        lines = (shell.folder / "log").read_text().splitlines()
+        assert (lines[0], lines[-1]) == ("before", "}")
+
+    def test_a_device_that_is_full(self, shell: Shell) -> None:
+        done = shell.bash("flask waffle export /dev/full")
+        assert done.returncode == 1
+        assert "No space left on device" in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+class TestNoServer:
+    """An update that no server hears of says so."""
+
+    def test_a_shell_alone(self, shell: Shell) -> None:
+        done = shell.run("set", "SIZE=11")
+        assert done.returncode == 0
+        assert done.stderr.splitlines()[-1] == "No server process here uses this store"
+        done = shell.run("unset", "SIZE", "--wait", "1", "--json")
+        assert done.returncode == 3
+        assert json.loads(done.stdout.splitlines()[-1])["revision"] == 2
+
+    def test_beside_a_server(self, shell: Shell) -> None:
+        command = [sys.executable, "-c", "import site_app; print('up'); input()"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, cwd=shell.folder, env=shell.environ, stdin=pipe, stdout=pipe, text=True
+        ) as server:
+            assert server.stdout is not None
+            assert "up\n" in iter(server.stdout.readline, "")
+            done = shell.run("set", "SIZE=11", "--wait", "20")
+        assert (done.returncode, done.stderr) == (0, "loading\n")
 
 
 class TestWatch:
@@ -160,15 +263,12 @@ class TestWatch:
             return out.read_text().splitlines()[1:]
 
         with process:
-            told = json.loads(eventually(change)[0])
+            line = json.loads(eventually(change)[0])
             process.send_signal(signal.SIGINT)
             _, err = process.communicate()
         assert (process.returncode, err) == (0, "loading\n")
-        assert (told["key"], told["new"] - told["old"], told["revision"]) == (
-            "SIZE",
-            1,
-            told["new"] - 10,
-        )
+        assert (line["key"], line["new"] - line["old"]) == ("SIZE", 1)
+        assert line["revision"] == line["new"] - 10
 
 
 class TestNames:
@@ -186,9 +286,9 @@ class TestNames:
         done = subprocess.run(
             command, cwd=shell.folder, env=shell.environ, capture_output=True, text=True, check=True
         )
-        told = json.loads(done.stdout.split("loading\n")[1])
-        assert [process["kind"] for process in told["processes"]] == ["flask waffle status"]
-        assert told["servers"] == []
+        status = json.loads(done.stdout.split("loading\n")[1])
+        assert [process["kind"] for process in status["processes"]] == ["flask waffle status"]
+        assert status["servers"] == []
 
 
 class TestCompletion:

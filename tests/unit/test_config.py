@@ -1,375 +1,288 @@
-"""`app.config` shows the declared variables in every way a dictionary can be read, and refuses to
-be written there.
-"""
+"""``app.config`` shows the declared variables in every way a dictionary can be read."""
 
 from __future__ import annotations
 
 import copy
 import json
-import operator
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pytest
 from flask import Config, Flask, render_template_string
 from pydantic import BaseModel
 
-from uwsgi_waffle import ManagedVariable, MemoryStore, SchemaError, WaffleConf, WaffleError
-from uwsgi_waffle.config import Settings, Watching, manage
-from uwsgi_waffle.stores import open_store
+from uwsgi_waffle import MemoryStore, SchemaError, WaffleConf
 
-ALL = {"OWN": 1, "SITENAME": "Waffle", "LIMIT": 5}
+CONFS = {"SITENAME": {"default": "Waffle"}, "LIMIT": {"default": 5}}
 
 
-class Values(BaseModel):
-    SITENAME: str = "Waffle"
-    LIMIT: int = 5
+class OwnConfig(Config):
+    """Reads numbers in its own way, and has a method."""
 
+    def __getitem__(self, key: str) -> Any:
+        value = super().__getitem__(key)
+        return f"own {value}" if isinstance(value, int) else value
 
-class OtherConfig(Config):
+    def get(self, key: str, default: Any = None) -> Any:
+        value = super().get(key, default)
+        return f"own {value}" if isinstance(value, int) else value
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
     def double(self, key: str) -> Any:
         return 2 * self[key]
 
 
-@pytest.fixture
-def current() -> list[Values]:
-    """What the configuration shows now, as its only item."""
-    return [Values()]
+class ForgivingConfig(Config):
+    def __missing__(self, key: str) -> str:
+        return f"no {key}"
 
 
-@pytest.fixture
-def config(current: list[Values], tmp_path: Path) -> Config:
-    config = Config(tmp_path, {"OWN": 1, "SITENAME": "from before"})
-    manage(config, frozenset({"SITENAME", "LIMIT"}), lambda: current[0])
-    return config
+def site(
+    tmp_path: Path, confs: Any = CONFS, config_class: type[Config] = Config, **config: Any
+) -> tuple[Flask, WaffleConf]:
+    class Site(Flask):
+        pass
 
-
-class TestReading:
-    @pytest.mark.parametrize(
-        "read",
-        [
-            dict,
-            lambda config: {**config},
-            lambda config: config.copy(),
-            copy.copy,
-            copy.deepcopy,
-            lambda config: dict(config.items()),
-            lambda config: dict(zip(config.keys(), config.values(), strict=True)),
-            lambda config: {key: config[key] for key in config},
-            lambda config: {key: config.get(key) for key in list(config.keys())},
-            lambda config: config | {},
-            lambda config: {} | config,
-            lambda config: json.loads(json.dumps(config)),
-        ],
-        ids=[
-            "dict",
-            "**",
-            "copy()",
-            "copy.copy",
-            "deepcopy",
-            "items",
-            "keys, values",
-            "iter",
-            "get",
-            "|",
-            "reverse |",
-            "json",
-        ],
-    )
-    def test_every_way_shows_everything(
-        self, config: Config, read: Callable[[Config], Any]
-    ) -> None:
-        assert dict(read(config)) == ALL
-
-    def test_a_new_value_is_seen_at_once(self, config: Config, current: list[Values]) -> None:
-        current[0] = Values(SITENAME="New")
-        assert config["SITENAME"] == config.get("SITENAME") == dict(config)["SITENAME"] == "New"
-
-    def test_what_the_application_had_set_before_is_not_shown(self, config: Config) -> None:
-        assert "from before" not in config.values()
-
-    def test_membership_and_length(self, config: Config) -> None:
-        assert "SITENAME" in config
-        assert "OWN" in config
-        assert "OTHER" not in config
-        assert (
-            len(config)
-            == len(list(config))
-            == len(config.keys())
-            == len(config.items())
-            == len(config.values())
-            == 3
-        )
-        assert "SITENAME" in config.keys()  # noqa: SIM118
-        assert ("LIMIT", 5) in config.items()
-
-    def test_equality(self, config: Config) -> None:
-        assert config == ALL
-        assert config != {**ALL, "LIMIT": 6}
-        assert config != {"OWN": 1}
-
-    def test_what_is_missing_is_a_key_error(self, config: Config) -> None:
-        with pytest.raises(KeyError, match="OTHER"):
-            config["OTHER"]
-        assert config.get("OTHER") is None
-        assert config.get("OTHER", 7) == 7
-
-    def test_get_ignores_the_default_of_a_declared_name(self, config: Config) -> None:
-        assert config.get("LIMIT", 7) == 5
-
-    def test_get_namespace_knows_them(self, config: Config) -> None:
-        assert config.get_namespace("SITE") == {"name": "Waffle"}
-
-    def test_templates_see_them(self, tmp_path: Path) -> None:
-        app = Flask(__name__, instance_path=str(tmp_path))
-        app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
-        waffle = WaffleConf(app, MemoryStore())
-        template = "{{ config.SITENAME }} {{ config['SITENAME'] }} {{ config.get('SITENAME') }} {{ 'SITENAME' in config }}"
-        with app.test_request_context():
-            waffle.update({"SITENAME": "New"})
-            assert render_template_string(template) == "New New New True"
-
-    def test_repr_names_them_without_values(self, config: Config) -> None:
-        assert "'SITENAME'" in repr(config)
-        assert "Waffle" not in repr(config)
-
-
-class TestWriting:
-    @pytest.mark.parametrize(
-        "write",
-        [
-            lambda config: config.__setitem__("SITENAME", "x"),
-            lambda config: config.__delitem__("SITENAME"),
-            lambda config: config.pop("SITENAME"),
-            lambda config: config.pop("SITENAME", None),
-            lambda config: config.update({"OWN": 2, "SITENAME": "x"}),
-            lambda config: config.update([("OWN", 2), ("SITENAME", "x")]),
-            lambda config: config.update(OWN=2, SITENAME="x"),
-            lambda config: config.__ior__({"OWN": 2, "SITENAME": "x"}),
-            lambda config: config.from_mapping({"SITENAME": "x"}),
-            lambda config: config.from_mapping(SITENAME="x"),
-            lambda config: config.from_object(type("Settings", (), {"SITENAME": "x"})),
-        ],
-        ids=[
-            "[]=",
-            "del",
-            "pop",
-            "pop default",
-            "update",
-            "update pairs",
-            "update kw",
-            "|=",
-            "mapping",
-            "mapping kw",
-            "object",
-        ],
-    )
-    def test_a_declared_variable_is_refused_and_nothing_changed(
-        self, config: Config, write: Callable[[Config], Any]
-    ) -> None:
-        with pytest.raises(
-            ManagedVariable, match=r"'SITENAME'.*waffle\.update\({'SITENAME': …}\)"
-        ) as caught:
-            write(config)
-        assert isinstance(caught.value, TypeError)
-        assert config == ALL
-
-    def test_all_else_is_written_as_ever(self, config: Config) -> None:
-        config["A"] = 1
-        config.update({"B": 2}, C=3)
-        config |= {"D": 4}
-        config.from_mapping(E=5)
-        assert config.setdefault("F", 6) == 6
-        assert config.setdefault("F", 7) == 6
-        assert config == {**ALL, "A": 1, "B": 2, "C": 3, "D": 4, "E": 5, "F": 6}
-        assert config.pop("A") == 1
-        assert config.pop("A", 8) == 8
-        with pytest.raises(KeyError):
-            config.pop("A")
-        del config["B"]
-        assert "B" not in config
-
-    def test_setdefault_of_a_declared_variable_gives_its_value(self, config: Config) -> None:
-        assert config.setdefault("LIMIT", 99) == 5
-
-    def test_a_copy_is_the_callers_own(self, config: Config) -> None:
-        mine = config.copy()
-        mine["SITENAME"] = "mine"
-        assert config["SITENAME"] == "Waffle"
-
-
-class TestIdentity:
-    def test_the_object_stays_the_same(self, tmp_path: Path) -> None:
-        """Whoever took hold of ``app.config`` before ``init_app`` sees the variables, too."""
-        app = Flask(__name__, instance_path=str(tmp_path))
-        app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
-        held = app.config
-        WaffleConf(app, MemoryStore())
-        assert app.config is held
-        assert held["SITENAME"] == "Waffle"
-        assert isinstance(held, Config)
-
-    def test_a_class_of_the_applications_own_is_kept(self, tmp_path: Path) -> None:
-        class OwnFlask(Flask):
-            config_class = OtherConfig
-
-        app = OwnFlask(__name__, instance_path=str(tmp_path))
-        app.config["WAFFLE_CONFS"] = {"LIMIT": {"default": 5}}
-        WaffleConf(app, MemoryStore())
-        assert isinstance(app.config, OtherConfig)
-        assert app.config.double("LIMIT") == 10
-
-    def test_other_configurations_are_untouched(self, config: Config, tmp_path: Path) -> None:
-        other = Config(tmp_path)
-        other["SITENAME"] = "other"
-        assert dict(other) == {"SITENAME": "other"}
+    Site.config_class = config_class
+    app = Site("site", instance_path=str(tmp_path))
+    app.config.clear()
+    app.config.update(config, OWN=1, WAFFLE_CONFS=confs)
+    return app, WaffleConf(app, MemoryStore())
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> Flask:
-    app = Flask(__name__, instance_path=str(tmp_path))
-    app.config["WAFFLE_CONFS"] = {}
-    return app
+    return site(tmp_path)[0]
 
 
-class TestSettings:
-    def test_the_defaults(self, app: Flask, tmp_path: Path) -> None:
-        assert Settings.read(app) == Settings(
-            confs={},
-            multiproc=True,
-            watching=Watching("file", tmp_path / "waffle.watch", "", "waffleconf"),
-            store_url=f"sqlite:///{tmp_path}/waffle.db",
-            poll_interval=1.0,
-            reconcile_interval=30.0,
+ALL = {"OWN": 1, "SITENAME": "Waffle", "LIMIT": 5, "WAFFLE_CONFS": CONFS}
+
+READS: dict[str, Callable[[Any], Any]] = {
+    "dict": dict,
+    "**": lambda config: {**config},
+    "copy()": lambda config: config.copy(),
+    "copy.copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "items": lambda config: dict(config.items()),
+    "keys, values": lambda config: dict(zip(config.keys(), config.values(), strict=True)),
+    "iter": lambda config: {key: config[key] for key in config},
+    "get": lambda config: {key: config.get(key) for key in list(config.keys())},
+    "|": lambda config: config | {},
+    "reverse |": lambda config: {} | config,
+    "json": lambda config: json.loads(json.dumps(config)),
+}
+
+
+class TestReading:
+    @pytest.mark.parametrize("read", READS.values(), ids=READS)
+    def test_every_way(self, app: Flask, read: Callable[[Config], Any]) -> None:
+        """Shows what is set and what is declared."""
+        assert dict(read(app.config)) == ALL
+
+    def test_membership_and_length(self, app: Flask) -> None:
+        config = app.config
+        assert "SITENAME" in config
+        assert "OTHER" not in config
+        assert len(config) == len(list(config)) == len(config.items()) == 4
+        assert ("LIMIT", 5) in config.items()
+        assert list(reversed(config)) == list(config)[::-1]
+
+    def test_equality(self, app: Flask) -> None:
+        assert app.config == ALL
+        assert app.config != {**ALL, "LIMIT": 6}
+
+    def test_missing(self, app: Flask) -> None:
+        """A name that nobody declared or set is a KeyError."""
+        with pytest.raises(KeyError, match="OTHER"):
+            app.config["OTHER"]
+        assert app.config.get("OTHER", 7) == 7
+        assert app.config.get("LIMIT", 7) == 5
+
+    def test_namespace(self, app: Flask) -> None:
+        assert app.config.get_namespace("SITE") == {"name": "Waffle"}
+
+    def test_templates(self, tmp_path: Path) -> None:
+        app, waffle = site(tmp_path)
+        text = "{{ config.SITENAME }} {{ config['SITENAME'] }} {{ 'SITENAME' in config }}"
+        app.config.update(app.default_config)
+        with app.test_request_context():
+            waffle.update({"SITENAME": "New"})
+            assert render_template_string(text) == "New New True"
+
+    def test_repr(self, app: Flask) -> None:
+        """Names the variables and shows no value of theirs."""
+        assert "'SITENAME'" in repr(app.config)
+        assert "'Waffle'" not in repr(app.config).partition("WAFFLE_CONFS")[0]
+
+    def test_other_keys_are_plain_reads(self, app: Flask) -> None:
+        """Reading any other key runs no code of the package."""
+        assert type(app.config).__getitem__ is dict.__getitem__
+
+
+class TestOtherObjects:
+    """The configuration in force shows the variables, whatever object it is."""
+
+    def test_same_object(self, tmp_path: Path) -> None:
+        """Whoever took hold of it before sees the values."""
+        app = Flask("site", instance_path=str(tmp_path))
+        app.config["WAFFLE_CONFS"] = CONFS
+        held = app.config
+        WaffleConf(app, MemoryStore())
+        assert app.config is held
+        assert held["SITENAME"] == "Waffle"
+
+    def test_class_with_own_reading(self, tmp_path: Path) -> None:
+        app, waffle = site(tmp_path, config_class=OwnConfig)
+        waffle.update({"LIMIT": 7})
+        config = app.config
+        assert isinstance(config, OwnConfig)
+        assert (config["LIMIT"], config.get("LIMIT"), config.LIMIT) == (7, 7, 7)
+        assert config.double("LIMIT") == 14
+        assert (config["OWN"], config.get("OWN"), config.OWN) == ("own 1", "own 1", "own 1")
+        assert not hasattr(config, "OTHER")
+        assert dict(config)["LIMIT"] == 7
+
+    def test_class_with_own_missing(self, tmp_path: Path) -> None:
+        config = site(tmp_path, config_class=ForgivingConfig)[0].config
+        assert (config["LIMIT"], config["OTHER"]) == (5, "no OTHER")
+
+    def test_replaced_later(self, tmp_path: Path) -> None:
+        """Another configuration put in its place shows the variables, too."""
+        app, waffle = site(tmp_path)
+        held = app.config
+        app.config = OwnConfig(tmp_path, {**app.config, "LIMIT": 9})
+        assert app.config["LIMIT"] == 5
+        waffle.update({"LIMIT": 7})
+        assert (app.config["LIMIT"], held["LIMIT"]) == (7, 7)
+        app.config = held
+        assert app.config is held
+        assert app.config["LIMIT"] == 7
+
+    def test_application_class(self, tmp_path: Path) -> None:
+        """The application is still of its class."""
+        app, _ = site(tmp_path)
+        assert isinstance(app, Flask)
+        assert type(app).__name__ == "Site"
+
+    def test_two_applications(self, tmp_path: Path) -> None:
+        app, waffle = site(tmp_path)
+        other, _ = site(tmp_path)
+        waffle.update({"LIMIT": 7})
+        assert (app.config["LIMIT"], other.config["LIMIT"]) == (7, 5)
+
+    @pytest.mark.parametrize("first", [True, False], ids=["dynaconf first", "dynaconf later"])
+    def test_dynaconf(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool) -> None:
+        dynaconf = pytest.importorskip("dynaconf")
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "settings.toml").write_text('[default]\nSITENAME = "toml"\nOTHER = 3\n')
+        app = Flask("site", instance_path=str(tmp_path))
+        app.config["WAFFLE_CONFS"] = CONFS
+        waffle = WaffleConf()
+        steps = [
+            lambda: dynaconf.FlaskDynaconf(app, settings_files=["settings.toml"]),
+            lambda: waffle.init_app(app, MemoryStore()),
+        ]
+        for step in steps if first else reversed(steps):
+            step()
+        config: Any = app.config
+        assert (config["SITENAME"], config["OTHER"]) == ("Waffle", 3)
+        waffle.update({"SITENAME": "New"})
+        shown = (
+            config["SITENAME"],
+            config.get("SITENAME"),
+            config.SITENAME,
+            dict(config)["SITENAME"],
         )
+        assert shown == ("New", "New", "New", "New")
+        assert config.OTHER == 3
+        assert list(config).count("SITENAME") == 1
 
-    ENVIRON = (
-        ("WAFFLE_MULTIPROC", "false", "multiproc", False),
-        ("WAFFLE_WATCHTYPE", "redis", "watching.watchtype", "redis"),
-        ("WAFFLE_WATCHER_FILE", "/srv/bell", "watching.watcher_file", Path("/srv/bell")),
-        ("WAFFLE_REDIS_CHANNEL", "site", "watching.redis_channel", "site"),
-        ("WAFFLE_STORE_URL", "sqlite:////srv/x.db", "store_url", "sqlite:////srv/x.db"),
-        ("WAFFLE_POLL_INTERVAL", "0.5", "poll_interval", 0.5),
-        ("WAFFLE_RECONCILE_INTERVAL", "7", "reconcile_interval", 7.0),
-    )
 
-    @pytest.mark.parametrize(("name", "text", "attribute", "value"), ENVIRON)
-    def test_each_comes_from_the_application_or_else_the_environment(
-        self,
-        app: Flask,
-        monkeypatch: pytest.MonkeyPatch,
-        name: str,
-        text: str,
-        attribute: str,
-        value: Any,
-    ) -> None:
-        read = operator.attrgetter(attribute)
-        default = read(Settings.read(app))
-        monkeypatch.setenv(name, text)
-        assert read(Settings.read(app)) == value
-        app.config[name] = default
-        assert read(Settings.read(app)) == default
+class TestWarning:
+    """Values that somebody has set, and that don't count, are named once."""
 
-    @pytest.mark.parametrize(
-        ("settings", "url"),
-        [
-            ({"HOST": "cache.example"}, "redis://cache.example:6379"),
-            ({"HOST": "::1", "PORT": "6380"}, "redis://[::1]:6380"),
-            (
-                {"HOST": "cache.example", "URL": "rediss://ann:geheim@cache.example/2"},
-                "rediss://ann:geheim@cache.example/2",
-            ),
-        ],
-    )
-    def test_redis_is_named_by_host_and_port_or_by_a_url(
-        self, app: Flask, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], url: str
-    ) -> None:
-        app.config["WAFFLE_WATCHTYPE"] = "redis"
-        for name, text in settings.items():
-            monkeypatch.setenv(f"WAFFLE_REDIS_{name}", text)
-        settled = Settings.read(app)
-        assert settled.watching.redis_url == url
-        assert "geheim" not in repr(settled)
+    def test_set_before(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        app, _ = site(tmp_path, SITENAME="old", LIMIT=6)
+        assert app.config["SITENAME"] == "Waffle"
+        (record,) = caplog.records
+        assert "'SITENAME', 'LIMIT'" in record.getMessage()
 
-    def test_a_port_counts_only_where_it_is_used(
-        self, app: Flask, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Kubernetes sets it to something else for a service that is called waffle-redis."""
-        monkeypatch.setenv("WAFFLE_REDIS_PORT", "tcp://10.0.0.1:6379")
-        assert Settings.read(app).watching.redis_url == ""
-        app.config.update(WAFFLE_WATCHTYPE="redis", WAFFLE_REDIS_URL="redis://cache.example")
-        assert Settings.read(app).watching.redis_url == "redis://cache.example"
-        monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
-        assert Watching.from_environment() is None
+    def test_same_as_default(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        site(tmp_path, SITENAME="Waffle", LIMIT=5)
+        assert not caplog.records
 
-    def test_a_url_that_is_no_text_is_refused_without_its_password(self, app: Flask) -> None:
-        for name in ("WAFFLE_STORE_URL", "WAFFLE_REDIS_URL"):
-            app.config.update(WAFFLE_WATCHTYPE="redis", WAFFLE_REDIS_URL="redis://cache.example")
-            app.config[name] = urlsplit("redis://:geheim@cache.example")
-            with pytest.raises(SchemaError, match=name) as caught:
-                Settings.read(app)
-            assert "geheim" not in str(caught.value)
-        app.config.update(
-            WAFFLE_STORE_URL="redis://:geheim@cache.example",
-            WAFFLE_REDIS_URL="redis://:geheim@cache.example",
-        )
-        assert "geheim" not in repr(Settings.read(app))
+    def test_flasks_defaults(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """Nobody has set Flask's own defaults."""
+        confs = {
+            "MAX_CONTENT_LENGTH": {"default": 1000, "type": int},
+            "SESSION_COOKIE_NAME": {"default": "waffle"},
+        }
+        app = Flask("site", instance_path=str(tmp_path))
+        app.config["WAFFLE_CONFS"] = confs
+        waffle = WaffleConf(app, MemoryStore())
+        assert not caplog.records
+        waffle.update({"MAX_CONTENT_LENGTH": 9})
+        with app.test_request_context():
+            from flask import request
 
-    def test_a_process_without_the_application_reads_the_environment(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        assert Watching.from_environment() is None
-        monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
-        assert Watching.from_environment() is None, "it can't know where the watch file is"
-        monkeypatch.setenv("WAFFLE_WATCHER_FILE", "/srv/bell")
-        found = Watching.from_environment()
-        assert found is not None
-        assert (found.watcher_file, found.redis_url) == (
-            Path("/srv/bell"),
-            "redis://localhost:6379",
-        )
-        monkeypatch.setenv("WAFFLE_MULTIPROC", "0")
-        assert Watching.from_environment() is None, "nothing is watched"
+            assert request.max_content_length == 9
 
-    def test_an_empty_list_of_variables_is_not_a_missing_one(self, app: Flask) -> None:
-        del app.config["WAFFLE_CONFS"]
-        with pytest.raises(SchemaError, match=r"WAFFLE_CONFS.*is missing"):
-            Settings.read(app)
+    def test_flasks_default_set(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        app = Flask("site", instance_path=str(tmp_path))
+        confs = {"SESSION_COOKIE_NAME": {"default": "waffle"}}
+        app.config.update(WAFFLE_CONFS=confs, SESSION_COOKIE_NAME="other")
+        WaffleConf(app, MemoryStore())
+        assert "SESSION_COOKIE_NAME" in caplog.text
 
-    @pytest.mark.parametrize(
-        ("name", "value"),
-        [
-            ("WAFFLE_MULTIPROC", "perhaps"),
-            ("WAFFLE_WATCHTYPE", "pigeon"),
-            ("WAFFLE_WATCHER_FILE", 5),
-            ("WAFFLE_REDIS_PORT", "six"),
-            ("WAFFLE_REDIS_PORT", 0),
-            ("WAFFLE_STORE_URL", 5),
-            ("WAFFLE_POLL_INTERVAL", "soon"),
-            *(
-                (f"WAFFLE_{which}_INTERVAL", value)
-                for which in ("POLL", "RECONCILE")
-                for value in (0, -1, float("nan"), float("inf"))
-            ),
-        ],
-    )
-    def test_a_bad_one_is_named(self, app: Flask, name: str, value: Any) -> None:
-        app.config["WAFFLE_WATCHTYPE"] = "redis"
-        app.config[name] = value
-        with pytest.raises(SchemaError, match=rf"^{name} must be"):
-            Settings.read(app)
 
-    @pytest.mark.parametrize(
-        "url", ["mongodb://db", "waffle.db", "", "sqlite", "sqlite:/x", "postgresql"]
-    )
-    def test_a_url_of_no_store_is_refused_by_the_settings_name(self, url: str) -> None:
-        with pytest.raises(WaffleError, match="WAFFLE_STORE_URL"):
-            open_store(url)
+class Needed(BaseModel):
+    LIMIT: int
+    NAMES: list[str] = ["b"]
 
-    def test_a_url_with_an_unknown_driver_is_refused_without_its_password(self) -> None:
-        with pytest.raises(WaffleError) as caught:
-            open_store("postgresql+pigeon://ann:geheim@db/site").load()
-        assert "pigeon" in str(caught.value)
-        assert "geheim" not in str(caught.value)
+
+class TestDefaults:
+    def test_from_config(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """A declaration without a default takes what the configuration has."""
+        confs = {"LIMIT": {"type": int}, "NAMES": {}}
+        app, waffle = site(tmp_path, confs, LIMIT="8", NAMES=["a"])
+        assert (app.config["LIMIT"], app.config["NAMES"]) == (8, ["a"])
+        waffle.update({"LIMIT": 9})
+        waffle.reset("LIMIT")
+        assert app.config["LIMIT"] == 8
+        assert not caplog.records
+
+    def test_of_a_model(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        app, waffle = site(tmp_path, Needed, LIMIT="8")
+        assert (waffle.values.LIMIT, waffle.values.NAMES) == (8, ["b"])
+        waffle.update({"LIMIT": 9})
+        waffle.reset("LIMIT")
+        assert app.config["LIMIT"] == 8
+        assert not caplog.records
+
+    @pytest.mark.parametrize("confs", [{"LIMIT": {"type": int}}, Needed])
+    def test_nowhere(self, tmp_path: Path, confs: Any) -> None:
+        with pytest.raises(SchemaError, match=r"'LIMIT' needs a default.*app\.config"):
+            site(tmp_path, confs)
+
+    def test_from_config_refused(self, tmp_path: Path) -> None:
+        with pytest.raises(SchemaError, match=r"'LIMIT'.*'many'"):
+            site(tmp_path, {"LIMIT": {"type": int}}, LIMIT="many")
+
+    def test_untyped_none(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        """None says nothing of the type, so any JSON fits: one warning."""
+        confs = {
+            "USER": {"default": None},
+            "HOST": {},
+            "JSON": {"default": None, "type": "json"},
+            "TEXT": {"default": None, "type": str | None},
+        }
+        site(tmp_path, confs, HOST=None)
+        (record,) = caplog.records
+        assert "'USER', 'HOST'" in record.getMessage()
+        assert "JSON'" not in record.getMessage()

@@ -1,6 +1,4 @@
-"""`flask waffle doctor`: each thing that it finds, in an installation that is broken in just this
-way.
-"""
+"""`flask waffle doctor`: what it finds in an installation that is broken in just this way."""
 
 from __future__ import annotations
 
@@ -10,246 +8,184 @@ import pwd
 import stat
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from uwsgi_waffle import RedisStore
+from uwsgi_waffle import ProcessInfo, RedisStore
 from uwsgi_waffle.cli import waffle as command
-from uwsgi_waffle.doctor import Options, checks, processes, read_ini
-from uwsgi_waffle.hostfiles import HostFiles, header
-from uwsgi_waffle.hostfiles.files import MARK, aside_of
+from uwsgi_waffle.doctor import checks, folder
+from uwsgi_waffle.doctor.folder import Account
+from uwsgi_waffle.host import HostFiles
 
 from ..redis_server import RedisServer
-from .conftest import ALWAYS, Host, Process, note_process
-
-ROOT = Path(__file__).parents[2]
+from .conftest import ALWAYS, Host, Process
 
 Findings = list[tuple[str, str, str, str]]
-Write = Callable[..., Path]
+Place = Callable[..., HostFiles]
+
+#: What a worker reports of a server that is as it should be.
+WELL: dict[str, Any] = {
+    "uwsgi": "2.0.31",
+    "missing_ini_line": "",
+    "lazy_apps": False,
+    "enable_threads": False,
+    "our_mule": "",
+    "not_loaded": "",
+    "uid": os.geteuid(),
+    "gids": [os.getegid()],
+    "notified_by": "signal",
+    "watchtype": "file",
+}
+MULE = "uwsgi_waffle.mule"
 
 
 @pytest.fixture
-def write(tmp_path: Path) -> Write:
-    """Write an ini with the given lines."""
+def place(host: Host) -> Iterator[Place]:
+    """Put a living process into the host's files; by default it is as it should be."""
+    placed: list[HostFiles] = []
 
-    def write(*lines: str, name: str = "uwsgi.ini", section: str = "uwsgi") -> Path:
-        path = tmp_path / name
-        path.write_text("\n".join([f"[{section}]", *lines]))
-        return path
+    def place(
+        site: Process, kind: str = "worker 1", *, pid: int = 4711, **report: Any
+    ) -> HostFiles:
+        files, newest = HostFiles(host.watch_file), site.state.newest()
+        known = {name: report.pop(name) for name in ("error", "snapshot") if name in report}
+        known = {"error": "", "snapshot": newest.id.hex(), **known}
+        revision = newest.revision if known["snapshot"] == newest.id.hex() else 0
+        server = {**WELL, **report} if kind != "gunicorn" else {"watchtype": "file", **report}
+        server |= {"uid": WELL["uid"], "gids": WELL["gids"]} if "uid" not in report else {}
+        files.processes.report(
+            ProcessInfo(
+                pid=pid,
+                kind=kind,
+                revision=revision,
+                applied_at=time.monotonic(),
+                server=server,
+                **known,
+            )
+        )
+        placed.append(files)
+        return files
 
-    return write
+    yield place
+    for files in placed:
+        files.processes.leave()
+        files.listener_lock.release()
+
+
+def listen(process: HostFiles, pid: int, *, error: str = "") -> None:
+    """Let a process be the one that listens to other hosts."""
+    assert process.listener_lock.acquire()
+    process.listener_lock.write({"pid": pid, "error": error})
 
 
 def run(app: Flask, *words: object) -> Result:
     return app.test_cli_runner().invoke(command, ["doctor", "--patience", "0", *map(str, words)])
 
 
-def found(app: Flask, *words: object) -> Findings:
-    """Return what is not ok, and check that the exit code says the same."""
-    result = run(app, "--json", *words)
+def judged(app: Flask) -> Findings:
+    """Return all findings, and check that the exit code says the same."""
+    result = run(app, "--json")
     findings = [tuple(finding.values()) for finding in json.loads(result.stdout)["findings"]]
     assert result.exit_code == any(level == "error" for level, *_ in findings)
     assert all(bool(change) == (level != "ok") for level, _, _, change in findings), (
-        "who isn't well is told what to change"
+        "whatever isn't ok says what to change"
     )
-    return [finding for finding in findings if finding[0] != "ok"]
+    return findings
 
 
-class TestIni:
-    def test_the_example_is_well(self, site: Process) -> None:
-        result = run(site.app, "--ini", ROOT / "uwsgi.ini.example")
-        assert (result.exit_code, {line.split()[0] for line in result.output.splitlines()}) == (
-            0,
-            {"ok"},
-        )
-        assert f"ok       ini:          {ROOT}/uwsgi.ini.example" in result.output
+def found(app: Flask) -> Findings:
+    """Return what is not ok; that no server runs is another test's."""
+    return [
+        finding
+        for finding in judged(app)
+        if finding[0] != "ok" and not finding[2].startswith("No server process")
+    ]
+
+
+class TestServer:
+    def test_none_runs(self, site: Process) -> None:
+        ((level, check, text, change),) = [f for f in judged(site.app) if f[0] != "ok"]
+        assert (level, check) == ("warning", "server")
+        assert text == "No server process here uses this store"
+        assert "WAFFLE_STORE_URL, WAFFLE_WATCHER_FILE or instance folder" in change
+
+    def test_uwsgi_as_it_should_be(self, site: Process, place: Place) -> None:
+        place(site)
+        assert {level for level, *_ in judged(site.app)} == {"ok"}
+        assert "ok       server:       uWSGI 2.0.31\n" in run(site.app).output
+
+    def test_another_server(self, site: Process, place: Place) -> None:
+        place(site, "gunicorn")
+        assert {level for level, *_ in judged(site.app)} == {"ok"}
+        assert "ok       server:       gunicorn\n" in run(site.app).output
 
     @pytest.mark.parametrize(
-        ("lines", "level", "check", "change"),
+        ("report", "level", "check", "change"),
         [
-            (["processes = 4"], "error", "master", "Add to the ini: master = true"),
-            (["master = false", "mule"], "error", "master", "Add to the ini: master = true"),
+            ({"missing_ini_line": "master = true"}, "warning", "master", "master = true"),
             (
-                ["master", "lazy-apps = true"],
-                "error",
-                "master",
-                "Add to the ini: shared-import = uwsgi_waffle",
-            ),
-            (
-                ["master", "lazy = 1", "import = uwsgi_waffle"],
-                "error",
-                "master",
-                "Add to the ini: shared-import = uwsgi_waffle",
-            ),
-            (
-                ["master = 1", "enable-threads"],
+                {"missing_ini_line": "shared-import = uwsgi_waffle", "lazy_apps": True},
                 "warning",
-                "threads",
-                "Remove from the ini: enable-threads",
+                "master",
+                "shared-import = uwsgi_waffle",
             ),
+            ({"notified_by": "thread"}, "warning", "master", "the server's log"),
+            ({"enable_threads": True}, "warning", "threads", "Remove from the ini: enable-threads"),
+            ({"uwsgi": "2.0.21"}, "error", "threads", "Add to the ini: enable-threads = true"),
+            ({"not_loaded": "/b"}, "error", "interpreter", "single-interpreter = true"),
+            ({"our_mule": MULE}, "warning", "mule", f"remove from the ini: mule = {MULE}"),
             (
-                ["master", "mount = /a=a", "mount = /b=b"],
+                {"our_mule": f"{MULE}:run", "lazy_apps": True},
                 "error",
-                "interpreter",
-                "Add to the ini: single-interpreter = true",
-            ),
-            (
-                ["master", "mount = /a=a", "module = b"],
-                "error",
-                "interpreter",
-                "Add to the ini: single-interpreter = true",
-            ),
-            (
-                ["mule = uwsgi_waffle.mule"],
-                "warning",
                 "mule",
-                "remove from the ini: mule = uwsgi_waffle.mule",
+                f"Write in the ini: mule = {MULE}",
             ),
-            (["master", "env = WAFFLE_WATCHTYPE=x"], "error", "settings", "Correct this setting."),
-            (
-                ["master", "env = WAFFLE_WATCHER_FILE=/x/waffle.watch"],
-                "error",
-                "settings",
-                "Export WAFFLE_WATCHER_FILE in the shell",
-            ),
-            (
-                ["master", "env = WAFFLE_STORE_URL=sqlite:////x.db"],
-                "error",
-                "settings",
-                "Export WAFFLE_STORE_URL in the shell",
-            ),
-            (
-                ["master", "env = WAFFLE_STORE_URL=ftp://x"],
-                "error",
-                "settings",
-                "Correct this setting.",
-            ),
-            (["master", "if-env = X", "endif ="], "warning", "ini", "Look whether it does"),
-            (["yaml = x.yaml"], "warning", "ini", "Name an ini with --ini"),
+            ({"watchtype": "redis"}, "warning", "settings", "Export WAFFLE_WATCHTYPE"),
         ],
-        ids=lambda value: ", ".join(value) if isinstance(value, list) else "",
+        ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
     )
-    def test_each_line_that_is_missing_or_too_many(
-        self, site: Process, write: Write, lines: list[str], level: str, check: str, change: str
+    def test_each_fact_is_one_finding(
+        self,
+        site: Process,
+        place: Place,
+        report: dict[str, Any],
+        level: str,
+        check: str,
+        change: str,
     ) -> None:
-        (finding,) = found(site.app, "--ini", write(*lines))
+        """However many workers report it."""
+        for number in (1, 2):
+            place(site, f"worker {number}", pid=number, **report)
+        (finding,) = [finding for finding in found(site.app) if finding[1] != "redis"]
         assert finding[:2] == (level, check)
         assert change in finding[3]
 
     @pytest.mark.parametrize(
-        "lines",
+        ("kind", "report"),
         [
-            ["master = true", "lazy-apps = true", "shared-import = uwsgi_waffle"],
-            ["master = true", "lazy-apps = false"],
-            ["master = true", "enable-threads = no", "mount = /a=a"],
-            ["touch-reload = x"],
-            ["cheaper = 1", "master = off", "master = on"],
-            ["master", "mount = /a=a", "mount = /b=b", "single-interpreter"],
-        ],
-        ids=", ".join,
-    )
-    def test_what_is_well(self, site: Process, write: Write, lines: list[str]) -> None:
-        assert found(site.app, "--ini", write(*lines)) == []
-
-    def test_a_setting_of_the_application_holds_before_the_environment(
-        self, host: Host, write: Write
-    ) -> None:
-        app = host.start(WATCHER_FILE=host.watch_file, STORE_URL=f"sqlite:///{host.database}").app
-        lines = [
-            "env = WAFFLE_WATCHER_FILE=/x/waffle.watch",
-            "env = WAFFLE_STORE_URL=sqlite:////x.db",
-        ]
-        assert found(app, "--ini", write("master", *lines)) == []
-
-    def test_several_files_are_judged_each(self, site: Process, write: Write) -> None:
-        first, second = write("master", "enable-threads"), write("processes = 1", name="b.ini")
-        assert [finding[1] for finding in found(site.app, "--ini", first, "--ini", second)] == [
-            "threads",
-            "master",
-        ]
-
-    def test_a_file_that_is_not_there_is_exit_code_2(self, site: Process) -> None:
-        assert run(site.app, "--ini", "/nowhere/uwsgi.ini").exit_code == 2
-
-
-class TestReading:
-    """As uWSGI reads it; tests/live shows that uWSGI does."""
-
-    def test_comments_sections_and_keys_without_a_value(self, write: Write) -> None:
-        path = write(
-            "; a = 1",
-            "# b = 2",
-            "c",
-            " d =  x ; y # z ",
-            "e = 1",
-            "e = 2",
-            "[other]",
-            "f = 1",
-            "[uwsgi]",
-            "g = 1",
-        )
-        assert read_ini(path).pairs == (
-            ("c", ""),
-            ("d", "x ; y # z"),
-            ("e", "1"),
-            ("e", "2"),
-            ("g", "1"),
-        )
-
-    def test_placeholders_and_magic(
-        self, write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setenv("DOCTOR", "who")
-        path = write(
-            "a = %(b)/x",
-            "b = %(c)",
-            "set-ph = c=/srv",
-            "d = %d%n.%e %s %p %c",
-            "e = 100%%",
-            "f = $(DOCTOR)",
-            "g = %(g)",
-        )
-        assert dict(read_ini(path).pairs) == {
-            "a": "/srv/x",
-            "b": "/srv",
-            "c": "/srv",
-            "d": f"{tmp_path}/uwsgi.ini uwsgi.ini {path} {tmp_path.name}",
-            "e": "100%",
-            "f": "who",
-            "g": "%(g)",
-        }
-
-    def test_files_that_are_included(self, write: Write, tmp_path: Path) -> None:
-        write("b = 2", name="other.ini")
-        write("c = 3", name="third.ini", section="here")
-        path = write("a = 1", "ini = other.ini", f"include = {tmp_path}/third.ini:here", "d = 4")
-        assert read_ini(path) == Options(
-            str(path), (("a", "1"), ("b", "2"), ("c", "3"), ("d", "4")), {}
-        )
-
-    @pytest.mark.parametrize(
-        ("lines", "told"),
-        [
-            (["ini = uwsgi.ini"], "uwsgi.ini includes itself"),
-            (["ini = none.ini"], "none.ini can't be read: No such file or directory"),
-            (["ini = uwsgi.ini:other"], "has no section [other]"),
-            (["yaml = x.yaml"], "x.yaml isn't an ini file"),
-            (["include = x.xml"], "x.xml isn't an ini file"),
-            (["emperor = /etc/vassals"], "the Emperor's vassals have files of their own"),
-            (["for = a b", "env = X=%(_)", "endfor ="], "the block of `for = a b`"),
+            ("mule 1", {"notified_by": "thread"}),
+            ("spooler", {"notified_by": "thread"}),
+            ("worker 1", {"uwsgi": "2.0.21", "enable_threads": True}),
+            ("worker 1", {"lazy_apps": True}),
         ],
     )
-    def test_what_can_not_be_read_is_told(self, write: Write, lines: list[str], told: str) -> None:
-        options = read_ini(write(*lines))
-        (unread,) = options.unread or options.assumed
-        assert told in unread
+    def test_what_is_well(
+        self, site: Process, place: Place, kind: str, report: dict[str, Any]
+    ) -> None:
+        place(site, "worker 2")
+        place(site, kind, pid=2, **{"uwsgi": "2.0.31", **report})
+        assert [f for f in found(site.app) if f[1] != "threads" or "2.0.31" in f[2]] == []
+
+    def test_names_of_processes_are_escaped(self, site: Process, place: Place) -> None:
+        place(site, "worker\x1b[2J")
+        assert "\x1b" not in run(site.app).output
 
 
 class TestRedis:
@@ -261,66 +197,36 @@ class TestRedis:
     def app(self, process: Process) -> Flask:
         return process.app
 
-    def test_one_that_answers_is_well(self, app: Flask, write: Write) -> None:
-        assert found(app, "--ini", write("mule = uwsgi_waffle.mule")) == []
+    def test_one_that_responds_is_well(self, app: Flask) -> None:
+        assert found(app) == []
 
-    def test_without_a_mule_a_worker_has_to_listen(self, app: Flask, write: Write) -> None:
-        ((level, check, _, change),) = found(app, "--ini", write("master"))
-        assert (level, check, change) == (
-            "warning",
-            "mule",
-            "Add to the ini: mule = uwsgi_waffle.mule",
-        )
+    def test_without_a_mule_a_worker_has_to_listen(self, process: Process, place: Place) -> None:
+        worker = place(process, watchtype="redis", pid=4711)
+        listen(worker, 4711)
+        assert ("warning", "mule", f"Add to the ini: mule = {MULE}") in [
+            (level, check, change) for level, check, _, change in found(process.app)
+        ]
 
     def test_a_mule_under_lazy_apps_needs_its_settings_in_the_environment(
-        self, app: Flask, host: Host, redis_server: RedisServer, write: Write
+        self, process: Process, host: Host, place: Place
     ) -> None:
-        lines = ["lazy-apps", "shared-import = uwsgi_waffle", "mule = uwsgi_waffle.mule"]
-        ((level, check, _, change),) = found(app, "--ini", write(*lines))
-        assert (level, check) == ("warning", "mule")
+        worker = place(process, watchtype="redis", our_mule=MULE, lazy_apps=True)
+        listen(worker, 4711)
+        (change,) = [change for _, check, _, change in found(process.app) if check == "mule"]
         assert f"env = WAFFLE_WATCHER_FILE={host.watch_file}" in change
-        settings = {
-            "WATCHTYPE": "redis",
-            "REDIS_URL": redis_server.url,
-            "WATCHER_FILE": host.watch_file,
-        }
-        lines += [f"env = WAFFLE_{name}={value}" for name, value in settings.items()]
-        assert found(app, "--ini", write(*lines)) == []
-        ((level, check, _, change),) = found(
-            app, "--ini", write(*lines, "mule = uwsgi_waffle.mule:run")
-        )
-        assert (level, check, change) == (
-            "error",
-            "mule",
-            "Write in the ini: mule = uwsgi_waffle.mule",
-        )
 
     def test_one_that_is_down(self, app: Flask, redis_server: RedisServer) -> None:
         redis_server.kill()
         ((level, check, text, change),) = found(app)
-        assert (level, check, change) == (
-            "error",
-            "redis",
-            "Start Redis, or correct WAFFLE_REDIS_URL.",
-        )
+        assert (level, check) == ("error", "redis")
+        assert change == "Start Redis, or correct WAFFLE_REDIS_URL."
         assert "can't ask Redis" in text
 
-    def test_one_that_only_the_ini_names(self, site: Process, write: Write, tmp_path: Path) -> None:
-        """The server's settings are judged, not the shell's."""
-        lines = [
-            "mule = uwsgi_waffle.mule",
-            "env = WAFFLE_WATCHTYPE=redis",
-            f"env = WAFFLE_REDIS_URL=unix://{tmp_path}/none",
-        ]
-        assert [finding[:2] for finding in found(site.app, "--ini", write(*lines))] == [
-            ("error", "redis")
-        ]
-
     def test_nobody_listens(
-        self, process: Process, idle_process: int, redis_server: RedisServer
+        self, process: Process, place: Place, redis_server: RedisServer
     ) -> None:
-        """Nobody of this host, for that another one's process does is no help here."""
-        note_process(process, idle_process, "gunicorn", digest=process.state.look().digest)
+        """A process of another host that listens is no help here."""
+        place(process, "gunicorn", watchtype="redis")
         assert [finding[:2] for finding in found(process.app)] == [("error", "redis")]
         with redis_server.client() as client, client.pubsub() as elsewhere:
             elsewhere.subscribe("waffleconf")
@@ -329,14 +235,18 @@ class TestRedis:
         assert (level, check) == ("error", "redis")
         assert "no process of this host listens to the channel 'waffleconf'" in text
 
+    def test_the_listener_has_an_error(self, site: Process, place: Place) -> None:
+        """Only the server uses Redis: what its listener says is shown."""
+        mule = place(site, watchtype="redis", our_mule=MULE)
+        listen(mule, 4711, error="can't listen to Redis: refused")
+        findings = {check: text for _, check, text, _ in found(site.app)}
+        assert findings["redis"] == "can't listen to Redis: refused"
+
     def test_without_its_library(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "redis", None)
         ((level, check, _, change),) = found(host.start(WATCHTYPE="redis").app)
-        assert (level, check, change) == (
-            "error",
-            "redis",
-            "Run: pip install 'uwsgi_waffle[redis]'",
-        )
+        assert (level, check) == ("error", "redis")
+        assert change == "Run: pip install 'uwsgi_waffle[redis]'"
 
 
 class TestStore:
@@ -351,11 +261,8 @@ class TestStore:
             "'readonly'); END"
         )
         ((level, check, text, change),) = found(site.app)
-        assert (level, check, change) == (
-            "error",
-            "store",
-            "Give the server's user the right to write there.",
-        )
+        assert (level, check) == ("error", "store")
+        assert change == "Give the server's user the right to write there."
         assert "refuses to be written" in text
 
     def test_a_redis_that_is_a_replica(self, host: Host, redis_server: RedisServer) -> None:
@@ -366,174 +273,113 @@ class TestStore:
             client.replicaof("127.0.0.1", 1)
             ((level, check, text, change),) = found(app)
             assert client.hgetall("waffle") == before
-        assert (level, check, change) == (
-            "error",
-            "store",
-            "Give the server's user the right to write there.",
-        )
-        assert "read only replica" in text
-
-    def test_values_that_do_not_fit(self, site: Process, host: Host) -> None:
-        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '-1')")
-        ((level, check, text, change),) = found(site.app)
         assert (level, check) == ("error", "store")
-        assert "LIMIT" in text
-        assert "flask waffle unset" in change
+        assert change == "Give the server's user the right to write there."
+        assert "read only replica" in text
 
     def test_one_that_is_not_shared(self, host: Host) -> None:
         ((level, check, text, _),) = found(host.start(MULTIPROC=False).app)
-        assert (level, check) == ("warning", "processes")
+        assert (level, check) == ("warning", "server")
         assert "WAFFLE_MULTIPROC is False" in text
 
-    def test_an_application_that_can_not_start(
-        self, host: Host, site: Process, write: Write, monkeypatch: pytest.MonkeyPatch
+
+class TestApplication:
+    def test_one_that_can_not_start(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """What can be looked at without it is looked at."""
         monkeypatch.setenv("WAFFLE_WATCHTYPE", "x")
-
-        def create_app() -> Flask:
-            return host.start().app
-
-        words = ["doctor", "--json", "--ini", str(write("processes = 1"))]
-        result = site.app.test_cli_runner().invoke(
-            command, words, obj=ScriptInfo(create_app=create_app)
-        )
+        obj = ScriptInfo(create_app=lambda: host.start().app)
+        result = site.app.test_cli_runner().invoke(command, ["doctor", "--json"], obj=obj)
         assert result.exit_code == 1
-        findings = [
-            finding for finding in json.loads(result.stdout)["findings"] if finding["level"] != "ok"
-        ]
-        assert [finding["check"] for finding in findings] == ["application", "master", "settings"]
-        assert "WAFFLE_WATCHTYPE must be 'file' or 'redis'" in findings[0]["text"]
+        (finding,) = json.loads(result.stdout)["findings"]
+        assert (finding["level"], finding["check"]) == ("error", "application")
+        assert "WAFFLE_WATCHTYPE must be 'file' or 'redis'" in finding["text"]
+
+    def test_one_without_the_extension(self) -> None:
+        ((level, check, text, _),) = found(Flask("bare"))
+        assert (level, check) == ("error", "application")
+        assert "has no WaffleConf" in text
 
 
 class TestFolder:
     def test_one_on_the_network(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(header, "filesystem_of", lambda path: "nfs4")
+        monkeypatch.setattr(folder, "network_filesystem", lambda path: "nfs4")
         ((level, check, text, change),) = found(site.app)
         assert (level, check) == ("error", "folder")
         assert "nfs4" in text
         assert "WAFFLE_WATCHER_FILE" in change
 
-    @pytest.mark.skipif(
-        os.geteuid() != 0, reason="only root can have a server run as somebody else"
-    )
-    def test_another_users_files(self, site: Process, host: Host, write: Write) -> None:
-        """The server is to run as nobody, and root's shell was first."""
-        findings = found(site.app, "--ini", write("master", "uid = nobody"))
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's server")
+    def test_a_server_that_may_not_write_the_database(
+        self, site: Process, host: Host, place: Place
+    ) -> None:
+        nobody = pwd.getpwnam("nobody")
+        place(site, uid=nobody.pw_uid, gids=[nobody.pw_gid])
+        findings = found(site.app)
         assert {finding[:2] for finding in findings} == {("error", "folder")}
-        assert findings[0][3] == f"As root: chown -R nobody {host.header.parent} {host.watch_file}"
         assert any(f"can't write {host.database}" in text for _, _, text, _ in findings)
         assert any(f"can't write {host.instance}" in text for _, _, text, _ in findings)
-
-    @pytest.mark.skipif(
-        os.geteuid() != 0, reason="only root can have a server run as somebody else"
-    )
-    def test_what_a_killed_shell_of_roots_left_is_in_nobodys_way(
-        self, site: Process, host: Host, write: Write
-    ) -> None:
-        nobody, folder = pwd.getpwnam("nobody"), host.header.parent
-        for path in (folder, *folder.rglob("*"), host.watch_file):
-            os.chown(path, nobody.pw_uid, nobody.pw_gid)
-        aside = aside_of(folder / "bell")
-        aside.mkdir()
-        (aside / MARK).touch()
-        ini = write("master", "uid = nobody")
-        assert not [
-            text for _, _, text, _ in found(site.app, "--ini", ini) if "doesn't belong" in text
-        ]
-        (folder / "strange").touch()
-        assert [
-            text
-            for _, _, text, _ in found(site.app, "--ini", ini)
-            if f"{folder}/strange doesn't belong" in text
-        ]
-
-    @pytest.mark.skipif(
-        os.geteuid() != 0, reason="only root can have a server run as somebody else"
-    )
-    def test_a_folder_above_may_be_named_like_one(self, tmp_path: Path) -> None:
-        (tmp_path / "site.3.20261126").mkdir()
-        host = HostFiles(tmp_path / "site.3.20261126" / "waffle.watch")
-        host.verify()
-        store = SimpleNamespace(name="memory")
-        installation = SimpleNamespace(binding=SimpleNamespace(state=SimpleNamespace(store=store)))
-        found = checks._refused(
-            cast("Any", installation), host, processes.Account(12345, frozenset())
-        )
-        assert f"{host.folder} doesn't belong to" in next(found).text
 
     def test_rights_as_the_kernel_grants_them(self, tmp_path: Path) -> None:
         path = tmp_path / "file"
         path.touch()
-        me = path.stat()
-        owner, group, other = (
-            processes.Account(me.st_uid or 1, frozenset()),
-            processes.Account(99999, frozenset({me.st_gid})),
-            processes.Account(99999, frozenset({99999})),
-        )
-        if me.st_uid == 0:
+        if os.geteuid() == 0:
             os.chown(path, 1, -1)
+        found = path.stat()
+        owner = Account(found.st_uid, frozenset())
+        group = Account(99999, frozenset({found.st_gid}))
+        other = Account(99999, frozenset({99999}))
         for mode, allowed in (
-            (0o600, (owner,)),
-            (0o060, (group,)),
-            (0o006, (other,)),
-            (0o666, (owner, group, other)),
-            (0o444, ()),
+            (0o600, [owner]),
+            (0o060, [group]),
+            (0o006, [other]),
+            (0o666, [owner, group, other]),
+            (0o444, []),
         ):
             path.chmod(mode)
-            assert (
-                tuple(
-                    account
-                    for account in (owner, group, other)
-                    if processes.may(account, path, stat.S_IROTH | stat.S_IWOTH)
-                )
-                == allowed
-            )
-        assert processes.may(processes.Account(0, frozenset()), path, 7)
+            may = [a for a in (owner, group, other) if a.may(path, stat.S_IROTH | stat.S_IWOTH)]
+            assert may == allowed
+        assert Account(0, frozenset()).may(path, 7)
 
 
 class TestProcesses:
-    def test_one_that_lags(self, site: Process, neighbour: int, write: Write) -> None:
+    def test_those_that_lag_are_one_finding(self, site: Process, place: Place) -> None:
         site.waffle.update({"LIMIT": 20})
-        ((level, check, text, change),) = found(site.app, "--ini", write("master"))
+        place(site, "worker 8", pid=8, snapshot="")
+        place(site, "worker 9", pid=9, snapshot="")
+        ((level, check, text, change),) = found(site.app)
         assert (level, check) == ("error", "processes")
-        assert text == f"worker 9 (pid {neighbour}) is on revision 0, and the host on 1"
+        assert "worker 8 (pid 8)" in text
+        assert "worker 9 (pid 9)" in text
+        assert text.endswith("are on revision 0, and the host on 1")
         assert "long request" in change
 
-    def test_one_that_is_on_its_way(
-        self, site: Process, neighbour: int, monkeypatch: pytest.MonkeyPatch, write: Write
-    ) -> None:
-        """It is looked at again, and has got there meanwhile."""
+    def test_a_shell_that_lags_is_a_warning(self, site: Process, place: Place) -> None:
         site.waffle.update({"LIMIT": 20})
+        place(site, "flask shell", snapshot="")
+        ((level, check, text, _),) = found(site.app)
+        assert (level, check) == ("warning", "processes")
+        assert text == "flask shell (pid 4711) is on revision 0, and the host on 1"
+
+    def test_one_that_is_on_its_way(
+        self, site: Process, place: Place, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is checked again, and has got there meanwhile."""
+        site.waffle.update({"LIMIT": 20})
+        late = place(site, snapshot="")
 
         def pause(seconds: float) -> None:
-            note_process(site, neighbour, "worker 9", digest=site.state.look().digest)
+            late.processes.leave()
+            place(site)
 
         monkeypatch.setattr(checks, "time", SimpleNamespace(monotonic=time.monotonic, sleep=pause))
-        result = site.app.test_cli_runner().invoke(
-            command, ["doctor", "--patience", "100", "--ini", str(write("master"))]
-        )
+        result = site.app.test_cli_runner().invoke(command, ["doctor", "--patience", "100"])
         assert result.exit_code == 0
 
-    def test_how_it_was_started_can_not_be_seen(self, site: Process, neighbour: int) -> None:
-        """Nothing is said of lines that may well be there."""
+    def test_an_error_of_several_is_one_finding(self, site: Process, place: Place) -> None:
+        place(site, "worker 1", pid=1, error="no disk")
+        place(site, "worker 2", pid=2, error="no disk")
         ((level, check, text, _),) = found(site.app)
-        assert (level, check) == ("warning", "ini")
-        assert "`procname` and `auto-procname` hide it" in text
-
-    def test_one_with_an_error(self, site: Process, idle_process: int, write: Write) -> None:
-        note_process(
-            site, idle_process, "worker 1", digest=site.state.look().digest, error="no disk"
-        )
-        ((level, check, text, _),) = found(site.app, "--ini", write("master"))
-        assert (level, check, text) == (
-            "error",
-            "processes",
-            f"worker 1 (pid {idle_process}): no disk",
-        )
-
-
-def test_an_application_without_the_extension() -> None:
-    ((level, check, text, _),) = found(Flask("bare"))
-    assert (level, check) == ("error", "application")
-    assert "has no WaffleConf" in text
+        assert (level, check) == ("error", "processes")
+        assert "worker 1 (pid 1)" in text
+        assert text.endswith(": no disk")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -11,8 +10,7 @@ from flask import abort
 
 from uwsgi_waffle import MemoryStore
 from uwsgi_waffle.health import health_blueprint
-from uwsgi_waffle.hostfiles import HostFiles
-from uwsgi_waffle.hostfiles.header import NOTES_AT
+from uwsgi_waffle.host import HostFiles, LockedHeader
 from uwsgi_waffle.report import GRACE
 
 from .conftest import ALWAYS, CONFS, NEVER, Host, Process
@@ -28,18 +26,20 @@ def probe(process: Process, path: str = "/health") -> tuple[int, list[str]]:
         process.app.register_blueprint(health_blueprint(process.waffle))
     answer = process.app.test_client().get(path)
     assert answer.headers["Cache-Control"] == "no-store"
-    told = answer.get_json()
-    assert told.keys() == {"healthy", "problems"}
-    assert told["healthy"] == (answer.status_code == 200) == (not told["problems"])
-    return answer.status_code, told["problems"]
+    body = answer.get_json()
+    assert body.keys() == {"healthy", "problems"}
+    assert body["healthy"] == (answer.status_code == 200) == (not body["problems"])
+    return answer.status_code, body["problems"]
 
 
 def age(process: Process, seconds: float) -> None:
-    """Let it be so long since the store was read and since this process knows the header."""
-    process.files._write(
-        NOTES_AT + 16, (time.monotonic_ns() - round(seconds * 1e9)).to_bytes(8, "little")
-    )
-    process.files.opened_at = time.monotonic() - seconds
+    """Let it be so long since the store was read."""
+    with process.files.lock(1) as header:
+        note_age(header, seconds)
+
+
+def note_age(header: LockedHeader, seconds: float) -> None:
+    header.note(checked_at=time.monotonic_ns() - round(seconds * 1e9))
 
 
 def test_well(site: Process) -> None:
@@ -62,7 +62,7 @@ def test_a_store_that_is_down_and_comes_back(host: Host) -> None:
 
 
 def test_nobody_has_looked_for_long(host: Host) -> None:
-    """The probe itself looks, so that is no problem; it leaves the store alone if that isn't due."""
+    """The probe itself compares with the store if that is due, so this is no problem."""
     store = host.store()
     site = host.start(store)
     probe(site)
@@ -82,8 +82,8 @@ def test_a_comparison_that_does_not_end(site: Process, seconds: float, expected:
     for.
     """
     elsewhere = HostFiles(site.files.watch_file)
-    with elsewhere.lock(1.0):
-        age(site, seconds)
+    with elsewhere.lock(1.0) as header:
+        note_age(header, seconds)
         assert probe(site)[1] == expected
     assert probe(site) == (200, [])
 
@@ -92,10 +92,7 @@ def test_a_header_made_anew_counts_from_then_on(site: Process, host: Host) -> No
     """It knows of no comparison yet, and another process is making the first one."""
     age(site, 10 * INTERVAL)
     host.header.unlink()
-    with ExitStack() as stack:
-        stack.enter_context(HostFiles(site.files.watch_file).lock(1.0))
-        site.state._lease = 0.0
-        assert site.files.notes().checked_at
+    with HostFiles(site.files.watch_file).lock(1.0):
         assert probe(site) == (200, [])
         assert not site.files.notes().checked_at
 

@@ -1,5 +1,4 @@
-"""The help of every command, compared with a file that is kept: a change of it is seen, and made on
-purpose.
+"""The help of every command is compared with a file, so that nobody changes it by accident.
 
 ``python -m tests.unit.test_help`` writes the files anew.
 """
@@ -20,7 +19,7 @@ NAMES = ["waffle", *sorted(waffle.commands)]
 
 
 def help_of(name: str) -> str:
-    """Return what ``flask waffle <name> --help`` prints, for ``waffle`` what it prints of itself."""
+    """Return what ``flask waffle <name> --help`` prints; for ``waffle`` what the group prints."""
     words = ["waffle", *([] if name == "waffle" else [name]), "--help"]
     result = CliRunner().invoke(
         cli, words, prog_name="flask", terminal_width=WIDTH, max_content_width=WIDTH

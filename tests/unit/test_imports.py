@@ -1,4 +1,4 @@
-"""The floors of the house, DESIGN section 6: imports go down only, and each neighbour has one door."""
+"""The floors of the house: imports go down only, each neighbour has one door, nothing is long."""
 
 from __future__ import annotations
 
@@ -14,13 +14,17 @@ import uwsgi_waffle
 
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
-    {"errors"},
-    {"schema", "snapshot", "redis_client"},
-    {"stores", "hostfiles", "server"},
-    {"legacy"},
-    {"plans", "bridge"},
-    {"reading", "config"},
-    {"fetching"},
+    {"errors", "privileges", "snapshot", "text", "legacy"},
+    {"ports", "variable", "redis_client", "frozen"},
+    {"schema"},
+    {"stores", "host"},
+    {"wake"},
+    {"changes", "served"},
+    {"overlay"},
+    {"fetch"},
+    {"sync"},
+    {"update"},
+    {"hooks", "settings", "config"},
     {"state"},
     {"report", "transfer"},
     {"extension"},
@@ -30,33 +34,39 @@ FLOORS = (
 )
 #: What only these files may import; the rest of the package doesn't know that it exists.
 DOORS = {
-    "uwsgi": {"server/uwsgi.py"},
+    "uwsgi": {"wake/uwsgi.py"},
     "uwsgidecorators": set(),
-    "sqlalchemy": {"stores/"},
+    "sqlalchemy": {"stores/", "settings.py"},
     "sqlite3": {"stores/"},
-    "redis": {"redis_client.py", "stores/", "server/"},
+    "redis": {"redis_client.py", "stores/redis.py", "wake/redis.py"},
     "peewee": {"stores/peewee.py"},
     "playhouse": {"stores/peewee.py"},
     "flask_sqlalchemy": set(),  # a user's object is given to us
-    "fcntl": {"hostfiles/", "server/"},
-    "mmap": {"hostfiles/", "server/"},
+    "fcntl": {"host/locks.py", "wake/uwsgi.py"},
+    "mmap": {"wake/uwsgi.py"},
     "flask": {
-        "server/thread.py",
+        "wake/thread.py",
         "config.py",
+        "settings.py",
+        "hooks.py",
+        "state.py",
         "extension.py",
         "cli/",
-        "mule.py",
         "admin/",
         "testing/",
         "health.py",
     },
+    "blinker": {"hooks.py"},
+    "click": {"wake/", "cli/"},
+    "prometheus_client": {"metrics.py"},
     "pytest": {"testing/pytest_plugin.py"},
     "xprocess": {"testing/pytest_plugin.py"},
     "wtforms": {"admin/"},
     "flask_wtf": {"admin/"},
-    "pickle": set(),
-    "pickletools": {"legacy.py"},  # it takes pickles apart and loads none
+    "pickle": {"legacy.py"},
+    "pickletools": {"legacy.py"},
 }
+LONGEST_MODULE, LONGEST_FUNCTION, LONGEST_LINE = 300, 40, 100
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -83,12 +93,31 @@ def rooms_of(path: Path) -> set[str]:
     return {parts[1] if len(parts) > 1 else "__init__" for parts in inside} - {room(path)}
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+
+
+@every_file
 def test_imports_go_down_only(path: Path) -> None:
     floor = {name: number for number, names in enumerate(FLOORS) for name in names}
     assert room(path) in floor, "a new room: give it a floor"
     upwards = {name for name in rooms_of(path) if floor.get(name, len(FLOORS)) >= floor[room(path)]}
     assert upwards == set()
+
+
+@every_file
+def test_the_measures_of_the_house(path: Path) -> None:
+    """What is longer is two things."""
+    source = path.read_text()
+    lines = source.splitlines()
+    functions = {
+        f"{node.name}, {length} lines"
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and (length := (node.end_lineno or 0) - node.lineno + 1) > LONGEST_FUNCTION
+    }
+    assert functions == set()
+    assert [number for number, line in enumerate(lines, 1) if len(line) > LONGEST_LINE] == []
+    assert len(lines) <= LONGEST_MODULE
 
 
 @pytest.mark.parametrize("neighbour", DOORS)
@@ -103,7 +132,10 @@ def test_each_neighbour_has_its_door(neighbour: str) -> None:
 
 def test_the_reader_of_imports_sees_them_all() -> None:
     """A test of the test: what it doesn't see it can't refuse."""
-    source = "import a.b\nfrom . import c\nfrom ..errors import D\ndef f():\n    from uwsgi_waffle.state import E\n"
+    source = (
+        "import a.b\nfrom . import c\nfrom ..errors import D\n"
+        "def f():\n    from uwsgi_waffle.state import E\n"
+    )
     found = list(imports(PACKAGE / "stores" / "sample.py", source))
     assert found == [
         "a.b",

@@ -43,7 +43,8 @@ def test_one_that_ends_is_told_with_its_log(
     monkeypatch.setattr(Broken, "program", "raise SystemExit(3)")
     with pytest.raises(
         RuntimeError,
-        match=r"has ended with 3 \(load [^)]+\): .*No such file[^\n]*\nIts log ends with:\nthe disk is full",
+        match=r"has ended with 3 \(load [^)]+\): .*No such file[^\n]*\n"
+        r"Its log ends with:\nthe disk is full",
     ):
         Broken(tmp_path)
 

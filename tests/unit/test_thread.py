@@ -1,4 +1,4 @@
-"""The thread that looks where no uWSGI master can wake the process."""
+"""The thread that follows the host where no uWSGI master can wake the process."""
 
 from __future__ import annotations
 
@@ -10,99 +10,141 @@ from pathlib import Path
 
 import pytest
 
-from uwsgi_waffle.server.thread import ensure_running
+from uwsgi_waffle.wake import thread
+from uwsgi_waffle.wake.watchers import watchers
 
-# seconds within which what is waited for surely happens; nothing is asserted about how soon
+from ..host import eventually, run_forked
+
+# Seconds within which what is waited for surely happens; nothing is asserted about how soon.
 LONG = 30.0
 
 
-class Member:
-    """Counts how often it is woken, and tells when it was woken ``wanted`` times."""
+class Watcher:
+    """Counts how often it is ticked, and says when it was ticked ``wanted`` times."""
 
-    poll_interval = 0.001
     reconcile_interval = 30.0
     watched: tuple[Path, ...] = ()
 
     def __init__(self, wanted: int = 1, *, failing: int = 0) -> None:
+        self.poll_interval = 0.001
         self.ticks, self.wanted, self.failing, self.done = 0, wanted, failing, threading.Event()
         self.threads: set[threading.Thread] = set()
-        self.both = threading.Event()
+        self.pid = 0
 
     def tick(self) -> None:
-        self.ticks += 1
+        self.ticks, self.pid = self.ticks + 1, os.getpid()
         self.threads.add(threading.current_thread())
-        if len(self.threads) == 2:
-            self.both.set()
         if self.ticks >= self.wanted:
             self.done.set()
+            self.poll_interval = 0.05  # the test has seen enough
         if self.ticks == self.failing:
-            raise OSError("such a look fails")
+            raise OSError("such a tick fails")
 
     def leave(self) -> None:
         raise AssertionError("only where Werkzeug's reloader waits")
 
 
-def test_it_looks_again_and_again_whatever_a_look_raises(caplog: pytest.LogCaptureFixture) -> None:
-    member = Member(wanted=3, failing=1)
-    ensure_running(member)
-    assert member.done.wait(LONG)
+def test_it_ticks_again_and_again_whatever_a_tick_raises(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    watcher = Watcher(wanted=3, failing=1)
+    thread.ensure_running(watcher)
+    assert watcher.done.wait(LONG)
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
-    assert "it will be tried again" in caplog.text
+    assert "the next tick tries again" in caplog.text
 
 
-def test_there_is_one_for_each_member() -> None:
-    member = Member(wanted=5)
+def test_there_is_one_for_each_watcher() -> None:
+    watcher = Watcher(wanted=5)
     for _ in range(3):
-        ensure_running(member)
-    assert member.done.wait(LONG)
-    (thread,) = member.threads
-    assert thread.daemon
+        thread.ensure_running(watcher)
+    assert watcher.done.wait(LONG)
+    (only,) = watcher.threads
+    assert only.daemon
 
 
-def test_a_forked_process_starts_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # that is what this does
+def test_a_forked_process_starts_its_own() -> None:
     """No thread outlives a fork."""
-    member = Member(wanted=10**9)
-    ensure_running(member)
-    monkeypatch.setattr(os, "getpid", lambda: -1)
-    ensure_running(member)
-    assert member.both.wait(LONG)
+    watcher = Watcher()
+    thread.ensure_running(watcher)
+    assert watcher.done.wait(LONG)
+
+    def program() -> None:
+        watcher.pid = 0
+        thread.ensure_running(watcher)
+        eventually(lambda: watcher.pid == os.getpid())
+
+    assert run_forked(program) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # that is what this does
+def test_a_forked_process_that_only_waits_is_followed_for_too() -> None:
+    """It needs no read to begin: gunicorn's worker with `preload` may be idle for hours."""
+    watcher = Watcher()
+    watchers.add(watcher)
+    thread.ensure_running(watcher)
+    assert watcher.done.wait(LONG)
+    assert run_forked(lambda: eventually(lambda: watcher.pid == os.getpid())) == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # that is what this does
+def test_a_fork_waits_for_a_tick_that_reads_the_store() -> None:
+    """The child would inherit the locks of the database's library."""
+    inside, leave = threading.Event(), threading.Event()
+
+    class Slow(Watcher):
+        def tick(self) -> None:
+            if not self.ticks:
+                self.ticks = 1
+                inside.set()
+                assert leave.wait(20)
+
+    watcher = Slow()
+    thread.ensure_running(watcher)
+    assert inside.wait(LONG)
+    threading.Timer(0.05, leave.set).start()
+
+    def program() -> None:
+        assert leave.is_set()
+        thread.tick_in_thread()
+
+    assert run_forked(program) == 0
 
 
 def test_one_that_could_not_be_started_is_started_by_whoever_asks_next(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    member = Member()
+    watcher = Watcher()
 
-    def full(thread: threading.Thread) -> None:
+    def full(started: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     with monkeypatch.context() as limit:
         limit.setattr(threading.Thread, "start", full)
         with pytest.raises(RuntimeError):
-            ensure_running(member)
-    ensure_running(member)
-    assert member.done.wait(LONG)
+            thread.ensure_running(watcher)
+    thread.ensure_running(watcher)
+    assert watcher.done.wait(LONG)
 
 
-def test_it_ends_when_its_member_is_forgotten() -> None:
-    member = Member()
-    ensure_running(member)
-    assert member.done.wait(LONG)
-    (thread,) = member.threads
-    del member
+def test_it_ends_when_its_watcher_is_forgotten() -> None:
+    watcher = Watcher()
+    thread.ensure_running(watcher)
+    assert watcher.done.wait(LONG)
+    (running,) = watcher.threads
+    del watcher
     gc.collect()
-    thread.join(LONG)
-    assert not thread.is_alive()
+    running.join(LONG)
+    assert not running.is_alive()
 
 
 def test_it_leaves_signals_to_the_main_thread() -> None:
     """Else uWSGI's handler of SIGTERM would run, and wait for ever, in it."""
-    member = Member()
-    ensure_running(member)
-    assert member.done.wait(LONG)
-    (thread,) = member.threads
-    status = Path(f"/proc/self/task/{thread.native_id}/status").read_text()
-    blocked = next(
-        int(line.split()[1], 16) for line in status.splitlines() if line.startswith("SigBlk")
-    )
-    assert blocked >> 14 & 1, "SIGTERM is signal 15"
+    watcher = Watcher()
+    thread.ensure_running(watcher)
+    assert watcher.done.wait(LONG)
+    (running,) = watcher.threads
+    status = Path(f"/proc/self/task/{running.native_id}/status").read_text()
+    (line,) = (line for line in status.splitlines() if line.startswith("SigBlk"))
+    assert int(line.split()[1], 16) >> 14 & 1, "SIGTERM is signal 15"

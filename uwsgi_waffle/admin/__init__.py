@@ -1,7 +1,7 @@
 """A page on which people change the variables: `admin_blueprint`."""
 
 try:
-    from .page import admin_blueprint
+    from .blueprint import admin_blueprint
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] not in ("flask_wtf", "wtforms"):
         raise

@@ -12,7 +12,8 @@ __all__ = ["waffle"]
 waffle = click.Group(
     "waffle",
     help="Read and change the variables of WAFFLE_CONFS.",
-    epilog="Exit codes: 0 done, 1 refused, 2 not understood, 3 done, but not all processes had it in time.",
+    epilog="Exit codes: 0 done; 1 refused; 2 not understood; 3 made, but not all processes had it "
+    "in time, or no server runs here.",
 )
 for command in (
     list_,

@@ -1,6 +1,4 @@
-"""What all commands share: the application, errors as a script reads them, masks, and names that
-the shell completes.
-"""
+"""What all commands share: the application, errors, masks, and the completion of names."""
 
 from __future__ import annotations
 
@@ -9,29 +7,32 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
-from flask import current_app
+from flask import Flask, current_app
 from flask.cli import ScriptInfo
 
 from ..errors import InvalidValue, RevisionConflict, WaffleError
-from ..extension import Binding, binding_of
+from ..report import is_masked
 from ..schema import MASK
+from ..state import WaffleState, repairing, state_of
+from ..text import escape_line, to_json
+from .output import OutputError, print_error, print_json
 
 __all__ = [
     "ApplicationCommand",
     "Command",
+    "app_state",
     "as_json",
     "as_text",
-    "binding",
     "command",
     "complete_names",
-    "line",
+    "json_value",
+    "load_app",
     "login",
-    "plain",
     "seconds",
 ]
 
@@ -41,48 +42,61 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 class Refusal(click.ClickException):
-    """An error of the package's: a line on the standard error, with ``--json`` an object on the
-    standard output, too. Exit code 1.
+    """An error of the package: one line on the standard error, and exit code 1.
+
+    With ``--json`` there is an object on the standard output, too.
     """
 
     def __init__(self, error: WaffleError, *, as_json: bool) -> None:
         super().__init__(str(error))
-        self._told: dict[str, Any] | None = (
-            {"error": type(error).__name__, "message": str(error)} if as_json else None
-        )
-        if self._told and isinstance(error, InvalidValue):
-            self._told["problems"] = error.problems
-        if self._told and isinstance(error, RevisionConflict):
-            self._told["revision"] = error.actual
+        self._document: dict[str, Any] | None = None
+        if as_json:
+            self._document = {"error": type(error).__name__, "message": str(error)}
+            if isinstance(error, InvalidValue):
+                self._document["problems"] = error.problems
+            if isinstance(error, RevisionConflict):
+                self._document["revision"] = error.actual
 
     def show(self, file: Any = None) -> None:
-        super().show(file)
-        if self._told is not None:
-            click.echo(json.dumps(self._told))
+        print_error(f"Error: {self.message}")
+        if self._document is not None:
+            with suppress(OutputError):
+                print_json(self._document)
 
 
 class Command(click.Command):
-    """A command that tells the package's errors as a `Refusal`."""
+    """A command that shows an error of the package as a `Refusal`."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
         except WaffleError as error:
             raise Refusal(error, as_json=bool(ctx.params.get("as_json"))) from None
+        except OutputError as error:
+            if not error.is_closed_pipe:
+                print_error(f"Error: {error}")
+            ctx.exit(1)
 
 
 class ApplicationCommand(Command):
-    """A command that runs in the application's context, and tells likewise why the application
-    refuses to start.
+    """A command that runs in the application's context.
+
+    The application starts even if stored values don't fit, so that the command can repair them.
     """
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            app = ctx.ensure_object(ScriptInfo).load_app()
+            app = load_app(ctx)
         except WaffleError as error:
             raise Refusal(error, as_json=bool(ctx.params.get("as_json"))) from None
         with app.app_context():
             return super().invoke(ctx)
+
+
+def load_app(ctx: click.Context) -> Flask:
+    """Load the application, so that it starts even if stored values don't fit."""
+    with repairing():
+        return ctx.ensure_object(ScriptInfo).load_app()
 
 
 def command(name: str, cls: type[Command] = ApplicationCommand) -> Callable[[F], Command]:
@@ -91,9 +105,7 @@ def command(name: str, cls: type[Command] = ApplicationCommand) -> Callable[[F],
 
 
 def seconds(value: str) -> float:
-    """Read a number of seconds: neither negative nor infinite, nor no number at all, which `float`
-    takes, too.
-    """
+    """Read a number of seconds. Reject negative, infinite and NaN values."""
     try:
         number = float(value)
     except ValueError:
@@ -103,10 +115,10 @@ def seconds(value: str) -> float:
     return number
 
 
-def binding() -> Binding:
+def app_state() -> WaffleState:
     """Return what the application has of the extension."""
     # LocalProxy's public way
-    return binding_of(current_app._get_current_object())  # type: ignore[attr-defined]
+    return state_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
 
 def login() -> str:
@@ -117,52 +129,47 @@ def login() -> str:
         return f"uid {os.getuid()}"
 
 
-def as_text(binding: Binding, name: str, text: str) -> str:
+def as_text(state: WaffleState, name: str, text: str) -> str:
     """Return a value's JSON text as a person may see it."""
-    return MASK if name in binding.schema.secrets else text
+    value = json_value(state, name, text)
+    return MASK if value is MASK else to_json(value, compact=True)
 
 
-def plain(binding: Binding, name: str, text: str) -> Any:
-    """Return the value of a JSON text as a program may see it."""
-    return MASK if name in binding.schema.secrets else json.loads(text)
-
-
-def line(text: str) -> str:
-    """Return a text that somebody has written, such as a note, as one line that can't move the
-    terminal's cursor.
-    """
-    return "".join(
-        c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text
-    )
+def json_value(state: WaffleState, name: str, text: str) -> Any:
+    """Return the value of a JSON text as a program may see it; a text that isn't JSON as it is."""
+    if is_masked(state.schema, name):
+        return MASK
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):  # an edit by hand
+        return text
 
 
 def complete_names(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the variables whose names begin so and aren't given yet; none if the application can't
-    be loaded.
+    """Return the variables that begin so and aren't given yet.
+
+    Return none if the application can't be loaded.
     """
     try:
         with _silence():
-            variables = binding_of(ctx.ensure_object(ScriptInfo).load_app()).schema.variables
-    except (
-        Exception,
-        SystemExit,
-    ):  # whatever an application raises while it is loaded: the terminal isn't the place to say it
+            variables = state_of(load_app(ctx)).schema.variables
+    except (Exception, SystemExit):  # an application may raise anything; don't print it here
         return []
     given = ctx.params.get(str(param.name)) or ()
     words = (given,) if isinstance(given, str) else tuple(given)
     end = ""
     if param.name == "assignments":
         end = "="
-        # bash takes the sign for a word of its own, click then hides it: a value stands behind it
-        # or behind a bare name.
+        # bash makes the equals sign a word of its own, and click hides it. So a value stands
+        # behind the sign or behind a bare name.
         *_, before, last = ("", "", *words)
         if "=" in incomplete or last == "=" or (last in variables and before != "="):
             return []
     used = {word.partition("=")[0] for word in words}
     return [
-        CompletionItem(name + end, help=v.desc)
+        CompletionItem(name + end, help=escape_line(v.desc))
         for name, v in variables.items()
         if name.startswith(incomplete) and name not in used
     ]
@@ -170,9 +177,7 @@ def complete_names(
 
 @contextmanager
 def _silence() -> Iterator[None]:
-    """Send all that this process writes nowhere, also what libraries in C and handlers of the log
-    write.
-    """
+    """Discard all output of this process, also that of C libraries and of log handlers."""
     kept = {number: os.dup(number) for number in (1, 2)}
     nowhere = os.open(os.devnull, os.O_WRONLY)
     try:

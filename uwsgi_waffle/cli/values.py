@@ -3,72 +3,60 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
+from ..changes import changes_for_reset, changes_for_rollback, changes_for_update
 from ..errors import InvalidValue
-from ..extension import Binding
-from ..plans import Plan, plan_reset, plan_rollback, plan_update
-from ..report import history
+from ..report import Misfit, history, misfits
 from ..schema import MASK
 from ..stores import Stored
-from .command import as_json, as_text, binding, command, complete_names, line, login, plain, seconds
+from ..text import to_json
+from .command import app_state, as_json, as_text, command, complete_names, json_value
+from .output import print_error, print_json, print_line, print_value
+from .updating import carry_out, update_options
 
 __all__ = ["get", "history_", "list_", "rollback", "set_", "unset"]
-
-# the exit code of an update that was made, and that not all processes of the host had applied in
-# time
-PENDING = 3
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def changes(function: F) -> F:
-    """Give a command the options that all have which change something."""
-    for option in (
-        as_json,
-        click.option(
-            "--wait",
-            type=seconds,
-            metavar="SECONDS",
-            help="Wait until all processes of this host have it; if not, exit code 3.",
-        ),
-        click.option(
-            "--expect",
-            type=int,
-            metavar="REVISION",
-            help="Refuse if the store has another revision.",
-        ),
-        click.option("--note", help="Why, for the history."),
-    ):
-        function = option(function)
-    return function
 
 
 @command("list")
 @as_json
 def list_(as_json: bool) -> None:
     """List the variables with their values; secrets are masked."""
-    bound = binding()
-    snapshot = bound.current()
-    variables = bound.schema.variables
+    state = app_state()
+    snapshot = state.current()
+    variables = state.schema.variables
     texts = {
         name: variable.dump(getattr(snapshot.values, name)) for name, variable in variables.items()
     }
+    marked = {misfit.name: misfit for misfit in misfits(state)}
     if as_json:
-        told = {name: plain(bound, name, text) for name, text in texts.items()}
-        click.echo(json.dumps({"revision": snapshot.revision, "values": told}, indent=2))
+        document: dict[str, Any] = {
+            "revision": snapshot.revision,
+            "values": {name: json_value(state, name, text) for name, text in texts.items()},
+        }
+        if marked:
+            document["misfits"] = {name: _marks(misfit) for name, misfit in marked.items()}
+        print_json(document, indent=2)
         return
     width = max(map(len, texts), default=0)
     for name, text in texts.items():
-        desc = line(variables[name].desc)
-        click.echo(
-            f"{name:{width}}  {as_text(bound, name, text)}" + (f"  # {desc}" if desc else "")
+        desc = variables[name].desc
+        print_line(
+            f"{name:{width}}  {as_text(state, name, text)}" + (f"  # {desc}" if desc else "")
         )
+        if name in marked:
+            _print_misfit(width, marked[name])
+    for name in marked.keys() - texts.keys():
+        print_line(name or "values")
+        _print_misfit(width, marked[name])
+
+
+def _print_misfit(width: int, misfit: Misfit) -> None:
+    print_line(f"{'':{width}}  ! {misfit}. Run {misfit.commands}")
 
 
 @command("get")
@@ -76,53 +64,78 @@ def list_(as_json: bool) -> None:
 @click.option("--reveal", is_flag=True, help="Print it even if it is secret.")
 @as_json
 def get(name: str, reveal: bool, as_json: bool) -> None:
-    """Print the value of one variable; a secret is masked."""
-    bound = binding()
-    variable = bound.schema.variable(name)
-    value = MASK if variable.secret and not reveal else getattr(bound.current().values, name)
-    text = json.dumps(value) if value is MASK else variable.dump(value)
-    click.echo(value if isinstance(value, str) and not as_json else text)
+    """Print the value of one variable; a secret is masked.
+
+    If what is stored doesn't fit the variable's type, this is its default. The standard error says
+    so; with --json there is an object with the value and what is wrong.
+    """
+    state = app_state()
+    variable = state.schema.variable(name)
+    text = variable.dump(getattr(state.current().values, name))
+    value = json.loads(text) if reveal or not variable.secret else MASK
+    misfit = next((misfit for misfit in misfits(state) if misfit.name == name), None)
+    if as_json:
+        print_json(value if misfit is None else {"value": value, **_marks(misfit)})
+    elif isinstance(value, str):
+        print_value(value)
+    else:
+        print_value(to_json(value, compact=True))
+    if misfit is not None:
+        print_error(f"{name}: {misfit}. Run {misfit.commands}")
+
+
+def _marks(misfit: Misfit) -> dict[str, Any]:
+    known = misfit.stored not in (None, MASK)
+    stored = json.loads(str(misfit.stored)) if known else misfit.stored
+    return {"problem": misfit.problem, "stored": stored}
 
 
 @command("set")
 @click.argument(
     "assignments", metavar="NAME=VALUE...", nargs=-1, required=True, shell_complete=complete_names
 )
-@changes
+@update_options
 def set_(assignments: tuple[str, ...], **options: Any) -> None:
-    """Change variables, all of them in one update, or none."""
-    bound, texts = binding(), _assigned(assignments)
+    """Change variables: all of them in one update, or none."""
+    state, texts = app_state(), _assigned(assignments)
     problems: dict[str, str] = {}
     values: dict[str, object] = {}
     for name, text in texts.items():
         try:
-            values[name] = bound.schema.variable(name).parse(text)
+            values[name] = state.schema.variable(name).parse(text)
         except ValueError as error:
             problems[name] = str(error)
     if problems:
         raise InvalidValue(problems)
-    _change(bound, plan_update(bound.schema, values), **options)
+    carry_out(state, changes_for_update(state.schema, values), **options)
 
 
 @command("unset")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_names)
-@changes
+@update_options
 def unset(names: tuple[str, ...], **options: Any) -> None:
     """Give variables their defaults back, all of them in one update."""
-    bound = binding()
-    _change(bound, plan_reset(bound.schema, names), **options)
+    state = app_state()
+    undeclared = {n for n in names if n in state.served.misfits.keys() - state.schema.variables}
+    declared = tuple(name for name in names if name not in undeclared)
+    changeset = changes_for_reset(state.schema, declared)
+
+    def changes(stored: Stored) -> Mapping[str, str | None]:
+        rows = {name: text for name, text in stored.values.items() if name not in undeclared}
+        return {**changeset(Stored(stored.revision, rows)), **dict.fromkeys(undeclared)}
+
+    carry_out(state, changes, **options)
 
 
 @command("rollback")
 @click.argument("revision", type=int)
-@changes
+@update_options
 def rollback(revision: int, note: str | None, **options: Any) -> None:
     """Make the values of a former REVISION a new one."""
-    bound = binding()
-    plan = plan_rollback(bound.schema, bound.state.store, revision)
-    _change(
-        bound, plan, note=f"rollback to revision {revision}" if note is None else note, **options
-    )
+    state = app_state()
+    changeset = changes_for_rollback(state.schema, state.store, revision)
+    note = f"rollback to revision {revision}" if note is None else note
+    carry_out(state, changeset, note=note, **options)
 
 
 def _assigned(assignments: tuple[str, ...]) -> dict[str, str]:
@@ -137,60 +150,6 @@ def _assigned(assignments: tuple[str, ...]) -> dict[str, str]:
     return texts
 
 
-def _change(
-    bound: Binding,
-    plan: Plan,
-    *,
-    note: str | None,
-    expect: int | None,
-    wait: float | None,
-    as_json: bool,
-) -> None:
-    """Carry out a plan and tell what it did."""
-    old: dict[str, str] = {}
-    new: dict[str, str] = {}
-
-    def seen(stored: Stored) -> Mapping[str, str | None]:
-        texts = plan(stored)
-        for name, text in texts.items():
-            old[name], new[name] = (
-                _text(bound, name, found) for found in (stored.values.get(name), text)
-            )
-        return texts
-
-    result = bound.update(seen, expect, login(), note, wait)
-    if as_json:
-        told: dict[str, Any] = {"revision": result.revision, "changed": list(result.changed)}
-        told |= {
-            key: {name: plain(bound, name, texts[name]) for name in result.changed}
-            for key, texts in (("old", old), ("new", new))
-        }
-        if wait is not None:
-            told |= {
-                "applied": [p.pid for p in result.applied],
-                "pending": [p.pid for p in result.pending],
-            }
-        click.echo(json.dumps(told))
-    else:
-        for name in result.changed:
-            click.echo(
-                f"{name}: {as_text(bound, name, old[name])} -> {as_text(bound, name, new[name])}"
-            )
-        click.echo(
-            f"revision {result.revision}" + ("" if result.changed else " (nothing to change)")
-        )
-    for process in result.pending:
-        click.echo(f"not yet applied by {process.kind} (pid {process.pid})", err=True)
-    if result.pending:
-        sys.exit(PENDING)
-
-
-def _text(bound: Binding, name: str, stored: str | None) -> str:
-    """Return a stored text, or the default's where none is stored."""
-    variable = bound.schema.variables[name]
-    return variable.dump(variable.default) if stored is None else stored
-
-
 @command("history")
 @click.argument("name", required=False, shell_complete=complete_names)
 @click.option(
@@ -198,24 +157,21 @@ def _text(bound: Binding, name: str, stored: str | None) -> str:
     type=click.IntRange(min=1),
     default=20,
     show_default=True,
-    help="So many changes at most.",
+    help="Show so many changes at most.",
 )
 @as_json
 def history_(name: str | None, limit: int, as_json: bool) -> None:
-    """Tell the newest changes, newest first; of one variable if NAME is given. Secrets are masked."""
-    bound = binding()
-    entries = history(bound.state, limit, name)
+    """Show the newest changes, newest first; of one variable if NAME is given.
+
+    Secrets are masked.
+    """
+    state = app_state()
+    entries = history(state, limit, name)
     if as_json:
-        click.echo(
-            json.dumps(
-                [{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2
-            )
-        )
+        print_json([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2)
         return
     for entry in entries:
-        old, new = (
-            MASK if value == MASK else json.dumps(value) for value in (entry.old, entry.new)
-        )
-        why = f"  # {line(entry.note)}" if entry.note else ""
-        when, who = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC", line(entry.actor or "-")
-        click.echo(f"{entry.revision}  {when}  {who}  {line(entry.key)}: {old} -> {new}{why}")
+        old, new = (MASK if value == MASK else to_json(value) for value in (entry.old, entry.new))
+        note = f"  # {entry.note}" if entry.note else ""
+        when, who = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC", entry.actor or "-"
+        print_line(f"{entry.revision}  {when}  {who}  {entry.key}: {old} -> {new}{note}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -10,63 +9,70 @@ from typing import Any
 
 import click
 
-from ..reading import difference
-from .command import as_json, as_text, binding, command, line, plain, seconds
+from ..report import misfits, status
+from ..snapshot import difference
+from ..state import WaffleState
+from .command import app_state, as_json, as_text, command, json_value, seconds
+from .output import print_json, print_line
 
 __all__ = ["status_", "watch"]
+
+REDIS_PY_MISSING = "not used: redis-py isn't installed; run: pip install 'uwsgi_waffle[redis]'"
 
 
 @command("status")
 @as_json
 def status_(as_json: bool) -> None:
-    """Tell how the store and the processes of this host are; the exit code is 1 if something is
-    wrong.
+    """Show the state of the store and of the processes of this host.
+
+    The exit code is 1 if something is wrong.
     """
-    told = binding().status()
+    state = app_state()
+    found = status(state)
+    errors = _errors(state, found)
     if as_json:
-        click.echo(json.dumps(told, indent=2))
+        print_json(found, indent=2)
     else:
-        _tell(told)
-    sys.exit(1 if any(_errors(told).values()) or any(p["error"] for p in told["processes"]) else 0)
+        _print(found, errors)
+    sys.exit(1 if errors or any(process["error"] for process in found["processes"]) else 0)
 
 
-def _errors(told: Mapping[str, Any]) -> dict[str, str]:
-    redis = told["redis"] or {"error": ""}
-    return {
-        "store's error": told["store_error"],
-        "error": told["error"],
+def _errors(state: WaffleState, found: Mapping[str, Any]) -> dict[str, str]:
+    redis = found["redis"] or {"error": ""}
+    errors = {
+        "store's error": found["store_error"],
+        "error": found["error"],
         "Redis's error": redis["error"],
+        **{
+            misfit.name or "values": f"{misfit}. Run {misfit.commands}" for misfit in misfits(state)
+        },
     }
+    return {name: text for name, text in errors.items() if text}
 
 
-def _tell(told: Mapping[str, Any]) -> None:
-    checked, errors = (
-        told["store_checked"],
-        {name: text for name, text in _errors(told).items() if text},
-    )
+def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
+    checked = found["store_checked"]
     lines = {
-        "revision": told["revision"],
-        "store": told["store"] + ("" if checked is None else f", compared {checked:.0f} s ago"),
-        "server": ", ".join(told["servers"]) or "none runs on this host",
-        "watch type": told["watchtype"],
-        "watch file": told["watcher_file"] or "none: nothing is shared with other processes",
+        "revision": found["revision"],
+        "store": found["store"] + ("" if checked is None else f", compared {checked:.0f} s ago"),
+        "server": ", ".join(found["servers"]) or "none runs on this host",
+        "watch type": found["watchtype"],
+        "watch file": found["watcher_file"] or "none: nothing is shared with other processes",
     }
-    if told["redis"]:
-        lines["Redis"] = (
-            f"channel {told['redis']['channel']}, listener {told['redis']['listener'] or 'none'}"
-        )
-    elif told["watchtype"] == "redis" and told["watcher_file"]:
-        lines["Redis"] = (
-            "not used: redis-py isn't installed; run: pip install 'uwsgi_waffle[redis]'"
-        )
+    if found["redis"]:
+        channel, listener = found["redis"]["channel"], found["redis"]["listener"]
+        lines["Redis"] = f"channel {channel}, listener {listener or 'none'}"
+    elif found["watchtype"] == "redis" and found["watcher_file"]:
+        lines["Redis"] = REDIS_PY_MISSING
     for name, text in {**lines, **(errors or {"errors": "none"})}.items():
-        click.echo(f"{name + ':':<15}{line(str(text))}")
-    for process in sorted(told["processes"], key=lambda process: str(process["kind"])):
-        state = f"revision {process['revision']}, for {process['age']:.0f} s"
-        who = f"{process['kind']:<14} pid {process['pid']}" + (
-            " (this command)" if process["pid"] == told["pid"] else ""
+        print_line(f"{name + ':':<15}{text}")
+    for process in sorted(found["processes"], key=lambda process: str(process["kind"])):
+        ours = " (this command)" if process["pid"] == found["pid"] else ""
+        error = f": {process['error']}" if process["error"] else ""
+        print_line(
+            f"{process['kind']:<14} pid {process['pid']}{ours}, revision {process['revision']}, "
+            f"for {process['age']:.0f} s{error}"
         )
-        click.echo(f"{who}, {state}" + (f": {line(process['error'])}" if process["error"] else ""))
 
 
 @command("watch")
@@ -76,15 +82,16 @@ def _tell(told: Mapping[str, Any]) -> None:
     metavar="SECONDS",
     default=0.2,
     show_default=True,
-    help="The time between two looks.",
+    help="Look so often.",
 )
 @click.option(
     "--count", type=click.IntRange(min=1), help="End after so many revisions; else Ctrl-C ends it."
 )
 @as_json
 def watch(interval: float, count: int | None, as_json: bool) -> None:
-    """Print changes as they happen, a line each. Revisions that follow each other within a look are
-    told as one.
+    """Print changes as they happen, one per line.
+
+    Revisions that follow each other between two looks are shown as one.
     """
     try:
         _watch(interval, count, as_json=as_json)
@@ -93,27 +100,21 @@ def watch(interval: float, count: int | None, as_json: bool) -> None:
 
 
 def _watch(interval: float, count: int | None, *, as_json: bool) -> None:
-    bound = binding()
-    seen = bound.state.look()
+    state = app_state()
+    current = state.sync.current()
     while count != 0:
         time.sleep(max(interval, 0.01))
-        before, seen = seen, bound.state.look()
-        change = difference(seen, before)
+        before, current = current, state.sync.current()
+        change = difference(current, before)
         if change is None:
             continue
         count = None if count is None else count - 1
-        for name, value in change.new.items():
-            variable = bound.schema.variables[name]
-            old, new = variable.dump(change.old[name]), variable.dump(value)
+        for name in change.new:
+            dump = state.schema.variables[name].dump
+            old, new = dump(change.old[name]), dump(change.new[name])
             if as_json:
-                told = {
-                    "revision": seen.revision,
-                    "key": name,
-                    "old": plain(bound, name, old),
-                    "new": plain(bound, name, new),
-                }
-                click.echo(json.dumps(told))
+                values = {"old": json_value(state, name, old), "new": json_value(state, name, new)}
+                print_json({"revision": current.revision, "key": name, **values})
             else:
-                click.echo(
-                    f"{seen.revision}  {name}: {as_text(bound, name, old)} -> {as_text(bound, name, new)}"
-                )
+                old, new = as_text(state, name, old), as_text(state, name, new)
+                print_line(f"{current.revision}  {name}: {old} -> {new}")

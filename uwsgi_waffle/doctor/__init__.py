@@ -1,6 +1,6 @@
-"""What `flask waffle doctor` looks at, and what it says about it."""
+"""What `flask waffle doctor` checks, and what it says about it."""
 
-from .checks import Finding, Installation, Level, examine
-from .options import Options, of_instances, read_ini
+from .checks import examine
+from .finding import Finding, Level
 
-__all__ = ["Finding", "Installation", "Level", "Options", "examine", "of_instances", "read_ini"]
+__all__ = ["Finding", "Level", "examine"]

@@ -1,22 +1,38 @@
-"""Where the values are kept: one module per neighbour, one contract for all."""
+"""Where the values are kept: one module per neighbour, one contract for all.
+
+`SQLStore` and `AlchemyWaffleStore` import SQLAlchemy, so they are loaded when they are first used.
+"""
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
 from ..errors import SchemaError
-from .alchemy import AlchemyWaffleStore
-from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
+from .contract import Commit, CommitBuilder, Context, HistoryRow, Store, Stored
+from .custom import WaffleMixin, WaffleStore
 from .memory import MemoryStore
-from .own import WaffleMixin, WaffleStore
 from .peewee import PeeweeWaffleStore
 from .redis import RedisStore
-from .rows import is_json
-from .sql import SQLStore
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+    from .alchemy import AlchemyWaffleStore
+    from .sql import SQLStore
+else:
+
+    def __getattr__(name: str) -> Any:
+        if name not in LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(LAZY[name], __name__), name)
+
 
 __all__ = [
     "AlchemyWaffleStore",
     "Commit",
+    "CommitBuilder",
     "Context",
-    "Decide",
     "HistoryRow",
     "MemoryStore",
     "PeeweeWaffleStore",
@@ -26,25 +42,30 @@ __all__ = [
     "Stored",
     "WaffleMixin",
     "WaffleStore",
-    "is_json",
     "open_store",
 ]
 
-STORES: dict[str, type[SQLStore] | type[RedisStore]] = {
-    **dict.fromkeys(("sqlite", "postgresql", "mysql", "mariadb"), SQLStore),
-    **dict.fromkeys(("redis", "rediss", "unix"), RedisStore),
-}
+LAZY = {"AlchemyWaffleStore": ".alchemy", "SQLStore": ".sql"}
+SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb")
+REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 
-def open_store(url: str) -> Store:
-    """Return the store that ``WAFFLE_STORE_URL`` names; nothing is connected yet.
+def open_store(url: str | URL) -> Store:
+    """Return the store that ``WAFFLE_STORE_URL`` names, without connecting to it.
+
+    ``memory:`` is a `MemoryStore`, for tests and image builds.
 
     Raises:
-        SchemaError: no store knows such a URL.
+        SchemaError: no store has such URLs.
     """
-    scheme = url.partition(":")[0].partition("+")[0]
-    if scheme not in STORES:
-        raise SchemaError(
-            f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {', '.join(STORES)}."
-        )
-    return STORES[scheme](url)
+    scheme = str(url).partition(":")[0].partition("+")[0]
+    if url == "memory:":
+        return MemoryStore()
+    if scheme in REDIS_SCHEMES:
+        return RedisStore(str(url))
+    if scheme in SQL_SCHEMES:
+        from .sql import SQLStore
+
+        return SQLStore(url)
+    schemes = ", ".join((*SQL_SCHEMES, *REDIS_SCHEMES, "memory"))
+    raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {schemes}.")

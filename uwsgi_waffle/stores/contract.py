@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import ClassVar
+from typing import Any, ClassVar
 
-__all__ = ["Commit", "Context", "Decide", "HistoryRow", "Store", "Stored"]
+__all__ = ["Commit", "CommitBuilder", "Context", "HistoryRow", "Store", "Stored"]
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """What a store holds: JSON texts by name, and the revision that they form together."""
+    """What a store holds: JSON texts by name, and the revision that they form together.
+
+    Attributes:
+        values: not in the `repr`, because they may be secrets. A text that isn't JSON is a row that
+            somebody else damaged.
+    """
 
     revision: int
-    values: Mapping[str, str] = field(repr=False)  # they may be secrets
+    values: Mapping[str, str] = field(repr=False)
 
-    def after(self, commit: Commit) -> Stored:
-        """Return what the store will hold when ``commit`` is carried out."""
+    def with_commit(self, commit: Commit) -> Stored:
+        """Return what the store holds after ``commit``."""
         merged = {**self.values, **commit.changes}
         return Stored(
             self.revision + 1, {key: text for key, text in merged.items() if text is not None}
@@ -29,10 +35,10 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """One transaction: the new JSON text by name, ``None`` removes the row.
+    """One transaction: the new JSON text by name; ``None`` removes the row.
 
     Attributes:
-        old: what the history shall call the earlier text, where that isn't what the store holds.
+        old: the earlier texts for the history, where they differ from what the store holds.
     """
 
     changes: Mapping[str, str | None] = field(repr=False)
@@ -41,7 +47,7 @@ class Commit:
     old: Mapping[str, str | None] = field(default_factory=dict, repr=False)
 
     def rows(self, stored: Stored, at: datetime) -> list[HistoryRow]:
-        """Return the history of this commit, made upon ``stored``."""
+        """Return the history rows of this commit to ``stored``."""
         return [
             HistoryRow(
                 revision=stored.revision + 1,
@@ -58,7 +64,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class HistoryRow:
-    """One changed variable of one revision; ``None`` for a text means that no value was stored."""
+    """One changed variable of one revision; ``None`` as a text means that no value was stored."""
 
     revision: int
     key: str
@@ -68,8 +74,22 @@ class HistoryRow:
     note: str | None
     at: datetime
 
+    def to_json(self) -> str:
+        """Return the row as a JSON object."""
+        return json.dumps({**asdict(self), "at": self.at.isoformat()}, separators=(",", ":"))
 
-Decide = Callable[[Stored], "Commit | None"]
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> HistoryRow:
+        """Build a row from the object that `to_json` wrote.
+
+        Raises:
+            ValueError, TypeError, KeyError: it is no such object.
+        """
+        return cls(**{**fields, "at": datetime.fromisoformat(fields["at"])})
+
+
+#: Returns the commit to make, given the newest values; ``None`` changes nothing.
+CommitBuilder = Callable[[Stored], "Commit | None"]
 #: Enters the context of the application that uses a store, in any thread.
 Context = Callable[[], AbstractContextManager[object]]
 
@@ -78,54 +98,58 @@ class Store(ABC):
     """Holds the values. Every method may raise `StoreUnavailable`; no connection may cross a fork.
 
     Several versions of an application may use a store at once, while one replaces the other, and
-    pass what they have read on to
-    each other. So what counts as a value doesn't depend on what the reader declares: it is every
-    name that this package has
-    written, by whichever version, until it is removed. Only where the application's own rows lie
-    beside them, in a table of its
-    own, must a row that the package hasn't written yet be declared by the reader to count.
+    share what they have read. So a value is every name that this package has written, whichever
+    version did, until it is removed. Only in a table of the application's own, where other rows
+    lie beside the values, must a row that the package hasn't written yet be declared.
     """
 
-    #: Whether other processes see the same values; if not, nothing is shared through the host's
-    #: files.
+    #: Whether other processes see the same values; if not, no host files are needed.
     shared: ClassVar[bool] = True
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """The store as a person may see it: no password in it."""
+        """The store as people may see it, without a password."""
+
+    @property
+    @abstractmethod
+    def identity(self) -> str:
+        """The place of the data: scheme, server, database or real path, table or prefix.
+
+        Two stores with the same data have the same identity, whoever connects and however a path
+        is spelled; it holds no password.
+        """
 
     def bind(self, names: frozenset[str], context: Context) -> Store:
-        """Return this store as one application uses it, which declares ``names``; most stores need
-        to know neither.
-        """
+        """Return this store for one application that declares ``names``; most need neither."""
         return self
 
     @abstractmethod
     def prepare(self) -> None:
-        """Create what is missing; called where this host has never seen the store."""
+        """Create what is missing; called when this host has never seen the store."""
 
     @abstractmethod
     def load(self) -> Stored:
         """Read values and revision in one transaction."""
 
-    def load_behind_writers(self) -> Stored:
-        """Read like `load`, but wait for what a server may still be committing for a writer that
-        has died.
+    def load_after_pending_writes(self) -> Stored:
+        """Read like `load`, after a server has finished what a writer that just died began.
+
+        Raises:
+            StoreReadOnly: this needs a lock that the server doesn't grant; use `load`.
         """
-        return self.transact(lambda stored: None)
+        return self.load()
 
     def rows(self) -> Mapping[str, str]:
-        """Return every row as it stands, those that aren't JSON, too."""
+        """Return the text of every row as it is stored, whether it is JSON or not."""
         return self.load().values
 
     @abstractmethod
-    def transact(self, decide: Decide) -> Stored:
-        """Let ``decide`` look at the newest values, with all other writers held off, and carry out
-        what it returns.
+    def transact(self, build_commit: CommitBuilder) -> Stored:
+        """Carry out what ``build_commit`` returns for the newest values, while no other can write.
 
-        ``decide`` may be called again when somebody was faster; an error that it raises, or
-        ``None``, changes nothing.
+        ``build_commit`` may be called again when another writer was faster. An error that it
+        raises, or ``None``, changes nothing.
 
         Returns:
             What the store holds afterwards.
@@ -136,7 +160,7 @@ class Store(ABC):
         """
 
     def probe(self) -> None:
-        """Find out whether the store can be written, and change nothing; errors as in `transact`."""
+        """Check that the store can be written, and change nothing; errors as in `transact`."""
         self.transact(lambda stored: None)
 
     @abstractmethod

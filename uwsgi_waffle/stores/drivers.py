@@ -1,31 +1,25 @@
-"""What the drivers of SQL databases must be told: to give up on a server that is silent, and how to
-isolate transactions.
-"""
+"""Settings for the drivers of SQL databases: time limits, and the isolation of transactions."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
-import socket
-import threading
-from collections.abc import Generator, Iterator
-from selectors import DefaultSelector
+from collections.abc import Callable, Generator
 from time import monotonic
 from typing import Any
 
-import sqlalchemy as sa
-from sqlalchemy.pool import NullPool
+__all__ = [
+    "ISOLATION",
+    "TIMEOUT",
+    "connect_limits",
+    "in_memory",
+    "limit_answers",
+    "transaction_limits",
+]
 
-__all__ = ["ISOLATION", "SILENCE", "create_engine", "cut_off", "time_limits"]
+TIMEOUT = 5.0  # seconds to wait for an answer
+CONNECT_TIMEOUT = 2  # seconds
 
-SILENCE = (
-    8.0  # seconds without an answer, over connections that are made as the application makes them
-)
-
-# PostgreSQL's repeatable reads would refuse a writer that has waited for another; MySQL's are the
-# ones that its replication allows.
-# Neither shows what isn't committed, as a server's own default may.
+# PostgreSQL's repeatable reads would refuse a writer that has waited for another; MySQL's are those
+# that its replication allows. Neither shows uncommitted rows, as a server's own default may.
 ISOLATION = {
     "postgresql": "READ COMMITTED",
     "mysql": "REPEATABLE READ",
@@ -33,108 +27,82 @@ ISOLATION = {
 }
 
 
-def create_engine(url: sa.URL, timeout: float, **options: Any) -> sa.Engine:
-    """Return an engine that keeps no connection, and whose calls fail after ``timeout`` seconds
-    without an answer.
-
-    What the URL says for itself holds instead. Errors are told without their parameters, which may
-    be secrets.
-    """
-    driver = url.get_driver_name()
-    told = time_limits(driver, timeout)
-    if (
-        driver == "pymysql"
-        and "unix_socket" in url.query
-        and not any(key.startswith("ssl") for key in url.query)
-    ):
-        told["ssl_disabled"] = (
-            True  # reading the certificates of all authorities costs more than the rest of a call
-        )
-    isolation = ISOLATION.get(url.get_backend_name())
-    if isolation is not None:
-        options["isolation_level"] = isolation
-    told = {key: value for key, value in told.items() if key not in url.query}
-    engine = sa.create_engine(
-        url,
-        poolclass=NullPool,
-        pool_reset_on_return=None,
-        hide_parameters=True,
-        connect_args=told,
-        **options,
-    )
-    if driver == "psycopg":
-        kind = _impatient(timeout)
-        sa.event.listen(
-            engine,
-            "do_connect",
-            lambda dialect, record, args, options: kind.connect(*args, **options),
-        )
-    return engine
-
-
-def time_limits(driver: str, timeout: float) -> dict[str, Any]:
-    """Return what a driver is told when it connects; nothing if it is none of those that are known
-    here.
-    """
+def connect_limits(driver: str, timeout: float) -> dict[str, Any]:
+    """Return the arguments that limit how long a driver waits; empty for an unknown driver."""
     seconds = max(1, round(timeout))
-    if driver in ("psycopg", "psycopg2"):  # of these an answer needs to be limited apart
-        return {"connect_timeout": seconds, "tcp_user_timeout": 1000 * seconds}
+    connect_timeout = min(CONNECT_TIMEOUT, seconds)
+    if driver in ("psycopg", "psycopg2"):
+        limits = {
+            "connect_timeout": connect_timeout,
+            "tcp_user_timeout": 1000 * seconds,
+            "keepalives": 1,
+            "keepalives_idle": 1,
+            "keepalives_interval": 1,
+            "keepalives_count": seconds,
+        }
+        # Prepared statements don't work behind PgBouncer, and a connection lives for one call.
+        return limits if driver == "psycopg2" else {**limits, "prepare_threshold": None}
     if driver in ("pymysql", "mysqldb"):
-        return dict.fromkeys(("connect_timeout", "read_timeout", "write_timeout"), seconds)
+        return {
+            "connect_timeout": connect_timeout,
+            "read_timeout": seconds,
+            "write_timeout": seconds,
+        }
     return {}
 
 
-@contextlib.contextmanager
-def cut_off(connection: Any, seconds: float) -> Iterator[None]:
-    """Cut a driver's connection off if this block takes longer, whatever the driver is waiting in.
+def transaction_limits(backend: str, timeout: float) -> tuple[str, ...]:
+    """Return the first statements of a transaction; with them the server ends what waits too long.
 
-    Args:
-        connection: one that has a `fileno`, and ends with this block.
+    It gives up before its client does, so that no session is left waiting. It ends an idle
+    transaction too, because it may be one of a host that has vanished.
     """
-    with socket.socket(fileno=os.dup(connection.fileno())) as line:
-        timer = threading.Timer(seconds, _shut, [line])
-        timer.daemon = True
-        before = signal.pthread_sigmask(
-            signal.SIG_BLOCK, signal.valid_signals()
-        )  # they are the application's threads' to handle
-        try:
-            timer.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        try:
-            yield
-        finally:
-            timer.cancel()
-            timer.join()
+    if backend == "postgresql":
+        wait, idle = round(800 * timeout), round(1000 * timeout)
+        return (
+            f"SET LOCAL lock_timeout = {wait}",
+            f"SET LOCAL statement_timeout = {wait}",
+            f"SET LOCAL idle_in_transaction_session_timeout = {idle}",
+        )
+    if backend in ("mysql", "mariadb"):
+        wait, idle = max(1, int(0.8 * timeout)), max(1, round(timeout))
+        return (
+            f"SET innodb_lock_wait_timeout = {wait}, lock_wait_timeout = {wait},"
+            f" wait_timeout = {idle}",
+        )
+    return ()
 
 
-def _shut(line: socket.socket) -> None:
-    with contextlib.suppress(OSError):  # it has just been closed
-        line.shutdown(socket.SHUT_RDWR)
+def limit_answers(connection: Any, timeout: float) -> None:
+    """Make a psycopg connection give up when a server is silent for ``timeout`` seconds.
 
-
-def _impatient(timeout: float) -> Any:
-    """Return psycopg's connection with a limit on each answer; by itself it has one on connecting
-    only.
+    No setting of libpq does that while the server's machine still acknowledges packets, as it does
+    for a process that hangs. Connections of other drivers stay as they are.
     """
+    if type(connection).__module__.partition(".")[0] != "psycopg":
+        return
     import psycopg
 
-    class Impatient(psycopg.Connection[Any]):
-        def wait(self, gen: Generator[int, int, Any], *args: Any, **options: Any) -> Any:
-            end = monotonic() + timeout
-            try:
-                wanted = next(gen)  # readable or writable, as `selectors` numbers them
-                with DefaultSelector() as selector:
-                    while True:
-                        selector.register(self.pgconn.socket, wanted)
-                        found = selector.select(max(0, end - monotonic()))
-                        selector.unregister(self.pgconn.socket)
-                        if not found:
-                            break
-                        wanted = gen.send(found[0][1])
-            except StopIteration as done:
-                return done.value
-            self.pgconn.finish()  # nothing more can be said on it, not even a rollback
-            raise psycopg.OperationalError(f"no answer within {timeout:g} seconds")
+    wait: Callable[..., Any] = connection.wait
 
-    return Impatient
+    def limited(gen: Generator[Any, Any, Any], end: float) -> Generator[Any, Any, Any]:
+        try:
+            wanted = next(gen)
+            while True:
+                ready = yield wanted
+                if not ready and monotonic() > end:
+                    connection.close()
+                    raise psycopg.OperationalError(f"no answer within {timeout:g} seconds")
+                wanted = gen.send(ready)
+        except StopIteration as done:
+            return done.value
+
+    def wait_limited(gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
+        return wait(limited(gen, monotonic() + timeout), *args, **options)
+
+    connection.wait = wait_limited  # it resumes its generator ten times a second
+
+
+def in_memory(database: str | None, mode: object = None) -> bool:
+    """Return whether a SQLite database is in no file, by its name and the URL's ``mode``."""
+    return not database or ":memory:" in database or "mode=memory" in database or mode == "memory"

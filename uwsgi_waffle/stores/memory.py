@@ -8,13 +8,13 @@ from datetime import datetime, timezone
 from typing import ClassVar
 
 from ..errors import UnknownRevision
-from .contract import Decide, HistoryRow, Store, Stored
+from .contract import CommitBuilder, HistoryRow, Store, Stored
 
 __all__ = ["MemoryStore"]
 
 
 class MemoryStore(Store):
-    """Keeps values in memory: nothing is shared with other processes, nothing outlives this one."""
+    """Keeps values in memory: not shared with other processes, gone when this one ends."""
 
     shared: ClassVar[bool] = False
 
@@ -27,18 +27,22 @@ class MemoryStore(Store):
     def name(self) -> str:
         return "memory"
 
+    @property
+    def identity(self) -> str:
+        return "memory:"
+
     def prepare(self) -> None:
         """Do nothing: memory is always ready."""
 
     def load(self) -> Stored:
         return self._stored
 
-    def transact(self, decide: Decide) -> Stored:
+    def transact(self, build_commit: CommitBuilder) -> Stored:
         with self._lock:
-            commit = decide(self._stored)
+            commit = build_commit(self._stored)
             if commit is not None:
                 self._history.extend(commit.rows(self._stored, datetime.now(timezone.utc)))
-                self._stored = self._stored.after(commit)
+                self._stored = self._stored.with_commit(commit)
             return self._stored
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
@@ -50,11 +54,5 @@ class MemoryStore(Store):
             raise UnknownRevision(
                 f"There is no revision {revision}: the store is at {self._stored.revision}."
             )
-        values: dict[str, str] = {}
-        for row in self._history:
-            if row.revision > revision:
-                break
-            values.pop(row.key, None)
-            if row.new is not None:
-                values[row.key] = row.new
-        return values
+        texts = {row.key: row.new for row in self._history if row.revision <= revision}
+        return {key: text for key, text in texts.items() if text is not None}

@@ -3,52 +3,44 @@
 from __future__ import annotations
 
 import copy
-import logging
 import os
 import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable
 from . import drivers
-from .contract import Stored
-from .rows import ADVICE, HISTORY, LIMITS, MYSQL_TEXT, REVISION, RowStore, in_memory
-from .translation import translated
+from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
+from .translation import map_errors
 
 __all__ = ["PeeweeWaffleStore"]
-
-log = logging.getLogger("uwsgi_waffle")
 
 
 class PeeweeWaffleStore(RowStore):
     """Keeps values in the rows of a peewee model that has a unique ``key`` and a ``value``.
 
-    There are three more rows: ``WAFFLE_REVISION``, ``WAFFLE_HISTORY`` with the newest 100 changes,
-    and ``WAFFLE_NAMES``.
+    It adds the rows ``WAFFLE_REVISION``, ``WAFFLE_HISTORY`` with the newest 100 changes, and
+    ``WAFFLE_NAMES``. Rows are inserted without the model's ``__init__`` and ``save``; defaults of
+    the fields are filled in.
 
-    Each call has a connection of its own, made as the model's database makes its connections, with
-    one short transaction:
-    the connection that this thread may have open, and a transaction on it, are neither used nor
-    touched. If that has
-    written and not yet committed it can hold an update off; on SQLite it always does, until that
-    gives up. A server that is
-    silent is given up after 8 s, with psycopg, psycopg2, PyMySQL and mysqlclient; with other
-    drivers the time limits are those
-    that the database is given: without them a call may wait for ever.
+    Each call has a connection of its own, made as the model's database makes them, with one short
+    transaction. The connection that this thread may have open, and a transaction on it, are neither
+    used nor changed. If that has written and not yet committed, it can make an update fail after
+    seconds; on SQLite it always does.
+
+    A call waits for a silent server for 5 s with psycopg, PyMySQL and mysqlclient. With psycopg2 it
+    notices a machine that is gone, but not a server process that hangs. With other drivers only the
+    time limits count that the database is given.
 
     Args:
-        model: the model; its database may be a proxy or deferred, if it is there at the first call.
+        model: the model; its database may be a proxy or deferred until the first call.
         db: not needed; Flask-WaffleConf's argument.
 
     Raises:
-        SchemaError: peewee isn't installed, the model has no such fields, or its rows are more than
-            a key and a value: a
-            field of another kind, or a required one that nothing fills. A row of ours is inserted
-            into the table, without
-            the model's ``__init__`` and ``save``; defaults of the fields are filled in.
+        SchemaError: peewee isn't installed, or the model has no such fields.
 
     Example:
         >>> from peewee import CharField, Model, SqliteDatabase, TextField
@@ -73,168 +65,129 @@ class PeeweeWaffleStore(RowStore):
         self._pooled: Any = pool.PooledDatabase
         if not {"key", "value"} <= getattr(getattr(model, "_meta", None), "fields", {}).keys():
             raise SchemaError(
-                f"PeeweeWaffleStore needs model=, a model with the fields key and value, not {model!r}."
+                "PeeweeWaffleStore needs model=, a model with the fields key and value, "
+                f"not {model!r}."
             )
         self.db, self.model = db, model
-        self._warned = False
-        problem = self._problem()
-        if problem:
-            raise SchemaError(
-                f"PeeweeWaffleStore can't keep variables in {model.__name__}: {problem}. Give it a model of their own."
-            )
-
-    def _problem(self) -> str:
-        """Return why rows of the model can't be written as those of a table with keys and values."""
-        fields = self.model._meta.fields
         for name in ("key", "value"):
-            if not isinstance(fields[name], (self._peewee.CharField, self._peewee.TextField)):
-                return (
-                    f"the field {name!r} is a {type(fields[name]).__name__}, and not one for text"
+            field = model._meta.fields[name]
+            if not isinstance(field, (peewee.CharField, peewee.TextField)):
+                raise SchemaError(
+                    f"PeeweeWaffleStore can't keep variables in {model.__name__}: the field "
+                    f"{name!r} is a {type(field).__name__}, and not one for text. "
+                    "Give it a model of their own."
                 )
-        for name, field in fields.items():
-            by_database = field.auto_increment or any(
-                "default" in str(getattr(part, "sql", "")).lower()
-                for part in field.constraints or ()
-            )
-            if name not in ("key", "value") and not (
-                field.null or field.default is not None or by_database
-            ):
-                return f"its field {name!r} is required and has no default"
-        return ""
 
     @property
     def name(self) -> str:
-        database = self.model._meta.database
+        return f"{type(self._app_database()).__name__} {self._place()}"
+
+    @property
+    def identity(self) -> str:
+        parameters = self._app_database().connect_params
+        place = [f"{key}={parameters[key]}" for key in ("port", "options") if key in parameters]
+        return " ".join([self._backend(), self._place(), *place])
+
+    def _place(self) -> str:
+        database, meta = self._app_database(), self.model._meta
         place = str(database.database)
-        if not self._is_sqlite(database):
-            place = re.sub(
-                r"//.*@", "//***@", re.sub(r"(passw\w*=)[^&\s]*", r"\1***", place)
-            )  # it may be a URL
+        if self._has_server:  # it may be a URL
+            place = re.sub(r"(passw\w*=)[^&\s]*", r"\1***", place)
+            place = re.sub(r"//.*@", "//***@", place)
         elif not place.startswith("file:"):
-            place = os.path.abspath(place)
-        host = database.connect_params.get("host")
-        return f"{type(getattr(database, 'obj', database)).__name__} {f'{host}/' if host else ''}{place} ({self.model._meta.table_name})"
+            place = os.path.realpath(place)
+        parameters = database.connect_params
+        server = parameters.get("host") or parameters.get("unix_socket")
+        table = f"{meta.schema}.{meta.table_name}" if meta.schema else meta.table_name
+        return f"{f'{server}/' if server else ''}{place} ({table})"
 
-    def _is_sqlite(self, database: Any) -> bool:
-        return isinstance(getattr(database, "obj", database), self._peewee.SqliteDatabase)
+    def _app_database(self) -> Any:
+        database = self.model._meta.database
+        return getattr(database, "obj", database)  # what a proxy stands for
 
-    def load_behind_writers(self) -> Stored:
-        # Without a server, what a writer does dies with it; and the lock may be held by the request
-        # that asks.
-        return (
-            self.load()
-            if self._is_sqlite(self.model._meta.database)
-            else super().load_behind_writers()
-        )
+    def _backend(self) -> str:
+        database = self._app_database()
+        if isinstance(database, self._peewee.PostgresqlDatabase):
+            return "postgresql"
+        if isinstance(database, self._peewee.MySQLDatabase):
+            return "mysql"
+        return "sqlite" if isinstance(database, self._peewee.SqliteDatabase) else "other"
 
-    def _room(self) -> tuple[int | None, int | None]:
+    @property
+    def _has_server(self) -> bool:
+        return self._backend() != "sqlite"
+
+    def _column_lengths(self) -> tuple[int | None, int | None]:
         fields = self.model._meta.fields
         key, value = (getattr(fields[name], "max_length", None) for name in ("key", "value"))
-        database = self.model._meta.database
-        if value is None and isinstance(
-            getattr(database, "obj", database), self._peewee.MySQLDatabase
-        ):
-            value = MYSQL_TEXT if fields["value"].field_type == "TEXT" else None
-        return key, value
+        is_text = self._backend() == "mysql" and fields["value"].field_type == "TEXT"
+        return key, MYSQL_TEXT if value is None and is_text else value
 
     @contextmanager
     def _open(self, *, lock: bool) -> Iterator[PeeweeRows]:
-        with self._translated():
-            database = self._database()
-            with database.connection_context(), self._limited(database):
-                before, within = self._settings(database)
-                for statement in before:
-                    database.execute_sql(statement)
+        errors = (self._peewee.PeeweeException, OSError)
+        conflict, data = (self._peewee.IntegrityError,), (self._peewee.DataError,)
+        with map_errors(self, errors, conflict_errors=conflict, data_errors=data):
+            database = self._own_database()
+            with database.connection_context():
+                drivers.limit_answers(database.connection(), drivers.TIMEOUT)
+                backend = self._backend()
+                level = f"TRANSACTION ISOLATION LEVEL {drivers.ISOLATION.get(backend)}"
+                limits = drivers.transaction_limits(backend, drivers.TIMEOUT)
+                if backend == "mysql":
+                    database.execute_sql(f"SET SESSION {level}")
                 with database.atomic():
-                    for statement in within:
+                    if backend == "postgresql":
+                        database.execute_sql(f"SET {level}")
+                    for statement in limits:
                         database.execute_sql(statement)
                     if lock:
-                        model = self.model
-                        model.update({model.value: model.value}).where(
-                            model.key == REVISION
-                        ).execute(database)
+                        self._lock(database)
                     yield PeeweeRows(database, self.model)
 
-    def _settings(self, database: Any) -> tuple[list[str], list[str]]:
-        """Return what a connection is told before its transaction and at its beginning, whatever
-        the server's own settings are.
-        """
-        if isinstance(database, self._peewee.PostgresqlDatabase):
-            return [], [
-                f"SET TRANSACTION ISOLATION LEVEL {drivers.ISOLATION['postgresql']}",
-                *LIMITS["postgresql"],
-            ]
-        if isinstance(database, self._peewee.MySQLDatabase):
-            return [
-                f"SET SESSION TRANSACTION ISOLATION LEVEL {drivers.ISOLATION['mysql']}",
-                *LIMITS["mysql"],
-            ], []
-        return [], []
+    def _lock(self, database: Any) -> None:
+        model = self.model
+        query: Any = model.update({model.value: model.value})
+        if self._has_server:
+            query = model.select(model.key).for_update()
+        query.where(model.key == REVISION).execute(database)
 
-    def _limited(self, database: Any) -> AbstractContextManager[None]:
-        """Limit the time that the open connection waits, where only that can be limited by now."""
-        if isinstance(database, self._peewee.PostgresqlDatabase):
-            return drivers.cut_off(database.connection(), drivers.SILENCE)
-        return nullcontext()
-
-    def _limits(self, database: Any) -> dict[str, Any]:
-        """Return how long a connection may take, as the driver wants to be told."""
-        if self._is_sqlite(database):
+    def _connect_limits(self, database: Any) -> dict[str, Any]:
+        """Return the limits for a connection that neither its parameters nor its URL set."""
+        if "Connector" in type(database).__name__:  # another driver, of playhouse's
             return {}
-        known = isinstance(database, (self._peewee.PostgresqlDatabase, self._peewee.MySQLDatabase))
-        driver = "psycopg" if isinstance(database, self._peewee.PostgresqlDatabase) else "pymysql"
-        limits = (
-            drivers.time_limits(driver, drivers.SILENCE)
-            if known and "Connector" not in type(database).__name__
-            else {}
-        )
-        told = database.connect_params
-        if not self._warned and not limits and not any("timeout" in name for name in told):
-            self._warned = True
-            log.warning(
-                "uwsgi_waffle: %s: nothing is known to limit how long a call waits for a server"
-                " that is silent. Give the database "
-                "the time-outs that its driver has for connecting and reading",
-                self.name,
-            )
+        driver = {"postgresql": "psycopg2", "mysql": "pymysql"}.get(self._backend(), "")
+        if "3" in type(getattr(database, "_adapter", None)).__name__:
+            driver = "psycopg"
         return {
             name: limit
-            for name, limit in limits.items()
-            if name not in told and name not in str(database.database)
+            for name, limit in drivers.connect_limits(driver, drivers.TIMEOUT).items()
+            if name not in database.connect_params and name not in str(database.database)
         }
 
-    def _database(self) -> Any:
-        """Return a database like the model's, whose connection is its own and ends with it."""
-        theirs = self.model._meta.database
-        theirs = getattr(theirs, "obj", theirs)  # what a proxy stands for
-        if theirs is None or theirs.deferred:
+    def _own_database(self) -> Any:
+        """Return a database like the model's, with a connection of its own."""
+        database = self._app_database()
+        if database is None or database.deferred:
             raise StoreUnavailable(
                 "PeeweeWaffleStore: the model's database isn't initialized yet. Do that before "
                 "WaffleConf is made."
             )
-        if self._is_sqlite(theirs) and in_memory(str(theirs.database)):
+        if not self._has_server and drivers.in_memory(str(database.database)):
             raise StoreUnavailable(
                 "A SQLite database in memory can't be shared by processes: name a file, or give"
                 " WaffleConf a MemoryStore() in a test."
             )
-        own = copy.copy(theirs)  # with all that was set or registered
-        own._state, own._lock = type(theirs._state)(), threading.Lock()
-        own.connect_params = {**theirs.connect_params, **self._limits(own)}
-        if isinstance(
-            own, getattr(sys.modules.get("playhouse.sqliteq"), "SqliteQueueDatabase", ())
-        ):
-            own.__class__ = (
-                self._peewee.SqliteDatabase
-            )  # past the queue, for that knows no transactions
-        if isinstance(own, self._pooled):  # past the pool, to the real ones
-            beyond: Any = super(self._pooled, own)
-            own._connect, own._close = beyond._connect, beyond._close
+        own = copy.copy(database)  # with all that was set or registered
+        own._state, own._lock = type(database._state)(), threading.Lock()
+        own.connect_params = {**database.connect_params, **self._connect_limits(own)}
+        queue = getattr(sys.modules.get("playhouse.sqliteq"), "SqliteQueueDatabase", ())
+        if isinstance(own, queue):  # it knows no transactions
+            own.__class__ = self._peewee.SqliteDatabase
+        if isinstance(own, self._pooled):  # connections outside the pool
+            unpooled: Any = super(self._pooled, own)
+            own._connect, own._close = unpooled._connect, unpooled._close
         return own
-
-    def _translated(self) -> AbstractContextManager[None]:
-        failed = (self._peewee.PeeweeException, OSError)
-        refused, unfit = (self._peewee.IntegrityError,), (self._peewee.DataError,)
-        return translated(self, failed, lambda: ADVICE, refused=refused, unfit=unfit)
 
 
 class PeeweeRows:
@@ -242,13 +195,6 @@ class PeeweeRows:
 
     def __init__(self, database: Any, model: Any) -> None:
         self._database, self._model = database, model
-
-    def exist(self) -> bool:
-        return bool(
-            self._database.table_exists(
-                self._model._meta.table_name, schema=self._model._meta.schema
-            )
-        )
 
     def read(self, *, history: bool = False) -> Mapping[str, str | None]:
         query = self._model.select(self._model.key, self._model.value)
@@ -262,9 +208,8 @@ class PeeweeRows:
         self._model.insert({self._model.key: key, self._model.value: text}).execute(self._database)
 
     def update(self, key: str, text: str) -> None:
-        self._model.update({self._model.value: text}).where(self._model.key == key).execute(
-            self._database
-        )
+        query = self._model.update({self._model.value: text})
+        query.where(self._model.key == key).execute(self._database)
 
     def delete(self, key: str) -> None:
         self._model.delete().where(self._model.key == key).execute(self._database)

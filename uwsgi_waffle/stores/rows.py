@@ -3,146 +3,70 @@
 from __future__ import annotations
 
 import copy
-import json
 import logging
 import textwrap
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
-from pydantic_core import from_json
-
 from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
-from .contract import Commit, Context, Decide, HistoryRow, Store, Stored
-from .translation import Collision
+from ..legacy import as_json
+from .contract import Commit, CommitBuilder, Context, HistoryRow, Store, Stored
+from .row_history import HISTORY_ROWS, RowHistory
+from .translation import TableMissing, TransactionConflict
 
-__all__ = [
-    "ADVICE",
-    "HISTORY",
-    "HISTORY_ROWS",
-    "LIMITS",
-    "MYSQL_TEXT",
-    "REVISION",
-    "RowStore",
-    "Rows",
-    "in_memory",
-    "is_json",
-    "names_in",
-]
+__all__ = ["HISTORY", "MYSQL_TEXT", "REVISION", "RowStore", "Rows", "names_in"]
 
 log = logging.getLogger("uwsgi_waffle")
 
-# Reserved names, so no variable's.
+# Reserved names, which no variable can have.
 REVISION = "WAFFLE_REVISION"
 HISTORY = "WAFFLE_HISTORY"
 NAMES = "WAFFLE_NAMES"
 RESERVED = "WAFFLE_"
-
-HISTORY_ROWS = 100
 HISTORY_SIZE = 2**22  # characters
 MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
-# Seconds that a transaction of the application's own may hold an update off.
-LIMITS = {
-    "postgresql": ("SET LOCAL lock_timeout = '5s'", "SET LOCAL statement_timeout = '5s'"),
-    "mysql": ("SET innodb_lock_wait_timeout = 5",),
-    "mariadb": ("SET innodb_lock_wait_timeout = 5",),
-}
-ADVICE = "Look whether the database answers and has the table; it is tried again."
 
 ATTEMPTS = 5
 
 S = TypeVar("S", bound="RowStore")
 T = TypeVar("T")
+Found = Mapping[str, "str | None"]
 
 
 class Rows(Protocol):
     """One transaction on the table."""
 
-    def exist(self) -> bool:
-        """Tell whether there is a table."""
-
-    def read(self, *, history: bool = False) -> Mapping[str, str | None]:
-        """Return all rows, in one statement; the one that holds the history only when it is wanted."""
+    def read(self, *, history: bool = False) -> Found:
+        """Return all rows, in one statement; with ``history`` the one that holds it, too."""
 
     def insert(self, key: str, text: str) -> None:
         """Add a row."""
 
     def update(self, key: str, text: str) -> None:
-        """Change a row that is there."""
+        """Change a row that exists."""
 
     def delete(self, key: str) -> None:
-        """Remove a row that is there."""
-
-
-@dataclass(frozen=True)
-class Log:
-    """The history as it is kept in one row: changes, oldest first, and the revision that they lead
-    back to.
-    """
-
-    since: int
-    rows: list[HistoryRow] = field(default_factory=list)
-
-    @classmethod
-    def parse(cls, text: str | None, revision: int) -> Log:
-        """Read what `to_json` wrote; what isn't a history that leads to ``revision`` is none."""
-        try:
-            told = json.loads(text or "")
-            rows = [
-                HistoryRow(**{**entry, "at": datetime.fromisoformat(entry["at"])})
-                for entry in told["rows"]
-            ]
-            if all(row.revision <= revision for row in rows):
-                return cls(int(told["since"]), rows)
-        except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-            if text:
-                log.warning(
-                    "uwsgi_waffle: the history in the row %s can't be read (%s); it begins anew",
-                    HISTORY,
-                    type(error).__name__,
-                )
-        return cls(revision)
-
-    def to_json(self, room: int) -> str:
-        """Write the newest changes: so many as are kept, fewer if there is no room for them."""
-        kept: list[str] = []
-        since, left = self.since, room - len('{"since":,"rows":[]}') - len(str(2**63))
-        for row in reversed(self.rows):
-            text = json.dumps({**asdict(row), "at": row.at.isoformat()}, separators=(",", ":"))
-            left -= len(text) + 1
-            if len(kept) == HISTORY_ROWS or left < 0:
-                since = row.revision
-                break
-            kept.append(text)
-        return f'{{"since":{since},"rows":[{",".join(reversed(kept))}]}}'
-
-    def undo(self, values: Mapping[str, str], revision: int) -> dict[str, str]:
-        """Return what ``values`` were at a former revision."""
-        texts: dict[str, str | None] = dict(values)
-        for row in reversed(self.rows):
-            if row.revision > revision:
-                texts[row.key] = row.old
-        return {key: text for key, text in texts.items() if text is not None}
+        """Remove a row that exists."""
 
 
 class RowStore(Store):
     """Keeps each value as one row, and three more under reserved names.
 
-    These are the revision, a history of the newest changes, and the names that were ever written
-    here. A row counts as a
-    value if this application declares its name, or if it is one of those: another version of the
-    application, that shares
-    the table while one replaces the other, declares them. All other rows are the application's own;
-    whatever becomes of
-    them is no change.
+    Those are the revision, a history of the newest changes, and the names that were ever written.
+    A row is a value if this application declares its name, or if it is one of those names: another
+    version of the application, which shares the table while one replaces the other, declares them.
+    All other rows are the application's own, and changing them is no change here.
+
+    A row that Flask-WaffleConf wrote is read as the JSON text of its value. The first update of the
+    variable writes JSON.
     """
 
     _names: frozenset[str] | None = None
     _context: Context = staticmethod(nullcontext)
-    _awaited = False  # whether there was no table yet when this host first saw the store
+    _table_missing = False  # since this host first saw the store
 
     def bind(self: S, names: frozenset[str], context: Context) -> S:
         bound = copy.copy(self)
@@ -151,135 +75,154 @@ class RowStore(Store):
 
     @abstractmethod
     def _open(self, *, lock: bool) -> AbstractContextManager[Rows]:
-        """Open a connection of its own with one transaction, that ends with it.
+        """Open a connection for one transaction.
 
         Args:
-            lock: hold off all other writers, with its first statement.
+            lock: make all other writers wait, with its first statement.
         """
 
     @abstractmethod
-    def _room(self) -> tuple[int | None, int | None]:
-        """Return how many characters the columns for keys and for values take, ``None`` for any
-        number.
-        """
+    def _column_lengths(self) -> tuple[int | None, int | None]:
+        """Return the maximum length of keys and of values in characters; ``None`` is unlimited."""
+
+    @property
+    @abstractmethod
+    def _has_server(self) -> bool:
+        """Whether a server may still commit for a writer that has died."""
 
     def prepare(self) -> None:
-        _repeated(self._begin)
+        _retry(self._prepare)
 
-    def _begin(self) -> None:
-        with self._open(lock=False) as rows:
-            self._awaited = not rows.exist()
-        if self._awaited:
-            log.warning(
-                "uwsgi_waffle: %s: there is no such table yet; until it is made the defaults count",
-                self.name,
-            )
-        else:
+    def _prepare(self) -> None:
+        try:
+            with self._open(lock=False) as rows:
+                found = rows.read()
+        except TableMissing:
+            self._table_missing = True
+            log.warning("uwsgi_waffle: %s: the table does not exist yet; using defaults", self.name)
+            return
+        if REVISION not in found:
             with self._open(lock=True) as rows:
                 if REVISION not in rows.read():
                     rows.insert(REVISION, "0")
 
     def load(self) -> Stored:
-        with self._open(lock=False) as rows:
-            if (
-                self._awaited and not rows.exist()
-            ):  # a database that is yet to be set up, by a command of this application's
-                return Stored(0, {})
-            self._awaited = False
-            return self._stored(rows.read())
+        return self._stored(self._read())
+
+    def load_after_pending_writes(self) -> Stored:
+        return _retry(lambda: self._stored(self._read(lock=self._has_server)))
 
     def rows(self) -> Mapping[str, str]:
-        with self._open(lock=False) as rows:
-            return _without_reserved(rows.read())
+        return _without_reserved(self._read())
 
-    def transact(self, decide: Decide) -> Stored:
-        return _repeated(lambda: self._transact(decide))
+    def _read(self, *, lock: bool = False, history: bool = False) -> Found:
+        try:
+            with self._open(lock=lock) as rows:
+                found = rows.read(history=history)
+        except TableMissing:
+            if self._table_missing:  # a command of this application is about to create it
+                return {}
+            raise
+        self._table_missing = False
+        return found
 
-    def _transact(self, decide: Decide) -> Stored:
+    def transact(self, build_commit: CommitBuilder) -> Stored:
+        return _retry(lambda: self._transact(build_commit))
+
+    def _transact(self, build_commit: CommitBuilder) -> Stored:
         with self._open(lock=True) as rows:
             found = rows.read(history=True)
             stored = self._stored(found)
-            commit = decide(stored)
+            commit = build_commit(stored)
             if commit is None:
                 return stored
             self._write(rows, found, stored, commit)
-            return stored.after(commit)
+            return stored.with_commit(commit)
 
-    def _write(
-        self, rows: Rows, found: Mapping[str, str | None], stored: Stored, commit: Commit
-    ) -> None:
-        keys, values = self._room()
-        self._check_lengths(commit.changes, keys, values)
-        past = Log.parse(found.get(HISTORY), stored.revision)
-        past = Log(past.since, past.rows + commit.rows(stored, datetime.now(timezone.utc)))
-        names, written = names_in(found), commit.changes.keys()
-        after = {
-            **({} if written <= names else _names_rows(names | written, values)),
+    def _write(self, rows: Rows, found: Found, stored: Stored, commit: Commit) -> None:
+        max_key, max_value = self._column_lengths()
+        self._check_lengths(commit.changes, max_key, max_value)
+        past = RowHistory.parse(found.get(HISTORY), stored.revision)
+        past.rows.extend(commit.rows(stored, datetime.now(timezone.utc)))
+        names = names_in(found)
+        new = commit.changes.keys() - names
+        texts = {
+            **(_names_rows(names | new, max_value) if new else {}),
             **commit.changes,
-            HISTORY: past.to_json(HISTORY_SIZE if values is None else min(values, HISTORY_SIZE)),
-            REVISION: str(stored.revision + 1),  # last, for where there are no transactions
+            HISTORY: past.to_json(min(max_value or HISTORY_SIZE, HISTORY_SIZE)),
+            REVISION: str(stored.revision + 1),  # last, for a table without transactions
         }
-        for key, text in after.items():
+        for key, text in texts.items():
             if text is not None:
                 (rows.update if key in found else rows.insert)(key, text)
             elif key in stored.values:
                 rows.delete(key)
 
     def _check_lengths(
-        self, changes: Mapping[str, str | None], keys: int | None, values: int | None
+        self, changes: Mapping[str, str | None], max_key: int | None, max_value: int | None
     ) -> None:
         problems: dict[str, str] = {}
         for key, text in changes.items():
-            if keys is not None and len(key) > keys:
-                problems[key] = (
-                    f"{self.name} can't hold the name: it has {len(key)} characters, the column takes {keys}"
-                )
-            elif text is not None and values is not None and len(text) > values:
-                problems[key] = (
-                    f"{self.name} can't hold the value: as JSON it has {len(text)} characters, the column takes {values}"
-                )
+            for length, limit, what in (
+                (len(text or ""), max_value, "the value: as JSON it"),
+                (len(key), max_key, "the name: it"),
+            ):
+                if limit is not None and length > limit:
+                    problems[key] = (
+                        f"{self.name} can't hold {what} has {length} characters, the column takes "
+                        f"{limit}"
+                    )
         if problems:
             raise InvalidValue(problems)
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
-        with self._open(lock=False) as rows:
-            found = {} if self._awaited and not rows.exist() else rows.read(history=True)
-        past = Log.parse(found.get(HISTORY), self._stored(found).revision)
-        return [row for row in reversed(past.rows) if key is None or row.key == key][
-            : max(0, limit)
-        ]
+        _, past = self._read_history()
+        rows = [row for row in reversed(past.rows) if key is None or row.key == key]
+        return rows[: max(0, limit)]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
-        with self._open(lock=False) as rows:
-            found = rows.read(history=True)
-        stored = self._stored(found)
-        past = Log.parse(found.get(HISTORY), stored.revision)
+        stored, past = self._read_history()
         if not 0 <= revision <= stored.revision:
             raise UnknownRevision(
                 f"There is no revision {revision}: the store is at {stored.revision}."
             )
         if revision < past.since:
             raise UnknownRevision(
-                f"Revision {revision} isn't known any more: in the application's own table the history keeps the newest {HISTORY_ROWS} "
-                f"changes, or as many as its column takes. They lead back to revision {past.since}."
+                f"Revision {revision} is no longer known: in the application's own table the "
+                f"history keeps the newest {HISTORY_ROWS} changes, or as many as its column takes. "
+                f"They lead back to revision {past.since}."
             )
         return past.undo(stored.values, revision)
 
-    def _stored(self, found: Mapping[str, str | None]) -> Stored:
-        told = found.get(REVISION) or "0"
-        if not (told.isascii() and told.isdigit() and len(told) < 20):
+    def _read_history(self) -> tuple[Stored, RowHistory]:
+        found = self._read(history=True)
+        stored = self._stored(found)
+        return stored, RowHistory.parse(found.get(HISTORY), stored.revision)
+
+    def _stored(self, found: Found) -> Stored:
+        revision = found.get(REVISION) or "0"
+        if not (revision.isascii() and revision.isdigit() and len(revision) < 20):
             raise StoreUnavailable(
-                f"{self.name}: the row {REVISION} holds {told[:40]!r}, which is no revision. Restore it, or delete it."
+                f"{self.name}: the row {REVISION} holds {revision[:40]!r}, which is no revision. "
+                "Restore it, or delete it."
             )
         values = _without_reserved(found)
         if self._names is not None:
-            counted = self._names | names_in(found)
-            values = {key: text for key, text in values.items() if key in counted}
-        return Stored(int(told), values)
+            names = self._names | names_in(found)
+            values = {key: text for key, text in values.items() if key in names}
+        return Stored(int(revision), {key: _json(text) for key, text in values.items()})
 
 
-def names_in(found: Mapping[str, str | None]) -> set[str]:
-    """Return the names that were ever written, by whichever version of the application."""
+def _json(text: str) -> str:
+    """Return a row as JSON, or unchanged if that is impossible: whoever uses it then says why."""
+    try:
+        return as_json(text)
+    except ValueError:
+        return text
+
+
+def names_in(found: Found) -> set[str]:
+    """Return the names that any version of the application has ever written."""
     return {
         name
         for key, text in found.items()
@@ -288,42 +231,28 @@ def names_in(found: Mapping[str, str | None]) -> set[str]:
     }
 
 
-def _names_rows(names: set[str], room: int | None) -> dict[str, str]:
-    """Write them down, in more than one row if the column is short."""
+def _names_rows(names: set[str], max_length: int | None) -> dict[str, str]:
+    """Return the rows for these names: more than one if the column is short."""
     joined = " ".join(sorted(names))
     lines = textwrap.wrap(
-        joined, max(1, room or len(joined)), break_long_words=False, break_on_hyphens=False
+        joined, max(1, max_length or len(joined)), break_long_words=False, break_on_hyphens=False
     )
     return {NAMES + (str(number) if number else ""): line for number, line in enumerate(lines)}
 
 
-def _repeated(act: Callable[[], T]) -> T:
-    """Do something that other hosts may be doing at this moment."""
+def _retry(call: Callable[[], T]) -> T:
+    """Call something again if another host was faster."""
     for _ in range(ATTEMPTS - 1):
         try:
-            return act()
-        except Collision:
+            return call()
+        except TransactionConflict:
             continue
-    return act()
+    return call()
 
 
-def in_memory(database: str | None, mode: object = None) -> bool:
-    """Tell whether a SQLite database, named with a ``mode`` beside it or within it, is in no file."""
-    return not database or ":memory:" in database or "mode=memory" in database or mode == "memory"
-
-
-def _without_reserved(found: Mapping[str, str | None]) -> dict[str, str]:
+def _without_reserved(found: Found) -> dict[str, str]:
     return {
         key: text
         for key, text in found.items()
         if text is not None and not key.startswith(RESERVED)
     }
-
-
-def is_json(text: str) -> bool:
-    """Tell whether a text is JSON."""
-    try:
-        from_json(text)  # what validates them reads less than `json` does
-    except ValueError:
-        return False
-    return True

@@ -1,79 +1,93 @@
-"""What the drivers of SQL databases raise, told in the errors of a store."""
+"""Map what the drivers of SQL databases raise to the errors of a store."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..errors import InvalidValue, StoreReadOnly, StoreUnavailable, WaffleError
 from .contract import Store
 
-__all__ = ["Collision", "translated"]
+__all__ = ["ADVICE", "TableMissing", "TransactionConflict", "map_errors"]
 
-# The database has undone the whole transaction, for another one that it got in the way of: by the
-# standard, and by MySQL's number.
-UNDONE_STATES = ("40001", "40P01")
-UNDONE_NUMBER = 1213
+ADVICE = "Check that the database answers; it is tried again without a restart."
 
-Kinds = tuple[type[Exception], ...]
+# SQLSTATEs of PostgreSQL and numbers of MySQL and MariaDB.
+CONFLICT = {"40001", "40P01", 1213}  # the database has undone the whole transaction
+NO_TABLE = {"42P01", 1146}
+NO_RIGHT = {"42501", 1142, 1143}
+TOO_LARGE = {1153}
+
+ErrorTypes = tuple[type[Exception], ...]
 
 
-class Collision(StoreUnavailable):
-    """Somebody else was faster; nothing was changed, and it can be tried again at once."""
+class TransactionConflict(StoreUnavailable):
+    """Another writer was faster; nothing was changed, and it can be tried again at once."""
+
+
+class TableMissing(StoreUnavailable):
+    """The table does not exist."""
 
 
 @contextmanager
-def translated(
+def map_errors(
     store: Store,
-    failed: Kinds,
-    advice: Callable[[], str],
+    errors: ErrorTypes,
     *,
-    refused: Kinds = (),
-    unfit: Kinds = (),
+    conflict_errors: ErrorTypes = (),
+    data_errors: ErrorTypes = (),
 ) -> Iterator[None]:
-    """Tell what is raised in this block as the store's errors; those of the package's own come out
-    as they are.
+    """Raise the errors of this block as those of a store; the package's own pass unchanged.
 
     Args:
-        failed: the exceptions that say that the database can't be used.
-        advice: returns what a person can do then.
-        refused: those that say that a row like this one is there already.
-        unfit: those that say that a column can't hold the text.
+        errors: those of the driver.
+        conflict_errors: those for a row that the table already has.
+        data_errors: those for a text that a column can't hold.
     """
     try:
         yield
-    except WaffleError:  # raised by decide, or by ourselves
+    except WaffleError:
         raise
-    except refused as error:
-        raise Collision(
-            f"{store.name} refuses the row: {_told(error)}. Look at the table's constraints."
+    except conflict_errors as error:
+        raise TransactionConflict(
+            f"{store.name} refuses the row: {_driver_message(error)}. "
+            "Check the constraints of the table."
         ) from error
-    except unfit as error:
-        raise InvalidValue({"": f"{store.name} can't hold the value: {_told(error)}"}) from error
-    except failed as error:
-        told = _told(error)
-        if _is_undone(error):
-            raise Collision(f"{store.name}: {told}. {advice()}") from error
-        if "read-only" in told.lower() or "readonly" in told.lower():
-            raise StoreReadOnly(
-                f"{store.name} refuses to be written: {told}. Nothing was changed."
-            ) from error
-        raise StoreUnavailable(f"{store.name}: {told}. {advice()}") from error
+    except data_errors as error:
+        message = f"{store.name} can't hold the value: {_driver_message(error)}"
+        raise InvalidValue({"": message}) from error
+    except ImportError as error:
+        raise StoreUnavailable(f"{store.name}: {error}. Install this driver.") from error
+    except errors as error:
+        raise _store_error(store.name, error) from error
+
+
+def _store_error(name: str, error: Exception) -> WaffleError:
+    message, codes = _driver_message(error), _codes(error)
+    if codes & CONFLICT:
+        return TransactionConflict(f"{name}: {message}. {ADVICE}")
+    if codes & TOO_LARGE:
+        return InvalidValue({"": f"{name} can't hold the value: {message}"})
+    if codes & NO_TABLE or message.startswith("no such table"):
+        return TableMissing(f"{name}: {message}. Check that this database has the table.")
+    if codes & NO_RIGHT:
+        return StoreReadOnly(f"{name}: {message}. Grant the database user this right.")
+    if "read-only" in message.lower() or "readonly" in message.lower():
+        return StoreReadOnly(f"{name} refuses to be written: {message}. Nothing was changed.")
+    return StoreUnavailable(f"{name}: {message}. {ADVICE}")
 
 
 def _cause(error: Exception) -> Any:
     return getattr(error, "orig", None) or error
 
 
-def _told(error: Exception) -> str:
-    """Return what the driver says, without the lines behind the first, in which a database may
-    quote the row.
-    """
-    return str(_cause(error)).partition("\n")[0]
+def _driver_message(error: Exception) -> str:
+    """Return the first line of the driver's message; the others may quote the row."""
+    return str(_cause(error)).partition("\n")[0].rstrip(".")
 
 
-def _is_undone(error: Exception) -> bool:
+def _codes(error: Exception) -> set[object]:
     cause = _cause(error)
-    state = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)  # psycopg, psycopg2
-    return state in UNDONE_STATES or getattr(cause, "args", ())[:1] == (UNDONE_NUMBER,)
+    codes = {getattr(cause, "sqlstate", None), getattr(cause, "pgcode", None)}  # psycopg, psycopg2
+    return codes | {code for code in getattr(cause, "args", ())[:1] if isinstance(code, int)}

@@ -1,7 +1,7 @@
-"""A fixture that starts a real uWSGI for a test; in a conftest.py: ``pytest_plugins =
-["uwsgi_waffle.testing.pytest_plugin"]``.
+"""The fixture `waffle_server`, which starts a real uWSGI for a test.
 
-A conftest may import from here, too: no assertion waits for pytest's rewriting
+In a conftest.py: ``pytest_plugins = ["uwsgi_waffle.testing.pytest_plugin"]``. A conftest may also
+import from here, because nothing in this module needs pytest's assertion rewriting
 (PYTEST_DONT_REWRITE).
 """
 
@@ -32,7 +32,8 @@ except ImportError as error:
 
 __all__ = ["StartServer", "WaffleServer", "waffle_server"]
 
-START_TIMEOUT, STOP_TIMEOUT = 60, 20  # seconds; then a test fails, then uWSGI is killed
+START_TIMEOUT = 60  # seconds until the test fails
+STOP_TIMEOUT = 20  # seconds until uWSGI is killed
 OPTIONS = (
     "--master",
     "--die-on-term",
@@ -46,7 +47,7 @@ OPTIONS = (
 BOUND = re.compile(r"^uwsgi socket (\d+) bound to TCP address 127\.0\.0\.1:(\d+)", re.MULTILINE)
 SPAWNED = re.compile(r"^spawned uWSGI worker (\d+) ", re.MULTILINE)
 LOADED = re.compile(r"^WSGI app \d+ .* ready in ", re.MULTILINE)
-SHOWN = 6000  # characters of the log in a failure
+MAX_LOG = 6000  # characters of the log that a failure shows
 
 _numbers = itertools.count(1)
 
@@ -55,9 +56,9 @@ class WaffleServer:
     """A running uWSGI.
 
     Attributes:
-        name: tells it from others of the same test run.
-        folder: where its store and its watch file are, unless the environment says otherwise.
-        url: answered by whichever worker is free.
+        name: unique within the test run.
+        folder: holds its store and its watch file, unless the environment names others.
+        url: any free worker answers it.
     """
 
     def __init__(self, folder: Path, workers: int, xprocess: XProcess) -> None:
@@ -68,27 +69,26 @@ class WaffleServer:
 
     @property
     def log(self) -> str:
-        """What uWSGI and its workers have written until now."""
+        """All output of uWSGI and its workers so far."""
         path = Path(self._info.logpath)
         return path.read_text(errors="replace") if path.exists() else ""
 
     def worker_url(self, number: int) -> str:
-        """Return the URL that is answered by one worker alone; the first has the number 1."""
+        """Return the URL that only one worker answers; they count from 1."""
         if not 1 <= number <= self._workers:
-            raise ValueError(f"There are the workers 1 to {self._workers}, and no worker {number}.")
+            raise ValueError(f"There is no worker {number}, only the workers 1 to {self._workers}.")
         return f"http://127.0.0.1:{self._ports[number]}"
 
     def stop(self) -> None:
-        """Stop it and wait until it is gone; once more does nothing."""
+        """Stop uWSGI and wait until it has ended. May be called again."""
         for resource in self._xprocess.resources:
             if resource.popen is not None and resource.info[0].name == self.name:
                 if resource.popen.poll() is None:
-                    # The master ends its workers; a signal to them on their way out could hang
-                    # them.
+                    # The master ends its workers. A signal while they exit could hang them.
                     resource.info[0].terminate(kill_proc_tree=False, timeout=STOP_TIMEOUT)
                 resource.popen.wait()
                 resource.release()
-        # The reports of pytest-xprocess read what is noted here, and can't read a closed file.
+        # pytest-xprocess reads these files for its reports, and fails on a closed one.
         self._xprocess.config.__dict__.get("_extlogfiles", {}).pop(self.name, None)
 
     def _start(
@@ -114,13 +114,14 @@ class WaffleServer:
         folder = Path(environ["WAFFLE_WATCHER_FILE"] + ".d")
         if folder.is_absolute() and not folder.exists():
             self._fail(
-                f"The application doesn't use WAFFLE_WATCHER_FILE = {environ['WAFFLE_WATCHER_FILE']}. If its app.config sets another, "
-                "it may be about to change what isn't the test's: let the environment say it, "
-                "and likewise WAFFLE_STORE_URL"
+                "The application doesn't use WAFFLE_WATCHER_FILE ="
+                f" {environ['WAFFLE_WATCHER_FILE']}. If its app.config sets another file, the test"
+                " may change values that aren't its own. Set WAFFLE_WATCHER_FILE and"
+                " WAFFLE_STORE_URL in the environment only"
             )
 
     def _is_ready(self, process: subprocess.Popen[bytes], *, lazy: bool) -> bool:
-        """Tell whether all workers are there with the application and all sockets."""
+        """Return whether all workers have loaded the application and all sockets are bound."""
         ended, log = process.poll(), self.log
         if ended is not None:
             self._fail(f"uWSGI didn't start, it ended with code {ended}")
@@ -132,31 +133,32 @@ class WaffleServer:
             and len(self._ports) > self._workers
         )
 
-    def _fail(self, what: str) -> None:
-        pytest.fail(f"{what}.\n\n{self.log[-SHOWN:]}", pytrace=False)
+    def _fail(self, reason: str) -> None:
+        pytest.fail(f"{reason}.\n\n{self.log[-MAX_LOG:]}", pytrace=False)
 
 
 class StartServer(Protocol):
-    """What the fixture `waffle_server` gives."""
+    """The type of the fixture `waffle_server`."""
 
     def __call__(
         self, app: str, workers: int = 4, *, options: Sequence[str] = (), **env: object
     ) -> WaffleServer:
-        """Start a uWSGI with a master, and wait until all its workers are ready.
+        """Start uWSGI with a master, and wait until all its workers are ready.
 
         Args:
-            app: the application, as ``module:name``; found where the tests' own modules are found.
-            workers: how many.
-            options: more of uWSGI's, as on its command line.
-            env: more of the environment. Store and watch file are in the test's ``tmp_path`` if
-                nothing else is said here.
+            app: the application as ``module:name``, importable like the tests' own modules.
+            workers: the number of workers.
+            options: further options of uWSGI, as on its command line.
+            env: further environment variables. By default store and watch file are in the test's
+                ``tmp_path``.
         """
 
 
 @pytest.fixture
 def waffle_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[StartServer]:
-    """Start real uWSGI servers; they are stopped after the test. Those of one test are one host:
-    they share store and watch file.
+    """Start real uWSGI servers, and stop them after the test.
+
+    The servers of one test share store and watch file, like the servers of one host.
     """
     xprocess = XProcess(
         request.config, py.path.local(tmp_path / "waffle_server"), log=logging.getLogger("xprocess")
@@ -173,21 +175,8 @@ def waffle_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[St
                 )
             )
             servers.callback(server.stop)
-            sockets = ["--http-socket", "127.0.0.1:0"] * (workers + 1)
-            for number in range(1, workers + 1):  # the first socket is for all
-                sockets += ["--map-socket", f"{number}:{number}"]
-            command = [
-                _uwsgi(),
-                *OPTIONS,
-                "--module",
-                app,
-                "--processes",
-                str(workers),
-                *sockets,
-                *options,
-            ]
             server._start(
-                command,
+                _command(app, workers, options),
                 request.config.rootpath,
                 _environ(tmp_path, env),
                 lazy="--lazy-apps" in options,
@@ -195,6 +184,15 @@ def waffle_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[St
             return server
 
         yield start
+
+
+def _command(app: str, workers: int, options: Sequence[str]) -> list[str]:
+    # All workers answer the first socket, number 0.
+    sockets = ["--http-socket", "127.0.0.1:0"] * (workers + 1)
+    for number in range(1, workers + 1):
+        sockets += ["--map-socket", f"{number}:{number}"]
+    module = ["--module", app, "--processes", str(workers)]
+    return [_uwsgi(), *OPTIONS, *module, *sockets, *options]
 
 
 def _uwsgi() -> str:

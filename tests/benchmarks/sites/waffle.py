@@ -12,7 +12,7 @@ import uwsgi
 from flask import Flask, jsonify, request
 
 from uwsgi_waffle import SQLStore, WaffleConf
-from uwsgi_waffle.extension import Binding
+from uwsgi_waffle.state import WaffleState
 
 FOLDER = Path(os.environ["SITE_FOLDER"])
 LOADS, TICKS = 128, 256  # where the counters of each worker begin
@@ -29,22 +29,22 @@ def told(_: object) -> None:
 class TimedStore(SQLStore):
     """Notes when a transaction is committed."""
 
-    def load(self) -> Any:
+    def load_after_pending_writes(self) -> Any:
         times[LOADS + uwsgi.worker_id()] += 1
-        return super().load()
+        return super().load_after_pending_writes()
 
-    def transact(self, decide: Any) -> Any:
-        stored = super().transact(decide)
+    def transact(self, build_commit: Any) -> Any:
+        stored = super().transact(build_commit)
         times[0] = time.monotonic_ns()
         return stored
 
 
-def tick(binding: Binding) -> None:
+def tick(state: WaffleState) -> None:
     times[TICKS + uwsgi.worker_id()] += 1
-    uncounted(binding)
+    uncounted(state)
 
 
-uncounted, Binding.tick = Binding.tick, tick
+uncounted, WaffleState.tick = WaffleState.tick, tick
 uwsgi.register_signal(BARE, "active-workers", told)
 application = Flask(__name__, instance_path=str(FOLDER / "instance"))
 application.config["WAFFLE_CONFS"] = {

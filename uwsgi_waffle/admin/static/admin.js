@@ -1,8 +1,8 @@
-// The page works without this. It adds: a table of processes that is alive, a filter, and what is edited but not saved.
+// The page works without this. It adds a live table of processes, a filter, and the number of unsaved changes.
 "use strict";
 
-const INTERVAL = 1000; // milliseconds between two looks at the processes
-const PATIENCE = 10000; // milliseconds that a look may take
+const INTERVAL = 1000; // milliseconds between two requests
+const TIMEOUT = 10000; // milliseconds
 
 const page = document.body.dataset;
 const form = document.getElementById("form");
@@ -10,38 +10,38 @@ const variables = [...form.querySelectorAll(".variable")];
 
 // What is edited
 
-const inputsOf = (variable) => [...variable.querySelectorAll("[name^=value-], [name^=reset-]")];
+const inputOf = (variable) => variable.querySelector("[name^=value-]");
 
-function differs(input) {
-  if ("edited" in input.dataset || input.validity.badInput) return true;
-  if (input.type === "checkbox") return input.checked !== input.defaultChecked;
-  if (input.tagName === "SELECT") return [...input.options].some((option) => option.selected !== option.defaultSelected && [...input.options].some((o) => o.defaultSelected));
-  return input.value !== input.defaultValue;
+function isEdited(variable) {
+  const input = inputOf(variable);
+  const original = variable.querySelector("[name^=original-]");
+  if (variable.querySelector("[name^=reset-]:checked")) return true;
+  if (!input) return false; // not editable here
+  const value = input.type === "checkbox" ? String(input.checked) : input.value;
+  return input.validity.badInput || value !== (original ? original.value : "");
 }
 
 function count() {
   let edited = 0;
   for (const variable of variables) {
-    const dirty = inputsOf(variable).some(differs);
+    const dirty = isEdited(variable);
     variable.classList.toggle("edited", dirty);
     edited += dirty;
   }
-  document.getElementById("count").textContent = edited ? ` ${edited} ${edited === 1 ? "change" : "changes"}` : "";
+  const text = edited ? ` ${edited} ${edited === 1 ? "change" : "changes"}` : "";
+  document.getElementById("count").textContent = text;
   return edited;
 }
 
 let saving = false;
-form.addEventListener("input", (event) => {
-  delete event.target.dataset.edited;
-  count();
-});
+form.addEventListener("input", count);
 form.addEventListener("submit", (event) => {
-  // What is no number the browser would send as nothing, and it would be lost.
-  const unfit = variables.flatMap(inputsOf).find((input) => input.validity.badInput);
-  if (unfit) {
+  // The browser would send an empty text instead of what isn't a number.
+  const invalid = variables.map(inputOf).find((input) => input?.validity.badInput);
+  if (invalid) {
     event.preventDefault();
-    unfit.closest(".variable").hidden = false;
-    unfit.reportValidity();
+    invalid.closest(".variable").hidden = false;
+    invalid.reportValidity();
   } else saving = true;
 });
 window.addEventListener("beforeunload", (event) => {
@@ -57,10 +57,10 @@ window.addEventListener("pageshow", () => {
 const filter = document.getElementById("filter");
 if (variables.length > 8) filter.hidden = false;
 filter.addEventListener("input", () => {
-  const wanted = filter.querySelector("input").value.trim().toLowerCase();
+  const text = filter.querySelector("input").value.trim().toLowerCase();
   let shown = 0;
   for (const variable of variables) {
-    variable.hidden = !variable.dataset.name.toLowerCase().includes(wanted);
+    variable.hidden = !variable.dataset.name.toLowerCase().includes(text);
     shown += !variable.hidden;
   }
   document.getElementById("none").hidden = shown > 0;
@@ -72,54 +72,60 @@ const rows = document.querySelector("#table tbody");
 const summary = document.getElementById("summary");
 document.getElementById("again").hidden = true;
 
-function say(element, text) {
-  if (element.textContent !== text) element.textContent = text; // it may be read aloud, so only when it is another
+function setText(element, text) {
+  // A screen reader reads each change aloud.
+  if (element.textContent !== text) element.textContent = text;
 }
 
-function row(process) {
-  const found = rows.querySelector(`[data-pid="${process.pid}"]`);
-  if (found) return found;
-  const made = rows.appendChild(document.createElement("tr"));
-  made.dataset.pid = process.pid;
-  made.append(...["th", "td", "td", "td", "td"].map((name) => document.createElement(name)));
-  made.firstChild.scope = "row";
-  return made;
+function rowOf(process) {
+  const present = rows.querySelector(`[data-pid="${process.pid}"]`);
+  if (present) return present;
+  const row = rows.appendChild(document.createElement("tr"));
+  row.dataset.pid = process.pid;
+  row.append(...["th", "td", "td", "td", "td"].map((name) => document.createElement(name)));
+  row.firstChild.scope = "row";
+  return row;
 }
 
-function show(told) {
-  const seen = new Set();
+const byName = (a, b) => a.kind.localeCompare(b.kind, "en", { numeric: true });
+
+function show({ revision, processes, error }) {
+  const pids = new Set();
   let behind = 0;
-  for (const process of told.processes.sort((a, b) => a.kind.localeCompare(b.kind, "en", { numeric: true }))) {
-    const shown = row(process);
-    const cells = [process.kind, process.pid, process.revision, `${Math.round(process.age)} s`, process.error];
-    shown.classList.toggle("arrived", shown.children[2].textContent !== String(process.revision));
-    cells.forEach((cell, at) => say(shown.children[at], String(cell)));
-    shown.classList.toggle("behind", process.behind);
+  for (const process of processes.sort(byName)) {
+    const row = rowOf(process);
+    const age = `${Math.round(process.age)} s`;
+    const cells = [process.kind, process.pid, process.revision, age, process.error];
+    row.classList.toggle("arrived", row.children[2].textContent !== String(process.revision));
+    cells.forEach((cell, index) => setText(row.children[index], String(cell)));
+    row.classList.toggle("behind", process.behind);
     behind += process.behind;
-    if (rows.children[seen.size] !== shown) rows.insertBefore(shown, rows.children[seen.size]); // moved only if it must be: it may be being read
-    seen.add(shown.dataset.pid);
+    // Move a row only if necessary: somebody may be reading it.
+    if (rows.children[pids.size] !== row) rows.insertBefore(row, rows.children[pids.size]);
+    pids.add(row.dataset.pid);
   }
-  for (const shown of [...rows.children]) if (!seen.has(shown.dataset.pid)) shown.remove();
-  document.getElementById("newer").hidden = String(told.revision) === page.revision;
-  say(summary, `${seen.size - behind} of ${seen.size} serve revision ${told.revision}.` + (told.trouble ? ` ${told.trouble}` : ""));
+  for (const row of [...rows.children]) if (!pids.has(row.dataset.pid)) row.remove();
+  document.getElementById("newer").hidden = String(revision) === page.revision;
+  const serving = `${pids.size - behind} of ${pids.size} serve revision ${revision}.`;
+  setText(summary, error ? `${serving} ${error}` : serving);
 }
 
-async function look() {
+async function refresh() {
   if (document.visibilityState === "visible") {
     try {
-      const answer = await fetch(page.processes, {
+      const response = await fetch(page.processes, {
         headers: { Accept: "application/json" },
-        redirect: "manual", // to a login, which may be on another host
-        signal: AbortSignal.timeout(PATIENCE),
+        redirect: "manual", // the login may be on another host
+        signal: AbortSignal.timeout(TIMEOUT),
       });
-      if (answer.ok) show(await answer.json());
-      else if (answer.status < 500) say(summary, "The server doesn’t let you see this any more: sign in again.");
-      else say(summary, `The server has a problem (${answer.status}).`);
+      if (response.ok) show(await response.json());
+      else if (response.status < 500) setText(summary, "The server doesn’t let you see this any more: sign in again.");
+      else setText(summary, `The server has a problem (${response.status}).`);
     } catch (error) {
-      say(summary, "The server doesn’t answer.");
+      setText(summary, "The server doesn’t answer.");
     }
   }
-  setTimeout(look, INTERVAL);
+  setTimeout(refresh, INTERVAL);
 }
 
-look();
+refresh();

@@ -1,0 +1,213 @@
+"""What a database server does for a client that has vanished, and how readers wait for it."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
+
+from uwsgi_waffle import SQLStore, StoreReadOnly, StoreUnavailable
+from uwsgi_waffle.stores import Commit, Store, Stored, drivers
+
+from ..sql_servers import PostgreSQL, SQLServer
+from .conftest import put
+from .test_models_on_servers import alchemy, of_peewee
+
+MAKERS: dict[str, Callable[[str, Path], Store]] = {
+    "SQLStore": lambda url, folder: SQLStore(url, timeout=1),
+    "alchemy": alchemy,
+    "peewee": of_peewee,
+}
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server(request: pytest.FixtureRequest) -> SQLServer:
+    found: SQLServer = request.getfixturevalue(f"{request.param}_server")
+    return found
+
+
+@pytest.fixture(params=list(MAKERS))
+def make(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[[str], Store]:
+    monkeypatch.setattr(drivers, "TIMEOUT", 1.0)
+    maker = MAKERS[request.param]
+    return lambda url: maker(url, tmp_path)
+
+
+@pytest.fixture
+def url(server: SQLServer) -> str:
+    return server.fresh()
+
+
+@pytest.fixture
+def store(make: Callable[[str], Store], url: str) -> Store:
+    """A store that holds revision 1, A = 1, and waits for one second."""
+    store = make(url)
+    store.prepare()
+    put(store, A="1")
+    return store
+
+
+@contextlib.contextmanager
+def writing(store: Store) -> Iterator[threading.Event]:
+    """Keep a transaction open, with its lock, until the event is set or the block ends."""
+    begun, end = threading.Event(), threading.Event()
+
+    def build_commit(stored: Stored) -> Commit:
+        begun.set()
+        end.wait(20)
+        return Commit({"A": "2"})
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(store.transact, build_commit)
+        try:
+            assert begun.wait(20)
+            yield end
+        finally:
+            end.set()
+            writer.exception()
+
+
+def test_the_server_ends_the_transaction_of_a_writer_that_has_vanished(store: Store) -> None:
+    """Its row lock would keep all other hosts from writing."""
+    with writing(store):
+        deadline = time.monotonic() + 15
+        while True:
+            try:
+                assert put(store, A="3") == 2
+                break
+            except StoreUnavailable:
+                assert time.monotonic() < deadline, "the lock is still held"
+    assert store.load() == Stored(2, {"A": "3"})
+
+
+def test_a_refused_update_leaves_no_session_behind(
+    store: Store, server: SQLServer, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions that wait for a lock would use up the server's connections."""
+    engine = sa.create_engine(url, poolclass=NullPool)
+    table = "waffle_meta" if isinstance(store, SQLStore) else "conf"
+    count = "SELECT count(*) FROM information_schema.processlist WHERE command <> 'Daemon'"
+    if isinstance(server, PostgreSQL):
+        count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
+    with engine.connect() as other:
+        other.exec_driver_sql(f"SELECT * FROM {table} FOR UPDATE").all()
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                put(store, A="2")
+        # Those that are about to end may still be listed for a moment.
+        for _ in range(100):
+            if other.exec_driver_sql(count).scalar() == 1:
+                break
+            time.sleep(0.01)
+        else:
+            pytest.fail(f"{other.exec_driver_sql(count.replace('count(*)', '*')).all()}")
+
+
+class TestAfterPendingWrites:
+    def test_it_reads_what_load_reads(self, store: Store) -> None:
+        assert store.load_after_pending_writes() == store.load() == Stored(1, {"A": "1"})
+
+    def test_it_waits_for_a_commit_that_is_under_way(self, store: Store) -> None:
+        with writing(store) as end, ThreadPoolExecutor(1) as pool:
+            assert store.load() == Stored(1, {"A": "1"})
+            reader = pool.submit(store.load_after_pending_writes)
+            time.sleep(0.1)
+            assert not reader.done()
+            end.set()
+            assert reader.result() == Stored(2, {"A": "2"})
+
+    def test_it_leaves_nothing_to_clean_up(self, store: Store, server: SQLServer, url: str) -> None:
+        if not isinstance(server, PostgreSQL):
+            pytest.skip("only PostgreSQL keeps dead rows")
+        table = "waffle_meta" if isinstance(store, SQLStore) else "conf"
+        where = "" if isinstance(store, SQLStore) else " WHERE key = 'WAFFLE_REVISION'"
+        engine = sa.create_engine(url, poolclass=NullPool)
+        with engine.connect() as connection:
+            place = f"SELECT ctid::text FROM {table}{where}"
+            before = connection.exec_driver_sql(place).scalar()
+            connection.rollback()
+            for _ in range(3):
+                store.load_after_pending_writes()
+            assert connection.exec_driver_sql(place).scalar() == before
+            connection.rollback()
+            store.transact(lambda stored: Commit({}))
+            assert connection.exec_driver_sql(place).scalar() != before, "a test of the test"
+
+    def test_without_the_right_to_lock_it_is_read_only(
+        self, make: Callable[[str], Store], store: Store, server: SQLServer, url: str
+    ) -> None:
+        reader = f"reader_{abs(hash(url))}"
+        if isinstance(server, PostgreSQL):
+            schema = url.rpartition("%3D")[2]
+            server.execute(f"CREATE USER {reader}")
+            server.execute(f"GRANT USAGE ON SCHEMA {schema} TO {reader}")
+            server.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader}")
+            mine = url.replace("postgres@", f"{reader}@")
+        else:
+            server.execute(f"CREATE USER {reader}@localhost")
+            server.execute(f"GRANT SELECT ON *.* TO {reader}@localhost")
+            mine = url.replace("root@", f"{reader}@")
+        if not isinstance(store, SQLStore):
+            pytest.skip("the other two create their table first")
+        theirs = make(mine)
+        assert theirs.load() == Stored(1, {"A": "1"})
+        locking = [theirs.load_after_pending_writes] if isinstance(server, PostgreSQL) else []
+        for call in (*locking, lambda: put(theirs, A="2")):
+            with pytest.raises(StoreReadOnly, match=r"denied.*Grant the database user this right"):
+                call()
+
+    def test_a_read_only_server_is_read_only(
+        self, make: Callable[[str], Store], store: Store, server: SQLServer, url: str
+    ) -> None:
+        if not isinstance(server, PostgreSQL) or not isinstance(store, SQLStore):
+            pytest.skip("the others can't be told so by their URL")
+        replica = make(f"{url}%20-cdefault_transaction_read_only%3Don")
+        assert replica.load() == Stored(1, {"A": "1"})
+        for call in (replica.load_after_pending_writes, lambda: put(replica, A="2")):
+            with pytest.raises(StoreReadOnly, match="refuses to be written"):
+                call()
+
+
+def test_no_statement_is_prepared(store: Store, server: SQLServer, url: str) -> None:
+    """PgBouncer may give the next statement to another session, which doesn't know it."""
+    if not isinstance(server, PostgreSQL):
+        pytest.skip("PgBouncer is for PostgreSQL")
+    found: list[object] = []
+
+    def build_commit(stored: Stored) -> Commit:
+        return Commit({f"K{number}": "1" for number in range(20)})
+
+    if isinstance(store, SQLStore):
+        engine = store._connect()
+        sa.event.listen(engine, "commit", lambda connection: found.extend(prepared(connection)))
+        store.transact(build_commit)
+        assert found == []
+    raw = drivers.connect_limits("psycopg", 1.0)
+    assert raw["prepare_threshold"] is None
+
+
+def prepared(connection: sa.Connection) -> list[Any]:
+    return list(connection.exec_driver_sql("SELECT name FROM pg_prepared_statements").all())
+
+
+def test_a_black_hole_in_the_network_is_given_up(tmp_path: Path) -> None:
+    """A proxy that accepts, and swallows everything: the machine answers, the server doesn't."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        for scheme in ("postgresql+psycopg", "postgresql+psycopg2", "mysql+pymysql"):
+            begun = time.monotonic()
+            with pytest.raises(StoreUnavailable, match=f"{port}"):
+                SQLStore(f"{scheme}://ann:x@127.0.0.1:{port}/site").load()
+            # PyMySQL's limit on connecting ends before the server's greeting.
+            assert time.monotonic() - begun < (7 if scheme.startswith("mysql") else 4)

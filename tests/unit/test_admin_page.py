@@ -1,0 +1,282 @@
+"""What the admin page shows and never shows, whatever the application around it does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flask import Response
+from jinja2 import DictLoader, StrictUndefined
+from markupsafe import Markup
+
+from uwsgi_waffle import HostBusy, HostFilesError, MemoryStore, StoreUnavailable
+from uwsgi_waffle.admin.page import HISTORY, MAX_HISTORY
+from uwsgi_waffle.schema import MASK
+from uwsgi_waffle.state import state_of
+
+from .admin_site import SCRIPT, Form, Site
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+class TestWhatLeaves:
+    def test_all_is_escaped(self, site: Site) -> None:
+        site = Site(authorize=lambda: SCRIPT)
+        site.save(value__SITENAME=SCRIPT, value__NAMES=f'["{SCRIPT}"]', note=SCRIPT)
+        assert site.waffle.values.NAMES == [SCRIPT]
+        for page in (site.page(), site.save(value__LIMIT=f'"{SCRIPT}', value__LEVEL=SCRIPT).text):
+            scripts = [attributes for tag, attributes in Form(page).tags if tag == "script"]
+            assert [set(attributes) for attributes in scripts] == [{"src", "defer"}]
+            assert SCRIPT not in page
+
+    def test_markup_from_authorize_is_plain_text(self) -> None:
+        site = Site(authorize=lambda: Markup(SCRIPT))
+        assert site.save(value__SITENAME="Gent").status_code == 303
+        assert SCRIPT not in site.page()
+        assert type(site.waffle.history()[0].actor) is str
+
+    @pytest.mark.parametrize(
+        "options",
+        [
+            {"autoescape": False},
+            {"undefined": StrictUndefined},
+            {"trim_blocks": True, "lstrip_blocks": True},
+            {"variable_start_string": "[[", "variable_end_string": "]]"},
+            {"block_start_string": "<%", "block_end_string": "%>", "comment_start_string": "<#"},
+            {"line_statement_prefix": "#", "finalize": lambda value: "spoilt"},
+        ],
+        ids=str,
+    )
+    def test_the_applications_jinja_does_not_matter(self, options: dict[str, Any]) -> None:
+        """Nor its filters, globals, context processors and templates of the same name."""
+        site = Site(jinja_options=options)
+        site.app.jinja_env.filters["truncate"] = site.app.jinja_env.filters["sort"] = None
+        site.app.jinja_env.globals["url_for"] = None
+        site.app.context_processor(lambda: dict.fromkeys(("page", "rows", "status"), "spoilt"))
+        names = ("admin.html", "uwsgi_waffle/admin.html")
+        site.app.jinja_loader = DictLoader(dict.fromkeys(names, "spoilt"))  # type: ignore[misc]
+        stale = site.form()
+        site.waffle.update({"SITENAME": SCRIPT}, note=SCRIPT, actor=SCRIPT)
+        conflict = site.save(stale, value__SITENAME="x", value__LIMIT="3").text
+        pages = site.page() + conflict + site.save(value__LIMIT="-3").text
+        assert not [word for word in (SCRIPT, "spoilt", "{{", "[[", "{%") if word in pages]
+        assert site.save().headers["Location"] == "/waffle/?saved=nothing"
+
+    @pytest.mark.parametrize(
+        "path",
+        ["/waffle/", "/waffle/processes", "/waffle/nowhere", "/waffle/waffle-static/admin.js"],
+    )
+    def test_a_policy_that_the_application_sets_later_does_not_hold_here(
+        self, site: Site, path: str
+    ) -> None:
+        ours = Site().client.get("/waffle/").headers.getlist("Content-Security-Policy")
+
+        @site.app.after_request
+        def set_policy(response: Response) -> Response:
+            response.headers.add("Content-Security-Policy", "default-src 'self' 'unsafe-inline'")
+            response.headers["Content-Security-Policy"] = "script-src 'none'"
+            response.headers.add("Content-Security-Policy", "img-src *")
+            return response
+
+        with site.client.get(path) as answer:
+            policies = answer.headers.getlist("Content-Security-Policy")
+        theirs = ["script-src 'none'", "img-src *"]
+        assert policies == (theirs if path == "/waffle/nowhere" else ours)
+        assert len(ours) == 1
+
+    def test_nothing_is_inline(self, site: Site) -> None:
+        for tag, attributes in Form(site.page()).tags:
+            assert tag != "style"
+            assert not [name for name in attributes if name == "style" or name.startswith("on")]
+
+    @pytest.mark.parametrize(
+        "path", ["/waffle/", "/waffle/processes", "/waffle/waffle-static/admin.js"]
+    )
+    def test_headers(self, site: Site, path: str) -> None:
+        with site.client.get(path) as answer:
+            headers = answer.headers
+        policy = headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert (headers["Cache-Control"], headers["X-Content-Type-Options"]) == (
+            "no-store",
+            "nosniff",
+        )
+
+    def test_refusals_have_them_too(self) -> None:
+        assert (
+            "Content-Security-Policy"
+            in Site(authorize=lambda: False).client.get("/waffle/").headers
+        )
+
+    def test_secrets_never_leave(self, site: Site) -> None:
+        site.waffle.update({"TOKEN": "geheim"})
+        site.waffle.update({"TOKEN": "geheim2"})
+        stale = site.form()
+        site.waffle.update({"TOKEN": "geheim3"})
+        answers = [
+            site.page(),
+            site.save(value__TOKEN="geheim4", value__LIMIT="-1").text,
+            site.save(stale, value__TOKEN="geheim5").text,
+            site.save(value__TOKEN="geheim6").text,
+            site.page(),
+            site.client.get("/waffle/processes").text,
+        ]
+        assert site.waffle.values.TOKEN == "geheim6"
+        assert not [answer for answer in answers if "geheim" in answer]
+        assert MASK in answers[0]
+
+
+class TestHistory:
+    def test_rollback_is_one_click(self, site: Site) -> None:
+        site.waffle.update({"SITENAME": "Gent"})
+        site.waffle.update({"SITENAME": "Namur", "LIMIT": 20})
+        (form,) = Form(site.page()).forms[1:]
+        answer = site.client.post("/waffle/rollback", data={**form, "to": "1"})
+        assert (answer.status_code, answer.headers["Location"]) == (303, "/waffle/?saved=3")
+        assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT) == ("Gent", 10)
+        assert (site.waffle.history()[0].actor, site.waffle.history()[0].note) == (
+            "ann",
+            "rollback to revision 1",
+        )
+
+    def test_what_a_button_shows_is_in_its_name(self, site: Site) -> None:
+        """Who speaks to the browser says what they read (WCAG 2.5.3)."""
+        site.waffle.update({"SITENAME": "Gent"})
+        site.waffle.update({"SITENAME": "Namur"})
+        page = site.page()
+        assert 'Roll back<span class="hidden"> to revision 1</span></button>' in page
+        assert "aria-label" not in page.partition('id="variables"')[2].replace(
+            'aria-labelledby="', ""
+        )
+
+    def test_somebody_was_faster(self, site: Site) -> None:
+        site.waffle.update({"SITENAME": "Gent"})
+        form = site.form()
+        site.waffle.update({"LIMIT": 20})
+        answer = site.rollback(1, form)
+        assert answer.status_code == 409
+        assert "roll back again" in answer.text
+        assert "What you typed" not in answer.text
+        assert site.waffle.values.LIMIT == 20
+
+    @pytest.mark.parametrize("to", [99, "x", -1])
+    def test_an_unknown_revision(self, site: Site, to: object) -> None:
+        answer = site.rollback(to)
+        assert answer.status_code == 400
+        assert "revision" in answer.text.lower()
+
+    def test_more_of_it(self, site: Site) -> None:
+        for number in range(1, HISTORY + 2):
+            site.waffle.update({"LIMIT": 100 + number})
+        short, long = site.page(), site.page("?history=100")
+        assert (short.count('<tr class="first"'), long.count('<tr class="first"')) == (
+            HISTORY,
+            HISTORY + 1,
+        )
+        assert ("Show more" in short, "Show more" in long) == (True, False)
+
+    @pytest.mark.parametrize(
+        ("default", "new"),
+        [(datetime(2026, 1, 1), "2027-01-01T00:00:00"), (Decimal("1.1"), "2.2"), (Path("a"), "b")],
+    )
+    def test_a_default_that_json_has_no_word_for(self, default: object, new: str) -> None:
+        site = Site({"VALUE": {"default": default}})
+        assert site.save(value__VALUE=new).status_code == 303
+        entry = site.waffle.history()[0]
+        assert entry.old in site.page()
+        assert entry.new == new
+
+    def test_a_row_that_is_no_json_is_shown_as_it_is(self, site: Site) -> None:
+        site.waffle.update({"LIMIT": 20})
+        store = state_of(site.app).store
+        assert isinstance(store, MemoryStore)
+        store._history[0] = replace(store._history[0], old="<damaged")
+        assert "&lt;damaged" in site.page()
+
+    def test_what_was_a_secret_stays_one_when_it_is_no_longer_declared(self) -> None:
+        store = MemoryStore()
+        Site(store=store).waffle.update({"TOKEN": "geheim"})
+        renamed = Site({"API_TOKEN": {"default": "", "secret": True}}, store=store)
+        page = renamed.page()
+        assert "<td>TOKEN</td>" in page
+        assert "geheim" not in page
+
+    @pytest.mark.parametrize(
+        ("asked", "read"),
+        [("", HISTORY), ("?history=5", 5), ("?history=9999", MAX_HISTORY), ("?history=-1", 1)],
+    )
+    def test_no_more_is_read_than_shown(
+        self, site: Site, monkeypatch: pytest.MonkeyPatch, asked: str, read: int
+    ) -> None:
+        """A value may be long."""
+        limits: list[int] = []
+        history = MemoryStore.history
+
+        def count(store: MemoryStore, limit: int, key: str | None = None) -> Any:
+            limits.append(limit)
+            return history(store, limit, key)
+
+        monkeypatch.setattr(MemoryStore, "history", count)
+        site.page(asked)
+        assert limits == [read]
+
+    def test_long_values_are_cut(self, site: Site) -> None:
+        site.waffle.update({"SITENAME": "x" * 1000})
+        assert "1,002 characters" in site.page()
+
+
+class DownStore(MemoryStore):
+    down = False
+
+    def transact(self, decide: Any) -> Any:
+        if self.down:
+            raise StoreUnavailable("the store is down")
+        return super().transact(decide)
+
+    def history(self, limit: int, key: str | None = None) -> Any:
+        if self.down:
+            raise StoreUnavailable("the store is down")
+        return super().history(limit, key)
+
+
+def test_while_the_store_is_down_nothing_typed_is_lost() -> None:
+    store = DownStore()
+    site = Site(store=store)
+    form = site.form()
+    store.down = True
+    answer = site.save(form, value__SITENAME="Gent")
+    assert (answer.status_code, Form.save(answer.text)["value-SITENAME"]) == (503, "Gent")
+    assert "the store is down" in answer.text
+    assert "the store is down" in site.page()
+    store.down = False
+    assert site.save(Form.save(answer.text)).status_code == 303
+
+
+@pytest.mark.parametrize("error", [HostBusy, HostFilesError])
+def test_while_the_host_cant_write_nothing_typed_is_lost(
+    site: Site, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    form = site.form()
+    monkeypatch.setattr(MemoryStore, "transact", lambda *_: raise_(error("not now")))
+    answer = site.save(form, value__SITENAME="Gent")
+    assert (answer.status_code, Form.save(answer.text)["value-SITENAME"]) == (503, "Gent")
+    assert "not now" in answer.text
+
+
+def raise_(error: Exception) -> None:
+    raise error
+
+
+def test_the_processes_as_json(site: Site) -> None:
+    site.waffle.update({"LIMIT": 20})
+    status = site.client.get("/waffle/processes").json
+    assert status == {"revision": 1, "processes": [], "error": ""}

@@ -1,0 +1,147 @@
+"""The Redis channel: whose messages count, and how often they are answered."""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from uwsgi_waffle import SchemaError
+from uwsgi_waffle.redis_client import connect
+from uwsgi_waffle.wake import Channel, redis
+
+OWN = b"1790000000.123456%020d" % 7
+FOREIGN = b"1790000000.123456%020d" % 8
+
+
+class FakeSubscription:
+    """Delivers prepared messages, each ``between`` seconds after the one before."""
+
+    def __init__(self, messages: list[bytes], between: float = 0.0) -> None:
+        self.left, self.between = [*messages], between
+
+    def __enter__(self) -> FakeSubscription:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End."""
+
+    def subscribe(self, name: str) -> None:
+        """Begin."""
+
+    def ping(self) -> None:
+        """Say nothing."""
+
+    def get_message(self, timeout: float) -> dict[str, Any] | None:
+        if not self.left:
+            time.sleep(min(timeout, 0.05))
+            return None
+        time.sleep(self.between)
+        return {"type": "message", "data": self.left.pop(0)}
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return what tells when messages were answered, until a while after the last."""
+
+    def listen(messages: list[bytes], between: float = 0.0) -> list[float]:
+        subscription = FakeSubscription(messages, between)
+
+        class Client:
+            def __enter__(self) -> Client:
+                return self
+
+            def __exit__(self, *_: object) -> None:
+                """End."""
+
+            def pubsub(self) -> FakeSubscription:
+                return subscription
+
+        monkeypatch.setattr(redis, "CHECK_INTERVAL", 0.03)
+        channel = Channel("redis://", "x")
+        monkeypatch.setattr(redis, "connect", lambda *_, **__: Client())
+        answers = channel.listen(own_id=lambda: 7, should_continue=lambda: bool(subscription.left))
+        return [time.monotonic() for _ in answers]
+
+    return listen
+
+
+@pytest.mark.parametrize(
+    ("message", "counts"),
+    [
+        (OWN, False),
+        (FOREIGN, True),
+        (b"1790000000.1234567", True),
+        (b"1790000000", True),
+        (b"", True),
+        (b"\xff" * 40, True),
+        (OWN + b" " * 100, True),
+    ],
+)
+def test_all_but_a_hosts_own_messages_count(answers: Any, message: bytes, counts: bool) -> None:
+    assert len(answers([message])) == counts
+
+
+def test_a_flood_is_answered_with_a_fixed_gap(answers: Any) -> None:
+    found = answers([b"look"] * 3000, 0.0001)
+    gaps = [later - earlier for earlier, later in pairwise(found)]
+    assert len(found) > 3
+    assert min(gaps) >= redis.GAP
+
+
+def test_the_last_of_a_flood_is_answered(answers: Any) -> None:
+    """Two that come within one gap are answered at its end."""
+    assert len(answers([b"look", b"look"])) == 2
+
+
+def test_one_that_comes_alone_is_answered_at_once(answers: Any) -> None:
+    began = time.monotonic()
+    (found,) = answers([FOREIGN])
+    assert found - began < 1.0
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://cache.example",
+        "cache.example",
+        "redis://cache.example:port",
+        "redis://:geheim#1@cache.example",
+        "redis://:12/geheim@cache.example",
+        "redis://:1?geheim=x@cache.example",
+        "redis://:geheim\u2100@cache.example",
+        "redis://cache.example?geheim=1",
+    ],
+)
+def test_a_bad_url_is_refused_by_the_settings_name_and_without_its_password(url: str) -> None:
+    with pytest.raises(SchemaError, match="WAFFLE_REDIS_URL can't be used") as caught:
+        Channel(url, "waffleconf")
+    assert "geheim" not in str(caught.value).replace("unexpected keyword argument 'geheim'", "")
+
+
+def test_what_the_url_says_of_waiting_and_decoding_does_not_count() -> None:
+    url = "redis://cache.example?socket_timeout=60&decode_responses=1&protocol=3"
+    options = connect(url, setting="X", timeout=2.0).connection_pool.connection_kwargs
+    assert (options["socket_timeout"], options["decode_responses"]) == (2.0, False)
+    assert options["protocol"] == 2
+
+
+def test_a_redis_that_is_not_there_is_an_error_soon(tmp_path: Any) -> None:
+    channel = Channel(f"unix://{tmp_path}/none", "x")
+    errors: list[Exception] = []
+
+    def publish() -> None:
+        try:
+            channel.publish(1)
+        except redis.ChannelDown as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    thread.join(20)
+    assert "can't publish to Redis: " in str(errors[0])
+    with pytest.raises(redis.ChannelDown, match="can't ask Redis: "):
+        channel.listeners()

@@ -1,0 +1,181 @@
+"""A stored value that doesn't fit stops no command, and the commands repair it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+from flask import Flask
+from flask.cli import ScriptInfo
+from pydantic import BaseModel, model_validator
+
+from uwsgi_waffle import InvalidValue
+from uwsgi_waffle.cli import waffle as command
+from uwsgi_waffle.schema import MASK
+
+from .conftest import CONFS, Host, Process
+
+Run = Callable[..., Result]
+
+#: What a new release declares: other types for SITENAME and TOKEN.
+RELEASE: dict[str, Any] = {
+    **CONFS,
+    "SITENAME": {"default": ["Waffle"]},
+    "TOKEN": {"default": 0, "secret": True},
+}
+COMMANDS = "Run flask waffle set SITENAME=VALUE, or flask waffle unset SITENAME"
+
+
+@pytest.fixture
+def run(host: Host, site: Process) -> Run:
+    """Run ``flask waffle`` of the new release; SITENAME is stored, and doesn't fit."""
+    site.waffle.update({"SITENAME": "Brügge", "LIMIT": 20})
+
+    def create_app() -> Flask:
+        return host.start(confs=RELEASE).app
+
+    def run(*words: str) -> Result:
+        obj = ScriptInfo(create_app=create_app)
+        return site.app.test_cli_runner().invoke(command, words, obj=obj)
+
+    return run
+
+
+def test_a_server_refuses_to_start_and_names_the_commands(host: Host, run: Run) -> None:
+    with pytest.raises(InvalidValue, match=r"SITENAME: Input should be a valid") as raised:
+        host.start(confs=RELEASE)
+    assert COMMANDS in str(raised.value)
+
+
+def test_list_marks_it(run: Run) -> None:
+    lines = run("list").output.splitlines()
+    assert lines[0] == 'SITENAME  ["Waffle"]'
+    assert lines[1].startswith('          ! "Brügge" is stored, which can\'t be used: ')
+    assert lines[1].endswith(COMMANDS)
+    assert lines[2].startswith("LIMIT     20")
+
+
+def test_list_as_json_marks_it(run: Run) -> None:
+    document = json.loads(run("list", "--json").stdout)
+    assert document["values"] == {"SITENAME": ["Waffle"], "LIMIT": 20, "TOKEN": MASK}
+    (name,) = document["misfits"]
+    assert (name, document["misfits"][name]["stored"]) == ("SITENAME", "Brügge")
+    assert "valid" in document["misfits"][name]["problem"]
+
+
+def test_get_marks_it(run: Run) -> None:
+    result = run("get", "SITENAME")
+    assert (result.exit_code, result.stdout) == (0, '["Waffle"]\n')
+    assert COMMANDS in result.stderr
+    document = json.loads(run("get", "SITENAME", "--json").stdout)
+    assert (document["value"], document["stored"]) == (["Waffle"], "Brügge")
+    assert run("get", "LIMIT", "--json").output == "20\n"
+
+
+def test_status_and_doctor_name_it(run: Run) -> None:
+    result = run("status")
+    assert result.exit_code == 1
+    assert 'SITENAME:      "Brügge" is stored, which' in result.output
+    assert run("status", "--json").exit_code == 1
+    result = run("doctor", "--patience", "0")
+    assert result.exit_code == 1
+    assert 'error    store:        SITENAME: "Brügge" is stored, which' in result.output
+    assert f"change:       {COMMANDS}" in result.output
+
+
+def test_export_says_that_a_default_was_written(run: Run) -> None:
+    result = run("export")
+    assert json.loads(result.stdout)["set"] == ["LIMIT"]
+    assert 'SITENAME: its default was written: "Brügge" is stored' in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "value"), [(["set", 'SITENAME=["a"]'], ["a"]), (["unset", "SITENAME"], ["Waffle"])]
+)
+def test_set_and_unset_repair_it(host: Host, run: Run, words: list[str], value: object) -> None:
+    result = run(*words)
+    assert result.exit_code == 0
+    assert result.output.startswith('SITENAME: "Brügge" -> ')
+    started = host.start(confs=RELEASE)
+    assert started.waffle.values["SITENAME"] == value
+    assert started.waffle.values.LIMIT == 20
+    assert "!" not in run("list").output
+
+
+def test_an_update_that_leaves_it_changes_nothing(site: Process, run: Run) -> None:
+    """No process of the release could serve it."""
+    result = run("set", "LIMIT=30")
+    assert result.exit_code == 1
+    assert "SITENAME" in result.output
+    assert site.waffle.refresh() == 1
+
+
+def test_processes_of_the_former_release_are_not_disturbed(site: Process, run: Run) -> None:
+    """What fits their declarations is an error of the new release only."""
+    for words in (["list"], ["status"], ["doctor", "--patience", "0"]):
+        run(*words)
+    status = site.waffle.status()
+    assert (status["store_error"], status["error"], status["revision"]) == ("", "", 1)
+    assert site.waffle.values.SITENAME == "Brügge"
+
+
+def test_a_secret_is_masked(site: Process, run: Run) -> None:
+    site.waffle.update({"TOKEN": "geheim"})
+    for words in (
+        ["list"],
+        ["list", "--json"],
+        ["get", "TOKEN", "--reveal"],
+        ["status"],
+        ["doctor"],
+    ):
+        result = run(*words)
+        assert "geheim" not in result.output
+        assert MASK in result.output
+
+
+def test_a_row_that_is_not_json(host: Host, run: Run) -> None:
+    """Somebody edited the database. All that can't be used is repaired in one update."""
+    host.sql("UPDATE waffle_values SET value = 'no json' WHERE key = 'LIMIT'")
+    assert '! "no json" is stored, which' in run("list").output
+    assert run("unset", "LIMIT").exit_code == 1, "SITENAME remains"
+    assert 'LIMIT: "no json" -> 10' in run("unset", "LIMIT", "SITENAME").output
+    assert host.start(confs=RELEASE).waffle.values.LIMIT == 10
+
+
+def test_a_row_of_a_name_that_is_not_declared(host: Host, run: Run) -> None:
+    """Nothing but `unset` is advised, and it does it."""
+    host.sql("INSERT INTO waffle_values VALUES ('GONE', 'no json')")
+    *_, name, line = run("list").output.splitlines()
+    assert name == "GONE"
+    assert line.endswith("Run flask waffle unset GONE")
+    assert run("unset", "GONE", "SITENAME").exit_code == 0
+    assert host.start(confs=RELEASE).waffle.values.SITENAME == ["Waffle"]
+
+
+def test_values_that_do_not_fit_each_other(host: Host, site: Process) -> None:
+    """Nobody knows which of them is wrong: all have their defaults."""
+
+    class Limits(BaseModel):
+        LOW: int = 1
+        HIGH: int = 2
+
+        @model_validator(mode="after")
+        def ordered(self) -> Limits:
+            if self.LOW > self.HIGH:
+                raise ValueError("LOW is above HIGH")
+            return self
+
+    host.sql("INSERT INTO waffle_values VALUES ('LOW', '5')")
+
+    def run(*words: str) -> Result:
+        obj = ScriptInfo(create_app=lambda: host.start(confs=Limits).app)
+        return site.app.test_cli_runner().invoke(command, words, obj=obj)
+
+    result = run("status")
+    assert "values:        what is stored can't be used: " in result.output
+    assert "LOW is above HIGH. Run flask waffle set NAME=VALUE" in result.output
+    assert run("unset", "LOW").exit_code == 0
+    assert host.start(confs=Limits).waffle.values.LOW == 1

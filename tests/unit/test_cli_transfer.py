@@ -1,0 +1,262 @@
+"""Values on their way: `export` and `import`."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import Result
+from pydantic_core import core_schema
+
+from uwsgi_waffle.cli import waffle as command
+from uwsgi_waffle.schema import MASK
+
+from .conftest import ALWAYS, CONFS, Host, Process
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(site: Process) -> Run:
+    """Run ``flask waffle`` with the given words."""
+    return lambda *words: site.app.test_cli_runner().invoke(command, words)
+
+
+class TestTransfer:
+    @pytest.fixture
+    def target(self, tmp_path_factory: pytest.TempPathFactory) -> Process:
+        """A process of another host, with a store of its own."""
+        return Host(tmp_path_factory.mktemp("target")).start()
+
+    def run_in(self, process: Process, *words: str, stdin: str | None = None) -> Result:
+        return process.app.test_cli_runner().invoke(command, words, input=stdin)
+
+    def test_values_go_from_one_store_to_another_in_one_update(
+        self, site: Process, target: Process, run: Run, tmp_path: Path
+    ) -> None:
+        site.waffle.update({"SITENAME": "Brüssel 🧇", "LIMIT": 20, "TOKEN": "geheim"})
+        path = str(tmp_path / "values.json")
+        assert (
+            run("export", path, "--reveal").exit_code,
+            run("export", path, "--reveal").output,
+        ) == (0, "")
+        result = self.run_in(target, "import", path, "--yes", "--note", "moved")
+        assert result.output.splitlines() == [
+            "LIMIT: 10 -> 20",
+            'SITENAME: "Waffle" -> "Brüssel 🧇"',
+            f"TOKEN: {MASK} -> {MASK}",
+            "revision 1",
+        ]
+        assert target.state.parse_conf() == site.state.parse_conf()
+        assert {(entry.actor, entry.note) for entry in target.waffle.history()} == {
+            (getpass.getuser(), "moved")
+        }
+        assert (
+            self.run_in(target, "import", path, "--yes").output
+            == "revision 1 (nothing was changed)\n"
+        )
+
+    def test_what_was_set_is_set_whatever_the_default_becomes(
+        self, site: Process, target: Process, run: Run
+    ) -> None:
+        """A value that is the default of the day was chosen all the same; what nobody chose goes on
+        following the default.
+        """
+        site.waffle.update({"LIMIT": 10})
+        text = run("export").stdout
+        result = self.run_in(target, "import", "-", "--dry-run", stdin=text)
+        assert result.output.splitlines() == [
+            "LIMIT: 10 by default -> 10",
+            "revision 0 (nothing was changed)",
+        ]
+        assert (
+            self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines()[-1]
+            == "revision 1"
+        )
+        assert target.state.store.load().values == {"LIMIT": "10"}
+        assert (
+            self.run_in(target, "import", "-", "--yes", stdin=text).output
+            == "revision 1 (nothing was changed)\n"
+        )
+
+    def test_what_was_the_default_is_set_only_where_another_value_is_in_force(
+        self, site: Process, target: Process, tmp_path_factory: pytest.TempPathFactory, run: Run
+    ) -> None:
+        text = run("export").stdout
+        assert json.loads(text)["set"] == []
+        target.waffle.update({"LIMIT": 20})
+        assert self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines() == [
+            "LIMIT: 20 -> 10",
+            "revision 2",
+        ]
+        assert target.state.store.load().values == {"LIMIT": "10"}
+        later = Host(tmp_path_factory.mktemp("later")).start(
+            confs={**CONFS, "LIMIT": {"default": 30}}
+        )
+        self.run_in(later, "import", "-", "--yes", stdin=text)
+        assert later.state.store.load().values == {"LIMIT": "10"}
+
+    def test_a_document_that_does_not_say_what_was_set_has_set_it_all(
+        self, target: Process
+    ) -> None:
+        text = json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 10, "SITENAME": "Waffle"}})
+        self.run_in(target, "import", "-", "--yes", stdin=text)
+        assert target.state.store.load().values == {"LIMIT": "10", "SITENAME": '"Waffle"'}
+
+    def test_the_document_tells_revision_and_declarations(self, site: Process, run: Run) -> None:
+        site.waffle.update({"LIMIT": 20})
+        told = json.loads(run("export", "--reveal").stdout)
+        assert (told["uwsgi_waffle"], told["revision"], told["values"]) == (
+            1,
+            1,
+            {"SITENAME": "Waffle", "LIMIT": 20, "TOKEN": ""},
+        )
+        assert told["schema"]["LIMIT"] == {
+            "desc": "Upload limit in bytes",
+            "secret": False,
+            "type": {"type": "integer", "exclusiveMinimum": 0},
+        }
+
+    def test_a_type_that_json_schema_has_no_words_for_is_any(self, host: Host) -> None:
+        class Odd(int):
+            @classmethod
+            def __get_pydantic_core_schema__(cls, *args: object) -> core_schema.CoreSchema:
+                plain = core_schema.plain_serializer_function_ser_schema(int)
+                return core_schema.no_info_plain_validator_function(cls, serialization=plain)
+
+        told = json.loads(
+            self.run_in(host.start(confs={"N": {"default": Odd(7), "type": Odd}}), "export").stdout
+        )
+        assert (told["values"], told["schema"]["N"]["type"]) == ({"N": 7}, {})
+
+    def test_with_json_it_tells_what_was_written(self, run: Run, tmp_path: Path) -> None:
+        path = str(tmp_path / "values.json")
+        result = run("export", path, "--json")
+        assert (json.loads(result.stdout), result.stderr) == (
+            {"revision": 0, "file": path, "left_out": ["TOKEN"]},
+            "",
+        )
+        assert json.loads(run("export", "--json").stdout)["values"] == {
+            "SITENAME": "Waffle",
+            "LIMIT": 10,
+        }
+
+    @pytest.mark.parametrize("existing", [False, True])
+    def test_a_file_with_secrets_is_the_users_alone(
+        self, run: Run, tmp_path: Path, existing: bool
+    ) -> None:
+        path = tmp_path / "all.json"
+        if existing:
+            path.touch(mode=0o644)
+        assert run("export", str(path), "--reveal").exit_code == 0
+        assert path.stat().st_mode & 0o777 == 0o600
+
+    def test_a_store_that_is_gone_is_not_exported(
+        self, host: Host, site: Process, tmp_path: Path
+    ) -> None:
+        result = self.run_in(
+            host.start(host.store(ALWAYS)), "export", str(tmp_path / "values.json")
+        )
+        assert result.exit_code == 1
+        assert "the store is down" in result.output
+        assert not (tmp_path / "values.json").exists()
+
+    def test_secrets_are_left_out_and_named(self, site: Process, run: Run) -> None:
+        site.waffle.update({"TOKEN": "geheim"})
+        result = run("export")
+        assert "geheim" not in result.output
+        assert json.loads(result.stdout)["values"].keys() == {"SITENAME", "LIMIT"}
+        assert "left out because they are secret: TOKEN" in result.stderr
+
+    def test_a_secret_is_masked_on_its_way_in(self, target: Process) -> None:
+        text = json.dumps({"uwsgi_waffle": 1, "values": {"TOKEN": "geheim"}})
+        for options in (("--dry-run",), ("--dry-run", "--json"), ("--yes", "--json")):
+            assert "geheim" not in self.run_in(target, "import", "-", *options, stdin=text).output
+        assert target.waffle.values.TOKEN == "geheim"
+
+    def test_what_a_file_does_not_name_stays(self, target: Process) -> None:
+        target.waffle.update({"SITENAME": "Mine"})
+        text = json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}})
+        result = self.run_in(target, "import", "-", "--yes", "--json", stdin=text)
+        assert json.loads(result.output) == {
+            "revision": 2,
+            "dry_run": False,
+            "changed": {"LIMIT": [10, 20]},
+        }
+        assert (target.waffle.values.SITENAME, target.waffle.values.LIMIT) == ("Mine", 20)
+
+    def test_a_dry_run_changes_nothing(self, target: Process) -> None:
+        text = json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}})
+        result = self.run_in(target, "import", "-", "--dry-run", stdin=text)
+        assert result.output.splitlines() == ["LIMIT: 10 -> 20", "revision 0 (nothing was changed)"]
+        assert target.waffle.refresh() == 0
+
+    @pytest.mark.parametrize(("answer", "revision"), [("y", 1), ("n", 0), ("", 0)])
+    def test_it_asks(self, target: Process, tmp_path: Path, answer: str, revision: int) -> None:
+        path = tmp_path / "values.json"
+        path.write_text(json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}}))
+        result = self.run_in(target, "import", str(path), stdin=f"{answer}\n")
+        assert "LIMIT: 10 -> 20" in result.output
+        assert "Change 1 of 3 variables?" in result.output
+        assert (target.waffle.refresh(), result.exit_code) == (revision, 1 - revision)
+
+    def test_json_can_not_ask(self, target: Process) -> None:
+        assert self.run_in(target, "import", "-", "--json", stdin="{}").exit_code == 2
+
+    def test_who_was_faster_is_not_overwritten(
+        self, host: Host, target: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        path = tmp_path / "values.json"
+        path.write_text(json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}}))
+
+        def confirm(*words: object, **options: object) -> bool:
+            target.waffle.update({"LIMIT": 30})
+            return True
+
+        monkeypatch.setattr(click, "confirm", confirm)
+        result = self.run_in(target, "import", str(path))
+        assert result.exit_code == 1
+        assert "revision 0 was expected" in result.output
+        assert target.waffle.values.LIMIT == 30
+
+    @pytest.mark.parametrize(
+        ("text", "told"),
+        [
+            ("", "isn't JSON"),
+            ("{", "isn't JSON"),
+            ("[" * 100_000, "isn't JSON"),
+            ("[]", "isn't what `flask waffle export` writes"),
+            ('{"values": {}}', "isn't what `flask waffle export` writes"),
+            ('{"uwsgi_waffle": 2, "values": {}}', "isn't what `flask waffle export` writes"),
+            ('{"uwsgi_waffle": 1, "values": []}', "isn't what `flask waffle export` writes"),
+            (
+                '{"uwsgi_waffle": 1, "values": {"LIMIT": 20}, "set": "LIMIT"}',
+                "isn't what `flask waffle export` writes",
+            ),
+            (
+                '{"uwsgi_waffle": 1, "values": {"LIMIT": 20}, "set": [1]}',
+                "isn't what `flask waffle export` writes",
+            ),
+            ('{"uwsgi_waffle": 1, "values": {"SITE": 1}}', "'SITE' is not declared"),
+            (
+                '{"uwsgi_waffle": 1, "values": {"LIMIT": -1, "SITENAME": 5}}',
+                "LIMIT: Input should be greater than 0, not -1; SITENAME:",
+            ),
+            ('{"uwsgi_waffle": 1, "values": {"TOKEN": 5}}', "TOKEN: refused"),
+        ],
+    )
+    def test_a_bad_file_changes_nothing_and_is_exit_code_1(
+        self, target: Process, text: str, told: str
+    ) -> None:
+        result = self.run_in(target, "import", "-", "--yes", stdin=text)
+        assert result.exit_code == 1
+        assert told in result.output
+        assert "Nothing was changed" in result.output
+        assert target.waffle.refresh() == 0
+
+    def test_a_file_that_is_not_there_is_exit_code_2(self, target: Process, tmp_path: Path) -> None:
+        assert self.run_in(target, "import", str(tmp_path / "none.json")).exit_code == 2

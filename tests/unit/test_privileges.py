@@ -1,0 +1,186 @@
+"""A command of root's can't be led: in another user's folder it has that user's rights."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from uwsgi_waffle import SQLStore, StoreUnavailable
+from uwsgi_waffle.privileges import acting_as, owner_of_new
+from uwsgi_waffle.stores import Commit
+
+USER, OTHER = 54_321, 54_322
+
+pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A folder of root's that everybody may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def home(root: Path) -> Path:
+    """A folder of an ordinary user's."""
+    folder = root / "home"
+    folder.mkdir()
+    os.chown(folder, USER, USER)
+    return folder
+
+
+def owner_of_file_in(folder: Path) -> int:
+    """Return whom a file belongs to that is created now."""
+    path = folder / os.urandom(8).hex()
+    path.touch()
+    return path.stat().st_uid
+
+
+@pytest.fixture
+def shared(root: Path) -> Path:
+    """A folder in which everybody may create files."""
+    root.chmod(0o1777)
+    return root
+
+
+class TestActing:
+    def test_it_ends_with_the_block_also_by_an_error(self, shared: Path) -> None:
+        with acting_as(USER):
+            assert owner_of_file_in(shared) == USER
+        assert owner_of_file_in(shared) == 0
+        with pytest.raises(ZeroDivisionError), acting_as(USER):
+            print(1 // 0)
+        assert owner_of_file_in(shared) == 0
+
+    def test_root_s_own_files_are_out_of_reach(self, shared: Path) -> None:
+        (shared / "secret").write_text("x")
+        (shared / "secret").chmod(0o600)
+        with acting_as(USER), pytest.raises(PermissionError):
+            (shared / "secret").read_text()
+
+    def test_it_can_be_nested(self, shared: Path) -> None:
+        with acting_as(USER):
+            with acting_as(OTHER), acting_as(OTHER):
+                assert owner_of_file_in(shared) == OTHER
+            with acting_as(0):
+                assert owner_of_file_in(shared) == USER
+            assert owner_of_file_in(shared) == USER
+
+    def test_it_concerns_this_thread_only(self, shared: Path) -> None:
+        found: list[int] = []
+        acting = threading.Event()
+
+        def create() -> None:
+            acting.wait()
+            found.append(owner_of_file_in(shared))
+
+        thread = threading.Thread(target=create)
+        thread.start()
+        with acting_as(USER):
+            acting.set()
+            thread.join()
+        assert found == [0]
+
+    def test_who_is_not_root_stays_what_he_is(self) -> None:
+        script = (
+            "import os; from uwsgi_waffle.privileges import acting_as\n"
+            f"os.setgid({USER}); os.setuid({USER})\n"
+            f"with acting_as({OTHER}): print(os.geteuid())"
+        )
+        command = [sys.executable, "-c", script]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert done.stdout == f"{USER}\n"
+
+
+class TestOwner:
+    def test_it_is_the_nearest_owner(self, home: Path) -> None:
+        assert owner_of_new(home / "a" / "b") == USER
+        (home / "service").mkdir()
+        os.chown(home / "service", OTHER, OTHER)
+        assert owner_of_new(home / "service" / "waffle.db") == OTHER
+
+    def test_a_folder_that_only_root_may_write_is_roots(self, home: Path) -> None:
+        (home / "mine").mkdir(mode=0o755)
+        assert owner_of_new(home / "mine" / "waffle.db") == 0
+        (home / "mine").chmod(0o777)
+        assert owner_of_new(home / "mine" / "waffle.db") == USER, "who can exchange it"
+
+    def test_nor_is_what_a_link_of_that_user_leads_to(self, root: Path, home: Path) -> None:
+        (root / "cron").mkdir()
+        (home / "link").symlink_to(root / "cron")
+        os.lchown(home / "link", USER, USER)
+        assert owner_of_new(home / "link" / "waffle.db") == USER
+        (root / "current").symlink_to(home)
+        assert owner_of_new(root / "current" / "waffle.db") == USER
+
+    def test_where_all_is_roots_it_is_root(self, root: Path) -> None:
+        assert owner_of_new(root / "new" / "waffle.db") == 0
+
+
+class TestDatabase:
+    def test_everything_belongs_to_the_owner_of_the_folder(self, home: Path) -> None:
+        store = SQLStore(f"sqlite:///{home}/instance/waffle.db")
+        store.prepare()
+        found: dict[str, int] = {}
+
+        def build_commit(stored: object) -> Commit:
+            found.update({path.name: path.stat().st_uid for path in home.rglob("*")})
+            return Commit({"A": "1"})
+
+        store.transact(build_commit)
+        assert found.keys() >= {"instance", "waffle.db", "waffle.db-wal"}
+        assert set(found.values()) == {USER}
+        assert os.geteuid() == 0
+
+    @pytest.mark.parametrize("through", ["the folder", "the file"])
+    def test_a_link_leads_nowhere(self, root: Path, home: Path, through: str) -> None:
+        cron = root / "cron"
+        cron.mkdir()
+        target = {"the folder": home / "instance", "the file": home / "waffle.db"}[through]
+        target.symlink_to(cron if through == "the folder" else cron / "waffle.db")
+        os.lchown(target, USER, USER)
+        path = target / "waffle.db" if through == "the folder" else target
+        with pytest.raises(StoreUnavailable):
+            SQLStore(f"sqlite:///{path}").prepare()
+        assert list(cron.iterdir()) == []
+
+
+class TestModes:
+    def test_a_server_without_umask_exposes_nothing(self, tmp_path: Path) -> None:
+        before = os.umask(0)
+        try:
+            SQLStore(f"sqlite:///{tmp_path}/site/instance/waffle.db").prepare()
+        finally:
+            os.umask(before)
+        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+        assert modes == {"site": 0o755, "instance": 0o700, "waffle.db": 0o600}
+
+    @pytest.mark.parametrize("exposed", ["waffle.db", "."])
+    def test_what_every_user_may_write_is_warned_about(
+        self, tmp_path: Path, exposed: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = tmp_path / "instance"
+        store = SQLStore(f"sqlite:///{folder}/waffle.db")
+        store.prepare()
+        store.prepare()
+        assert caplog.text == ""
+        (folder / exposed).chmod(0o777)
+        store.prepare()
+        assert f"chmod o-w {folder / exposed}" in caplog.text
+
+
+class TestUnreachable:
+    def test_a_folder_that_its_owner_cannot_enter_is_roots(self, root: Path, home: Path) -> None:
+        """Who can't get there can't exchange anything either."""
+        assert owner_of_new(home / "waffle.db") == USER
+        root.chmod(0o700)
+        assert owner_of_new(home / "waffle.db") == 0

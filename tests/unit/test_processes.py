@@ -1,0 +1,253 @@
+"""The processes of a host: each has a file that it holds locked for as long as it lives."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from uwsgi_waffle import ProcessInfo
+from uwsgi_waffle.host import HostFiles
+
+from ..host import Host, eventually, forked, report_process, run_forked
+
+
+def info(kind: str, revision: int = 0, *, pid: int = 0) -> ProcessInfo:
+    return ProcessInfo(pid or os.getpid(), kind, revision, time.monotonic(), "", "")
+
+
+def kinds(files: HostFiles) -> set[str]:
+    return {process.kind for process in files.processes}
+
+
+def reporting(host: Host, kind: str, *, pid: int = 0) -> Callable[[], None]:
+    """Return what a process does that reports."""
+    files = host.open_files()
+    return lambda: files.processes.report(info(kind, pid=pid))
+
+
+class TestReport:
+    def test_what_it_reports_last_is_read(self, shared: HostFiles, others: HostFiles) -> None:
+        shared.processes.report(info("a name that is quite long", 7))
+        last = ProcessInfo(1, "mule 1", 8, 2.5, "ff", "no room", {"server": "uWSGI 2"})
+        shared.processes.report(last)
+        (found,) = others.processes
+        assert (found.pid, found.kind, found.revision, found.applied_at) == (1, "mule 1", 8, 2.5)
+        assert (found.snapshot, found.error, found.server) == (
+            "ff",
+            "no room",
+            {"server": "uWSGI 2"},
+        )
+        assert found.token == shared.processes.token
+
+    def test_two_that_share_a_pid_are_both_listed(
+        self, shared: HostFiles, others: HostFiles
+    ) -> None:
+        shared.processes.report(info("one"))
+        others.processes.report(info("two"))
+        assert kinds(shared) == kinds(others) == {"one", "two"}
+
+    def test_it_can_leave_and_come_back(self, shared: HostFiles, others: HostFiles) -> None:
+        shared.processes.report(info("one"))
+        shared.processes.leave()
+        assert kinds(others) == set()
+        shared.processes.leave()
+        shared.processes.report(info("one"))
+        assert kinds(others) == {"one"}
+
+    @pytest.mark.parametrize("what", ["file", "folder"])
+    def test_a_file_that_was_removed_is_made_again(
+        self, host: Host, shared: HostFiles, what: str
+    ) -> None:
+        shared.processes.report(info("one", 1))
+        folder = host.folder / "processes"
+        if what == "folder":
+            shutil.rmtree(folder)
+        else:
+            (folder / shared.processes.token).unlink()
+        assert kinds(shared) == set()
+        shared.processes.report(info("one", 2))
+        assert [process.revision for process in shared.processes] == [2]
+
+    def test_more_than_512_are_listed(self, host: Host, shared: HostFiles) -> None:
+        kept = [report_process(shared, 10**6 + n, f"worker {n}") for n in range(513)]
+        try:
+            assert len(list(shared.processes)) == 513
+        finally:
+            for files in kept:
+                files.processes.leave()
+
+    def test_one_that_is_forgotten_leaves(self, host: Host, shared: HostFiles) -> None:
+        """An application that a test suite makes and drops isn't waited for."""
+        report_process(shared, 1, "forgotten")
+        gc.collect()
+        assert kinds(shared) == set()
+
+
+class TestLife:
+    def test_the_living_are_listed_and_the_dead_removed_by_whoever_looks(
+        self, host: Host, shared: HostFiles
+    ) -> None:
+        with forked(reporting(host, "one")):
+            assert kinds(shared) == {"one"}
+            assert len(list((host.folder / "processes").iterdir())) == 1
+        assert kinds(shared) == set()
+        assert list((host.folder / "processes").iterdir()) == []
+
+    def test_another_process_with_our_pid_is_another_process(
+        self, host: Host, shared: HostFiles
+    ) -> None:
+        """In two containers that share the folder, pids are equal."""
+        shared.processes.report(info("ours"))
+        with forked(reporting(host, "theirs", pid=os.getpid())):
+            assert kinds(shared) == {"ours", "theirs"}
+            assert [process.pid for process in shared.processes] == [os.getpid()] * 2
+        assert kinds(shared) == {"ours"}
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a pid namespace")
+    def test_two_pid_namespaces_see_each_other(self, host: Host, shared: HostFiles) -> None:
+        """Each has a process 1, and no /proc of the other."""
+        looks: list[int] = []
+
+        def program() -> None:
+            files = host.open_files()
+            files.processes.report(info("first"))
+            looks.append(len(list(files.processes)))
+
+        with forked(program, namespace=True), forked(program, namespace=True):
+            assert [process.pid for process in shared.processes] == [1, 1]
+
+            def look() -> None:
+                assert len(list(host.open_files().processes)) == 2
+
+            with forked(look, namespace=True):
+                assert len(list(shared.processes)) == 2, "nobody took the others for dead"
+        assert eventually(lambda: kinds(shared) == set())
+
+    def test_a_zombie_is_dead(self, host: Host, shared: HostFiles) -> None:
+        report = reporting(host, "zombie")
+        pid = os.fork()
+        if pid == 0:
+            report()
+            os._exit(0)
+        os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        try:
+            assert kinds(shared) == set()
+        finally:
+            os.waitpid(pid, 0)
+
+    def test_a_forked_process_has_a_file_of_its_own(
+        self, host: Host, shared: HostFiles, others: HostFiles
+    ) -> None:
+        shared.processes.report(info("parent"))
+
+        def program() -> None:
+            shared.processes.report(info("child"))
+
+        with forked(program):
+            assert kinds(others) == {"parent", "child"}
+        assert kinds(others) == {"parent"}
+
+    def test_a_child_does_not_keep_its_parent_alive(self, host: Host, others: HostFiles) -> None:
+        """A fork shares the open file, and with it a lock of flock(2)."""
+        report = reporting(host, "parent")
+        grandchildren: list[int] = []
+        reader, writer = os.pipe()
+
+        def program() -> None:
+            report()
+            grandchild = os.fork()
+            if grandchild == 0:
+                os.read(reader, 1)  # lives until the test ends
+                os._exit(0)
+            grandchildren.append(grandchild)
+
+        try:
+            with forked(program):
+                assert kinds(others) == {"parent"}
+            assert kinds(others) == set()
+        finally:
+            os.write(writer, b"x")
+            os.close(reader)
+            os.close(writer)
+
+    def test_a_child_that_leaves_does_not_remove_its_parents_file(self, shared: HostFiles) -> None:
+        shared.processes.report(info("parent"))
+        assert run_forked(shared.processes.leave) == 0
+        assert kinds(shared) == {"parent"}
+
+
+class TestFolder:
+    def test_what_is_no_report_stops_nobody(self, host: Host, shared: HostFiles) -> None:
+        shared.processes.report(info("one"))
+        folder = host.folder / "processes"
+        (folder / "noise").write_bytes(b"\xff" * 100)
+        (folder / "folder").mkdir()
+        (folder / "link").symlink_to("elsewhere")
+        assert kinds(shared) == {"one"}
+
+    @pytest.mark.parametrize("content", [b"", b"noise", b"[]", b"7", b'{"pid": 1}', b"\xff\xff"])
+    def test_a_living_process_whose_file_is_damaged_stops_nobody(
+        self, host: Host, shared: HostFiles, others: HostFiles, content: bytes
+    ) -> None:
+        shared.processes.report(info("one"))
+        others.processes.report(info("two"))
+        path: Path = host.folder / "processes" / shared.processes.token
+        path.write_bytes(content)
+        assert kinds(others) == {"two"}
+        shared.processes.report(info("one"))
+        assert kinds(others) == {"one", "two"}
+
+    def test_there_may_be_no_folder_yet(self, shared: HostFiles) -> None:
+        assert list(shared.processes) == []
+
+
+class TestClosedDescriptors:
+    """A program that becomes a daemon closes all it has, and forks."""
+
+    def test_a_fork_closes_no_descriptor_of_somebody_else(
+        self, host: Host, shared: HostFiles, tmp_path: Path
+    ) -> None:
+        shared.processes.report(info("parent"))
+        path = str(host.folder / "processes" / shared.processes.token)
+        (fd,) = (n for n in range(3, 256) if linked(n) == path)
+        opened = os.open(tmp_path / "theirs", os.O_RDWR | os.O_CREAT)
+        os.dup2(opened, fd)  # the number is another file's now
+
+        def program() -> None:
+            os.fstat(fd)
+            assert linked(fd) == str(tmp_path / "theirs")
+            shared.processes.report(info("child"))
+
+        try:
+            assert run_forked(program) == 0
+            shared.processes.report(info("parent again"))
+            assert kinds(shared) == {"parent again"}
+            assert linked(fd) == str(tmp_path / "theirs")
+        finally:
+            os.close(fd)
+            os.close(opened)
+
+    def test_a_fork_bears_one_that_is_gone(self, host: Host, shared: HostFiles) -> None:
+        others = host.open_files()
+        for files, kind in ((shared, "one"), (others, "two")):
+            files.processes.report(info(kind))
+        path = str(host.folder / "processes" / shared.processes.token)
+        (fd,) = (n for n in range(3, 256) if linked(n) == path)
+        os.close(fd)
+        with forked(lambda: None):
+            others.processes.leave()
+            others.processes.report(info("two"))
+        assert kinds(shared) == {"two"}
+
+
+def linked(fd: int) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except FileNotFoundError:
+        return ""

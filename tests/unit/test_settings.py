@@ -1,0 +1,270 @@
+"""The extension's settings: from the application, or else from the process environment."""
+
+from __future__ import annotations
+
+import operator
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from flask import Flask
+
+from uwsgi_waffle import MemoryStore, SchemaError, WaffleConf, WaffleError
+from uwsgi_waffle.settings import Settings, Watching
+from uwsgi_waffle.stores import open_store
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Flask:
+    app = Flask(__name__, instance_path=str(tmp_path))
+    app.config["WAFFLE_CONFS"] = {}
+    return app
+
+
+def test_the_defaults(app: Flask, tmp_path: Path) -> None:
+    assert Settings.read(app) == Settings(
+        confs={},
+        multiproc=True,
+        watching=Watching("file", tmp_path / "waffle.watch", "", "waffleconf"),
+        store_url="sqlite:///waffle.db",
+        namespace="",
+        poll_interval=1.0,
+        reconcile_interval=30.0,
+        instance=tmp_path,
+    )
+
+
+ENVIRON = (
+    ("WAFFLE_MULTIPROC", "false", "multiproc", False),
+    ("WAFFLE_WATCHTYPE", "redis", "watching.watchtype", "redis"),
+    ("WAFFLE_WATCHER_FILE", "/srv/bell", "watching.watcher_file", Path("/srv/bell")),
+    ("WAFFLE_REDIS_CHANNEL", "site", "watching.redis_channel", "site"),
+    ("WAFFLE_STORE_URL", "sqlite:////srv/x.db", "store_url", "sqlite:////srv/x.db"),
+    ("WAFFLE_NAMESPACE", "shop_2", "namespace", "shop_2"),
+    ("WAFFLE_POLL_INTERVAL", "0.5", "poll_interval", 0.5),
+    ("WAFFLE_RECONCILE_INTERVAL", "7", "reconcile_interval", 7.0),
+)
+
+
+@pytest.mark.parametrize(("name", "text", "attribute", "value"), ENVIRON)
+def test_each_comes_from_the_application_or_else_the_environment(
+    app: Flask,
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    text: str,
+    attribute: str,
+    value: Any,
+) -> None:
+    read = operator.attrgetter(attribute)
+    default = read(Settings.read(app))
+    monkeypatch.setenv(name, text)
+    assert read(Settings.read(app)) == value
+    app.config[name] = default
+    assert read(Settings.read(app)) == default
+
+
+@pytest.mark.parametrize(
+    ("settings", "url"),
+    [
+        ({"HOST": "cache.example"}, "redis://cache.example:6379"),
+        ({"HOST": "::1", "PORT": "6380"}, "redis://[::1]:6380"),
+        (
+            {"HOST": "cache.example", "URL": "rediss://ann:geheim@cache.example/2"},
+            "rediss://ann:geheim@cache.example/2",
+        ),
+    ],
+)
+def test_redis_is_named_by_host_and_port_or_by_a_url(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, settings: dict[str, str], url: str
+) -> None:
+    app.config["WAFFLE_WATCHTYPE"] = "redis"
+    for name, text in settings.items():
+        monkeypatch.setenv(f"WAFFLE_REDIS_{name}", text)
+    settled = Settings.read(app)
+    assert settled.watching.redis_url == url
+    assert "geheim" not in repr(settled)
+
+
+def test_a_port_counts_only_where_it_is_used(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kubernetes sets it to something else for a service that is called waffle-redis."""
+    monkeypatch.setenv("WAFFLE_REDIS_PORT", "tcp://10.0.0.1:6379")
+    assert Settings.read(app).watching.redis_url == ""
+    app.config.update(WAFFLE_WATCHTYPE="redis", WAFFLE_REDIS_URL="redis://cache.example")
+    assert Settings.read(app).watching.redis_url == "redis://cache.example"
+    monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
+    assert Watching.from_environment() is None
+
+
+def test_a_url_that_is_no_text_is_refused_without_its_password(app: Flask) -> None:
+    for name in ("WAFFLE_STORE_URL", "WAFFLE_REDIS_URL"):
+        app.config.update(WAFFLE_WATCHTYPE="redis", WAFFLE_REDIS_URL="redis://cache.example")
+        app.config[name] = urlsplit("redis://:geheim@cache.example")
+        with pytest.raises(SchemaError, match=name) as caught:
+            Settings.read(app)
+        assert "geheim" not in str(caught.value)
+    app.config.update(
+        WAFFLE_STORE_URL="redis://:geheim@cache.example",
+        WAFFLE_REDIS_URL="redis://:geheim@cache.example",
+    )
+    assert "geheim" not in repr(Settings.read(app))
+
+
+def test_a_process_without_the_application_reads_the_environment(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert Watching.from_environment() is None
+    monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
+    assert Watching.from_environment() is None, "it can't know where the watch file is"
+    monkeypatch.setenv("WAFFLE_WATCHER_FILE", "/srv/bell")
+    found = Watching.from_environment()
+    assert found is not None
+    assert (found.watcher_file, found.redis_url) == (
+        Path("/srv/bell"),
+        "redis://localhost:6379",
+    )
+    monkeypatch.setenv("WAFFLE_MULTIPROC", "0")
+    assert Watching.from_environment() is None, "nothing is watched"
+
+
+def test_an_empty_list_of_variables_is_not_a_missing_one(app: Flask) -> None:
+    del app.config["WAFFLE_CONFS"]
+    with pytest.raises(SchemaError, match=r"WAFFLE_CONFS.*is missing"):
+        Settings.read(app)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("WAFFLE_MULTIPROC", "perhaps"),
+        ("WAFFLE_WATCHTYPE", "pigeon"),
+        ("WAFFLE_WATCHER_FILE", 5),
+        ("WAFFLE_REDIS_PORT", "six"),
+        ("WAFFLE_REDIS_PORT", 0),
+        ("WAFFLE_STORE_URL", 5),
+        ("WAFFLE_NAMESPACE", "my shop"),
+        ("WAFFLE_NAMESPACE", "ä"),
+        ("WAFFLE_NAMESPACE", "n" * 33),
+        ("WAFFLE_NAMESPACE", "shop\n"),
+        ("WAFFLE_POLL_INTERVAL", "soon"),
+        *(
+            (f"WAFFLE_{which}_INTERVAL", value)
+            for which in ("POLL", "RECONCILE")
+            for value in (0, -1, float("nan"), float("inf"))
+        ),
+    ],
+)
+def test_a_bad_one_is_named(app: Flask, name: str, value: Any) -> None:
+    app.config["WAFFLE_WATCHTYPE"] = "redis"
+    app.config[name] = value
+    with pytest.raises(SchemaError, match=rf"^{name} must be"):
+        Settings.read(app)
+
+
+@pytest.mark.parametrize(
+    "url", ["mongodb://db", "waffle.db", "", "sqlite", "sqlite:/x", "postgresql"]
+)
+def test_a_url_of_no_store_is_refused_by_the_settings_name(url: str) -> None:
+    with pytest.raises(WaffleError, match="WAFFLE_STORE_URL"):
+        open_store(url)
+
+
+def test_a_url_with_an_unknown_driver_is_refused_without_its_password() -> None:
+    with pytest.raises(WaffleError) as caught:
+        open_store("postgresql+pigeon://ann:geheim@db/site").load()
+    assert "pigeon" in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+class TestPaths:
+    """Relative paths are in the instance folder, and each has one spelling."""
+
+    @pytest.fixture
+    def instance(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+        """A link to the real instance folder; the working folder is another one."""
+        (tmp_path / "releases/5").mkdir(parents=True)
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "current").symlink_to("releases/5")
+        monkeypatch.chdir(tmp_path / "elsewhere")
+        return tmp_path / "current"
+
+    @pytest.mark.parametrize(
+        ("url", "path"),
+        [
+            (None, "{real}/waffle.db"),
+            ("sqlite:///waffle.db", "{real}/waffle.db"),
+            ("sqlite+pysqlite:///data/../waffle.db", "{real}/waffle.db"),
+            ("sqlite:///{link}/waffle.db", "{real}/waffle.db"),
+            ("sqlite:///file:waffle.db?uri=true", "file:{real}/waffle.db"),
+            ("sqlite:///file:/srv/waffle.db?uri=true", "file:/srv/waffle.db"),
+            ("sqlite://", None),
+            ("sqlite:///:memory:", ":memory:"),
+        ],
+    )
+    def test_sqlite(self, instance: Path, url: str | None, path: str | None) -> None:
+        app = Flask("site", instance_path=str(instance))
+        spelled = {"real": instance.resolve(), "link": instance}
+        app.config["WAFFLE_CONFS"] = {}
+        if url is not None:
+            app.config["WAFFLE_STORE_URL"] = url.format_map(spelled)
+        located: Any = Settings.read(app).locate_store()
+        assert located.database == (path and path.format_map(spelled))
+
+    @pytest.mark.parametrize("url", ["redis://cache.example/1", "postgresql://db/site", "memory:"])
+    def test_other_stores(self, app: Flask, url: str) -> None:
+        app.config["WAFFLE_STORE_URL"] = url
+        assert Settings.read(app).locate_store() == url
+
+    def test_no_url(self, app: Flask) -> None:
+        app.config["WAFFLE_STORE_URL"] = "sqlite:waffle.db"
+        with pytest.raises(SchemaError, match="WAFFLE_STORE_URL"):
+            Settings.read(app).locate_store()
+
+    @pytest.mark.parametrize("name", ["waffle.watch", "{link}/waffle.watch"])
+    def test_watch_file(self, instance: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        app = Flask("site", instance_path=str(instance))
+        name = name.format(link=instance)
+        app.config.update(WAFFLE_CONFS={}, WAFFLE_WATCHER_FILE=name, WAFFLE_WATCHTYPE="redis")
+        watching = Settings.read(app).watching
+        assert watching.watcher_file == instance.resolve() / "waffle.watch"
+        if os.path.isabs(name):
+            monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
+            monkeypatch.setenv("WAFFLE_WATCHER_FILE", name)
+            assert Watching.from_environment() == watching
+
+    def test_two_spellings(self, instance: Path) -> None:
+        """A process that came through the link and one that didn't use the same store."""
+        waffles = []
+        for path in (instance, instance.resolve()):
+            app = Flask("site", instance_path=str(path))
+            app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
+            waffles.append((app, WaffleConf(app)))
+        waffles[0][1].update({"SITENAME": "New"})
+        assert waffles[1][1].values.SITENAME == "New"
+
+    def test_watch_file_that_is_a_link(self, instance: Path) -> None:
+        """The file itself isn't followed, so that it can be refused."""
+        (instance / "waffle.watch").symlink_to("/etc/passwd")
+        app = Flask("site", instance_path=str(instance))
+        app.config["WAFFLE_CONFS"] = {}
+        assert Settings.read(app).watching.watcher_file.name == "waffle.watch"
+
+    @pytest.mark.parametrize("url", [None, "sqlite:///waffle.db"])
+    @pytest.mark.parametrize("name", ["a?b", "a#b", "a%2Fb", "a b&c=d", "ü@:", "%"])
+    def test_folder_with_odd_name(self, tmp_path: Path, name: str, url: str | None) -> None:
+        """SQLAlchemy 2.0 and 2.1 read such a path in different ways when it is in a URL."""
+        instance = tmp_path / name
+        app = Flask("site", instance_path=str(instance))
+        app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
+        if url is not None:
+            app.config["WAFFLE_STORE_URL"] = url
+        waffle = WaffleConf(app)
+        waffle.update({"SITENAME": "New"})
+        assert (instance / "waffle.db").exists()
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_memory() -> None:
+    """``memory:`` needs no file and starts no thread."""
+    assert isinstance(open_store("memory:"), MemoryStore)

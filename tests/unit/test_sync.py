@@ -1,0 +1,393 @@
+"""How a process follows its host: touches by hand, a store that fails, one that surprises."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable
+from typing import ClassVar
+
+import pytest
+
+from uwsgi_waffle import InvalidValue, StoreUnavailable, fetch, sync
+
+from ..host import ALWAYS, CONFS, NEVER, FaultyStore, Host, Process, eventually, logged, recorded
+
+
+class TestTouch:
+    """Anyone may touch the watch file to say "look at the store"."""
+
+    def test_the_store_is_read_once(self, host: Host, site: Process) -> None:
+        process = host.start(store := host.store())
+        calls = store.calls
+        host.touch()
+        for _ in range(3):
+            process.tick()
+            site.tick()
+        assert store.calls == calls + 1
+
+    def test_a_read_notices_it_after_the_check_interval(self, host: Host, site: Process) -> None:
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        host.touch()
+        eventually(lambda: site.waffle.values.LIMIT == 20, 2.0)
+
+    def test_what_finds_nothing_new_wakes_nobody(self, host: Host, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        bell = host.folder / "bell" / "bell"
+        os.utime(bell, ns=(1, 1))
+        host.touch()
+        site.tick()
+        site.waffle.refresh()
+        assert bell.stat().st_mtime_ns == 1
+
+    @pytest.mark.parametrize("how", ["removed", "replaced", "written"])
+    def test_a_watch_file_that_is_another_one_is_a_touch(
+        self, host: Host, site: Process, how: str
+    ) -> None:
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        if how == "written":
+            host.watch_file.write_text("look")
+        elif how == "removed":
+            host.watch_file.unlink()
+        else:
+            fresh = host.watch_file.with_name("fresh")
+            fresh.touch()
+            fresh.rename(host.watch_file)
+        site.tick()
+        assert site.waffle.values.LIMIT == 20
+        assert host.watch_file.is_file()
+
+    def test_one_that_comes_while_the_lock_is_held_is_answered_later(
+        self, host: Host, site: Process
+    ) -> None:
+        with host.open_files().lock(1):
+            host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+            host.touch()
+            site.tick()
+            assert site.waffle.values.LIMIT == 10
+        eventually(lambda: site.waffle.values.LIMIT == 20, 2.0)
+
+    def test_a_process_that_starts_sees_what_is_in_the_store(
+        self, host: Host, site: Process
+    ) -> None:
+        """Also where nobody has touched anything."""
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        assert host.start().waffle.values.LIMIT == 20
+        assert site.waffle.values.LIMIT == 20
+
+
+class TestReconcile:
+    def test_what_nobody_said_is_found_when_it_is_time(self, host: Host) -> None:
+        """Another host may have written, and its message was lost."""
+        process = host.start(RECONCILE_INTERVAL=1e-9)
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        process.tick()
+        assert process.waffle.values.LIMIT == 20
+
+    def test_one_process_of_a_host_is_enough(self, host: Host, site: Process) -> None:
+        stores = [host.store() for _ in range(3)]
+        processes = [host.start(store, RECONCILE_INTERVAL=1.0) for store in stores]
+        calls = sum(store.calls for store in stores)
+        end = time.monotonic() + 0.8  # the comparison is due after 0.6 s
+        while time.monotonic() < end:
+            for process in processes:
+                process.tick()
+        assert sum(store.calls for store in stores) == calls + 1
+
+    def test_it_is_the_ticks_that_compare_and_no_request(self, host: Host) -> None:
+        process = host.start(store := host.store(), RECONCILE_INTERVAL=1e-9)
+        calls = store.calls
+        for _ in range(3):
+            assert process.waffle.values.LIMIT == 10
+            time.sleep(sync.CHECK_INTERVAL)
+        assert store.calls == calls
+
+
+class TestStoreDown:
+    def test_the_last_good_values_are_served_until_it_is_back(
+        self, host: Host, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        process = host.start(store := host.store())
+        process.waffle.update({"LIMIT": 20})
+        host.sql("UPDATE waffle_values SET value = '30'")
+        store.failing = ALWAYS
+        process.files.invalidate()
+        for _ in range(5):
+            assert process.waffle.values.LIMIT == 20
+        assert "the store is down" in process.waffle.status()["store_error"]
+        store.failing = NEVER
+        process.tick()
+        assert process.waffle.values.LIMIT == 30
+        assert process.waffle.status()["store_error"] == ""
+        assert [text for text in logged(caplog, logging.WARNING) if "is back" in text]
+
+    def test_it_is_logged_once_for_the_host_and_incident(
+        self, host: Host, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        stores = [host.store(), host.store()]
+        first, second = (host.start(store, RECONCILE_INTERVAL=1e-9) for store in stores)
+        for incident in (1, 2):
+            for store in stores:
+                store.failing = ALWAYS
+            first.files.invalidate()
+            for _ in range(5):
+                first.tick()
+                second.tick()
+            assert len(logged(caplog)) == incident
+            assert "serving the last good values: the store is down" in logged(caplog)[-1]
+            for store in stores:
+                store.failing = NEVER
+            first.tick()
+
+    def test_requests_do_not_ask_it_again(self, host: Host) -> None:
+        """A silent database must not cost requests anything."""
+        process = host.start(store := host.store())
+        store.failing = ALWAYS
+        process.files.invalidate()
+        assert process.waffle.values.LIMIT == 10
+        calls = store.calls
+        for _ in range(5):
+            assert process.waffle.values.LIMIT == 10
+            time.sleep(sync.CHECK_INTERVAL)
+        assert store.calls == calls
+        process.tick()
+        assert store.calls == calls + 1
+
+    def test_ticks_wait_ten_times_as_long_as_the_attempt_took(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fetch, "RETRY_FACTOR", 10)
+        took, asked = 0.03, []
+
+        class SlowStore(FaultyStore):
+            def _count(self) -> None:
+                if self.failing is ALWAYS:
+                    asked.append(time.monotonic())
+                    time.sleep(took)
+                super()._count()
+
+        store = SlowStore(f"sqlite:///{host.database}")
+        process = host.start(store, RECONCILE_INTERVAL=1e-9)
+        store.failing = ALWAYS
+        process.files.invalidate()
+
+        def two_attempts() -> bool:
+            process.tick()
+            return len(asked) == 2
+
+        eventually(two_attempts)
+        assert asked[1] - asked[0] >= 11 * took
+
+    def test_a_refresh_asks_it_at_once_and_says_what_is_wrong(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fetch, "FIRST_RETRY", 60.0)
+        process = host.start(store := host.store())
+        store.failing = ALWAYS
+        with pytest.raises(StoreUnavailable, match="down"):
+            process.waffle.refresh()
+        assert process.waffle.values.LIMIT == 10
+        store.failing = NEVER
+        assert process.waffle.refresh() == 0
+        assert process.waffle.status()["store_error"] == ""
+
+    def test_a_writers_success_ends_the_incident(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(fetch, "FIRST_RETRY", 60.0)
+        process = host.start(store := host.store())
+        store.failing = ALWAYS
+        process.files.invalidate()
+        assert process.waffle.values.LIMIT == 10
+        site.waffle.update({"LIMIT": 20})
+        assert process.waffle.values.LIMIT == 20
+        assert process.waffle.status()["store_error"] == ""
+        assert process.files.notes().retry_at == 0
+
+    @pytest.mark.parametrize("call", [1, 2, 3, 4])
+    def test_a_failure_at_any_call_leaves_whole_values(
+        self, host: Host, site: Process, call: int
+    ) -> None:
+        process = host.start(store := host.store())
+        store.failing = [store.calls + call]
+        done = 0
+        for number in range(1, 6):
+            process.files.invalidate()
+            process.tick()
+            try:
+                process.waffle.update({"LIMIT": number, "SITENAME": str(number)})
+                done = number
+            except StoreUnavailable:
+                pass
+            assert site.waffle.values.LIMIT == process.waffle.values.LIMIT == (done or 10)
+            assert (str(done) if done else "Waffle") == site.waffle.values.SITENAME
+        assert done == 5
+
+    def test_an_update_is_refused_and_changes_nothing(self, host: Host, site: Process) -> None:
+        process = host.start(store := host.store())
+        store.failing = ALWAYS
+        with pytest.raises(StoreUnavailable, match="down"):
+            process.waffle.update({"LIMIT": 20})
+        assert (process.waffle.values.LIMIT, site.waffle.values.LIMIT) == (10, 10)
+
+    @pytest.mark.parametrize("error", [StoreUnavailable, LookupError])
+    def test_an_error_without_text_or_of_any_kind_is_one_like_others(
+        self, host: Host, error: type[Exception]
+    ) -> None:
+        class Strange(FaultyStore):
+            def _count(self) -> None:
+                self.calls += 1
+                if self.failing is ALWAYS:
+                    raise error()
+
+        store = Strange(f"sqlite:///{host.database}")
+        process = host.start(store)
+        store.failing = ALWAYS
+        process.files.invalidate()
+        assert process.waffle.values.LIMIT == 10
+        calls = store.calls
+        for _ in range(3):
+            assert process.waffle.values.LIMIT == 10
+        assert store.calls == calls
+        assert error.__name__ in process.waffle.status()["store_error"]
+
+
+class TestStart:
+    def test_it_serves_the_hosts_last_snapshot_while_the_store_is_down(
+        self, host: Host, site: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        site.waffle.update({"LIMIT": 20})
+        process = host.start(store := host.store(ALWAYS), RECONCILE_INTERVAL=1e-9)
+        assert (process.waffle.values.LIMIT, process.waffle.revision) == (20, 1)
+        assert "the store is down" in process.waffle.status()["store_error"]
+        assert "started with the last snapshot" in "".join(logged(caplog))
+        store.failing = NEVER
+        host.sql("UPDATE waffle_values SET value = '30'")
+        process.tick()
+        assert process.waffle.values.LIMIT == 30
+        assert process.waffle.status()["error"] == ""
+
+    def test_it_is_refused_without_a_snapshot(self, host: Host) -> None:
+        text = "the store is down This host has no snapshot to start with"
+        with pytest.raises(StoreUnavailable, match=text):
+            host.start(host.store(ALWAYS))
+
+    @pytest.mark.parametrize("damage", ["noise", "removed"])
+    def test_it_is_refused_with_a_damaged_snapshot(
+        self, host: Host, site: Process, damage: str
+    ) -> None:
+        for path in host.snapshots.iterdir():
+            path.write_bytes(b"noise") if damage == "noise" else path.unlink()
+        with pytest.raises(StoreUnavailable, match="down"):
+            host.start(host.store(ALWAYS))
+
+    def test_it_is_refused_with_a_snapshot_that_the_schema_refuses(
+        self, host: Host, site: Process
+    ) -> None:
+        site.waffle.update({"SITENAME": "New"})
+        with pytest.raises(StoreUnavailable, match="down"):
+            host.start(host.store(ALWAYS), confs={"SITENAME": {"default": 1}})
+
+    def test_a_vanished_database_is_not_replaced_by_an_empty_one(
+        self, host: Host, site: Process
+    ) -> None:
+        site.waffle.update({"LIMIT": 20})
+        host.database.unlink()
+        site.files.invalidate()
+        assert site.waffle.values.LIMIT == 20
+        assert host.start().waffle.values.LIMIT == 20
+        with pytest.raises(StoreUnavailable):
+            site.waffle.update({"LIMIT": 30})
+        assert not host.database.exists()
+
+
+class TestOutside:
+    """Other values under a known revision become a revision of their own."""
+
+    LOOKS: ClassVar[dict[str, Callable[[Host, Process], object]]] = {
+        "refresh": lambda host, site: site.waffle.refresh(),
+        "touch": lambda host, site: (host.touch(), site.tick()),
+    }
+
+    @pytest.mark.parametrize("look", LOOKS)
+    def test_an_edit_by_hand(self, host: Host, site: Process, other: Process, look: str) -> None:
+        site.waffle.update({"LIMIT": 20, "SITENAME": "New"})
+        other.tick()
+        changes = recorded(other)
+        host.sql("UPDATE waffle_values SET value = '30' WHERE key = 'LIMIT'")
+        self.LOOKS[look](host, site)
+        other.tick()
+        assert (other.waffle.values.LIMIT, other.waffle.revision) == (30, 2)
+        entry = site.waffle.history()[0]
+        assert (entry.revision, entry.key, entry.old, entry.new) == (2, "LIMIT", 20, 30)
+        assert entry.actor == "outside"
+        assert [(c.revision, dict(c.new)) for c in changes] == [(2, {"LIMIT": 30})]
+        site.waffle.rollback(1)
+        assert other.waffle.values.LIMIT == 20
+        assert site.waffle.refresh() == 3, "one edit is one revision"
+
+    def test_other_spaces_in_the_text_are_no_edit(self, host: Host, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        host.sql("UPDATE waffle_values SET value = ' 20 '")
+        assert site.waffle.refresh() == 1
+        assert len(site.waffle.history()) == 1
+
+    def test_a_bad_edit_that_is_mended_by_hand_leaves_a_true_history(
+        self, host: Host, site: Process
+    ) -> None:
+        site.waffle.update({"LIMIT": 20})
+        host.sql("UPDATE waffle_values SET value = '-5'")
+        with pytest.raises(InvalidValue):
+            site.waffle.refresh()
+        host.sql("UPDATE waffle_values SET value = '30'")
+        site.waffle.refresh()
+        store = site.state.store
+        assert store.values_at(site.waffle.revision) == store.load().values == {"LIMIT": "30"}
+
+    def test_a_restored_backup_wins(
+        self, host: Host, site: Process, other: Process, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Revisions are compared for difference, never for order."""
+        site.waffle.update({"LIMIT": 1})
+        backup = host.database.with_name("backup")
+        shutil.copyfile(host.database, backup)
+        site.waffle.update({"LIMIT": 2})
+        site.waffle.update({"LIMIT": 3})
+        other.tick()
+        changes = recorded(other)
+        shutil.copyfile(backup, host.database)
+        host.touch()
+        other.tick()
+        for process in (site, other):
+            assert (process.waffle.values.LIMIT, process.waffle.revision) == (1, 1)
+        assert [(c.revision, c.old["LIMIT"], c.new["LIMIT"]) for c in changes] == [(1, 3, 1)]
+        warnings = logged(caplog, logging.WARNING)
+        assert any("went back from revision 3 to 1" in text for text in warnings)
+        assert site.waffle.update({"LIMIT": 22}).revision == 2
+        assert other.waffle.values.LIMIT == 22, "a revision 2 that is another than the first"
+
+
+def test_a_snapshot_that_this_version_refuses_is_not_served(
+    host: Host, site: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Another version of the application may declare another type."""
+    site.waffle.update({"SITENAME": "New"})
+    newer = host.start(confs={**CONFS, "SITENAME": {"default": None, "type": "json"}})
+    newer.waffle.update({"SITENAME": [1]})
+    for _ in range(3):
+        site.tick()
+        assert site.waffle.values.SITENAME == "New"
+    (text,) = logged(caplog)
+    assert "revision 2 can't be served here" in text
+    assert "SITENAME" in site.waffle.status()["error"]
+    newer.waffle.update({"SITENAME": "Good"})
+    assert site.waffle.values.SITENAME == "Good"
+    assert site.waffle.status()["error"] == ""
+
+
+def test_the_defaults() -> None:
+    """What the tests set to zero, users have."""
+    assert sync.CHECK_INTERVAL == 0.01
+    assert (fetch.FIRST_RETRY, fetch.LAST_RETRY, fetch.RETRY_FACTOR) == (0.5, 60.0, 10)

@@ -1,0 +1,114 @@
+"""The admin page's URLs: `admin_blueprint`."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from flask import Blueprint, Response, g, jsonify, request
+from flask_wtf.csrf import CSRFError
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+
+from ..extension import WaffleConf
+from .access import Authorize, GuardedResponse, check_access
+from .form import MAX_FORM
+from .page import Page, error_text
+
+__all__ = ["admin_blueprint"]
+
+
+def admin_blueprint(
+    waffle: WaffleConf, authorize: Authorize, *, name: str = "waffle_admin"
+) -> Blueprint:
+    """Return a page that lists the variables and changes them; by default at ``/waffle/``.
+
+    Args:
+        waffle: the extension of the application that registers the blueprint.
+        authorize: called without arguments in every request. A non-empty string allows it and is
+            the actor in the history; ``True`` allows it; a false value means 403; a response, such
+            as a redirect to the login, is sent instead; anything else is an error (500).
+        name: the blueprint's name, for `flask.url_for`: ``url_for("waffle_admin.index")``.
+
+    Raises:
+        TypeError: ``authorize`` isn't callable.
+
+    Example:
+        >>> from flask import Flask
+        >>> from uwsgi_waffle import MemoryStore, WaffleConf
+        >>> from uwsgi_waffle.admin import admin_blueprint
+        >>> app = Flask(__name__)
+        >>> app.config.update(SECRET_KEY="your own", WAFFLE_CONFS={"SITENAME": {"default": "x"}})
+        >>> waffle = WaffleConf(app, MemoryStore())
+        >>> app.register_blueprint(admin_blueprint(waffle, authorize=lambda: False))
+        >>> app.test_client().get("/waffle/").status
+        '403 FORBIDDEN'
+    """
+    if not callable(authorize):
+        raise TypeError(
+            f"authorize must be a function that says who may use the page, not {authorize!r}."
+        )
+    blueprint = Blueprint(
+        name,
+        __name__,
+        url_prefix="/waffle",
+        static_folder="static",
+        static_url_path="/waffle-static",  # not /static: the page may be at the root
+    )
+    _add_guards(blueprint, waffle, authorize)
+    _add_views(blueprint, waffle)
+    return blueprint
+
+
+def _add_guards(blueprint: Blueprint, waffle: WaffleConf, authorize: Authorize) -> None:
+    @blueprint.before_request
+    def authorize_request() -> Any:
+        g.waffle_actor, response = check_access(authorize)
+        request.max_content_length = request.max_form_memory_size = MAX_FORM
+        return response
+
+    @blueprint.after_request
+    def guard(response: Response) -> GuardedResponse:
+        return cast(GuardedResponse, GuardedResponse.force_type(response))
+
+    @blueprint.errorhandler(RequestEntityTooLarge)
+    def too_large(error: RequestEntityTooLarge) -> tuple[str, int]:
+        # The application may have read the form already, with its own limit.
+        limit = request.max_content_length or MAX_FORM
+        return (
+            f"Nothing was changed: the form has more than {limit:,} bytes. Send less at once, or"
+            " use `flask waffle set`.",
+            413,
+        )
+
+    @blueprint.errorhandler(CSRFError)
+    def csrf_error(error: CSRFError) -> Any:
+        """Keep what was typed if the application's own CSRFProtect refuses the request.
+
+        It does so before ``authorize`` was called.
+        """
+        try:
+            return authorize_request() or Page(waffle).check_csrf() or error
+        except HTTPException as refusal:
+            return refusal
+
+
+def _add_views(blueprint: Blueprint, waffle: WaffleConf) -> None:
+    @blueprint.get("/")
+    def index() -> str:
+        return Page(waffle).render()
+
+    @blueprint.post("/")
+    def save() -> Any:
+        page = Page(waffle)
+        return page.check_csrf() or page.save()
+
+    @blueprint.post("/rollback")
+    def rollback() -> Any:
+        page = Page(waffle)
+        return page.check_csrf() or page.rollback(request.form.get("to", -1, type=int))
+
+    @blueprint.get("/processes")
+    def processes() -> Response:
+        status = waffle.status()
+        return jsonify(
+            revision=status["revision"], processes=status["processes"], error=error_text(status)
+        )

@@ -1,0 +1,88 @@
+"""What the commands print: one line at a time, and nothing that moves the terminal's cursor."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, TextIO
+
+from ..text import escape_line, to_json
+
+__all__ = ["OutputError", "after_update", "print_error", "print_json", "print_line", "print_value"]
+
+
+class OutputError(Exception):
+    """The standard output can't be written."""
+
+    def __init__(self, error: OSError) -> None:
+        super().__init__(f"the output can't be written: {error.strerror or error}")
+        #: Whether nobody reads it any more, as behind ``| head``; then there is nothing to say.
+        self.is_closed_pipe = isinstance(error, BrokenPipeError)
+
+
+def print_line(text: str) -> None:
+    """Print one line.
+
+    Raises:
+        OutputError: it can't be written.
+    """
+    _write(escape_line(text, _encoding(sys.stdout)))
+
+
+def print_json(document: Any, *, indent: int | None = None) -> None:
+    """Print a JSON document; errors as in `print_line`."""
+    _write(to_json(document, indent=indent, encoding=_encoding(sys.stdout)))
+
+
+def print_value(text: str) -> None:
+    """Print a text as it is; on a terminal, escape all but its line ends. Errors as above."""
+    encoding = _encoding(sys.stdout)
+    if sys.stdout is not None and sys.stdout.isatty():
+        text = "\n".join(escape_line(part, encoding) for part in text.split("\n"))
+    _write(text.encode(encoding, "backslashreplace").decode(encoding))
+
+
+def print_error(text: str) -> None:
+    """Print one line on the standard error, if that can be written."""
+    try:
+        print(escape_line(text, _encoding(sys.stderr)), file=sys.stderr, flush=True)
+    except OSError:
+        _discard(sys.stderr)
+
+
+@contextmanager
+def after_update(revision: int | None) -> Iterator[None]:
+    """Print in this block what an update did: if that fails, the update was made all the same.
+
+    Args:
+        revision: what the update has made, ``None`` if there was none after all.
+    """
+    try:
+        yield
+    except OutputError as error:
+        if revision is None:
+            raise
+        if not error.is_closed_pipe:
+            print_error(f"revision {revision} is stored; {error}")
+
+
+def _write(text: str) -> None:
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        _discard(sys.stdout)
+        raise OutputError(error) from None
+
+
+def _discard(stream: TextIO) -> None:
+    """Send what is still to come nowhere: Python flushes the stream once more when it ends."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    with suppress(OSError):  # it may not be a file
+        os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
+
+
+def _encoding(stream: TextIO | None) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"

@@ -1,0 +1,127 @@
+"""The checks of how the servers of this host run, by what their processes have reported."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..host import HostFiles, ProcessInfo
+from ..state import WaffleState
+from ..wake import server_of
+from .finding import Finding, named
+
+__all__ = ["Processes", "check_servers"]
+
+THREADS_ALWAYS_RUN = (2, 0, 27)  # the first uWSGI in which `enable-threads` is superfluous
+MULE = "uwsgi_waffle.mule"
+
+Processes = Sequence[ProcessInfo]
+
+
+def check_servers(state: WaffleState, host: HostFiles, processes: Processes) -> Iterator[Finding]:
+    """Check what serves the application here, and how it was configured."""
+    programs = {_program(process) for process in processes}
+    if not programs:
+        text = "No server process here uses this store"
+        change = (
+            "Start it. If one runs, its WAFFLE_STORE_URL, WAFFLE_WATCHER_FILE or instance folder "
+            "isn't this shell's: export them here as the server has them."
+        )
+        yield Finding("warning", "server", text, change)
+        return
+    yield Finding("ok", "server", ", ".join(sorted(programs)))
+    yield from _check_settings(state, processes)
+    uwsgi = [process for process in processes if process.server.get("uwsgi")]
+    if uwsgi:
+        yield _check_master([p for p in uwsgi if p.kind.startswith(("worker", "uwsgi"))])
+        yield _check_interpreter(uwsgi)
+        yield _check_threads(uwsgi)
+        yield _check_mule(host, uwsgi)
+
+
+def _program(process: ProcessInfo) -> str:
+    return f"{server_of(process.kind)} {process.server.get('uwsgi', '')}".rstrip()
+
+
+def _reported(processes: Processes, name: str) -> list[Any]:
+    """Return the different answers of the processes, without those that are empty."""
+    return sorted({process.server.get(name) for process in processes} - {None, "", False})
+
+
+def _check_settings(state: WaffleState, processes: Processes) -> Iterator[Finding]:
+    """The server's environment isn't the shell's: do both tell other hosts in the same way?"""
+    own = state.settings.watching.watchtype
+    for other in _reported(processes, "watchtype"):
+        if other != own:
+            text = f"WAFFLE_WATCHTYPE is {other!r} in the server and {own!r} in this shell"
+            change = "Export WAFFLE_WATCHTYPE and WAFFLE_REDIS_URL here as the server has them."
+            yield Finding("warning", "settings", text, change)
+
+
+def _check_master(workers: Processes) -> Finding:
+    """The master wakes the workers: can it, and does it?"""
+    lines = _reported(workers, "missing_ini_line")
+    if lines:
+        text = "uWSGI's master can't wake the workers, so a thread in each looks now and then"
+        return Finding("warning", "master", text, f"Add to the ini: {', '.join(lines)}")
+    asleep = [worker for worker in workers if worker.server.get("notified_by") != "signal"]
+    if asleep:
+        text = f"uWSGI's master doesn't wake {named(asleep)}; a thread looks now and then"
+        change = "Look into the server's log for the reason, then restart it."
+        return Finding("warning", "master", text, change)
+    return Finding("ok", "master", "it wakes the workers")
+
+
+def _check_interpreter(processes: Processes) -> Finding:
+    places = ", ".join(_reported(processes, "not_loaded"))
+    if not places:
+        return Finding("ok", "interpreter", "the application is loaded")
+    text = (
+        f"the application at {places} isn't loaded: each has an interpreter of its own, where "
+        "pydantic can't be imported"
+    )
+    return Finding("error", "interpreter", text, "Add to the ini: single-interpreter = true")
+
+
+def _check_threads(processes: Processes) -> Finding:
+    """Does the ini say what this uWSGI needs to run threads, and no more?"""
+    enabled, version = _reported(processes, "enable_threads"), _reported(processes, "uwsgi")[0]
+    is_new = tuple(map(int, re.findall(r"\d+", version)[:3])) >= THREADS_ALWAYS_RUN
+    if is_new and enabled:
+        text = "enable-threads isn't needed: uWSGI allows threads without it since 2.0.27"
+        return Finding("warning", "threads", text, "Remove from the ini: enable-threads")
+    if not is_new and not enabled:
+        text = f"uWSGI {version} runs no threads, and the package may need one"
+        return Finding("error", "threads", text, "Add to the ini: enable-threads = true")
+    return Finding("ok", "threads", "uWSGI runs them")
+
+
+def _check_mule(host: HostFiles, processes: Processes) -> Finding:
+    """A mule listens to other hosts if Redis is used: is it there, and does it know where?"""
+    redis = "redis" in _reported(processes, "watchtype")
+    ours = "".join(_reported(processes, "our_mule")[:1])
+    listener = host.listener().get("pid")
+    in_worker = any(p.pid == listener and not p.kind.startswith("mule") for p in processes)
+    if ours not in ("", MULE) and _reported(processes, "lazy_apps"):
+        text = "uWSGI can't start a mule with a function when lazy-apps is set"
+        return Finding("error", "mule", text, f"Write in the ini: mule = {MULE}")
+    if ours and not redis:
+        text = "a mule waits for other hosts, and WAFFLE_WATCHTYPE isn't 'redis'"
+        change = (
+            "With more than one host set WAFFLE_WATCHTYPE to 'redis', and WAFFLE_REDIS_URL; with "
+            f"one remove from the ini: mule = {ours}"
+        )
+        return Finding("warning", "mule", text, change)
+    if redis and in_worker and ours:
+        text = "the mule doesn't know where to listen (lazy-apps), so a thread in a worker does"
+        change = (
+            "Add to the ini: env = WAFFLE_WATCHTYPE=redis, "
+            f"env = WAFFLE_WATCHER_FILE={host.watch_file}, and WAFFLE_REDIS_... likewise"
+        )
+        return Finding("warning", "mule", text, change)
+    if redis and in_worker:
+        text = "no mule listens to Redis, so a thread in a worker does"
+        return Finding("warning", "mule", text, f"Add to the ini: mule = {MULE}")
+    text = "it listens to Redis" if redis else "none, and none is needed"
+    return Finding("ok", "mule", text)

@@ -1,0 +1,157 @@
+"""How one process reads the store for all others of its host, and publishes what it found."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from time import monotonic
+
+from .changes import encode_readable, encode_stored
+from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, name_commands
+from .host import Host, LockedHeader, snapshot_in
+from .ports import Ports
+from .served import Served, error_text
+from .snapshot import Encoded, Snapshot
+from .stores import Commit, Store, Stored
+
+__all__ = ["Fetcher"]
+
+OUTSIDE = "outside"  # the actor of a revision that somebody made by hand
+# Retry after ten times what the failed read took, within bounds in seconds.
+RETRY_FACTOR, FIRST_RETRY, LAST_RETRY = 10, 0.5, 60.0
+ERROR_LENGTH = 400  # characters
+
+
+class Fetcher:
+    """Reads the store and publishes. All of it happens under the host's lock.
+
+    Args:
+        host: what the processes of the host share.
+        store: where the values are.
+        served: what this process serves.
+        ports: the surroundings.
+    """
+
+    def __init__(self, host: Host, store: Store, served: Served, ports: Ports) -> None:
+        self._host, self._store, self._served, self._ports = host, store, served, ports
+
+    def fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> None:
+        """Read the store and publish what it holds.
+
+        Args:
+            header: the locked header.
+            raise_errors: raise what fails, after it was noted.
+
+        Raises:
+            SchemaError: the host's files are used for another store.
+        """
+        self._host.bind_store(header, self._store.identity)  # the header may be a new one
+        words, failed, began = header.words(), header.notes().error, monotonic()
+        published = self._host.snapshots.read(snapshot_in(words))
+        try:
+            stored = self._read_store()
+            if self._served.repairing and self._load_with_misfits(stored, words):
+                return
+            stored = self._record_external_edits(stored, published)
+            encoded = encode_stored(stored)
+            snapshot = self._served.validate(encoded)
+            # Don't rewrite a file that others may be reading.
+            if published is None or published.id != encoded.id:
+                self._host.snapshots.write(encoded)
+        except Exception as error:  # a store of the user's own may raise anything
+            failure = name_commands(error)
+            # Values that don't fit a process which starts, or is asked, concern it alone: another
+            # version of the application may run beside it.
+            if not (raise_errors and isinstance(error, InvalidValue)):
+                self._note_failure(header, failure, monotonic() - began)
+            if raise_errors:
+                raise failure from None if failure is error else error
+            return
+        if failed:
+            self._served.log(logging.WARNING, "the store is back")
+        if published is not None and stored.revision < published.revision:
+            text = f"the store went back from revision {published.revision} to {stored.revision}"
+            self._served.log(logging.WARNING, text)
+        self.publish(header, encoded, snapshot, words[:8])
+
+    def publish(
+        self, header: LockedHeader, encoded: Encoded, snapshot: Snapshot, generation: bytes
+    ) -> None:
+        """Show all processes of the host a snapshot that the store holds.
+
+        Args:
+            header: the locked header.
+            encoded: the snapshot; its file is written.
+            snapshot: the same, validated.
+            generation: the header's generation before the store was read or written.
+        """
+        before, notes = snapshot_in(header.words()), header.notes()
+        news = encoded.id != before
+        header.publish(encoded.id, generation)
+        if news:
+            self._host.wake()
+        header.note(
+            checked_at=time.monotonic_ns(), retry_at=0, error="", updates=notes.updates + news
+        )
+        self._served.apply(snapshot, generation + encoded.id + generation)
+        if news:
+            self._host.snapshots.prune(encoded.id, before)
+
+    def _read_store(self) -> Stored:
+        """Wait for the pending commit of a writer that has died, then read."""
+        try:
+            return self._store.load_after_pending_writes()
+        except StoreReadOnly:  # then nobody here has written either
+            return self._store.load()
+
+    def _load_with_misfits(self, stored: Stored, words: bytes) -> bool:
+        """While repairing: serve what fits, in this process only. Return whether something doesn't.
+
+        Other processes may have other declarations: the host isn't told.
+        """
+        encoded, unreadable = encode_readable(stored)
+        self._served.load(encoded, words, unreadable=unreadable)
+        return bool(self._served.misfits)
+
+    def _note_failure(self, header: LockedHeader, error: Exception, seconds: float) -> None:
+        pause = min(max(FIRST_RETRY, RETRY_FACTOR * seconds), LAST_RETRY)
+        text, cause = error_text(error)
+        text, known = text[:ERROR_LENGTH], header.notes().error
+        retry_at = time.monotonic_ns() + round(pause * 1e9)
+        header.note(error=text, failed=header.words()[:8].hex(), retry_at=retry_at)
+        if text != known:
+            text = f"can't use the store, serving the last good values: {text}"
+            self._served.log(logging.ERROR, text, cause)
+
+    def _record_external_edits(self, stored: Stored, published: Encoded | None) -> Stored:
+        """Record values that were edited by hand, under a known revision, as a new revision."""
+        if published is None or published.revision != stored.revision:
+            return stored
+        found = encode_stored(stored)
+        self._served.validate(found)  # what is refused isn't recorded: it may be repaired by hand
+        old, new = _plain_texts(published), _plain_texts(found)
+        names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
+        if not names:
+            return stored
+
+        def build_commit(now: Stored) -> Commit | None:
+            if now != stored:
+                return None
+            changes = {name: stored.values.get(name) for name in names}
+            return Commit(changes, actor=OUTSIDE, old={name: old.get(name) for name in names})
+
+        try:
+            recorded = self._store.transact(build_commit)
+        except StoreUnavailable as error:
+            text = f"values were edited outside, and the history can't be written: {error}"
+            self._served.log(logging.WARNING, text)
+            return stored
+        self._ports.publish()
+        return recorded
+
+
+def _plain_texts(encoded: Encoded) -> dict[str, str]:
+    """Return JSON texts by name, all written in the same way."""
+    values = json.loads(encoded.values)
+    return {name: json.dumps(value, separators=(",", ":")) for name, value in values.items()}

@@ -1,0 +1,22 @@
+"""What the processes of one host share, on its disk."""
+
+from .alone import Alone
+from .files import HostFiles
+from .header import LockedHeader, Notes, is_current, new_host_id, snapshot_in
+from .private import file_id
+from .processes import ProcessInfo
+
+__all__ = [
+    "Alone",
+    "Host",
+    "HostFiles",
+    "LockedHeader",
+    "Notes",
+    "ProcessInfo",
+    "file_id",
+    "is_current",
+    "new_host_id",
+    "snapshot_in",
+]
+
+Host = HostFiles | Alone

@@ -1,0 +1,188 @@
+"""Private files: one user's own, 0600 in folders of 0700, opened without following links."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from ..errors import HostFilesError
+from ..privileges import acting_as, is_root, owner_of_new
+
+__all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
+
+# O_NONBLOCK: a named pipe in the place of a file must not block us.
+SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+
+ADVICE = {
+    errno.ENOSPC: "Make room on this disk.",
+    errno.EDQUOT: "Make room, or raise this user's quota.",
+    errno.EROFS: "Set WAFFLE_WATCHER_FILE to a path on a file system that can be written.",
+    errno.ELOOP: "It must not be a link. Remove it.",
+    errno.ENOTDIR: "It must be a folder. Remove what is there.",
+    errno.EISDIR: "It must be a plain file. Remove the folder.",
+    errno.EMFILE: "Raise this process's limit of open files (ulimit -n).",
+    errno.ENFILE: "Raise the system's limit of open files (fs.file-max).",
+    errno.ENAMETOOLONG: "Set WAFFLE_WATCHER_FILE to a shorter path.",
+}
+LOCAL = "WAFFLE_WATCHER_FILE must name a plain file in a local folder that user {} may write."
+
+
+class PrivateFolder:
+    """A folder of ours and the files in it.
+
+    Root acts as the folder's owner there. So this user can't lead root elsewhere, and every file
+    belongs to this user.
+    """
+
+    def __init__(self, path: Path, owner: int, above: PrivateFolder | None = None) -> None:
+        self.path, self.owner, self._above = path, owner, above
+        self._prefix = f"{path}/"
+
+    def subfolder(self, name: str) -> PrivateFolder:
+        """Return a folder within this one."""
+        return PrivateFolder(self.path / name, self.owner, self)
+
+    def ensure(self) -> None:
+        """Create the folder, or check the one that is there.
+
+        Raises:
+            HostFilesError: it can't be created, is something else, or is another user's.
+        """
+        if self._above is not None:
+            self._above.ensure()
+        with _explaining(self.path), acting_as(self.owner):
+            with suppress(FileExistsError):
+                os.mkdir(self.path, 0o700)
+            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | SAFE)
+            try:
+                found = self._check(self.path, fd)
+                if stat.S_IMODE(found.st_mode) != 0o700:
+                    os.fchmod(fd, 0o700)
+            finally:
+                os.close(fd)
+
+    def open(self, name: str, flags: int) -> int:
+        """Open a file and return its descriptor; with ``O_CREAT`` a new one gets 0600.
+
+        Raises:
+            FileNotFoundError: there is no such file, or no folder.
+            HostFilesError: it is a link, not a plain file, or another user's; or it can't be made.
+        """
+        path = self._prefix + name
+        with _explaining(path), acting_as(self.owner):
+            fd = os.open(path, flags | SAFE, 0o600)
+        try:
+            found = self._check(path, fd)
+            if not stat.S_ISREG(found.st_mode):
+                raise HostFilesError(f"{path} must be a plain file. Remove what is there.")
+            if flags & os.O_CREAT and stat.S_IMODE(found.st_mode) != 0o600:  # the umask
+                os.fchmod(fd, 0o600)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def read(self, name: str) -> bytes:
+        """Return the content of a file; errors as in `open`."""
+        with open(self.open(name, os.O_RDONLY), "rb", buffering=0) as file:
+            return file.readall() or b""
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a whole file.
+
+        Raises:
+            HostFilesError: the disk is full, or as in `open`.
+        """
+        fd = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        try:
+            with _explaining(self._prefix + name), open(fd, "wb") as file:
+                file.write(content)
+        except OSError:
+            self.remove(name)
+            raise
+
+    def touch(self, name: str) -> None:
+        """Set a file's time to now, so that whoever monitors the folder notices."""
+        with acting_as(self.owner):
+            os.utime(self._prefix + name, follow_symlinks=False)
+
+    def names(self) -> list[str]:
+        """Return the names in the folder, none if there is no folder."""
+        try:
+            with acting_as(self.owner):
+                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | SAFE)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        try:
+            return os.listdir(fd)
+        finally:
+            os.close(fd)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, if it is there."""
+        with suppress(FileNotFoundError), acting_as(self.owner):
+            os.unlink(self._prefix + name)
+
+    def _check(self, path: Path | str, fd: int) -> os.stat_result:
+        found = os.fstat(fd)
+        if found.st_uid != self.owner:
+            raise HostFilesError(
+                f"{path} belongs to user {found.st_uid}, and this process uses it as user "
+                f"{self.owner}. Run this command as user {found.st_uid}; or give the files back: "
+                f"chown -R {self.owner} {self.path}; or set WAFFLE_WATCHER_FILE to another path."
+            )
+        return found
+
+
+def owner_of_folder(path: Path) -> int:
+    """Return as whom this process works in a folder, which may not exist yet."""
+    return owner_of_new(path) if is_root() else os.geteuid()
+
+
+def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
+    """Create an empty file that others may read, or check the one that is there.
+
+    Raises:
+        HostFilesError: it can't be created, or is a folder, a link, a device or another user's.
+    """
+    with _explaining(path), acting_as(owner):
+        for folder in reversed(path.parents):
+            if not folder.exists():
+                with suppress(FileExistsError):
+                    os.mkdir(folder, 0o755)
+        with suppress(FileExistsError):
+            os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o644))
+        found = os.lstat(path)
+    if not stat.S_ISREG(found.st_mode):
+        raise HostFilesError(f"{path} must be a plain file, not a folder, a link or a device.")
+    if found.st_uid not in (owner, os.getuid()):
+        raise HostFilesError(
+            f"{path} belongs to user {found.st_uid}, not to user {owner}. Remove it, or set "
+            "WAFFLE_WATCHER_FILE to another path."
+        )
+    return found
+
+
+def file_id(file: str | int) -> tuple[int, int]:
+    """Return what tells a file from others; ``(-1, -1)`` if it is gone or was closed."""
+    try:
+        found = os.fstat(file) if isinstance(file, int) else os.lstat(file)
+    except OSError:
+        return (-1, -1)
+    return (found.st_dev, found.st_ino)
+
+
+@contextmanager
+def _explaining(path: Path | str) -> Iterator[None]:
+    """Raise an `OSError` as a `HostFilesError` with advice; `FileNotFoundError` stays as it is."""
+    try:
+        yield
+    except (FileNotFoundError, HostFilesError):
+        raise
+    except OSError as error:
+        advice = ADVICE.get(error.errno or 0, LOCAL.format(os.geteuid()))
+        raise HostFilesError(f"{path}: {error.strerror or error}. {advice}") from error

@@ -1,0 +1,92 @@
+"""Act as a folder's owner, who then can't lead a command of root's to other files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import pwd
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+__all__ = ["acting_as", "is_root", "owner_of_new"]
+
+NO_CHANGE = -1  # asks setfsuid(2) who it is
+
+
+def is_root() -> bool:
+    """Return whether this process runs as root."""
+    return os.geteuid() == 0
+
+
+@contextmanager
+def acting_as(uid: int) -> Iterator[None]:
+    """Use files with the rights of user ``uid`` in this block, if this process is root's.
+
+    On Linux this concerns only the calling thread; see setfsuid(2). Elsewhere it is the effective
+    user of the whole process.
+
+    Raises:
+        PermissionError: this root may not do that, as in a container without CAP_SETUID.
+    """
+    if uid == 0 or not is_root():
+        yield
+        return
+    before = _become(uid, _group_of(uid))
+    try:
+        yield
+    finally:
+        _become(*before)
+
+
+def _become(uid: int, gid: int) -> tuple[int, int]:
+    """Change the user and group that files are used with. Return the former ones."""
+    if not hasattr(_libc, "setfsuid"):  # not Linux
+        before = os.geteuid(), os.getegid()
+        os.seteuid(0)
+        os.setegid(gid)
+        os.seteuid(uid)
+        return before
+    group, user = _libc.setfsgid(gid), _libc.setfsuid(uid)
+    if _libc.setfsuid(NO_CHANGE) != uid:
+        _libc.setfsgid(group)
+        raise PermissionError(f"this process may not use files as user {uid}")
+    return user, group
+
+
+_libc = ctypes.CDLL(None)
+
+
+def _group_of(uid: int) -> int:
+    try:
+        return pwd.getpwuid(uid).pw_gid
+    except KeyError:  # in a container a user may have a number only
+        return uid
+
+
+def owner_of_new(path: str | os.PathLike[str]) -> int:
+    """Return the user who owns what is created at ``path``: the nearest owner of a parent.
+
+    Root only if nobody else owns a folder or a link on the way, because whoever does can exchange
+    what is below it; or if this owner can't get there or write there, or root may not act as the
+    owner.
+    """
+    folder = next(above for above in Path(os.path.abspath(path)).parents if above.is_dir())
+    found, is_straight = folder.stat(), os.path.realpath(folder) == str(folder)
+    if found.st_uid == 0 and not found.st_mode & 0o022 and is_straight:
+        return 0
+    for spelling in (os.path.realpath(path), os.path.abspath(path)):
+        for part in (Path(spelling), *Path(spelling).parents):
+            with suppress(FileNotFoundError, NotADirectoryError):
+                if uid := part.lstat().st_uid:
+                    return uid if _can_enter(uid, part.parent) else 0
+    return 0
+
+
+def _can_enter(uid: int, folder: Path) -> bool:
+    try:
+        with acting_as(uid):
+            os.stat(f"{folder}/.")  # needs the right to enter it
+    except PermissionError:
+        return False
+    return True

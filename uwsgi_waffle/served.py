@@ -1,0 +1,172 @@
+"""What one process serves of one application."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .errors import InvalidValue, WaffleError
+from .ports import Ports
+from .schema import Schema
+from .snapshot import Change, Encoded, Snapshot, difference
+
+__all__ = ["Current", "Served", "error_text"]
+
+logger = logging.getLogger("uwsgi_waffle")
+
+NO_PROBLEMS: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The snapshot in force, and the header's words that were seen with it (``None``: none)."""
+
+    words: bytes | None
+    snapshot: Snapshot
+
+
+class Served:
+    """The snapshot that this process serves, and the changes that its hooks don't know yet.
+
+    Args:
+        schema: what may be stored.
+        ports: the surroundings.
+        repairing: whether this process was started to repair values: then a value that doesn't fit
+            is no error, and the variable has its default.
+
+    Attributes:
+        lock: held while a snapshot is applied, so that threads apply revisions in their order.
+        error: what is wrong in this process, ``""`` if nothing is.
+        misfits: while repairing, why values don't fit, by the variable's name.
+        applied_at: when the snapshot was applied, in seconds of the monotonic clock.
+    """
+
+    def __init__(self, schema: Schema, ports: Ports, *, repairing: bool) -> None:
+        self.schema, self.repairing, self._ports = schema, repairing, ports
+        self.current = Current(None, Snapshot(0, b"", schema.defaults))
+        self.error, self.misfits = "", dict[str, str]()
+        self._rejected = b""  # the id of a published snapshot that our schema refuses
+        self._changes: deque[Change] = deque()
+        self.reset_after_fork()
+
+    def reset_after_fork(self) -> None:
+        """Make the locks anew: another thread of the parent may have held them."""
+        self.lock, self._hooks_lock = threading.RLock(), threading.Lock()
+        self.applied_at = time.monotonic()
+
+    def validate(self, encoded: Encoded) -> Snapshot:
+        """Return an encoded snapshot as this process would serve it.
+
+        Raises:
+            InvalidValue: the schema refuses it.
+        """
+        return Snapshot(encoded.revision, encoded.id, self.schema.load(encoded.values))
+
+    def load(
+        self,
+        encoded: Encoded,
+        words: bytes | None = None,
+        *,
+        unreadable: Mapping[str, str] = NO_PROBLEMS,
+    ) -> None:
+        """Serve an encoded snapshot from now on.
+
+        Args:
+            encoded: the snapshot.
+            words: the header's words that were seen with it.
+            unreadable: while repairing, why rows of the store were left out, by name.
+
+        Raises:
+            InvalidValue: the schema refuses it, and this process doesn't repair.
+        """
+        if not self.repairing:
+            self.apply(self.validate(encoded), words)
+            return
+        values, problems = self.schema.load_leniently(encoded.values)
+        self.apply(Snapshot(encoded.revision, encoded.id, values), words)
+        self.misfits = {**unreadable, **problems}
+
+    def apply(self, snapshot: Snapshot, words: bytes | None) -> None:
+        """Serve a snapshot from now on."""
+        with self.lock:
+            change = difference(snapshot, self.current.snapshot)
+            if snapshot.id != self.current.snapshot.id:
+                self.applied_at = time.monotonic()
+            if change is not None:
+                self._changes.append(change)
+            self.current = Current(words, snapshot)
+            self._rejected, self.misfits = b"", {}
+
+    def apply_published(self, encoded: Encoded) -> None:
+        """Serve a published snapshot; if the schema refuses it, go on with the last good one.
+
+        Another version of the application, that runs beside this one, may declare other types.
+        """
+        try:
+            self.load(encoded)
+        except InvalidValue as error:
+            self._rejected = encoded.id
+            self.report_error(f"revision {encoded.revision} can't be served here: {error}")
+
+    def knows(self, snapshot: bytes) -> bool:
+        """Return whether a published snapshot is served already, or can't be."""
+        return bool(snapshot) and snapshot in (self.current.snapshot.id, self._rejected)
+
+    def see(self, words: bytes) -> None:
+        """Note that the snapshot in force is what these words of the header call for."""
+        with self.lock:
+            self.current = Current(words, self.current.snapshot)
+
+    def run_hooks(self) -> bool:
+        """Call the hooks, one change after the other. Return whether none is left.
+
+        A thread that finds another at it leaves the rest to it.
+        """
+        while self._changes and self._hooks_lock.acquire(blocking=False):
+            try:
+                while self._changes:
+                    self._ports.call_hooks(self._changes.popleft())
+            finally:
+                self._hooks_lock.release()
+        return not self._hooks_lock.locked()
+
+    def forget_changes(self) -> None:
+        """Drop what hooks would be called with: a start is no change."""
+        self._changes.clear()
+
+    def clear_error(self) -> None:
+        """Note that all is well, unless a snapshot was refused."""
+        if not self._rejected:
+            self.error = ""
+
+    def report_error(self, error: Exception | str) -> None:
+        """Show an error in the status, and log it once."""
+        text, cause = (error, None) if isinstance(error, str) else error_text(error)
+        if text != self.error:
+            self.error = text
+            self.log(logging.ERROR, text, cause)
+
+    def log(self, level: int, text: str, cause: Exception | None = None) -> None:
+        """Log a line that says in which process it was and at which revision."""
+        logger.log(
+            level,
+            "uwsgi_waffle: %s (pid %d, %s, revision %d)",
+            text,
+            os.getpid(),
+            self._ports.process_name() or "master",
+            self.current.snapshot.revision,
+            exc_info=cause,
+        )
+
+
+def error_text(error: Exception) -> tuple[str, Exception | None]:
+    """Return the text of an error, and the error itself if its traceback is worth a log line."""
+    expected = isinstance(error, (WaffleError, OSError))
+    named = str(error) if expected and str(error) else f"{type(error).__name__}: {error}"
+    return named, None if expected else error

@@ -1,0 +1,182 @@
+"""The extension's own settings, from ``app.config`` or else from the process environment."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from flask import Flask
+from pydantic import TypeAdapter, ValidationError
+
+from .errors import SchemaError
+
+if TYPE_CHECKING:
+    from sqlalchemy import URL
+
+__all__ = ["Settings", "Watching"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Watching:
+    """Where processes and hosts meet; a mule without the application needs to know this, too."""
+
+    watchtype: str
+    watcher_file: Path
+    redis_url: str = field(repr=False)  # it may hold a password
+    redis_channel: str
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any], instance: Path) -> Watching:
+        """Read the settings from a configuration or else from the process environment.
+
+        Args:
+            config: the application's, or an empty one.
+            instance: the folder that relative paths are in. Links in it are followed, so that
+                each process has the same path, however it was started.
+
+        Raises:
+            SchemaError: one of them can't be used; the text names it.
+        """
+        watchtype = _setting(config, "WAFFLE_WATCHTYPE", str, "file")
+        if watchtype not in ("file", "redis"):
+            raise SchemaError(f"WAFFLE_WATCHTYPE must be 'file' or 'redis', not {watchtype!r}.")
+        redis_url = ""
+        if watchtype == "redis":
+            redis_url = _setting(config, "WAFFLE_REDIS_URL", str, "") or _redis_url(config)
+        watcher_file = instance / _setting(
+            config, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch")
+        )
+        if watcher_file.is_absolute():
+            # Its last part isn't followed: the file itself must not be a link.
+            watcher_file = watcher_file.parent.resolve() / watcher_file.name
+        channel = _setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf")
+        return cls(watchtype, watcher_file, redis_url, channel)
+
+    @classmethod
+    def from_environment(cls) -> Watching | None:
+        """Return where a process without the application is to listen.
+
+        ``None`` if the process environment doesn't say.
+        """
+        try:
+            watching = cls.read({}, Path())
+            multiproc = _setting({}, "WAFFLE_MULTIPROC", bool, True)
+        except SchemaError as error:
+            log.warning("uwsgi_waffle: a mule can't read its environment: %s", error)
+            return None
+        wanted = multiproc and watching.watchtype == "redis"
+        return watching if wanted and watching.watcher_file.is_absolute() else None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The ``WAFFLE_*`` settings of one application."""
+
+    confs: Any
+    multiproc: bool
+    watching: Watching
+    store_url: str = field(repr=False)  # it may hold a password
+    namespace: str
+    poll_interval: float
+    reconcile_interval: float
+    instance: Path
+
+    @classmethod
+    def read(cls, app: Flask) -> Settings:
+        """Read the settings of an application.
+
+        Raises:
+            SchemaError: one is missing or can't be used; the text names it.
+        """
+        config, instance = app.config, Path(app.instance_path)
+        if "WAFFLE_CONFS" not in config:
+            raise SchemaError(
+                "app.config['WAFFLE_CONFS'] is missing. Declare the variables there before you "
+                "give the application to WaffleConf."
+            )
+        return cls(
+            confs=config["WAFFLE_CONFS"],
+            multiproc=_setting(config, "WAFFLE_MULTIPROC", bool, True),
+            watching=Watching.read(config, instance),
+            store_url=_setting(config, "WAFFLE_STORE_URL", str, "sqlite:///waffle.db"),
+            namespace=_namespace(config),
+            poll_interval=_seconds(config, "WAFFLE_POLL_INTERVAL", 1.0),
+            reconcile_interval=_seconds(config, "WAFFLE_RECONCILE_INTERVAL", 30.0),
+            instance=instance,
+        )
+
+    def locate_store(self) -> str | URL:
+        """Return ``store_url``, with the real path of the file if it names a SQLite database.
+
+        A relative path is relative to the instance folder. The result is an object where a path
+        may hold ``?``, ``#`` or ``%``: versions of SQLAlchemy read these in different ways.
+
+        Raises:
+            SchemaError: it isn't a URL.
+        """
+        if not re.match(r"sqlite(\+\w+)?:", self.store_url):
+            return self.store_url
+        import sqlalchemy as sa  # only here: it takes long to load
+
+        try:
+            url = sa.make_url(self.store_url)
+        except sa.exc.ArgumentError as error:
+            raise SchemaError(f"WAFFLE_STORE_URL: {error}") from None
+        path = url.database or ":memory:"
+        if path == ":memory:" or path.startswith(("file::memory:", "file:/")):
+            return url
+        if path.startswith("file:"):  # SQLite reads it as a URI
+            folder = quote(os.path.realpath(self.instance))
+            return url.set(database=f"file:{folder}/{path.removeprefix('file:')}")
+        return url.set(database=os.path.realpath(self.instance / path))
+
+
+def _setting(config: Mapping[str, Any], name: str, wanted: type[T], default: T) -> T:
+    raw = config[name] if name in config else os.environ.get(name)
+    if raw is None:
+        return default
+    try:
+        return TypeAdapter(wanted).validate_python(raw)
+    except ValidationError as error:
+        shown = "what it is" if name.endswith("_URL") else repr(raw)  # a URL may hold a password
+        problem = error.errors()[0]["msg"]
+        raise SchemaError(f"{name} must be a {wanted.__name__}, not {shown}: {problem}.") from None
+
+
+def _namespace(config: Mapping[str, Any]) -> str:
+    namespace = _setting(config, "WAFFLE_NAMESPACE", str, "")
+    if not re.fullmatch(r"[A-Za-z0-9_]{0,32}", namespace):
+        raise SchemaError(
+            "WAFFLE_NAMESPACE must be at most 32 letters, digits and underscores, not "
+            f"{namespace!r}."
+        )
+    return namespace
+
+
+def _seconds(config: Mapping[str, Any], name: str, default: float) -> float:
+    value = _setting(config, name, float, default)
+    if not 0 < value < math.inf:
+        raise SchemaError(f"{name} must be a number of seconds above 0, not {value!r}.")
+    return value
+
+
+def _redis_url(config: Mapping[str, Any]) -> str:
+    host = _setting(config, "WAFFLE_REDIS_HOST", str, "localhost")
+    port = _setting(config, "WAFFLE_REDIS_PORT", int, 6379)
+    if not host or not 0 < port < 2**16:
+        raise SchemaError(
+            f"WAFFLE_REDIS_PORT must be one of the ports of WAFFLE_REDIS_HOST, not {port} of "
+            f"{host!r}."
+        )
+    return f"redis://{f'[{host}]' if ':' in host else host}:{port}"

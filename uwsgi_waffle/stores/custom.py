@@ -1,0 +1,127 @@
+"""A store that the application writes itself, as in the manual of Flask-WaffleConf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from ..errors import StoreUnavailable, WaffleError
+from .rows import HISTORY, NAMES, REVISION, Rows, RowStore, names_in
+
+__all__ = ["WaffleMixin", "WaffleStore"]
+
+
+class WaffleMixin:
+    """What a model for a `WaffleStore` has; override both methods for other attribute names."""
+
+    def get_key(self) -> str:
+        """Return the variable's name."""
+        return str(self.key)  # type: ignore[attr-defined]  # the model has it
+
+    def get_value(self) -> str:
+        """Return the text that is stored for it."""
+        return str(self.value)  # type: ignore[attr-defined]  # the model has it
+
+
+class WaffleStore(RowStore):
+    """The base of a store of your own: write `get`, `put`, `delete` and `commit`.
+
+    Each call enters an application context of its own. So a session that belongs to the context
+    isn't the one that a request is using, and isn't committed with it. The application's teardown
+    functions run when that context ends, because they give such a session back.
+
+    Some promises depend on your methods: without transactions an update that fails half-way is half
+    carried out, and without a lock only the writers of one host are ordered.
+
+    Args:
+        db: yours to use.
+        model: likewise.
+    """
+
+    def __init__(self, db: Any = None, model: Any = None) -> None:
+        self.db, self.model = db, model
+
+    def commit(self) -> None:
+        """Commit what was put and deleted."""
+        raise NotImplementedError
+
+    def delete(self, key: str) -> Any:
+        """Remove a record and return it, or ``None`` if there is none."""
+        raise NotImplementedError
+
+    def get(self, key: str) -> Any:
+        """Return a record, which has ``get_value()``, or ``None`` if there is none."""
+        raise NotImplementedError
+
+    def put(self, key: str, value: str) -> Any:
+        """Insert or change a record and return it, or ``None`` if that failed."""
+        raise NotImplementedError
+
+    @property
+    def name(self) -> str:
+        return f"{type(self).__module__}.{type(self).__qualname__}"
+
+    @property
+    def identity(self) -> str:
+        return self.name
+
+    @property
+    def _has_server(self) -> bool:
+        return False  # these methods know no lock
+
+    def _column_lengths(self) -> tuple[int | None, int | None]:
+        return None, None
+
+    @contextmanager
+    def _open(self, *, lock: bool) -> Iterator[Rows]:
+        with self._context():
+            rows = CustomRows(self, self._names or frozenset())
+            yield rows
+            if rows.written:
+                _call(self, self.commit)
+
+
+class CustomRows:
+    """The rows that a `WaffleStore` can be asked for."""
+
+    def __init__(self, store: WaffleStore, names: frozenset[str]) -> None:
+        self._store, self._names = store, names
+        self.written = False
+
+    def read(self, *, history: bool = False) -> Mapping[str, str | None]:
+        found = {NAMES: self._get(NAMES)}  # there is no way to list rows
+        wanted = {*self._names, *names_in(found), REVISION, *((HISTORY,) if history else ())}
+        found |= {key: self._get(key) for key in sorted(wanted)}
+        return {key: text for key, text in found.items() if text is not None}
+
+    def insert(self, key: str, text: str) -> None:
+        self.written = True
+        record = _call(self._store, self._store.put, key, text)
+        if record is None and self._get(key) != text:
+            raise StoreUnavailable(
+                f"{self._store.name}: put({key!r}) returned None, so it failed. Check this method."
+            )
+
+    def update(self, key: str, text: str) -> None:
+        self.insert(key, text)
+
+    def delete(self, key: str) -> None:
+        self.written = True
+        _call(self._store, self._store.delete, key)
+
+    def _get(self, key: str) -> str | None:
+        record = _call(self._store, self._store.get, key)
+        return None if record is None else str(record.get_value())
+
+
+def _call(store: WaffleStore, method: Callable[..., Any], *args: str) -> Any:
+    try:
+        return method(*args)
+    except WaffleError:
+        raise
+    except Exception as error:  # its text may hold the values
+        raise StoreUnavailable(
+            f"{store.name}.{method.__name__} failed with {type(error).__name__}. "
+            "It is tried again without a restart."
+        ) from error

@@ -1,0 +1,255 @@
+"""How a process follows its host: it loads what was published, or reads the store for all."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from time import monotonic
+
+from .changes import encode_stored
+from .errors import HostBusy, InvalidValue, StoreUnavailable
+from .fetch import Fetcher
+from .host import Host, ProcessInfo, is_current, snapshot_in
+from .ports import Ports
+from .served import Served, error_text
+from .snapshot import Snapshot
+from .stores import Store
+
+__all__ = ["LOCK_TIMEOUT", "Sync"]
+
+LOCK_TIMEOUT = 5.0  # seconds to wait for another process of this host
+CHECK_INTERVAL = 0.01  # seconds between two looks at the files; the words are compared each time
+DESCRIBE_INTERVAL = 10.0  # seconds; asking uWSGI takes longer than an update
+CATCH_UP_ATTEMPTS = 50  # a snapshot may be replaced before it is read
+
+
+class Sync:
+    """Keeps what this process serves up to date.
+
+    Args:
+        host: what the processes of the host share.
+        store: where the values are.
+        served: what this process serves.
+        fetcher: reads the store for the host.
+        ports: the surroundings.
+    """
+
+    def __init__(
+        self, host: Host, store: Store, served: Served, fetcher: Fetcher, ports: Ports
+    ) -> None:
+        self._host, self._store, self._served, self._ports = host, store, served, ports
+        self._fetcher, self._words = fetcher, host.words
+        self._reset()
+        self._load_first()
+        served.forget_changes()
+
+    def _reset(self) -> None:
+        self._check_at = 0.0  # when to look at the files again
+        self._watched: object = None
+        self._reported: object = None
+        self._read_alone_at = b""
+        self._report_failure = ""
+        self._description: dict[str, object] = {}
+        self._describe_at = 0.0  # when to ask again how this process's server runs
+        self._pid = os.getpid()  # set last: other threads compare it without a lock
+
+    def current(self) -> Snapshot:
+        """Return the newest snapshot. If nothing changed, this takes two system calls."""
+        current = self._served.current
+        try:
+            if monotonic() < self._check_at and self._words() == current.words:
+                return current.snapshot
+        except OSError:
+            pass  # the header was deleted; `sync` opens the next one
+        return self.sync()
+
+    def sync(self, *, ticking: bool = False) -> Snapshot:
+        """Follow the host. Never raise: whatever fails, go on serving the last good values.
+
+        Args:
+            ticking: whether a store that failed may be tried again when it is time for that.
+        """
+        self.check_fork()
+        self._check_at = monotonic() + CHECK_INTERVAL
+        steps = (self._host.open, self._check_touch, lambda: self._catch_up(ticking), self._watch)
+        # Run every step even if an earlier one failed.
+        errors: list[Exception | str | None] = [*map(_error_of, steps), self._report_failure]
+        error = next((error for error in errors if error), None)
+        if error is not None:  # the other errors are its consequences
+            self._served.report_error(error)
+        elif not self._read_alone_at:
+            self._served.clear_error()
+        if self._served.run_hooks():
+            failure = _error_of(self._report_process)
+            self._report_failure = "" if failure is None else error_text(failure)[0]
+        return self._served.current.snapshot
+
+    def check_fork(self) -> None:
+        """Begin anew in a process that was forked."""
+        if self._pid != os.getpid():
+            self._served.reset_after_fork()
+            self._reset()
+
+    def _check_touch(self) -> None:
+        if self._host.is_touched():
+            with self._host.try_lock() as header:
+                if header is not None:
+                    self._host.consume_touch(header)
+
+    def _catch_up(self, ticking: bool) -> None:
+        """Serve the published snapshot; read the store if that isn't current."""
+        for _ in range(CATCH_UP_ATTEMPTS):
+            try:
+                words = self._host.words()
+            except FileNotFoundError:  # the header was removed since it was opened
+                self._host.open()
+                continue
+            if self._served.misfits and words == self._served.current.words:
+                return  # repairing: already read; values that don't fit are never published
+            loaded = self._load_published(words)
+            if loaded and is_current(words):
+                return
+            if self._host.words() != words:
+                continue
+            notes = self._host.notes()
+            failed = notes.error and notes.failed == words[:8].hex()
+            if failed and not (ticking and time.monotonic_ns() >= notes.retry_at):
+                self._served.see(words)  # only a tick tries a store again that has failed
+                return
+            with self._host.try_lock() as header:
+                if header is None:  # another process is writing, or reading the store
+                    if not loaded:
+                        # The lost file may hold updates that have returned, so read the store.
+                        self._read_alone(words)
+                    return
+                if header.words() == words:
+                    self._fetcher.fetch(header)
+            ticking = False
+
+    def _load_published(self, words: bytes) -> bool:
+        """Serve what the words name. Return ``False`` if its file can't be read."""
+        with self._served.lock:
+            snapshot = snapshot_in(words)
+            if words and words == self._read_alone_at:  # b"" stands for any new header
+                return True
+            self._read_alone_at = b""
+            if not self._served.knows(snapshot):
+                published = self._host.snapshots.read(snapshot)
+                if published is None or self._host.words() != words:
+                    return False
+                self._served.apply_published(published)
+            if is_current(words):
+                self._served.see(words)
+            return True
+
+    def _watch(self) -> None:
+        watched = self._host.watched_id
+        if watched != self._watched:
+            self._reported = None  # the folder may be another one
+            self._ports.ensure_watched()
+            self._watched = watched
+
+    def tick(self, interval: float) -> None:
+        """Follow the host, and read the store if nobody has for ``interval`` seconds."""
+        self.sync(ticking=True)
+        if self._host.shared and self._is_due(interval):
+            error = _error_of(lambda: self._fetch_if_due(interval))
+            self.sync()  # somebody may have invalidated meanwhile, and found the lock taken
+            if error is not None:
+                self._served.report_error(error)
+
+    def _fetch_if_due(self, interval: float) -> None:
+        with self._host.try_lock() as header:
+            if header is not None:
+                if self._is_due(interval):
+                    self._fetcher.fetch(header)
+                return
+        notes = self._host.notes()
+        if notes.checked_at and not notes.error and self._is_due(2 * interval):
+            self._read_alone(self._host.words())
+            raise HostBusy(
+                f"Another process has held this host's lock for more than {interval:g} s, so each "
+                "process reads the store for itself. `lslocks` names the process; is it stopped?"
+            )
+
+    def _read_alone(self, words: bytes) -> None:
+        """Read the store for this process only. Serve that until the header's words change."""
+        encoded = encode_stored(self._store.load())
+        with self._served.lock:
+            self._read_alone_at = words
+            self._served.load(encoded, words or None)
+
+    def _is_due(self, interval: float) -> bool:
+        notes, now = self._host.notes(), time.monotonic_ns()
+        # A little early: uWSGI's timer ticks only three times in each interval.
+        return now - notes.checked_at > 0.6 * interval * 1e9 and now >= notes.retry_at
+
+    def refresh(self) -> Snapshot:
+        """Read the store now; errors as in `WaffleConf.refresh`."""
+        self.check_fork()
+        with self._host.lock(LOCK_TIMEOUT) as header:
+            self._fetcher.fetch(header, raise_errors=True)
+        return self.sync()
+
+    def _load_first(self) -> None:
+        """Find the values to start with: the store's, else this host's last snapshot."""
+        asked_at = time.monotonic_ns()
+        self._host.open()
+        try:
+            with self._host.lock(LOCK_TIMEOUT) as header:
+                self._host.bind_store(header, self._store.identity)
+                if not any(snapshot_in(header.words())):
+                    self._store.prepare()
+                self._host.consume_touch(header)
+                words = header.words()
+                # Another process of a server that starts may have read the store just now.
+                fresh = header.notes().checked_at >= asked_at and is_current(words)
+                if not fresh or not self._load_published(words):
+                    self._fetcher.fetch(header, raise_errors=True)
+        except (StoreUnavailable, InvalidValue, OSError) as error:
+            self._start_with_last_snapshot(error)
+
+    def _start_with_last_snapshot(self, error: Exception) -> None:
+        published = self._host.snapshots.read(snapshot_in(self._host.words()))
+        if published is None:
+            if isinstance(error, StoreUnavailable):
+                raise type(error)(f"{error} This host has no snapshot to start with.") from error
+            raise error
+        try:
+            self._served.load(published)
+        except InvalidValue:
+            raise error from None
+        self._served.report_error(f"started with the last snapshot of this host: {error}")
+
+    def _report_process(self) -> None:
+        served, snapshot = self._served, self._served.current.snapshot
+        row = (os.getpid(), snapshot.id, served.error)
+        name = None if row == self._reported else self._ports.process_name()
+        if name is not None:
+            self._host.processes.report(
+                ProcessInfo(
+                    pid=os.getpid(),
+                    kind=name,
+                    revision=snapshot.revision,
+                    applied_at=served.applied_at,
+                    snapshot=snapshot.id.hex(),
+                    error=served.error,
+                    server=self._described(),
+                )
+            )
+            self._reported = row
+
+    def _described(self) -> dict[str, object]:
+        if monotonic() >= self._describe_at:
+            self._description = self._ports.describe()
+            self._describe_at = monotonic() + DESCRIBE_INTERVAL
+        return self._description
+
+
+def _error_of(step: Callable[[], None]) -> Exception | None:
+    try:
+        step()
+    except Exception as error:
+        return error
+    return None

@@ -1,0 +1,43 @@
+"""What the package writes to terminals and logs: characters that can be printed, nothing else."""
+
+from __future__ import annotations
+
+import json
+
+__all__ = ["escape_line", "to_json"]
+
+
+def escape_line(text: str, encoding: str = "utf-8") -> str:
+    r"""Return a text as one line that can be printed.
+
+    Whatever isn't a printable character, such as a line end or what moves a terminal's cursor, is
+    written as in Python's source: ``\n``, ``\x1b``. So is what the encoding doesn't have.
+    """
+    if _is_printable(text, encoding):
+        return text
+    return "".join(
+        c if _is_printable(c, encoding) else c.encode("unicode_escape", "surrogatepass").decode()
+        for c in text
+    )
+
+
+def to_json(
+    value: object, *, indent: int | None = None, compact: bool = False, encoding: str = "utf-8"
+) -> str:
+    r"""Return a value as JSON that can be printed; letters that aren't ASCII stay as they are."""
+    separators = (",", ":") if compact else None
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
+    if _is_printable(text, encoding):
+        return text
+    # Between the values there are only line ends and blanks: all else is in a string.
+    return "".join(
+        c if c == "\n" or _is_printable(c, encoding) else json.dumps(c)[1:-1] for c in text
+    )
+
+
+def _is_printable(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeError:
+        return False
+    return text.isprintable()

@@ -1,0 +1,168 @@
+"""One declared variable: its type, and how a value becomes JSON and is read back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import (
+    JsonValue,
+    PydanticInvalidForJsonSchema,
+    PydanticSchemaGenerationError,
+    SecretBytes,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic_core import PydanticSerializationError
+
+__all__ = ["Variable", "contains_secret", "format_location", "infer_type", "validator_error"]
+
+MAX_SHOWN = 60  # characters of a rejected value in an error
+
+
+@dataclass(frozen=True)
+class Variable:
+    """One declared variable."""
+
+    name: str
+    desc: str
+    type: Any
+    default: Any = field(repr=False)  # it may be a secret
+    secret: bool
+    adapter: TypeAdapter[Any]
+
+    @cached_property
+    def json_schema(self) -> Mapping[str, Any]:
+        """The type as JSON Schema; empty if JSON Schema can't express it."""
+        try:
+            return self.adapter.json_schema()
+        except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
+            return {}
+
+    def to_json(self, value: object) -> str:
+        """Validate a Python value and return the JSON text to store.
+
+        Raises:
+            ValueError: the type rejects the value, or JSON can't represent it; the text says why.
+        """
+        return self.dump(self._validate(value))
+
+    def dump(self, validated: object) -> str:
+        """Return the JSON text of a value that is already validated.
+
+        Raises:
+            ValueError: reading the JSON text back doesn't give the same value.
+        """
+        try:
+            plain = _reveal(validated) or self.adapter.dump_python(
+                validated, mode="json", warnings="error"
+            )
+            text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
+            same = self.adapter.validate_json(text) == validated
+        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+            detail = "" if self.secret else f": {error}"
+            raise ValueError(f"can't be written as JSON{detail}") from None
+        if not same:
+            raise ValueError(
+                "changes when it is written as JSON and read back; choose a type that JSON can hold"
+            )
+        return text
+
+    def means(self, value: object, current: object) -> bool:
+        """Return whether a value that somebody assigns is the validated value ``current``."""
+        try:
+            return value is current or self.to_json(value) == self.dump(current)
+        except ValueError:
+            return False
+
+    def load(self, plain: object) -> object:
+        """Validate a value that comes from `json.loads`.
+
+        Raises:
+            ValueError: the type rejects it; the text says why.
+        """
+        try:
+            return self.adapter.validate_json(json.dumps(plain))
+        except Exception as error:
+            raise self._as_value_error(error, plain) from None
+
+    def parse(self, text: str) -> object:
+        """Validate what a person typed: as JSON if the type accepts that, else as plain text.
+
+        Raises:
+            ValueError: the type accepts neither.
+        """
+        if not self._is_text():
+            try:
+                return self.adapter.validate_json(text)
+            except ValidationError:
+                pass
+        return self._validate(text)
+
+    def _validate(self, value: object) -> object:
+        try:
+            return self.adapter.validate_python(value)
+        except Exception as error:
+            raise self._as_value_error(error, value) from None
+
+    def _is_text(self) -> bool:
+        bare = self.type.__origin__ if get_origin(self.type) is Annotated else self.type
+        return isinstance(bare, type) and issubclass(bare, (str, SecretStr))
+
+    def _as_value_error(self, error: Exception, value: object) -> ValueError:
+        if not isinstance(error, ValidationError):
+            return ValueError(f"its {validator_error(error, secret=self.secret)}")
+        if self.secret:
+            return ValueError(f"refused ({', '.join(entry['type'] for entry in error.errors())})")
+        reasons = "; ".join(
+            entry["msg"] + format_location(entry["loc"])
+            for entry in error.errors(include_url=False, include_context=False)
+        )
+        shown = repr(value)
+        if len(shown) > MAX_SHOWN:
+            shown = shown[: MAX_SHOWN - 3] + "..."
+        return ValueError(f"{reasons}, not {shown}")
+
+
+def validator_error(error: Exception, *, secret: bool) -> str:
+    """Describe what a validator of the application raised, without the text if it may be secret."""
+    return f"validator failed with {type(error).__name__}" + ("" if secret else f": {error}")
+
+
+def format_location(location: tuple[int | str, ...]) -> str:
+    """Return where within a value pydantic found an error."""
+    return f" at {'.'.join(map(str, location))}" if location else ""
+
+
+def contains_secret(annotation: Any, within: tuple[Any, ...] = ()) -> bool:
+    """Return whether a type is, or is built from, pydantic's `SecretStr` or `SecretBytes`."""
+    if isinstance(annotation, type) and issubclass(annotation, (SecretStr, SecretBytes)):
+        return True
+    # The target of a NewType and of a type alias.
+    targets = [
+        getattr(annotation, name)
+        for name in ("__supertype__", "__value__")
+        if hasattr(annotation, name)
+    ]
+    return annotation not in within and any(
+        contains_secret(part, (*within, annotation)) for part in (*targets, *get_args(annotation))
+    )
+
+
+def infer_type(default: object) -> Any:
+    """Return the type of a variable that declares only its default."""
+    if default is None:
+        return JsonValue
+    if isinstance(default, list):
+        return list[JsonValue]
+    return dict[str, JsonValue] if isinstance(default, dict) else type(default)
+
+
+def _reveal(value: object) -> str | None:
+    if isinstance(value, SecretStr):
+        return value.get_secret_value()
+    return value.get_secret_value().decode() if isinstance(value, SecretBytes) else None

@@ -1,0 +1,141 @@
+"""How this process hears of a change while nobody asks it: uWSGI's signal, else a thread."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from . import thread, uwsgi
+from .listener import ELECTION_INTERVAL, Listener
+from .redis import Channel, ChannelDown
+from .thread import block_signals
+from .uwsgi import is_our_mule, serve_as_mule, show, shows_metrics
+from .watchers import Watcher, log, tick_all, watchers
+
+__all__ = [
+    "ELECTION_INTERVAL",
+    "Channel",
+    "ChannelDown",
+    "Listener",
+    "Watcher",
+    "attach",
+    "block_signals",
+    "can_subscribe",
+    "describe",
+    "ensure_watched",
+    "is_forked",
+    "is_our_mule",
+    "prepare",
+    "process_name",
+    "serve_as_mule",
+    "server_of",
+    "show",
+    "shows_metrics",
+    "watchers",
+]
+
+_warned = False
+_prepared_in_master = False
+
+
+def prepare(after_fork: Callable[[], object]) -> None:
+    """Prepare uWSGI's master; called once, by the import of the package.
+
+    Args:
+        after_fork: called in each process that uWSGI forks, after its applications have ticked.
+    """
+    global _prepared_in_master
+    _prepared_in_master = uwsgi.is_present() and uwsgi.process_name() is None
+
+    def tick() -> None:
+        tick_all()
+        after_fork()
+
+    uwsgi.register_signal(tick)
+
+
+def attach(watcher: Watcher) -> None:
+    """Have ``watcher`` ticked in each process after its fork; `ensure_watched` does the rest."""
+    watchers.add(watcher)
+    uwsgi.install_post_fork_hook()
+
+
+def can_subscribe(*, mule_is_configured: bool) -> bool:
+    """Return whether this process may be the one of its host that listens to other hosts.
+
+    Where uWSGI has mules, its workers leave it to them.
+
+    Args:
+        mule_is_configured: whether a mule knows where to listen: from the application, or from
+            the process environment.
+    """
+    name = process_name()
+    if name in (None, "spooler") or thread.is_reloader_parent():
+        return False
+    mules = uwsgi.is_present() and uwsgi.has_mules()
+    a_mule_does = mules and _prepared_in_master and mule_is_configured
+    return str(name).startswith("mule") or not a_mule_does
+
+
+def is_forked() -> bool:
+    """Return whether uWSGI has forked this process already, so that no hook is still to come."""
+    return uwsgi.is_present() and process_name() is not None
+
+
+def ensure_watched(watcher: Watcher) -> str:
+    """Make sure that this process is woken, also after a fork or when a file was replaced.
+
+    Returns:
+        What notifies it: ``signal``, or ``thread`` where no signal comes, as in mules and spoolers.
+    """
+    global _warned
+    name = process_name()
+    if uwsgi.signal_registered():
+        # The master asks for its workers, before they are forked.
+        monitors = name is None or name.startswith("worker")
+        if monitors and (uwsgi.ensure_monitored(watcher) or name is None):
+            return "signal"
+    elif name is None:
+        return "thread"  # in the workers; the master serves nobody, and forks
+    elif uwsgi.is_present() and not _warned:
+        _warned = True
+        if uwsgi.is_first():
+            log.warning(
+                "uwsgi_waffle: uWSGI's master can't wake the workers, so a thread in each looks "
+                "every %g s. Add to the ini: %s",
+                watcher.poll_interval,
+                uwsgi.missing_ini_line(),
+            )
+    thread.ensure_running(watcher)
+    return "thread"
+
+
+def process_name() -> str | None:
+    """Name this process: ``worker 3``, ``mule 1``, else the program; ``None``: uWSGI's master."""
+    return uwsgi.process_name() if uwsgi.is_present() else _program()
+
+
+def describe() -> dict[str, object]:
+    """Return how this process's server runs, for `flask waffle doctor`."""
+    return uwsgi.describe() if uwsgi.is_present() else {}
+
+
+@functools.cache
+def _program() -> str:
+    """Name a process outside uWSGI: ``gunicorn``, ``flask run``, ``backup.py``."""
+    context = click.get_current_context(silent=True)
+    if context is not None:
+        return context.command_path.removeprefix("python -m ")
+    path = Path(sys.argv[0] if sys.argv and sys.argv[0] else "python")
+    return path.parent.name if path.name == "__main__.py" else path.name
+
+
+def server_of(process: str) -> str | None:
+    """Return the server that a process with this name belongs to; ``None`` for a command."""
+    if process.partition(" ")[0] in ("worker", "mule", "spooler", "uwsgi"):
+        return "uWSGI"
+    return None if process.startswith("flask ") and process != "flask run" else process

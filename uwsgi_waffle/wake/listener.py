@@ -1,0 +1,152 @@
+"""Between this host's files and the channel: one process of a host listens for all of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from ..host import HostFiles, new_host_id
+from .redis import Channel, ChannelDown
+from .thread import block_signals, tick_in_thread
+
+__all__ = ["ELECTION_INTERVAL", "Listener"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # seconds between two attempts to reach Redis
+ELECTION_INTERVAL = 0.5  # seconds between two attempts to become the host's listener
+# A publication that took longer than the first is followed by none for the second; in seconds.
+SLOW_PUBLISH, BACKOFF = 0.2, 2.0
+REDIS_DOWN_HINT = (
+    "Until Redis responds, changes reach other hosts, and theirs this one, only after "
+    "WAFFLE_RECONCILE_INTERVAL"
+)
+
+
+class Listener:
+    """Invalidates this host when another one publishes, and publishes this one's changes.
+
+    Args:
+        host: the files that this host's processes share.
+        channel: where hosts meet.
+        is_needed: called now and then; whether this process still may listen.
+    """
+
+    def __init__(self, host: HostFiles, channel: Channel, *, is_needed: Callable[[], bool]) -> None:
+        self._host, self._channel, self._is_needed = host, channel, is_needed
+        self._listener_pid = 0  # of the process in which the thread was started
+        self._next_attempt = self._next_publish = 0.0
+        self._last_logged = ""
+
+    def try_to_lead(self) -> None:
+        """Start to listen, in a thread, if no process of the host does.
+
+        When the listening process dies, the kernel frees its lock, and the next to try gets it.
+        """
+        if self._listener_pid == os.getpid() or monotonic() < self._next_attempt:
+            return
+        self._next_attempt = monotonic() + ELECTION_INTERVAL
+        try:
+            self._host.open()
+            elected = self._host.listener_lock.acquire()
+            if elected:
+                self._renew_host_id()
+        except OSError as error:
+            self._log_once(str(error), hint="")
+            return
+        if elected and self._listener_pid != os.getpid():
+            self._listener_pid = os.getpid()
+            threading.Thread(target=self._run, name="uwsgi_waffle listener", daemon=True).start()
+
+    def _renew_host_id(self) -> None:
+        """Take another id: the files may be a copy of another host's, whose messages we'd miss."""
+        with self._host.try_lock() as header:
+            if header is not None:
+                header.note(host_id=new_host_id())
+
+    def publish(self) -> None:
+        """Tell the other hosts that the store has something new. Never raise.
+
+        What couldn't be sent reaches them after their reconcile interval.
+        """
+        began = monotonic()
+        if began < self._next_publish:
+            return
+        try:
+            self._channel.publish(self._host.notes().host_id)
+            self._last_logged = ""
+        except ChannelDown as down:
+            if monotonic() - began > SLOW_PUBLISH:
+                self._next_publish = monotonic() + BACKOFF
+            if not self._host.listener().get("error"):
+                self._log_once(str(down))
+        except Exception as error:  # whatever it is, the update is stored
+            self._log_once(f"{type(error).__name__}: {error}", error)
+
+    def status(self) -> dict[str, Any]:
+        """Return the channel, the pid of the host's listener (or ``None``), and what is wrong."""
+        listener = self._host.listener()
+        return {
+            "channel": self._channel.name,
+            "listener": listener.get("pid"),
+            "error": listener.get("error", ""),
+        }
+
+    def _run(self) -> None:
+        block_signals()
+        pause = FIRST_PAUSE
+        try:
+            while self._should_continue():
+                began = monotonic()
+                try:
+                    for _ in self._channel.listen(
+                        own_id=lambda: self._host.notes().host_id,
+                        should_continue=self._should_continue,
+                    ):
+                        self._notify()
+                    continue
+                except ChannelDown as down:
+                    self._note_error(str(down))
+                except Exception as error:  # whatever it is, it is tried again
+                    self._log_once(f"{type(error).__name__}: {error}", error)
+                long = monotonic() - began > LAST_PAUSE
+                pause = FIRST_PAUSE if long else min(2 * pause, LAST_PAUSE)
+                time.sleep(pause * random.uniform(0.5, 1.0))
+        finally:
+            self._host.listener_lock.release()
+            self._listener_pid = 0  # only now: the next tick may lead again
+
+    def _should_continue(self) -> bool:
+        return self._is_needed() and self._host.listener_lock.is_ours()
+
+    def _note_error(self, error: str) -> None:
+        known = self._host.listener().get("error")
+        self._host.listener_lock.write({"pid": os.getpid(), "error": error})
+        if not known:  # else the same incident, whatever its words are now
+            self._log_once(error)
+
+    def _notify(self) -> None:
+        """Make all processes of this host look at the store; this one does so first."""
+        self._last_logged = ""
+        failed = self._host.listener().get("error")
+        self._host.listener_lock.write({"pid": os.getpid(), "error": ""})
+        if failed:
+            log.warning("uwsgi_waffle: Redis is back (pid %d)", os.getpid())
+            self.publish()  # what this host has sent meanwhile may be lost
+        self._host.invalidate()
+        if not tick_in_thread():  # a mule without the application can't read the store
+            self._host.wake()
+
+    def _log_once(
+        self, error: str, cause: Exception | None = None, *, hint: str = REDIS_DOWN_HINT
+    ) -> None:
+        if error != self._last_logged:
+            text = f"{error.rstrip('.')}. {hint}".rstrip()
+            log.error("uwsgi_waffle: %s (pid %d)", text, os.getpid(), exc_info=cause)
+        self._last_logged = error

@@ -1,0 +1,228 @@
+"""uWSGI: the master monitors, one signal wakes all workers. The only module that imports uwsgi."""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+import os
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..host import file_id
+from .watchers import Watcher, log, tick_all
+
+try:
+    import uwsgi
+except ImportError:  # not under uWSGI
+    uwsgi = None
+if not hasattr(uwsgi, "masterpid"):  # a module of the application's that has this name, too
+    uwsgi = None
+
+__all__ = [
+    "ensure_monitored",
+    "install_post_fork_hook",
+    "is_our_mule",
+    "is_present",
+    "missing_ini_line",
+    "process_name",
+    "register_signal",
+    "signal_registered",
+]
+
+TARGET = "active-workers"  # "workers" would fill the signal pipes of those that `cheaper` stopped
+# uWSGI has 64 monitors for its whole life; the rest is for the application's own.
+KEY_SIZE, KEY_COUNT = 8, 40
+
+_signal: int | None = None
+_table: mmap.mmap | None = None  # what is monitored; shared with all processes forked later
+_after_fork: Callable[[], None] | None = None
+
+
+def is_present() -> bool:
+    """Return whether uWSGI started this process."""
+    return uwsgi is not None
+
+
+def register_signal(after_fork: Callable[[], None]) -> None:
+    """In uWSGI's master, before it forks: register the signal. Elsewhere do nothing.
+
+    Args:
+        after_fork: called in each process that uWSGI forks.
+    """
+    global _signal, _table, _after_fork
+    if uwsgi is None:
+        return
+    _after_fork = after_fork
+    install_post_fork_hook()
+    if uwsgi.masterpid() != os.getpid() or uwsgi.worker_id() or uwsgi.mule_id():
+        return
+    # From above: uwsgidecorators and most applications count from 0.
+    number = next((n for n in range(255, -1, -1) if not uwsgi.signal_registered(n)), None)
+    try:
+        if number is not None:
+            uwsgi.register_signal(number, TARGET, tick_all)
+            _signal, _table = number, mmap.mmap(-1, KEY_SIZE * KEY_COUNT)
+    except ValueError as error:
+        log.warning(
+            "uwsgi_waffle: uWSGI refused a signal (%s). Set `single-interpreter = true`. "
+            "A thread in each worker looks instead.",
+            error,
+        )
+
+
+def signal_registered() -> bool:
+    """Return whether uWSGI's master can wake this process."""
+    return _signal is not None
+
+
+def missing_ini_line() -> str:
+    """Return the line of the ini that would let the master wake this process, ``""`` if it can."""
+    if not uwsgi.masterpid():
+        return "master = true"
+    return "" if signal_registered() else "shared-import = uwsgi_waffle"
+
+
+def process_name() -> str | None:
+    """Name this process as uWSGI does; ``None`` for its master, which serves nobody."""
+    if uwsgi.worker_id():
+        return f"worker {uwsgi.worker_id()}"
+    if uwsgi.mule_id():
+        return f"mule {uwsgi.mule_id()}"
+    if uwsgi.i_am_the_spooler():
+        return "spooler"
+    return None if uwsgi.masterpid() == os.getpid() else "uwsgi"
+
+
+def describe() -> dict[str, object]:
+    """Return what `flask waffle doctor` judges: how the running uWSGI was configured."""
+    return {
+        "uwsgi": uwsgi.version.decode(),
+        "missing_ini_line": missing_ini_line(),
+        "lazy_apps": is_on("lazy-apps") or is_on("lazy"),
+        "enable_threads": is_on("enable-threads"),
+        "our_mule": _opt("mule") if _opt("mule") in OUR_MULES else "",
+        "not_loaded": "" if is_on("single-interpreter") else _mount_not_loaded(),
+    }
+
+
+def _mount_not_loaded() -> str:
+    """Return where the ini's last ``mount =`` line is, if this worker has other applications only.
+
+    `uwsgi.opt` has the last of several lines.
+    """
+    place, _, _ = _opt("mount").partition("=")
+    for worker in uwsgi.workers() or ():
+        places = [app["mountpoint"].decode(errors="replace") for app in worker["apps"]]
+        if worker["id"] == uwsgi.worker_id() and places and place not in places:
+            return place
+    return ""
+
+
+OUR_MULES = ("uwsgi_waffle.mule", "uwsgi_waffle.mule:run")
+
+
+def _opt(name: str) -> str:
+    value = uwsgi.opt.get(name, b"")
+    return "true" if value is True else value.decode(errors="replace")
+
+
+def is_on(name: str) -> bool:
+    """Return whether a flag is set in the ini; ``flag = false`` isn't."""
+    return _opt(name).lower() not in ("", "false", "off", "no", "0")
+
+
+def shows_metrics() -> bool:
+    """Return whether the ini declares metrics; uWSGI can't make one while it runs."""
+    return uwsgi is not None and "metric" in uwsgi.opt
+
+
+def show(name: str, value: int) -> None:
+    """Set a metric of the instance, if the ini declares it."""
+    uwsgi.metric_set(name, value)
+
+
+def has_mules() -> bool:
+    """Return whether the instance has mules."""
+    return "mule" in uwsgi.opt or _opt("mules") not in ("", "0")
+
+
+def is_our_mule() -> bool:
+    """Return whether this is a mule, and the ini's last ``mule =`` line is the package's."""
+    return bool(uwsgi and uwsgi.mule_id() and _opt("mule") in OUR_MULES)
+
+
+def serve_as_mule() -> None:
+    """Do what a mule without a program does: handle uWSGI's signals."""
+    while True:
+        uwsgi.mule_get_msg(False)  # in uWSGI 2.0 this "no" to signals means yes
+
+
+def is_first() -> bool:
+    """Return whether this process may warn for all: it is the master, or the first worker."""
+    return uwsgi.worker_id() <= 1 and not uwsgi.mule_id()
+
+
+def ensure_monitored(watcher: Watcher) -> bool:
+    """Have the master monitor the watcher's files, and wake everyone at its interval.
+
+    Each is asked for once in the life of the instance. A file that was replaced is another file.
+    Return whether all of them are monitored.
+    """
+    # Three ticks in an interval: the second finds the comparison due, so none is late.
+    seconds = max(1, round(watcher.reconcile_interval / 3))
+    done = [_register_once(f"timer {seconds}", lambda: uwsgi.add_timer(_signal, seconds))]
+    for path in watcher.watched:
+        name = f"{path} {file_id(str(path))}"
+        done.append(_register_once(name, partial(uwsgi.add_file_monitor, _signal, str(path))))
+    return all(done)
+
+
+def _register_once(what: str, register: Callable[[], Any]) -> bool:
+    """Register something with the master, unless another process has."""
+    assert _table is not None
+    key = hashlib.blake2b(what.encode(), digest_size=KEY_SIZE).digest()
+    keys = [_table[at : at + KEY_SIZE] for at in range(0, len(_table), KEY_SIZE)]
+    if key in keys:
+        return True
+    if bytes(KEY_SIZE) not in keys:
+        return False
+    at = keys.index(bytes(KEY_SIZE)) * KEY_SIZE
+    _table[at : at + KEY_SIZE] = key
+    try:
+        register()
+    except ValueError as error:
+        _table[at : at + KEY_SIZE] = bytes(KEY_SIZE)
+        log.warning("uwsgi_waffle: uWSGI can't monitor %s (%s); a thread looks", what, error)
+        return False
+    if uwsgi.worker_id():  # the master takes it up when its loop turns: make it turn
+        uwsgi.signal(_signal)
+    return True
+
+
+def install_post_fork_hook() -> None:
+    """Install our post-fork hook without replacing others.
+
+    When uwsgidecorators is imported it takes the only hook and offers a list instead. So this is
+    repeated when the application is complete.
+    """
+    if uwsgi is None or _after_fork is None:
+        return
+    decorators = sys.modules.get("uwsgidecorators")
+    if decorators is not None:
+        if _after_fork not in decorators.postfork_chain:
+            decorators.postfork_chain.append(_after_fork)
+        return
+    earlier = getattr(uwsgi, "post_fork_hook", None)
+    if getattr(earlier, "waffle", False):
+        return
+
+    def hook() -> None:
+        if earlier is not None:
+            earlier()
+        if _after_fork is not None:
+            _after_fork()
+
+    hook.waffle = True  # type: ignore[attr-defined]  # how the second call knows it
+    uwsgi.post_fork_hook = hook

@@ -1,0 +1,41 @@
+"""Who is to be woken in this process, whatever server it runs under."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Protocol
+from weakref import WeakSet
+
+__all__ = ["Watcher", "tick_all", "watchers"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+
+class Watcher(Protocol):
+    """One application's part in this process."""
+
+    poll_interval: float
+    reconcile_interval: float
+
+    @property
+    def watched(self) -> tuple[Path, ...]:
+        """What uWSGI's master has to monitor."""
+
+    def tick(self) -> None:
+        """Follow the host; called by signals and by the thread."""
+
+    def leave(self) -> None:
+        """Stop being one of the processes that follow changes."""
+
+
+watchers: WeakSet[Watcher] = WeakSet()
+
+
+def tick_all(_: object = None) -> None:
+    """Wake everyone. An exception of one is logged, so that the others go on."""
+    for watcher in list(watchers):
+        try:
+            watcher.tick()
+        except BaseException:  # in a uWSGI worker even SystemExit would end the process here
+            log.exception("uwsgi_waffle: following the host failed; the next tick tries again")
