@@ -1,4 +1,11 @@
-"""A site whose variables are changed on the admin page, by whoever knows the password."""
+"""A site whose variables are changed on the admin page, by whoever knows the password.
+
+    pip install 'uwsgi_waffle[uwsgi,admin]'
+    export ADMIN_PASSWORD=waffle
+    uwsgi --http-socket 127.0.0.1:8000 --master --processes 4 --wsgi-file examples/admin/app.py
+
+Open http://127.0.0.1:8000/admin/ and log in with any name and the password ``waffle``.
+"""
 
 from __future__ import annotations
 

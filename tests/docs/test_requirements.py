@@ -1,0 +1,46 @@
+"""docs/requirements.md names the extras and the lowest versions that setup.cfg allows."""
+
+from __future__ import annotations
+
+import re
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "requirements.md").read_text()
+FOR_CONTRIBUTORS = {"test", "neighbours", "fuzz", "bench", "docs", "dev"}
+
+SETUP = ConfigParser()
+SETUP.read(ROOT / "setup.cfg")
+EXTRAS = {
+    name: text.split()
+    for name, text in SETUP["options.extras_require"].items()
+    if name not in FOR_CONTRIBUTORS
+}
+
+
+def row(start: str) -> str:
+    found = re.search(rf"^\| {re.escape(start)}.*$", PAGE, re.MULTILINE)
+    assert found is not None, f"docs/requirements.md has no row {start!r}"
+    return found[0]
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_each_extra_with_its_versions(extra: str) -> None:
+    for requirement in EXTRAS[extra]:
+        _, _, version = requirement.partition(">=")
+        assert version in row(f"`{extra}`"), requirement
+
+
+@pytest.mark.parametrize("name", ["Flask", "pydantic", "SQLAlchemy"])
+def test_what_is_always_needed(name: str) -> None:
+    required = dict(
+        line.lower().split(">=") for line in SETUP["options"]["install_requires"].split()
+    )
+    assert required[name.lower()] in row(name)
+
+
+def test_python() -> None:
+    assert SETUP["options"]["python_requires"].removeprefix(">=") in row("Python")

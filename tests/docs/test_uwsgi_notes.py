@@ -1,0 +1,243 @@
+"""docs/uwsgi-notes.md: what the page says of uWSGI itself; the package isn't imported here.
+
+Where a test fails with a newer uWSGI, the page is out of date, and maybe code of the package with
+it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sysconfig
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+UWSGI = shutil.which("uwsgi", path=sysconfig.get_path("scripts"))
+SITE = """
+import json, os, sys, threading, time
+from pathlib import Path
+
+if "DECORATORS" in os.environ:
+    import uwsgi
+    uwsgi.post_fork_hook = lambda: forks.append("hook")
+    import uwsgidecorators
+import uwsgi
+
+FOLDER = Path(os.environ["FACTS"])
+forks, seen, facts = [], [], {}
+
+
+def outcome(function, *arguments):
+    try:
+        return repr(function(*arguments))
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+def count():
+    while True:
+        time.sleep(0.005)
+        ticks.append(1)
+
+
+ticks = []
+if uwsgi.masterpid():
+    handler = lambda number: seen.append(number)
+    for number in (5, 10, 11, 12, 13):
+        uwsgi.register_signal(number, "workers", handler)
+    facts["twice"] = outcome(uwsgi.register_signal, 5, "workers", handler)
+    for name in ("file", "twice"):
+        (FOLDER / name).touch()
+    (FOLDER / "folder").mkdir()
+    (FOLDER / "folder" / "in").touch()
+    for number, name in ((10, "file"), (11, "folder"), (12, "twice"), (13, "twice")):
+        uwsgi.add_file_monitor(number, str(FOLDER / name))
+    if "DECORATORS" not in os.environ:
+        uwsgi.post_fork_hook = lambda: forks.append("hook")
+os.register_at_fork(after_in_child=lambda: forks.append("at fork"))
+facts |= {"master": [uwsgi.masterpid() == os.getpid(), uwsgi.worker_id(), uwsgi.mule_id()]}
+thread = threading.Thread(target=count, daemon=True)
+thread.start()
+
+
+def application(environ, start):
+    start("200 OK", [])
+    what = environ["PATH_INFO"].strip("/")
+    if what == "send":
+        facts["sent"] = {"values": list({uwsgi.signal(261) for _ in range(3)})}
+    elif what == "flood":
+        facts["flood"] = list({uwsgi.signal(5) for _ in range(20000)})
+    elif what == "long":
+        facts["long"] = [outcome(uwsgi.add_file_monitor, 5, "/" + "x" * n) for n in (253, 254)]
+    elif what == "many":
+        facts["many"] = [outcome(uwsgi.add_file_monitor, 5, f"/{n}")[:4] for n in range(70)]
+    elif what == "thread":
+        del ticks[:]
+        time.sleep(0.1)
+    told = {**facts, "forks": forks, "seen": seen, "ticks": len(ticks), "alive": thread.is_alive()}
+    told["opt"] = repr(uwsgi.opt.get("master"))
+    return [json.dumps(told).encode()]
+"""
+MULE = """
+print("the mule's module is imported", flush=True)
+
+
+def run():
+    pass
+"""
+
+pytestmark = pytest.mark.skipif(UWSGI is None, reason="uWSGI is not installed")
+
+
+class Running:
+    def __init__(self, folder: Path, url: str) -> None:
+        self.folder, self._url = folder, url
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    def ask(self, what: str = "") -> dict[str, Any]:
+        with urllib.request.urlopen(f"{self._url}/{what}", timeout=20) as answer:
+            return dict(json.loads(answer.read()))
+
+    def seen(self) -> list[int]:
+        return list(self.ask()["seen"])
+
+
+def eventually(look: Callable[[], Any], deadline: float = 10.0) -> Any:
+    end = time.monotonic() + deadline
+    while not (found := look()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+@contextmanager
+def running(folder: Path, *options: str, **env: str) -> Iterator[Running]:
+    (folder / "facts.py").write_text(SITE)
+    (folder / "mule_module.py").write_text(MULE)
+    assert UWSGI is not None
+    command = [UWSGI, "--die-on-term", "--http-socket", "127.0.0.1:0", "--pythonpath", str(folder)]
+    with (
+        (folder / "log").open("wb") as log,
+        subprocess.Popen(
+            [*command, "--module", "facts", *options],
+            env={**os.environ, "FACTS": str(folder), **env},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        ) as process,
+    ):
+        try:
+            server = Running(folder, "")
+            bound = "bound to TCP address "
+            eventually(lambda: bound in server.log and "spawned uWSGI" in server.log)
+            server._url = "http://" + server.log.partition(bound)[2].split()[0]
+            yield server
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)  # nothing of it is worth waiting for
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path, "--master", "--processes", "1") as found:
+        yield found
+
+
+class TestSignals:
+    def test_numbers_are_masked_and_nothing_is_returned(self, server: Running) -> None:
+        assert server.ask("send")["sent"] == {"values": [None]}
+        eventually(lambda: server.seen().count(5) == 3)
+
+    def test_a_full_queue_drops_and_only_the_log_says_so(self, server: Running) -> None:
+        assert server.ask("flood")["flood"] == [None]
+        eventually(lambda: "SIGNAL QUEUE IS FULL" in server.log)
+        time.sleep(1)
+        assert server.seen().count(5) < 20000
+
+
+class TestRegistration:
+    def test_at_import_the_process_is_the_master_and_no_worker(self, server: Running) -> None:
+        assert server.ask()["master"] == [True, 0, 0]
+
+    def test_a_number_can_be_registered_once_in_the_master(self, server: Running) -> None:
+        assert server.ask()["twice"] == "ValueError: unable to register signal"
+
+    def test_the_option_is_true_where_there_is_no_master(self, tmp_path: Path) -> None:
+        (tmp_path / "site.ini").write_text("[uwsgi]\nmaster = false\n")
+        with running(tmp_path, "--ini", str(tmp_path / "site.ini")) as server:
+            told = server.ask()
+            assert (told["opt"], told["master"][0]) == ("b'false'", False)
+
+    def test_uwsgidecorators_overwrites_the_hook(self, tmp_path: Path) -> None:
+        with running(tmp_path, "--master", DECORATORS="1") as server:
+            assert server.ask()["forks"] == []
+
+
+class TestMonitors:
+    def test_a_file_that_was_replaced_is_never_seen_again(self, server: Running) -> None:
+        """Two touches of another path come between, so that the file's would have come, too."""
+        path = server.folder / "file"
+        os.utime(path)
+        eventually(lambda: 10 in server.seen())
+        (server.folder / "new").touch()
+        os.rename(server.folder / "new", path)
+        eventually(lambda: server.seen().count(10) >= 2)
+        time.sleep(0.2)
+        before = server.seen().count(10)
+        os.utime(path)
+        time.sleep(0.2)
+        os.utime(server.folder / "folder" / "in")
+        eventually(lambda: 11 in server.seen())
+        assert server.seen().count(10) == before
+
+    def test_a_folder_whose_file_was_replaced_is_seen(self, server: Running) -> None:
+        (server.folder / "new").touch()
+        os.rename(server.folder / "new", server.folder / "folder" / "in")
+        eventually(lambda: 11 in server.seen())
+        time.sleep(0.2)
+        before = server.seen().count(11)
+        os.utime(server.folder / "folder" / "in")
+        eventually(lambda: server.seen().count(11) > before)
+
+    def test_of_two_on_one_path_the_last_fires(self, server: Running) -> None:
+        os.utime(server.folder / "twice")
+        eventually(lambda: 13 in server.seen())
+        assert 12 not in server.seen()
+
+    def test_a_long_path_is_refused(self, server: Running) -> None:
+        assert server.ask("long")["long"] == ["None", "ValueError: unable to add file monitor"]
+
+    def test_there_are_64(self, server: Running) -> None:
+        """Four were added at the start."""
+        assert server.ask("many")["many"] == ["None"] * 60 + ["Valu"] * 10
+
+
+class TestForks:
+    def test_register_at_fork_is_not_called_and_the_hook_is(self, server: Running) -> None:
+        assert server.ask()["forks"] == ["hook"]
+
+    def test_a_thread_started_before_is_dead_and_says_otherwise(self, server: Running) -> None:
+        told = server.ask("thread")
+        assert (told["ticks"], told["alive"]) == (0, True)
+
+    def test_a_mules_module_is_not_imported(self, tmp_path: Path) -> None:
+        with running(tmp_path, "--master", "--mule=mule_module") as server:
+            eventually(lambda: "spawned uWSGI mule 1" in server.log)
+            server.ask()
+            time.sleep(0.3)
+            assert "module is imported" not in server.log
+
+    def test_a_mule_with_a_function_crashes_under_lazy_apps(self, tmp_path: Path) -> None:
+        with running(tmp_path, "--master", "--lazy-apps", "--mule=mule_module:run") as server:
+            eventually(lambda: "Segmentation Fault" in server.log)
