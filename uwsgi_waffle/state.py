@@ -224,7 +224,9 @@ class WaffleState:
 
     def _ensure_watched(self) -> None:
         if self._attached:
-            self.notified_by = wake.ensure_watched(self)
+            before, self.notified_by = self.notified_by, wake.ensure_watched(self)
+            if self.notified_by != before:
+                self.sync.report_again()
 
     def _publish(self) -> None:
         if self.listener is not None:

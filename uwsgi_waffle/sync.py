@@ -85,6 +85,10 @@ class Sync:
             self._report_failure = "" if failure is None else error_text(failure)[0]
         return self._served.current.snapshot
 
+    def report_again(self) -> None:
+        """Have the next sync report this process, and how its server runs, anew."""
+        self._reported, self._describe_at = None, 0.0
+
     def check_fork(self) -> None:
         """Begin anew in a process that was forked."""
         if self._pid != os.getpid():
@@ -146,7 +150,7 @@ class Sync:
     def _watch(self) -> None:
         watched = self._host.watched_id
         if watched != self._watched:
-            self._reported = None  # the folder may be another one
+            self.report_again()  # the folder may be another one
             self._ports.ensure_watched()
             self._watched = watched
 
