@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
-import sqlalchemy.dialects.sqlite  # noqa: F401
+import sqlalchemy.dialects.sqlite  # noqa: F401  # imported late otherwise, as ``nobody``
 
 from . import steps
 from .sites import Site, new_values, sqlite
