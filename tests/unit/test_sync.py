@@ -391,3 +391,19 @@ def test_the_defaults() -> None:
     """What the tests set to zero, users have."""
     assert sync.CHECK_INTERVAL == 0.01
     assert (fetch.FIRST_RETRY, fetch.LAST_RETRY, fetch.RETRY_FACTOR) == (0.5, 60.0, 10)
+
+
+def test_who_holds_the_lock_for_too_long_keeps_nobody_from_the_store(
+    host: Host, site: Process
+) -> None:
+    """A stopped process must not keep its host from other hosts' changes."""
+    with host.open_files().lock(1) as header:
+        header.note(checked_at=time.monotonic_ns() - 90 * 10**9)
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        host.sql("UPDATE waffle_meta SET revision = revision + 1")
+        for _ in range(2):
+            site.tick()
+            assert site.waffle.values.LIMIT == 20
+            assert "held this host's lock" in site.waffle.status()["error"]
+    site.tick()
+    assert (site.waffle.values.LIMIT, site.waffle.status()["error"]) == (20, "")
