@@ -5,6 +5,7 @@ change.
 from __future__ import annotations
 
 import os
+import sys
 from typing import Any
 
 from flask import Flask, jsonify, request
@@ -35,7 +36,7 @@ def rename() -> Any:
 @waffle.on_change("SITENAME")
 def renamed(change: uwsgi_waffle.Change) -> None:
     """Runs in every worker of every host, without a request to it."""
-    print(
-        f"{HOST}, {waffle.status()['kind']}: {change.old['SITENAME']} -> {change.new['SITENAME']}",
-        flush=True,
-    )
+    worker = waffle.status()["kind"]
+    # One write with its line end, so that two workers' lines never mix in the log they share.
+    sys.stdout.write(f"{HOST}, {worker}: {change.old['SITENAME']} -> {change.new['SITENAME']}\n")
+    sys.stdout.flush()
