@@ -86,14 +86,13 @@ class Fetcher:
             snapshot: the same, validated.
             generation: the header's generation before the store was read or written.
         """
-        before, notes = snapshot_in(header.words()), header.notes()
+        before = snapshot_in(header.words())
         news = encoded.id != before
         header.publish(encoded.id, generation)
         if news:
             self._host.wake()
-        header.note(
-            checked_at=time.monotonic_ns(), retry_at=0, error="", updates=notes.updates + news
-        )
+        updates = header.notes().updates + news
+        header.note(checked_at=time.monotonic_ns(), retry_at=0, error="", updates=updates)
         self._served.apply(snapshot, generation + encoded.id + generation)
         if news:
             self._host.snapshots.prune(encoded.id, before)

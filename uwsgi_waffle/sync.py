@@ -46,6 +46,7 @@ class Sync:
 
     def _reset(self) -> None:
         self._check_at = 0.0  # when to look at the files again
+        self._due_at = 0.0  # not before this may a comparison with the store be due; nanoseconds
         self._watched: object = None
         self._reported: object = None
         self._read_alone_at = b""
@@ -105,13 +106,14 @@ class Sync:
         """Serve the published snapshot; read the store if that isn't current."""
         for _ in range(CATCH_UP_ATTEMPTS):
             try:
-                words = self._host.words()
+                with self._served.lock:  # so that no other thread goes back to older words
+                    words = self._host.words()
+                    if self._served.misfits and words == self._served.current.words:
+                        return  # repairing: read already; what doesn't fit is never published
+                    loaded = self._load_published(words)
             except FileNotFoundError:  # the header was removed since it was opened
                 self._host.open()
                 continue
-            if self._served.misfits and words == self._served.current.words:
-                return  # repairing: already read; values that don't fit are never published
-            loaded = self._load_published(words)
             if loaded and is_current(words):
                 return
             if self._host.words() != words:
@@ -133,19 +135,18 @@ class Sync:
 
     def _load_published(self, words: bytes) -> bool:
         """Serve what the words name. Return ``False`` if its file can't be read."""
-        with self._served.lock:
-            snapshot = snapshot_in(words)
-            if words and words == self._read_alone_at:  # b"" stands for any new header
-                return True
-            self._read_alone_at = b""
-            if not self._served.knows(snapshot):
-                published = self._host.snapshots.read(snapshot)
-                if published is None or self._host.words() != words:
-                    return False
-                self._served.apply_published(published)
-            if is_current(words):
-                self._served.see(words)
+        snapshot = snapshot_in(words)
+        if words and words == self._read_alone_at:  # b"" stands for any new header
             return True
+        self._read_alone_at = b""
+        if not self._served.knows(snapshot):
+            published = self._host.snapshots.read(snapshot)
+            if published is None:
+                return False
+            self._served.apply_published(published)
+        if is_current(words):
+            self._served.see(words)
+        return True
 
     def _watch(self) -> None:
         watched = self._host.watched_id
@@ -170,7 +171,8 @@ class Sync:
                     self._fetcher.fetch(header)
                 return
         notes = self._host.notes()
-        if notes.checked_at and not notes.error and self._is_due(2 * interval):
+        late = time.monotonic_ns() - notes.checked_at > 1.2 * interval * 1e9
+        if notes.checked_at and not notes.error and late:
             self._read_alone(self._host.words())
             raise HostBusy(
                 f"Another process has held this host's lock for more than {interval:g} s, so each "
@@ -185,9 +187,13 @@ class Sync:
             self._served.load(encoded, words or None)
 
     def _is_due(self, interval: float) -> bool:
-        notes, now = self._host.notes(), time.monotonic_ns()
+        now = time.monotonic_ns()
+        if now < self._due_at:
+            return False
+        notes = self._host.notes()
         # A little early: uWSGI's timer ticks only three times in each interval.
-        return now - notes.checked_at > 0.6 * interval * 1e9 and now >= notes.retry_at
+        self._due_at = notes.checked_at + 0.6 * interval * 1e9
+        return now >= max(self._due_at, notes.retry_at)
 
     def refresh(self) -> Snapshot:
         """Read the store now; errors as in `WaffleConf.refresh`."""

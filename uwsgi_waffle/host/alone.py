@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
 
 from ..snapshot import Encoded
-from .header import NOTES_SIZE, WORDS_SIZE, LockedHeader, lock_within
+from .header import NOTES_SIZE, WORDS_SIZE, LockedHeader, Notes, lock_within
 from .processes import ProcessInfo
 
 __all__ = ["Alone"]
@@ -21,9 +21,7 @@ class Alone:
 
     def __init__(self) -> None:
         self._bytes = bytearray(WORDS_SIZE + NOTES_SIZE)
-        self._header, self._lock = LockedHeader(self._read, self._write, lambda: False), Lock()
-        self._header.reset()
-        self.words, self.notes = self._header.words, self._header.notes
+        self._lock = Lock()
         self.snapshots, self.processes = _Snapshots(), _Processes()
 
     @contextmanager
@@ -32,12 +30,18 @@ class Alone:
             yield None
             return
         try:
-            yield self._header
+            yield LockedHeader(self._read, self._write, was_replaced=lambda: False)
         finally:
             self._lock.release()
 
     def lock(self, timeout: float) -> AbstractContextManager[LockedHeader]:
         return lock_within(timeout, self.try_lock, "this process")
+
+    def words(self) -> bytes:
+        return self._read(WORDS_SIZE, 0)
+
+    def notes(self) -> Notes:
+        return Notes.from_bytes(self._read(NOTES_SIZE, WORDS_SIZE))
 
     def open(self) -> None: ...
 

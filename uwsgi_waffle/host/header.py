@@ -16,7 +16,7 @@ import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
@@ -83,25 +83,28 @@ class Notes:
     error: str = ""
 
     def to_bytes(self) -> bytes:
-        """Return the notes as they are written; padded, so that nothing of older ones remains."""
-        text = json.dumps(asdict(self), ensure_ascii=False)  # escapes may take twelve bytes each
-        return text.encode(errors="surrogatepass").ljust(NOTES_SIZE)
+        """Return the notes as one line of JSON. The rest of a longer, former one may follow it."""
+        notes = {name: getattr(self, name) for name in NOTE_TYPES}
+        return json.dumps(notes, ensure_ascii=False).encode(errors="surrogatepass") + b"\n"
 
     @classmethod
     def from_bytes(cls, raw: bytes) -> Notes:
         """Read what `to_bytes` wrote; anything else is read as empty notes."""
         try:
-            found: dict[str, Any] = json.loads(raw)
+            found: dict[str, Any] = json.loads(raw.partition(b"\n")[0])
             # Another version of the package may write more notes, or fewer.
-            known = {f.name: found[f.name] for f in fields(cls) if f.name in found}
-            notes = cls(**known)
-            if any(type(value) is not type(getattr(cls(), name)) for name, value in known.items()):
-                return cls()
-            if notes.checked_at > time.monotonic_ns():  # written before the machine's last start
-                return replace(notes, checked_at=0, retry_at=0)
-        except (ValueError, TypeError, KeyError, RecursionError):
+            known = {name: found[name] for name in NOTE_TYPES if name in found}
+        except (ValueError, TypeError, RecursionError):
             return cls()
+        if any(type(value) is not NOTE_TYPES[name] for name, value in known.items()):
+            return cls()
+        notes = cls(**known)
+        if notes.checked_at > time.monotonic_ns():  # written before the machine's last start
+            return replace(notes, checked_at=0, retry_at=0)
         return notes
+
+
+NOTE_TYPES = {field.name: type(field.default) for field in fields(Notes)}
 
 
 class LockedHeader:
@@ -120,18 +123,22 @@ class LockedHeader:
         was_replaced: Callable[[], bool],
     ) -> None:
         self._read, self._write, self.was_replaced = read, write, was_replaced
+        self._notes = Notes.from_bytes(read(NOTES_SIZE, WORDS_SIZE))
+        if not self._notes.host_id:  # new, or damaged
+            self.reset()
 
     def words(self) -> bytes:
         """Return the three words."""
         return self._read(WORDS_SIZE, 0)
 
     def notes(self) -> Notes:
-        """Return the notes beside the words."""
-        return Notes.from_bytes(self._read(NOTES_SIZE, WORDS_SIZE))
+        """Return the notes beside the words; nobody else writes them meanwhile."""
+        return self._notes
 
     def note(self, **changes: Any) -> None:
         """Change some of the notes."""
-        self._write(replace(self.notes(), **changes).to_bytes(), WORDS_SIZE)
+        self._notes = replace(self._notes, **changes)
+        self._write(self._notes.to_bytes(), WORDS_SIZE)
 
     def invalidate(self) -> bytes:
         """Say that the store may have changed. Return the new generation."""
@@ -145,8 +152,8 @@ class LockedHeader:
 
     def reset(self) -> None:
         """Write a new header, which isn't current."""
-        notes = Notes(host_id=new_host_id())
-        self._write(os.urandom(WORD) + 2 * NO_WORD + notes.to_bytes(), 0)
+        self._notes = Notes(host_id=new_host_id())
+        self._write(os.urandom(WORD) + 2 * NO_WORD + self._notes.to_bytes(), 0)
 
 
 class Header:
@@ -212,30 +219,34 @@ class Header:
         # Opened anew: if somebody has closed our descriptor, its number may be another file's.
         fd = self._folder.open("header", CREATE)
         try:
-            _header(fd, self._path).invalidate()
+            os.pwrite(fd, os.urandom(WORD), 0)
         finally:
             os.close(fd)
 
     @contextmanager
     def try_lock(self) -> Iterator[LockedHeader | None]:
         """Hold the lock, or yield ``None`` if another process or thread has it. Never wait."""
+        self.open()
         while True:
-            self.open()
             try:
                 fd = self._folder.open("header", CREATE)
             except FileNotFoundError:  # somebody is just removing the folder
+                self.open()
                 continue
             if not try_flock(fd):
                 yield None
                 return
-            if file_id(fd) == self.id == file_id(self._path):
+            locked = file_id(fd)
+            if file_id(self._path) == self.id == locked:
                 break
             unlock(fd)  # it was replaced meanwhile
+            self.open()
         try:
-            header = _header(fd, self._path)
-            if not header.notes().host_id:
-                header.reset()
-            yield header
+            yield LockedHeader(
+                partial(os.pread, fd),
+                partial(os.pwrite, fd),
+                was_replaced=lambda: file_id(self._path) != locked,
+            )
         finally:
             unlock(fd)
 
@@ -266,13 +277,6 @@ def lock_within(
                 "this process isn't stopped, then try again."
             )
         time.sleep(LOCK_PAUSE * (0.5 + random.random()))
-
-
-def _header(fd: int, path: str) -> LockedHeader:
-    def was_replaced() -> bool:
-        return file_id(fd) != file_id(path)
-
-    return LockedHeader(partial(os.pread, fd), partial(os.pwrite, fd), was_replaced)
 
 
 class _OpenFile:

@@ -88,8 +88,11 @@ class PrivateFolder:
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; errors as in `open`."""
-        with open(self.open(name, os.O_RDONLY), "rb", buffering=0) as file:
-            return file.readall() or b""
+        fd = self.open(name, os.O_RDONLY)
+        try:
+            return os.read(fd, os.fstat(fd).st_size)
+        finally:
+            os.close(fd)
 
     def write(self, name: str, content: bytes) -> None:
         """Write a whole file.
