@@ -81,16 +81,17 @@ class WaffleCollector(Collector):
             "Revisions published to the processes of this host",
             value=status["updates"],
         )
-        if status["redis"] is not None:
+        watchtype = status["watchtype"]
+        if channel := status.get(watchtype):
             yield _gauge(
-                "redis_listener",
+                f"{watchtype}_listener",
                 "Whether a process of this host listens to other hosts",
-                status["redis"]["listener"] is not None,
+                channel["listener"] is not None,
             )
             yield _gauge(
-                "redis_error",
+                f"{watchtype}_error",
                 "Whether receiving from or publishing to other hosts fails",
-                bool(status["redis"]["error"]),
+                bool(channel["error"]),
             )
 
 

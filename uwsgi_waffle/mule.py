@@ -48,14 +48,15 @@ def run() -> None:
 
 def _lead(watching: Watching) -> None:
     wake.block_signals()
+    needs = wake.CHANNELS[watching.watchtype]
     try:
-        channel = wake.Channel(watching.redis_url, watching.redis_channel)
+        channel = wake.open_channel(watching.watchtype, watching.channel_url, watching.channel_name)
         listener = wake.Listener(HostFiles(watching.watcher_file), channel, is_needed=lambda: True)
     except (SchemaError, ImportError) as error:
         log.error(
-            "uwsgi_waffle: the mule can't listen to other hosts: %s. Check that redis-py is "
-            "installed: pip install 'uwsgi_waffle[redis]'",
-            error,
+            "uwsgi_waffle: the mule can't listen to other hosts: %s. Check that %s is "
+            "installed: %s",
+            *(error, needs.driver, needs.install),
         )
         return
     while True:

@@ -164,7 +164,7 @@ def status(state: WaffleState) -> dict[str, Any]:
     notes, processes = host.notes(), list(host.processes)
     newest = state.newest()
     servers = {name for name in (wake.server_of(process.kind) for process in processes) if name}
-    shared = isinstance(host, HostFiles)
+    shared, watchtype = isinstance(host, HostFiles), state.settings.watching.watchtype
     checked = round(now - notes.checked_at / 1e9, 3) if shared and notes.checked_at else None
     return {
         "revision": snapshot.revision,
@@ -181,8 +181,9 @@ def status(state: WaffleState) -> dict[str, Any]:
         "processes": [_process(process, now, newest.id.hex()) for process in processes],
         "kind": wake.process_name(),
         "woken_by": state.notified_by,
-        "watchtype": state.settings.watching.watchtype,
-        "redis": None if state.listener is None else state.listener.status(),
+        "watchtype": watchtype,
+        **dict.fromkeys(wake.CHANNELS),  # one of them may have the next
+        **({} if state.listener is None else {watchtype: state.listener.status()}),
     }
 
 

@@ -6,7 +6,7 @@ import logging
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -33,8 +33,8 @@ class Watching:
 
     watchtype: str
     watcher_file: Path
-    redis_url: str = field(repr=False)  # it may hold a password
-    redis_channel: str
+    channel_url: str = field(repr=False)  # it may hold a password
+    channel_name: str
 
     @classmethod
     def read(cls, config: Mapping[str, Any], instance: Path) -> Watching:
@@ -49,11 +49,10 @@ class Watching:
             SchemaError: one of them can't be used; the text names it.
         """
         watchtype = _setting(config, "WAFFLE_WATCHTYPE", str, "file")
-        if watchtype not in ("file", "redis"):
-            raise SchemaError(f"WAFFLE_WATCHTYPE must be 'file' or 'redis', not {watchtype!r}.")
-        redis_url = ""
-        if watchtype == "redis":
-            redis_url = _setting(config, "WAFFLE_REDIS_URL", str, "") or _redis_url(config)
+        if watchtype not in ("file", *CHANNEL_URLS):
+            known = " or ".join(map(repr, ("file", *CHANNEL_URLS)))
+            raise SchemaError(f"WAFFLE_WATCHTYPE must be {known}, not {watchtype!r}.")
+        url = CHANNEL_URLS[watchtype](config) if watchtype in CHANNEL_URLS else ""
         watcher_file = instance / _setting(
             config, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch")
         )
@@ -61,7 +60,7 @@ class Watching:
             # Its last part isn't followed: the file itself must not be a link.
             watcher_file = watcher_file.parent.resolve() / watcher_file.name
         channel = _setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf")
-        return cls(watchtype, watcher_file, redis_url, channel)
+        return cls(watchtype, watcher_file, url, channel)
 
     @classmethod
     def from_environment(cls) -> Watching | None:
@@ -75,7 +74,7 @@ class Watching:
         except SchemaError as error:
             log.warning("uwsgi_waffle: a mule can't read its environment: %s", error)
             return None
-        wanted = multiproc and watching.watchtype == "redis"
+        wanted = multiproc and watching.watchtype in CHANNEL_URLS
         return watching if wanted and watching.watcher_file.is_absolute() else None
 
 
@@ -172,6 +171,8 @@ def _seconds(config: Mapping[str, Any], name: str, default: float) -> float:
 
 
 def _redis_url(config: Mapping[str, Any]) -> str:
+    if url := _setting(config, "WAFFLE_REDIS_URL", str, ""):
+        return url
     host = _setting(config, "WAFFLE_REDIS_HOST", str, "localhost")
     port = _setting(config, "WAFFLE_REDIS_PORT", int, 6379)
     if not host or not 0 < port < 2**16:
@@ -180,3 +181,7 @@ def _redis_url(config: Mapping[str, Any]) -> str:
             f"{host!r}."
         )
     return f"redis://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+#: Where the URL of each channel's server comes from; `wake.CHANNELS` opens it.
+CHANNEL_URLS: dict[str, Callable[[Mapping[str, Any]], str]] = {"redis": _redis_url}

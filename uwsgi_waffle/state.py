@@ -242,15 +242,18 @@ class WaffleState:
         }
 
     def _build_listener(self, host: HostFiles, watching: Watching) -> wake.Listener | None:
-        if watching.watchtype != "redis":
+        watchtype = watching.watchtype
+        if watchtype not in wake.CHANNELS:
             return None
         try:
             self._mule_is_configured = Watching.from_environment() == watching
-            channel = wake.Channel(watching.redis_url, watching.redis_channel)
+            channel = wake.open_channel(watchtype, watching.channel_url, watching.channel_name)
         except ImportError:
+            needs = wake.CHANNELS[watchtype]
             log.warning(
-                "uwsgi_waffle: WAFFLE_WATCHTYPE is 'redis' and redis-py isn't installed, so "
-                "hosts don't tell each other of changes. Run: pip install 'uwsgi_waffle[redis]'"
+                "uwsgi_waffle: WAFFLE_WATCHTYPE is %r and %s isn't installed, so hosts don't tell "
+                "each other of changes. Run: %s",
+                *(watchtype, needs.driver, needs.install),
             )
             return None
         reference = weakref.ref(self)

@@ -171,7 +171,7 @@ def test_a_shell_without_the_settings_of_the_server(
     code, findings = doctor(server)
     ((level, check, change),) = wrong(findings)
     assert (code, level, check) == (0, "warning", "settings")
-    assert change.startswith("Export WAFFLE_WATCHTYPE and WAFFLE_REDIS_URL here")
+    assert change.startswith("Export WAFFLE_WATCHTYPE and what belongs to it here")
     redis_server.kill()
     server.eventually(lambda: ("error", "redis") in [f[:2] for f in wrong(doctor(server)[1])])
 

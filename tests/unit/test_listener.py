@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from uwsgi_waffle import wake
-from uwsgi_waffle.wake import Channel, ChannelDown, Listener, listener
+from uwsgi_waffle.wake import CHANNELS, ChannelDown, Listener, listener
 
 from ..host import Host, Process, eventually, forked, logged
 
@@ -21,7 +21,7 @@ from ..host import Host, Process, eventually, forked, logged
 class FakeChannel:
     """A channel of the test's own; it fails while ``down`` says why."""
 
-    name = "waffleconf"
+    server, name = "Redis", "waffleconf"
 
     def __init__(self) -> None:
         self.down = ""
@@ -76,7 +76,7 @@ def cheap_collections() -> Iterator[None]:
 def channel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeChannel]:
     gc.collect()  # a listener ticks all applications of its process, also forgotten ones
     channel = FakeChannel()
-    monkeypatch.setattr(wake, "Channel", lambda url, name: channel)
+    monkeypatch.setattr(wake, "open_channel", lambda *_: channel)
     monkeypatch.setattr(listener, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(listener, "LAST_PAUSE", 0.02)
     monkeypatch.setattr(listener, "ELECTION_INTERVAL", 0.0)
@@ -321,6 +321,6 @@ def test_without_redis_py_the_file_is_watched_and_it_is_said_once(
 
 def test_the_channel_has_what_the_listener_needs() -> None:
     """The test's own has it, too."""
-    for name in ("publish", "listen", "name"):
-        assert hasattr(FakeChannel(), name)
-        assert hasattr(Channel("redis://", "x"), name)
+    channels = [FakeChannel(), *(kind.open("redis://", "x") for kind in CHANNELS.values())]
+    for channel in channels:
+        assert all(hasattr(channel, name) for name in ("publish", "listen", "name", "server"))

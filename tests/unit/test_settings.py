@@ -40,7 +40,7 @@ ENVIRON = (
     ("WAFFLE_MULTIPROC", "false", "multiproc", False),
     ("WAFFLE_WATCHTYPE", "redis", "watching.watchtype", "redis"),
     ("WAFFLE_WATCHER_FILE", "/srv/bell", "watching.watcher_file", Path("/srv/bell")),
-    ("WAFFLE_REDIS_CHANNEL", "site", "watching.redis_channel", "site"),
+    ("WAFFLE_REDIS_CHANNEL", "site", "watching.channel_name", "site"),
     ("WAFFLE_STORE_URL", "sqlite:////srv/x.db", "store_url", "sqlite:////srv/x.db"),
     ("WAFFLE_NAMESPACE", "shop_2", "namespace", "shop_2"),
     ("WAFFLE_POLL_INTERVAL", "0.5", "poll_interval", 0.5),
@@ -83,16 +83,16 @@ def test_redis_is_named_by_host_and_port_or_by_a_url(
     for name, text in settings.items():
         monkeypatch.setenv(f"WAFFLE_REDIS_{name}", text)
     settled = Settings.read(app)
-    assert settled.watching.redis_url == url
+    assert settled.watching.channel_url == url
     assert "geheim" not in repr(settled)
 
 
 def test_a_port_counts_only_where_it_is_used(app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
     """Kubernetes sets it to something else for a service that is called waffle-redis."""
     monkeypatch.setenv("WAFFLE_REDIS_PORT", "tcp://10.0.0.1:6379")
-    assert Settings.read(app).watching.redis_url == ""
+    assert Settings.read(app).watching.channel_url == ""
     app.config.update(WAFFLE_WATCHTYPE="redis", WAFFLE_REDIS_URL="redis://cache.example")
-    assert Settings.read(app).watching.redis_url == "redis://cache.example"
+    assert Settings.read(app).watching.channel_url == "redis://cache.example"
     monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
     assert Watching.from_environment() is None
 
@@ -120,7 +120,7 @@ def test_a_process_without_the_application_reads_the_environment(
     monkeypatch.setenv("WAFFLE_WATCHER_FILE", "/srv/bell")
     found = Watching.from_environment()
     assert found is not None
-    assert (found.watcher_file, found.redis_url) == (
+    assert (found.watcher_file, found.channel_url) == (
         Path("/srv/bell"),
         "redis://localhost:6379",
     )

@@ -12,12 +12,11 @@ import click
 from ..report import misfits, status
 from ..snapshot import difference
 from ..state import WaffleState
+from ..wake import CHANNELS
 from .command import app_state, as_json, as_text, command, json_value, seconds
 from .output import print_json, print_line
 
 __all__ = ["status_", "watch"]
-
-REDIS_PY_MISSING = "not used: redis-py isn't installed; run: pip install 'uwsgi_waffle[redis]'"
 
 
 @command("status")
@@ -38,14 +37,11 @@ def status_(as_json: bool) -> None:
 
 
 def _errors(state: WaffleState, found: Mapping[str, Any]) -> dict[str, str]:
-    redis = found["redis"] or {"error": ""}
-    errors = {
-        "store's error": found["store_error"],
-        "error": found["error"],
-        "Redis's error": redis["error"],
-        **{
-            misfit.name or "values": f"{misfit}. Run {misfit.commands}" for misfit in misfits(state)
-        },
+    errors = {"store's error": found["store_error"], "error": found["error"]}
+    if channel := found.get(found["watchtype"]):
+        errors[f"{CHANNELS[found['watchtype']].server}'s error"] = channel["error"]
+    errors |= {
+        misfit.name or "values": f"{misfit}. Run {misfit.commands}" for misfit in misfits(state)
     }
     return {name: text for name, text in errors.items() if text}
 
@@ -59,11 +55,13 @@ def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
         "watch type": found["watchtype"],
         "watch file": found["watcher_file"] or "none: nothing is shared with other processes",
     }
-    if found["redis"]:
-        channel, listener = found["redis"]["channel"], found["redis"]["listener"]
-        lines["Redis"] = f"channel {channel}, listener {listener or 'none'}"
-    elif found["watchtype"] == "redis" and found["watcher_file"]:
-        lines["Redis"] = REDIS_PY_MISSING
+    needs, channel = CHANNELS.get(found["watchtype"]), found.get(found["watchtype"])
+    if needs and channel:
+        listener = channel["listener"] or "none"
+        lines[needs.server] = f"channel {channel['channel']}, listener {listener}"
+    elif needs and found["watcher_file"]:
+        missing = f"not used: {needs.driver} isn't installed; run: {needs.install}"
+        lines[needs.server] = missing
     for name, text in {**lines, **(errors or {"errors": "none"})}.items():
         print_line(f"{name + ':':<15}{text}")
     for process in sorted(found["processes"], key=lambda process: str(process["kind"])):

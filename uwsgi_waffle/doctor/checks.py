@@ -20,7 +20,7 @@ from ..errors import (
 from ..host import HostFiles, ProcessInfo
 from ..report import misfits, servers, why_no_server
 from ..state import WaffleState
-from ..wake import Channel, ChannelDown, server_of
+from ..wake import CHANNELS, ChannelDown, open_channel, server_of
 from .finding import Finding, named
 from .folder import check_folder
 from .servers import Processes, check_servers
@@ -28,7 +28,6 @@ from .servers import Processes, check_servers
 __all__ = ["examine"]
 
 PAUSE = 0.05  # seconds between two looks at what may be under way
-START_REDIS = "Start Redis, or correct WAFFLE_REDIS_URL."
 STORE_CHANGES = {
     StoreReadOnly: "Give the server's user the right to write there.",
     StoreUnavailable: "Do what the line above says, or correct WAFFLE_STORE_URL.",
@@ -55,7 +54,7 @@ def examine(state: WaffleState, patience: float) -> Iterator[Finding]:
     processes = [process for process in servers(state) if process.token != own]
     yield from check_servers(state, host, processes)
     yield from check_folder(state, host, processes)
-    yield from check_redis(state, host, processes, patience)
+    yield from check_channel(state, host, processes, patience)
     yield from check_processes(state, host, processes, patience)
 
 
@@ -82,15 +81,18 @@ def check_store(state: WaffleState) -> Iterator[Finding]:
         yield Finding("ok", "store", text)
 
 
-def check_redis(
+def check_channel(
     state: WaffleState, host: HostFiles, processes: Processes, patience: float
 ) -> Iterator[Finding]:
-    """If Redis is used it must respond, and if a server runs one process must listen."""
+    """Its server must respond, and if processes of the application run one must listen."""
     watching = state.settings.watching
-    here = watching.watchtype == "redis"
-    if not here and all(p.server.get("watchtype") != "redis" for p in processes):
+    used = {watching.watchtype, *(p.server.get("watchtype") for p in processes)}
+    watchtype = next((name for name in CHANNELS if name in used), None)
+    if watchtype is None:
         return
-    count = 0
+    here, needs, count = watching.watchtype == watchtype, CHANNELS[watchtype], 0
+    start = f"Start {needs.server}, or correct {needs.setting}."
+    url, name = watching.channel_url, watching.channel_name
 
     def listens() -> bool:
         nonlocal count
@@ -100,29 +102,24 @@ def check_redis(
         return count > 0 and listens
 
     try:
-        channel = Channel(watching.redis_url, watching.redis_channel) if here else None
+        channel = open_channel(watchtype, url, name) if here else None
         well = listens() or not processes or _eventually(listens, patience)
     except ImportError:
-        text = "WAFFLE_WATCHTYPE is 'redis' and redis-py isn't installed"
-        yield Finding("error", "redis", text, "Run: pip install 'uwsgi_waffle[redis]'")
+        text = f"WAFFLE_WATCHTYPE is {watchtype!r} and {needs.driver} isn't installed"
+        yield Finding("error", watchtype, text, f"Run: {needs.install}")
     except (ChannelDown, SchemaError) as error:
-        yield Finding("error", "redis", str(error), START_REDIS)
+        yield Finding("error", watchtype, str(error), start)
     else:
-        yield _listeners(host, watching.redis_channel, count, well=well)
-
-
-def _listeners(host: HostFiles, channel: str, count: int, *, well: bool) -> Finding:
-    error = str(host.listener().get("error", ""))
-    if error:
-        return Finding("error", "redis", error, START_REDIS)
-    if well:
-        return Finding("ok", "redis", f"responds; {count} listening to the channel {channel!r}")
-    return Finding(
-        "error",
-        "redis",
-        f"responds, and no process of this host listens to the channel {channel!r}",
-        "Look into the server's log for the reason; check that it has the same settings.",
-    )
+        if error_text := str(host.listener().get("error", "")):
+            yield Finding("error", watchtype, error_text, start)
+        elif well:
+            yield Finding("ok", watchtype, f"responds; {count} listening to the channel {name!r}")
+        else:
+            text = f"responds, and no process of this host listens to the channel {name!r}"
+            change = (
+                "Look into the server's log for the reason; check that it has the same settings."
+            )
+            yield Finding("error", watchtype, text, change)
 
 
 def check_processes(

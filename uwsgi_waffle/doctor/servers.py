@@ -8,7 +8,7 @@ from typing import Any
 
 from ..host import HostFiles, ProcessInfo
 from ..state import WaffleState
-from ..wake import server_of
+from ..wake import CHANNELS, server_of
 from .finding import Finding, named
 
 __all__ = ["Processes", "check_servers"]
@@ -55,7 +55,7 @@ def _check_settings(state: WaffleState, processes: Processes) -> Iterator[Findin
     for other in _reported(processes, "watchtype"):
         if other != own:
             text = f"WAFFLE_WATCHTYPE is {other!r} in the server and {own!r} in this shell"
-            change = "Export WAFFLE_WATCHTYPE and WAFFLE_REDIS_URL here as the server has them."
+            change = "Export WAFFLE_WATCHTYPE and what belongs to it here as the server has them."
             yield Finding("warning", "settings", text, change)
 
 
@@ -98,30 +98,34 @@ def _check_threads(processes: Processes) -> Finding:
 
 
 def _check_mule(host: HostFiles, processes: Processes) -> Finding:
-    """A mule listens to other hosts if Redis is used: is it there, and does it know where?"""
-    redis = "redis" in _reported(processes, "watchtype")
+    """A mule listens to other hosts if there are any: is it there, and does it know where?"""
+    used = _reported(processes, "watchtype")
+    name = next((name for name in CHANNELS if name in used), None)
     ours = "".join(_reported(processes, "our_mule")[:1])
     listener = host.listener().get("pid")
     in_worker = any(p.pid == listener and not p.kind.startswith("mule") for p in processes)
     if ours not in ("", MULE) and _reported(processes, "lazy_apps"):
         text = "uWSGI can't start a mule with a function when lazy-apps is set"
         return Finding("error", "mule", text, f"Write in the ini: mule = {MULE}")
-    if ours and not redis:
-        text = "a mule waits for other hosts, and WAFFLE_WATCHTYPE isn't 'redis'"
+    if name is None and ours:
+        known = " or ".join(map(repr, CHANNELS))
+        text = f"a mule waits for other hosts, and WAFFLE_WATCHTYPE isn't {known}"
+        settings = ", ".join(needs.setting for needs in CHANNELS.values())
         change = (
-            "With more than one host set WAFFLE_WATCHTYPE to 'redis', and WAFFLE_REDIS_URL; with "
+            f"With more than one host set WAFFLE_WATCHTYPE to {known}, and {settings}; with "
             f"one remove from the ini: mule = {ours}"
         )
         return Finding("warning", "mule", text, change)
-    if redis and in_worker and ours:
+    if name is None:
+        return Finding("ok", "mule", "none, and none is needed")
+    if in_worker and ours:
         text = "the mule doesn't know where to listen (lazy-apps), so a thread in a worker does"
         change = (
-            "Add to the ini: env = WAFFLE_WATCHTYPE=redis, "
-            f"env = WAFFLE_WATCHER_FILE={host.watch_file}, and WAFFLE_REDIS_... likewise"
+            f"Add to the ini: env = WAFFLE_WATCHTYPE={name}, "
+            f"env = WAFFLE_WATCHER_FILE={host.watch_file}, and {CHANNELS[name].setting} likewise"
         )
         return Finding("warning", "mule", text, change)
-    if redis and in_worker:
-        text = "no mule listens to Redis, so a thread in a worker does"
+    if in_worker:
+        text = f"no mule listens to {CHANNELS[name].server}, so a thread in a worker does"
         return Finding("warning", "mule", text, f"Add to the ini: mule = {MULE}")
-    text = "it listens to Redis" if redis else "none, and none is needed"
-    return Finding("ok", "mule", text)
+    return Finding("ok", "mule", f"it listens to {CHANNELS[name].server}")

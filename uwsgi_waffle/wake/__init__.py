@@ -10,13 +10,15 @@ from pathlib import Path
 import click
 
 from . import thread, uwsgi
+from .channel import Channel, ChannelDown
+from .channels import CHANNELS, open_channel
 from .listener import ELECTION_INTERVAL, Listener
-from .redis import Channel, ChannelDown
 from .thread import block_signals
 from .uwsgi import is_our_mule, serve_as_mule, show, shows_metrics
 from .watchers import Watcher, log, tick_all, watchers
 
 __all__ = [
+    "CHANNELS",
     "ELECTION_INTERVAL",
     "Channel",
     "ChannelDown",
@@ -29,6 +31,7 @@ __all__ = [
     "ensure_watched",
     "is_forked",
     "is_our_mule",
+    "open_channel",
     "prepare",
     "process_name",
     "serve_as_mule",

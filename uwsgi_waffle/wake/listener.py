@@ -12,19 +12,19 @@ from time import monotonic
 from typing import Any
 
 from ..host import HostFiles, new_host_id
-from .redis import Channel, ChannelDown
+from .channel import Channel, ChannelDown
 from .thread import block_signals, tick_in_thread
 
 __all__ = ["ELECTION_INTERVAL", "Listener"]
 
 log = logging.getLogger("uwsgi_waffle")
 
-FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # seconds between two attempts to reach Redis
+FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # seconds between two attempts to reach the server
 ELECTION_INTERVAL = 0.5  # seconds between two attempts to become the host's listener
 # A publication that took longer than the first is followed by none for the second; in seconds.
 SLOW_PUBLISH, BACKOFF = 0.2, 2.0
-REDIS_DOWN_HINT = (
-    "Until Redis responds, changes reach other hosts, and theirs this one, only after "
+DOWN_HINT = (
+    "Until {} responds, changes reach other hosts, and theirs this one, only after "
     "WAFFLE_RECONCILE_INTERVAL"
 )
 
@@ -137,16 +137,16 @@ class Listener:
         failed = self._host.listener().get("error")
         self._host.listener_lock.write({"pid": os.getpid(), "error": ""})
         if failed:
-            log.warning("uwsgi_waffle: Redis is back (pid %d)", os.getpid())
+            log.warning("uwsgi_waffle: %s is back (pid %d)", self._channel.server, os.getpid())
             self.publish()  # what this host has sent meanwhile may be lost
         self._host.invalidate()
         if not tick_in_thread():  # a mule without the application can't read the store
             self._host.wake()
 
     def _log_once(
-        self, error: str, cause: Exception | None = None, *, hint: str = REDIS_DOWN_HINT
+        self, error: str, cause: Exception | None = None, *, hint: str = DOWN_HINT
     ) -> None:
         if error != self._last_logged:
-            text = f"{error.rstrip('.')}. {hint}".rstrip()
+            text = f"{error.rstrip('.')}. {hint.format(self._channel.server)}".rstrip()
             log.error("uwsgi_waffle: %s (pid %d)", text, os.getpid(), exc_info=cause)
         self._last_logged = error

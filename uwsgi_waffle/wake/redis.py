@@ -11,8 +11,9 @@ from time import monotonic
 from typing import Any
 
 from ..redis_client import connect, import_redis
+from .channel import ChannelDown
 
-__all__ = ["Channel", "ChannelDown"]
+__all__ = ["RedisChannel"]
 
 RESPONSE_TIMEOUT = 1.0  # seconds for connecting, sending, and for the answer to a ping
 PING_AFTER = 5.0  # seconds of silence after which the listener asks whether Redis still responds
@@ -27,12 +28,8 @@ MAX_BUFFERED = 2**24
 MESSAGE = re.compile(rb"\d+\.\d{6}(\d{20})")
 
 
-class ChannelDown(Exception):
-    """Redis can't be reached, or doesn't respond."""
-
-
-class Channel:
-    """One channel of one Redis.
+class RedisChannel:
+    """One channel of one Redis; see `Channel`.
 
     Args:
         url: as redis-py reads it.
@@ -42,6 +39,8 @@ class Channel:
         SchemaError: the URL can't be used.
         ImportError: redis-py isn't installed.
     """
+
+    server = "Redis"
 
     def __init__(self, url: str, name: str) -> None:
         redis = import_redis()
@@ -53,11 +52,7 @@ class Channel:
         self._pid = 0
 
     def publish(self, host_id: int) -> None:
-        """Send "the store may have changed" to the other hosts; they know ours by its id.
-
-        Raises:
-            ChannelDown: it couldn't be sent within `RESPONSE_TIMEOUT`, not counting name lookup.
-        """
+        """Send within `RESPONSE_TIMEOUT`, not counting name lookup; else see `Channel.publish`."""
         kept = self._publisher if self._pid == os.getpid() else None
         self._pid, self._publisher = os.getpid(), kept or self._connect()
         message = f"{time.time():.6f}{host_id:020d}"
@@ -71,11 +66,6 @@ class Channel:
                 self._publisher.publish(self.name, message)
 
     def listeners(self) -> int:
-        """Return how many processes listen to this channel, on all hosts.
-
-        Raises:
-            ChannelDown: Redis doesn't respond.
-        """
         with self._map_errors("can't ask Redis"), self._connect() as client:
             ((_, count),) = client.pubsub_numsub(self.name)
             return int(count)
@@ -83,12 +73,9 @@ class Channel:
     def listen(
         self, *, own_id: Callable[[], int], should_continue: Callable[[], bool]
     ) -> Iterator[None]:
-        """Yield when subscribed, and whenever other hosts have sent something.
+        """Yield at most once in a `GAP`, whatever messages come; else see `Channel.listen`.
 
-        However many messages come, and whatever is in them, it is once in a `GAP`.
-
-        Raises:
-            ChannelDown: the connection is lost, or a ping isn't answered in `RESPONSE_TIMEOUT`.
+        Ask now and then whether Redis still responds.
         """
         news, size, yielded_at = False, 0, 0.0
         heard_at, pinged_at, checked_at = monotonic(), 0.0, monotonic()

@@ -1,0 +1,49 @@
+"""The channels that ``WAFFLE_WATCHTYPE`` can name. A new one is one line here and one module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .channel import Channel
+from .redis import RedisChannel
+
+__all__ = ["CHANNELS", "ChannelType", "open_channel"]
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelType:
+    """One way in which hosts tell each other of changes.
+
+    Attributes:
+        open: makes the channel of a URL and a name. It raises `SchemaError` if the URL can't be
+            used, and `ImportError` if the driver isn't installed.
+        server: what people call its server.
+        setting: names the URL of the server.
+        driver: the library that it needs.
+        extra: what installs that: ``uwsgi_waffle[extra]``.
+    """
+
+    open: Callable[[str, str], Channel]
+    server: str
+    setting: str
+    driver: str
+    extra: str
+
+    @property
+    def install(self) -> str:
+        """The command that installs the driver."""
+        return f"pip install 'uwsgi_waffle[{self.extra}]'"
+
+
+CHANNELS = {"redis": ChannelType(RedisChannel, "Redis", "WAFFLE_REDIS_URL", "redis-py", "redis")}
+
+
+def open_channel(watchtype: str, url: str, name: str) -> Channel:
+    """Return the channel that the settings name; nothing is connected yet.
+
+    Raises:
+        SchemaError: the URL can't be used.
+        ImportError: the driver isn't installed.
+    """
+    return CHANNELS[watchtype].open(url, name)
