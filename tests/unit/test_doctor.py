@@ -137,6 +137,12 @@ class TestServer:
                 "shared-import = uwsgi_waffle",
             ),
             ({"notified_by": "thread"}, "warning", "master", "the server's log"),
+            (
+                {"notified_by": "thread", "monitor_error": "/x (it is full. Make room)"},
+                "warning",
+                "master",
+                "Do what it says.",
+            ),
             ({"enable_threads": True}, "warning", "threads", "Remove from the ini: enable-threads"),
             ({"uwsgi": "2.0.21"}, "error", "threads", "Add to the ini: enable-threads = true"),
             ({"not_loaded": "/b"}, "error", "interpreter", "single-interpreter = true"),

@@ -32,6 +32,7 @@ class FakeUWSGI(ModuleType):
         self.timers: list[tuple[int, int]] = []
         self.sent: list[int] = []
         self.mounted: list[bytes] = []
+        self.longest = 4096
 
     def masterpid(self) -> int:
         return self.master
@@ -55,6 +56,8 @@ class FakeUWSGI(ModuleType):
         self.signals[number] = (target, handler)
 
     def add_file_monitor(self, number: int, path: str) -> None:
+        if len(path) > self.longest:
+            raise ValueError("unable to add file monitor")
         self.monitors.append((number, path))
 
     def add_timer(self, number: int, seconds: int) -> None:
@@ -241,6 +244,23 @@ class TestMonitors:
         assert not room.ensure_monitored(Watcher())
         assert [record.levelno for record in caplog.records] == [logging.WARNING]
         assert "uWSGI can't monitor timer 10 (unable to add timer)" in caplog.text
+
+    def test_a_refusal_is_said_once(
+        self, load: Load, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Each look asks again; `flask waffle doctor` shows what it was."""
+        server = FakeUWSGI()
+        server.longest = 254
+        room = load(server)
+        room.register_signal(nothing)
+        watcher = Watcher(tmp_path / ("long" * 60))
+        assert not room.ensure_monitored(watcher)
+        assert not room.ensure_monitored(watcher)
+        (record,) = caplog.records
+        assert "WAFFLE_WATCHER_FILE to a shorter path" in record.getMessage()
+        assert str(watcher.watched[0]) in room.describe()["monitor_error"]
+        assert room.ensure_monitored(Watcher(tmp_path))
+        assert room.describe()["monitor_error"] == ""
 
 
 class TestForkHook:

@@ -69,6 +69,8 @@ def _check_master(workers: Processes) -> Finding:
     if asleep:
         text = f"uWSGI's master doesn't wake {named(asleep)}; a thread looks now and then"
         change = "Look into the server's log for the reason, then restart it."
+        if errors := _reported(asleep, "monitor_error"):
+            text, change = f"{text}: it can't monitor {errors[0]}", "Do what it says."
         return Finding("warning", "master", text, change)
     return Finding("ok", "master", "it wakes the workers")
 

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 from ..host import file_id
+from .inotify import check_inotify
 from .watchers import Watcher, log, tick_all
 
 try:
@@ -34,10 +35,12 @@ __all__ = [
 TARGET = "active-workers"  # "workers" would fill the signal pipes of those that `cheaper` stopped
 # uWSGI has 64 monitors for its whole life; the rest is for the application's own.
 KEY_SIZE, KEY_COUNT = 8, 40
+LONGEST_PATH = 255  # bytes of a path, from which on uWSGI monitors it no more
 
 _signal: int | None = None
 _table: mmap.mmap | None = None  # what is monitored; shared with all processes forked later
 _after_fork: Callable[[], None] | None = None
+_monitor_error = ""  # why the master doesn't wake this process
 
 
 def is_present() -> bool:
@@ -100,6 +103,7 @@ def describe() -> dict[str, object]:
     return {
         "uwsgi": uwsgi.version.decode(),
         "missing_ini_line": missing_ini_line(),
+        "monitor_error": _monitor_error,
         "lazy_apps": is_on("lazy-apps") or is_on("lazy"),
         "enable_threads": is_on("enable-threads"),
         "our_mule": _opt("mule") if _opt("mule") in OUR_MULES else "",
@@ -172,33 +176,51 @@ def ensure_monitored(watcher: Watcher) -> bool:
     """
     # Three ticks in an interval: the second finds the comparison due, so none is late.
     seconds = max(1, round(watcher.reconcile_interval / 3))
-    done = [_register_once(f"timer {seconds}", lambda: uwsgi.add_timer(_signal, seconds))]
-    for path in watcher.watched:
-        name = f"{path} {file_id(str(path))}"
-        done.append(_register_once(name, partial(uwsgi.add_file_monitor, _signal, str(path))))
-    return all(done)
+    errors = [_register_once(f"timer {seconds}", lambda: uwsgi.add_timer(_signal, seconds))]
+    for path in map(str, watcher.watched):
+        add = partial(_add_monitor, path)
+        errors.append(_register_once(path, add, version=str(file_id(path))))
+    _report(next(filter(None, errors), ""))
+    return not any(errors)
 
 
-def _register_once(what: str, register: Callable[[], Any]) -> bool:
-    """Register something with the master, unless another process has."""
+def _report(error: str) -> None:
+    """Log once why the master doesn't wake this process; keep it for `describe`."""
+    global _monitor_error
+    if error and error != _monitor_error and is_first():
+        log.warning("uwsgi_waffle: uWSGI can't monitor %s; a thread looks", error)
+    _monitor_error = error
+
+
+def _add_monitor(path: str) -> None:
+    check_inotify(path)
+    try:
+        uwsgi.add_file_monitor(_signal, path)
+    except ValueError as error:
+        if len(os.fsencode(path)) < LONGEST_PATH:
+            raise
+        raise ValueError(f"{error}. Set WAFFLE_WATCHER_FILE to a shorter path") from None
+
+
+def _register_once(what: str, register: Callable[[], Any], *, version: str = "") -> str:
+    """Register something with the master, unless another process has. Return why it can't be."""
     assert _table is not None
-    key = hashlib.blake2b(what.encode(), digest_size=KEY_SIZE).digest()
+    key = hashlib.blake2b(f"{what} {version}".encode(), digest_size=KEY_SIZE).digest()
     keys = [_table[at : at + KEY_SIZE] for at in range(0, len(_table), KEY_SIZE)]
     if key in keys:
-        return True
+        return ""
     if bytes(KEY_SIZE) not in keys:
-        return False
+        return f"{what} (there are {KEY_COUNT} monitors already. Restart uWSGI)"
     at = keys.index(bytes(KEY_SIZE)) * KEY_SIZE
     _table[at : at + KEY_SIZE] = key
     try:
         register()
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         _table[at : at + KEY_SIZE] = bytes(KEY_SIZE)
-        log.warning("uwsgi_waffle: uWSGI can't monitor %s (%s); a thread looks", what, error)
-        return False
+        return f"{what} ({getattr(error, 'strerror', None) or error})"
     if uwsgi.worker_id():  # the master takes it up when its loop turns: make it turn
         uwsgi.signal(_signal)
-    return True
+    return ""
 
 
 def install_post_fork_hook() -> None:
