@@ -83,3 +83,22 @@ def test_a_container_that_is_killed_is_not_waited_for(containers: list[Server]) 
     one.eventually(lambda: processes(one), until=lambda them: len(them) == WORKERS)
     answer = one.update(1, wait=20.0)
     assert (answer["pending"], answer["applied"]) == ([], WORKERS)
+
+
+def test_inotify_is_used_up(servers: Servers) -> None:
+    """uWSGI's master is silent about it: one line of the log says it and what to do, and a thread
+    wakes the idle workers.
+    """
+    if why := missing():
+        pytest.skip(why)
+    # A user namespace has a limit of its own.
+    without = 'echo 0 >/proc/sys/user/max_inotify_instances && exec "$@"'
+    uwsgi = [script("uwsgi"), *UWSGI[1:], "--master", "--processes", str(WORKERS)]
+    inside = ["unshare", "--user", "--map-root-user", "bash", "-c", without, "bash"]
+    server = servers.start([shutil.which(inside[0]) or "", *inside[1:], *uwsgi])
+    server.eventually(lambda: len(processes(server)) == WORKERS)
+    assert server.get("/status")["woken_by"] == "thread"
+    answer = server.update(1, wait=20.0)
+    assert (answer["pending"], answer["applied"]) == ([], WORKERS)
+    (line,) = [line for line in server.log.splitlines() if "uWSGI can't monitor" in line]
+    assert "Raise fs.inotify.max_user_instances, then restart uWSGI" in line
