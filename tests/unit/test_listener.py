@@ -231,7 +231,7 @@ class TestListening:
         assert channel.subscribed.wait(20)
         copy.waffle.update({"LIMIT": 21})
         theirs, ours = channel.sent[0], channel.sent[-1]
-        assert ours == copy.files.notes().host_id != theirs == site.files.notes().host_id
+        assert ours == copy.files.notes().host_id != theirs
 
     def test_a_message_wakes_the_idle_and_calls_hooks(
         self, host: Host, listening: Process, channel: FakeChannel
