@@ -60,7 +60,9 @@ class Watching:
         if watcher_file.is_absolute():
             # Its last part isn't followed: the file itself must not be a link.
             watcher_file = watcher_file.parent.resolve() / watcher_file.name
+        namespace = _namespace(config)
         channel = _setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf")
+        channel = f"{namespace}_{channel}" if namespace else channel
         return cls(watchtype, watcher_file, redis_url, channel)
 
     @classmethod

@@ -12,6 +12,7 @@ from typing import TypedDict
 from typing_extensions import Unpack
 
 from .changes import Changeset, encode_stored
+from .declared import Declarations
 from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
 from .host import Host, LockedHeader, ProcessInfo, snapshot_in
@@ -83,6 +84,7 @@ class Writer:
         fetcher: publishes.
         sync: how this process follows its host.
         publish: tells other hosts.
+        declarations: refuses what another application declares differently.
     """
 
     def __init__(
@@ -93,9 +95,11 @@ class Writer:
         fetcher: Fetcher,
         sync: Sync,
         publish: Callable[[], None],
+        declarations: Declarations,
     ) -> None:
         self._host, self._store, self._served = host, store, served
         self._fetcher, self._sync, self._publish = fetcher, sync, publish
+        self._declarations = declarations
 
     def update(
         self, changeset: Changeset, *, wait: float | None = None, **options: Unpack[CommitOptions]
@@ -135,8 +139,10 @@ class Writer:
                 def prepare(stored: Stored) -> Commit | None:
                     nonlocal prepared, seen
                     prepared, seen = None, stored
+                    declared = self._declarations.note(stored)
                     commit = build_commit(stored)
                     if commit is not None:
+                        commit = replace(commit, declared=declared)
                         prepared = self._prepare(header, stored.with_commit(commit))
                     return commit
 

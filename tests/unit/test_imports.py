@@ -19,7 +19,7 @@ FLOORS = (
     {"schema"},
     {"stores", "host"},
     {"wake"},
-    {"changes", "served"},
+    {"changes", "declared", "served"},
     {"overlay"},
     {"fetch"},
     {"sync"},
