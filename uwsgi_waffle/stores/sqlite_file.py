@@ -95,11 +95,9 @@ class SQLiteFile:
             connection.close()
 
     def _warn_if_exposed(self) -> None:
-        if self._path in _warned_of:
-            return
-        _warned_of.add(self._path)
         for place in (self._path, self._path.parent):
-            if place.exists() and _is_exposed(place):
+            if place not in _warned_of and place.exists() and _is_exposed(place):
+                _warned_of.add(place)
                 log.warning(
                     "uwsgi_waffle: every user may write %s. Run: chmod o-w %s", place, place
                 )
