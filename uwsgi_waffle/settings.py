@@ -133,8 +133,8 @@ class Settings:
 
         try:
             url = sa.make_url(self.store_url)
-        except sa.exc.ArgumentError as error:
-            raise SchemaError(f"WAFFLE_STORE_URL: {error}") from None
+        except sa.exc.ArgumentError:  # its text quotes the URL
+            raise SchemaError("WAFFLE_STORE_URL isn't a URL that SQLAlchemy can read.") from None
         path = url.database or ":memory:"
         if path == ":memory:" or path.startswith(("file::memory:", "file:/")):
             return url

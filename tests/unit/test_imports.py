@@ -14,7 +14,7 @@ import uwsgi_waffle
 
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
-    {"errors", "privileges", "snapshot", "text", "legacy"},
+    {"errors", "identity", "privileges", "snapshot", "text", "legacy", "urls"},
     {"ports", "variable", "redis_client", "frozen"},
     {"schema"},
     {"stores", "host"},

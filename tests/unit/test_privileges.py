@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from uwsgi_waffle import SQLStore, StoreUnavailable, WaffleConf
+from uwsgi_waffle import SchemaError, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.privileges import acting_as, owner_of_new
 from uwsgi_waffle.stores import Commit
 
@@ -193,7 +193,7 @@ class TestModes:
         folder.mkdir()
         folder.chmod(0o777)
         store = SQLStore(f"sqlite:///{folder}/waffle.db")
-        with pytest.raises(StoreUnavailable, match=f"Run: chmod o-w {folder}"):
+        with pytest.raises(SchemaError, match=f"Run: chmod o-w {folder}"):
             store.prepare()
         assert list(folder.iterdir()) == []
         folder.chmod(0o1777)

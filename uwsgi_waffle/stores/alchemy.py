@@ -14,7 +14,7 @@ from sqlalchemy.dialects import mysql
 
 from ..errors import SchemaError, StoreUnavailable
 from . import drivers
-from .engines import connect, identity_of, redact_url
+from .engines import connect, identity_of, shown
 from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
 from .translation import map_errors
 
@@ -77,11 +77,11 @@ class AlchemyWaffleStore(RowStore):
 
     @property
     def name(self) -> str:
-        return f"{redact_url(self._app_engine().url)} ({self._table.name})"
+        return f"{shown(self._app_engine().url)} ({self._table.name})"
 
     @property
     def identity(self) -> str:
-        return f"{identity_of(self._app_engine().url)} {self._table.fullname}"
+        return identity_of(self._app_engine().url, self._table.fullname)
 
     @property
     def _has_server(self) -> bool:

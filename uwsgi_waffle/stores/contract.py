@@ -121,8 +121,8 @@ class Store(ABC):
     def identity(self) -> str:
         """The place of the data: scheme, server, database or real path, table or prefix.
 
-        Two stores with the same data have the same identity, whoever connects and however a path
-        is spelled; it holds no password.
+        Two stores with the same data have the same identity, as `identity.same_store` compares
+        them, whoever connects and however a path is spelled; it holds no password.
         """
 
     def bind(self, names: frozenset[str], context: Context) -> Store:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,6 +11,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable
+from ..identity import file_identity, server_identity
+from ..urls import redact_url
 from . import drivers
 from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
 from .translation import map_errors
@@ -84,22 +85,28 @@ class PeeweeWaffleStore(RowStore):
 
     @property
     def identity(self) -> str:
-        parameters = self._app_database().connect_params
-        place = [f"{key}={parameters[key]}" for key in ("port", "options") if key in parameters]
-        return " ".join([self._backend(), self._place(), *place])
+        database, backend = self._app_database(), self._backend()
+        parameters, place = database.connect_params, str(database.database)
+        if backend == "sqlite":
+            return file_identity("sqlite://", place.removeprefix("file:"), f" {self._table()}")
+        host = parameters.get("unix_socket") or parameters.get("host") or ""
+        options = f"?options={parameters['options']}" if "options" in parameters else ""
+        what = f"{redact_url(place)}{options} {self._table()}"
+        return server_identity(backend, str(host), parameters.get("port"), what)
 
     def _place(self) -> str:
-        database, meta = self._app_database(), self.model._meta
-        place = str(database.database)
+        database = self._app_database()
+        place, parameters = str(database.database), database.connect_params
         if self._has_server:  # it may be a URL
-            place = re.sub(r"(passw\w*=)[^&\s]*", r"\1***", place)
-            place = re.sub(r"//.*@", "//***@", place)
+            place = redact_url(place)
         elif not place.startswith("file:"):
             place = os.path.realpath(place)
-        parameters = database.connect_params
         server = parameters.get("host") or parameters.get("unix_socket")
-        table = f"{meta.schema}.{meta.table_name}" if meta.schema else meta.table_name
-        return f"{f'{server}/' if server else ''}{place} ({table})"
+        return f"{f'{server}/' if server else ''}{place} ({self._table()})"
+
+    def _table(self) -> str:
+        meta = self.model._meta
+        return f"{meta.schema}.{meta.table_name}" if meta.schema else str(meta.table_name)
 
     def _app_database(self) -> Any:
         database = self.model._meta.database

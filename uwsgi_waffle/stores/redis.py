@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +13,9 @@ from time import monotonic
 from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable, UnknownRevision, WaffleError
-from ..redis_client import connect, import_redis, redact_url
+from ..identity import server_identity
+from ..redis_client import connect, import_redis
+from ..urls import redact_url
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .redis_errors import store_error
 
@@ -84,9 +85,9 @@ class RedisStore(Store):
                 "RedisStore needs redis-py: pip install 'uwsgi_waffle[redis]'."
             ) from None
         place = client.connection_pool.connection_kwargs
-        server = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
-        server = os.path.realpath(place["path"]) if "path" in place else server
-        self._identity = f"redis://{server}/{place.get('db') or 0} {prefix}"
+        host = place.get("path") or place.get("host", "localhost")
+        what = f"{place.get('db') or 0} {prefix}"
+        self._identity = server_identity("redis", host, place.get("port"), what)
         self._redis: Any = redis
         self._url, self._timeout = url, timeout
         # What is in braces alone chooses the slot. 0.1 wrote the list without them.

@@ -17,7 +17,7 @@ from sqlalchemy import exc
 from ..errors import InvalidValue, SchemaError, StoreUnavailable, UnknownRevision
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT
-from .engines import create_engine, identity_of, redact_url
+from .engines import create_engine, identity_of, shown
 from .sqlite_file import SQLiteFile
 from .tables import DECLARED, TABLES_VERSION, tables_of
 from .translation import map_errors
@@ -65,11 +65,11 @@ class SQLStore(Store):
 
     @property
     def name(self) -> str:
-        return redact_url(self._url) + (f" ({self._namespace})" if self._namespace else "")
+        return shown(self._url) + (f" ({self._namespace})" if self._namespace else "")
 
     @property
     def identity(self) -> str:
-        return identity_of(self._url) + (f" {self._namespace}" if self._namespace else "")
+        return identity_of(self._url, self._namespace)
 
     def within(self, namespace: str) -> SQLStore:
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)

@@ -11,7 +11,7 @@ from urllib.parse import quote, urlencode
 
 import sqlalchemy as sa
 
-from ..errors import StoreUnavailable
+from ..errors import SchemaError, StoreUnavailable
 from ..privileges import acting_as, is_root, make_folder, owner_of_new
 from .drivers import in_memory
 
@@ -69,7 +69,7 @@ class SQLiteFile:
         """Create the file and its folder, unless it is there.
 
         Raises:
-            StoreUnavailable: every user may write the folder, and so replace the file.
+            SchemaError: every user may write the folder, and so replace the file.
         """
         if self.is_uri:
             return
@@ -77,9 +77,9 @@ class SQLiteFile:
         for parent in reversed(path.parents):
             make_folder(parent, 0o700 if parent == folder else 0o755)
         if not path.exists() and _is_exposed(folder):
-            raise StoreUnavailable(
-                f"Every user may write {folder}, and so replace the database {path.name} there. "
-                f"Run: chmod o-w {folder}"
+            raise SchemaError(
+                f"WAFFLE_STORE_URL: every user may write {folder}, and so replace the database "
+                f"{path.name} there. Run: chmod o-w {folder}"
             )
         try:
             fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
