@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 __all__ = ["Commit", "CommitBuilder", "Context", "HistoryRow", "Store", "Stored"]
 
@@ -109,7 +109,7 @@ class Store(ABC):
     """
 
     #: Whether other processes see the same values; if not, no host files are needed.
-    shared: ClassVar[bool] = True
+    shared: bool = True
 
     @property
     @abstractmethod

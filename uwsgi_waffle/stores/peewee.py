@@ -15,7 +15,7 @@ from ..identity import file_identity, server_identity
 from ..urls import redact_url
 from . import drivers
 from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
-from .translation import map_errors
+from .translation import TableMissing, map_errors
 
 __all__ = ["PeeweeWaffleStore"]
 
@@ -30,7 +30,9 @@ class PeeweeWaffleStore(RowStore):
     Each call has a connection of its own, made as the model's database makes them, with one short
     transaction. The connection that this thread may have open, and a transaction on it, are neither
     used nor changed. If that has written and not yet committed, it can make an update fail after
-    seconds; on SQLite it always does.
+    seconds; on SQLite it always does. Only where the database is in memory, as in tests, is it this
+    thread's own connection: then an update is a part of the transaction that it has begun, and the
+    store is of this process alone.
 
     A call waits for a silent server for 5 s with psycopg, PyMySQL and mysqlclient. With psycopg2 it
     notices a machine that is gone, but not a server process that hangs. With other drivers only the
@@ -130,11 +132,21 @@ class PeeweeWaffleStore(RowStore):
         is_text = self._backend() == "mysql" and fields["value"].field_type == "TEXT"
         return key, MYSQL_TEXT if value is None and is_text else value
 
+    @property
+    def _in_memory(self) -> bool:
+        database = self._app_database()
+        deferred = database is None or database.deferred
+        return not (deferred or self._has_server) and drivers.in_memory(str(database.database))
+
     @contextmanager
     def _open(self, *, lock: bool) -> Iterator[PeeweeRows]:
         errors = (self._peewee.PeeweeException, OSError)
         conflict, data = (self._peewee.IntegrityError,), (self._peewee.DataError,)
         with map_errors(self, errors, conflict_errors=conflict, data_errors=data):
+            if self._in_memory:
+                with self._borrowed() as rows:
+                    yield rows
+                return
             database = self._own_database()
             with database.connection_context():
                 drivers.limit_answers(database.connection(), drivers.TIMEOUT)
@@ -151,6 +163,18 @@ class PeeweeWaffleStore(RowStore):
                     if lock:
                         self._lock(database)
                     yield PeeweeRows(database, self.model)
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[PeeweeRows]:
+        """Use this thread's own connection: another one would have a database of its own."""
+        database = self._app_database()
+        if database.is_closed():
+            raise TableMissing(
+                f"{self.name}: this thread has no connection to its database in memory, so it has "
+                "no table. Call connect() and create_tables() first."
+            )
+        with database.atomic():
+            yield PeeweeRows(database, self.model)
 
     def _lock(self, database: Any) -> None:
         model = self.model
@@ -179,11 +203,6 @@ class PeeweeWaffleStore(RowStore):
             raise StoreUnavailable(
                 "PeeweeWaffleStore: the model's database isn't initialized yet. Do that before "
                 "WaffleConf is made."
-            )
-        if not self._has_server and drivers.in_memory(str(database.database)):
-            raise StoreUnavailable(
-                "A SQLite database in memory can't be shared by processes: name a file, or give"
-                " WaffleConf a MemoryStore() in a test."
             )
         own = copy.copy(database)  # with all that was set or registered
         own._state, own._lock = type(database._state)(), threading.Lock()

@@ -7,7 +7,7 @@ import logging
 import textwrap
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
@@ -71,7 +71,14 @@ class RowStore(Store):
     def bind(self: S, names: frozenset[str], context: Context) -> S:
         bound = copy.copy(self)
         bound._names, bound._context = names, context
+        with suppress(StoreUnavailable):  # the first call says why
+            bound.shared = not bound._in_memory
         return bound
+
+    @property
+    def _in_memory(self) -> bool:
+        """Whether the table is in the memory of this process alone."""
+        return False
 
     @abstractmethod
     def _open(self, *, lock: bool) -> AbstractContextManager[Rows]:
