@@ -113,6 +113,7 @@ class AlchemyWaffleStore(RowStore):
             (exc.SQLAlchemyError, OSError),
             conflict_errors=(exc.IntegrityError,),
             data_errors=(exc.DataError,),
+            writing=lock,
         ):
             self._app_engine()
             transaction = (

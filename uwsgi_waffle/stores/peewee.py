@@ -142,7 +142,7 @@ class PeeweeWaffleStore(RowStore):
     def _open(self, *, lock: bool) -> Iterator[PeeweeRows]:
         errors = (self._peewee.PeeweeException, OSError)
         conflict, data = (self._peewee.IntegrityError,), (self._peewee.DataError,)
-        with map_errors(self, errors, conflict_errors=conflict, data_errors=data):
+        with map_errors(self, errors, conflict_errors=conflict, data_errors=data, writing=lock):
             if self._in_memory:
                 with self._borrowed() as rows:
                     yield rows

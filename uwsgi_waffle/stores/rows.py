@@ -26,7 +26,7 @@ REVISION = "WAFFLE_REVISION"
 HISTORY = "WAFFLE_HISTORY"
 NAMES = "WAFFLE_NAMES"
 RESERVED = "WAFFLE_"
-HISTORY_SIZE = 2**22  # characters
+HISTORY_SIZE = 2**19  # characters; with others escaped, less than a packet of MySQL
 MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
 
 ATTEMPTS = 5

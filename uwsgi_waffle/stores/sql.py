@@ -16,7 +16,7 @@ from sqlalchemy import exc
 
 from ..errors import InvalidValue, SchemaError, StoreUnavailable, UnknownRevision
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
-from .drivers import TIMEOUT
+from .drivers import TIMEOUT, check_packets
 from .engines import create_engine, identity_of, shown
 from .sqlite_file import SQLiteFile
 from .tables import DECLARED, TABLES_VERSION, tables_of
@@ -75,7 +75,7 @@ class SQLStore(Store):
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
 
     def prepare(self) -> None:
-        with self._mapped(), self._as_owner():
+        with self._mapped(writing=True), self._as_owner():
             if self._file is not None:
                 self._file.create()
             for attempt in range(CREATE_ATTEMPTS):
@@ -92,13 +92,13 @@ class SQLStore(Store):
             return self._read(connection)
 
     def load_after_pending_writes(self) -> Stored:
-        with self._open() as connection:
+        with self._open(writing=True) as connection:
             if self._file is None:  # in SQLite a write ends with its writer
                 connection.execute(self._tables.lock)
             return self._read(connection)
 
     def transact(self, build_commit: CommitBuilder) -> Stored:
-        with self._open() as connection, connection.begin() as transaction:
+        with self._open(writing=True) as connection, connection.begin() as transaction:
             connection.execute(self._tables.next_revision)
             found = self._read(connection)
             stored = replace(found, revision=found.revision - 1)
@@ -165,6 +165,12 @@ class SQLStore(Store):
         return Stored(rows[0].revision, values, declared)
 
     def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:
+        at = datetime.now(timezone.utc).replace(tzinfo=None)
+        rows = [
+            {name: getattr(row, name) for name in self._tables.history_columns}
+            for row in commit.rows(stored, at)
+        ]
+        check_packets(connection, self.name, rows)
         for key, text in commit.changes.items():
             with self._invalid_value(key):
                 if text is None:
@@ -179,11 +185,6 @@ class SQLStore(Store):
                 connection.execute(self._tables.insert, row)
             else:
                 connection.execute(self._tables.update, {"key_is": DECLARED, **row})
-        at = datetime.now(timezone.utc).replace(tzinfo=None)
-        rows = [
-            {name: getattr(row, name) for name in self._tables.history_columns}
-            for row in commit.rows(stored, at)
-        ]
         if rows:
             with self._invalid_value("actor, note"):
                 connection.execute(self._tables.insert_history, rows)
@@ -201,9 +202,13 @@ class SQLStore(Store):
             raise InvalidValue({name: message}) from error
 
     @contextmanager
-    def _open(self) -> Iterator[sa.Connection]:
+    def _open(self, *, writing: bool = False) -> Iterator[sa.Connection]:
         """Open a connection for one call; what isn't committed is rolled back."""
-        with self._mapped(), self._as_owner(), self._connect().connect() as connection:
+        with (
+            self._mapped(writing=writing),
+            self._as_owner(),
+            self._connect().connect() as connection,
+        ):
             yield connection
 
     def _connect(self) -> sa.Engine:
@@ -221,9 +226,10 @@ class SQLStore(Store):
         return self._file.as_owner()
 
     @contextmanager
-    def _mapped(self) -> Iterator[None]:
+    def _mapped(self, *, writing: bool) -> Iterator[None]:
+        errors = (exc.SQLAlchemyError, sqlite3.Error, OSError)
         try:
-            with map_errors(self, (exc.SQLAlchemyError, sqlite3.Error, OSError)):
+            with map_errors(self, errors, writing=writing):
                 yield
         except StoreUnavailable as error:
             if self._file is None or not self._file.is_gone():

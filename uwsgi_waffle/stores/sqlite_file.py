@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sqlite3
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -50,10 +50,14 @@ class SQLiteFile:
         return acting_as(owner_of_new(self._path))
 
     def is_gone(self) -> bool:
-        """Return whether the file is missing, where this process may look."""
-        if self.is_uri or not os.access(self._path.parent, os.X_OK):
+        """Return whether the file is missing, as far as this process may look."""
+        if self.is_uri:
             return False
-        return not self._path.exists()
+        try:
+            self._path.stat()
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        return False
 
     def connect(self) -> sqlite3.Connection:
         """Open the file; one that has vanished is an error, not a new empty database."""
@@ -96,11 +100,12 @@ class SQLiteFile:
 
     def _warn_if_exposed(self) -> None:
         for place in (self._path, self._path.parent):
-            if place not in _warned_of and place.exists() and _is_exposed(place):
-                _warned_of.add(place)
-                log.warning(
-                    "uwsgi_waffle: every user may write %s. Run: chmod o-w %s", place, place
-                )
+            with suppress(OSError):  # SQLite will say why
+                if place not in _warned_of and _is_exposed(place):
+                    _warned_of.add(place)
+                    log.warning(
+                        "uwsgi_waffle: every user may write %s. Run: chmod o-w %s", place, place
+                    )
 
 
 def _is_exposed(place: Path) -> bool:
