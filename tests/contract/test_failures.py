@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -154,9 +155,19 @@ def test_a_value_that_the_server_takes_in_no_packet(mariadb_server: MariaDB) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become a user without rights")
-def test_a_sqlite_file_that_this_user_may_not_open(tmp_path: Path) -> None:
-    path = tmp_path / "data" / "waffle.db"
-    SQLStore(f"sqlite:///{path}").prepare()
+def test_a_sqlite_file_that_root_has_made() -> None:
+    """A command of root's in a folder of root's, before the service's first start."""
+    with tempfile.TemporaryDirectory(prefix="waffle-") as folder:  # pytest's is root's alone
+        Path(folder).chmod(0o755)
+        path = Path(folder) / "data" / "waffle.db"
+        SQLStore(f"sqlite:///{path}").prepare()
+        told = refusal(path)
+    assert f"{path.parent} belongs to user 0, and this process runs as user 65534" in told
+    assert f"chown -R 65534 {path.parent}" in told
+
+
+def refusal(path: Path) -> str:
+    """Return the error of another user who opens a file."""
     program = (
         "import os, sys\n"
         "from uwsgi_waffle import SQLStore\n"
@@ -169,7 +180,7 @@ def test_a_sqlite_file_that_this_user_may_not_open(tmp_path: Path) -> None:
         [sys.executable, "-c", program, f"sqlite:///{path}"], capture_output=True, text=True
     )
     assert "StoreUnavailable" in done.stdout, done.stderr
-    assert "Check that this user may write the file and its folder" in done.stdout
+    return done.stdout
 
 
 def test_a_sqlite_file_that_is_something_else(tmp_path: Path) -> None:

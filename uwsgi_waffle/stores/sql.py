@@ -14,11 +14,17 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from ..errors import InvalidValue, SchemaError, StoreUnavailable, UnknownRevision
+from ..errors import (
+    InvalidValue,
+    SchemaError,
+    StoreReadOnly,
+    StoreUnavailable,
+    UnknownRevision,
+)
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
 from .engines import create_engine, identity_of, shown
-from .sqlite_file import SQLiteFile
+from .sqlite_file import SQLiteFile, absolute
 from .tables import DECLARED, TABLES_VERSION, tables_of
 from .translation import map_errors
 
@@ -60,8 +66,10 @@ class SQLStore(Store):
         self._tables = tables_of(namespace)
         self._engine: sa.Engine | None = None
         self._pid = 0
-        sqlite = self._url.get_backend_name() == "sqlite"
-        self._file = SQLiteFile(self._url, timeout) if sqlite else None
+        self._file: SQLiteFile | None = None
+        if self._url.get_backend_name() == "sqlite":
+            self._url = absolute(self._url)
+            self._file = SQLiteFile(self._url, timeout)
 
     @property
     def name(self) -> str:
@@ -232,8 +240,14 @@ class SQLStore(Store):
             with map_errors(self, errors, writing=writing):
                 yield
         except StoreUnavailable as error:
-            if self._file is None or not self._file.is_gone():
+            if self._file is None:
                 raise
+            if not self._file.is_gone():
+                refused = isinstance(error, StoreReadOnly) or "unable to open" in str(error)
+                owner = self._file.foreign_owner() if refused else ""
+                if not owner:
+                    raise
+                raise type(error)(f"{self.name}: {owner}") from error
             raise StoreUnavailable(
                 f"{self.name}: the file is gone. Restore it. To start afresh instead, stop the"
                 " server and delete the folder beside the watch file (WAFFLE_WATCHER_FILE + '.d')."

@@ -15,7 +15,7 @@ from ..errors import SchemaError, StoreUnavailable
 from ..privileges import acting_as, is_root, make_folder, owner_of_new
 from .drivers import in_memory
 
-__all__ = ["SQLiteFile"]
+__all__ = ["SQLiteFile", "absolute"]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -26,7 +26,7 @@ class SQLiteFile:
     """The file that a URL names.
 
     Args:
-        url: a SQLite URL.
+        url: a SQLite URL; its path is absolute.
         timeout: seconds to wait for another writer.
 
     Raises:
@@ -58,6 +58,18 @@ class SQLiteFile:
         except OSError as error:
             return isinstance(error, FileNotFoundError)
         return False
+
+    def foreign_owner(self) -> str:
+        """Return what to do if the file or its folder is another user's; empty if it isn't."""
+        for place in (self._path, self._path.parent):
+            with suppress(OSError):
+                owner, user = place.stat().st_uid, os.geteuid()
+                if owner != user:
+                    return (
+                        f"{place} belongs to user {owner}, and this process runs as user {user}. "
+                        f"Run it as user {owner}, or run: chown -R {user} {self._path.parent}"
+                    )
+        return ""
 
     def connect(self) -> sqlite3.Connection:
         """Open the file; one that has vanished is an error, not a new empty database."""
@@ -106,6 +118,15 @@ class SQLiteFile:
                     log.warning(
                         "uwsgi_waffle: every user may write %s. Run: chmod o-w %s", place, place
                     )
+
+
+def absolute(url: sa.URL) -> sa.URL:
+    """Return a SQLite URL whose path stays the same when the working folder changes."""
+    prefix = "file:" if str(url.database).startswith("file:") else ""
+    path = str(url.database or "").removeprefix("file:")
+    if in_memory(url.database, url.query.get("mode")) or path.startswith("/"):
+        return url
+    return url.set(database=prefix + os.path.abspath(path))
 
 
 def _is_exposed(place: Path) -> bool:
