@@ -8,6 +8,7 @@ import time
 from time import monotonic
 
 from .changes import encode_readable, encode_stored
+from .declared import Declarations
 from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, name_commands
 from .host import Host, LockedHeader, snapshot_in
 from .ports import Ports
@@ -26,8 +27,12 @@ ERROR_LENGTH = 400  # characters
 class Fetcher:
     """Reads the store and publishes. All of it happens under the host's lock."""
 
-    def __init__(self, host: Host, store: Store, served: Served, ports: Ports) -> None:
+
+    def __init__(
+        self, host: Host, store: Store, served: Served, ports: Ports, declarations: Declarations
+    ) -> None:
         self._host, self._store, self._served, self._ports = host, store, served, ports
+        self._declarations = declarations
 
     def fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> None:
         """Read the store and publish what it holds.
@@ -42,6 +47,7 @@ class Fetcher:
         published = self._host.snapshots.read(snapshot_in(words))
         try:
             stored = self._read_store()
+            self._declarations.check(stored)
             if self._served.repairing and self._load_with_misfits(stored, words):
                 return
             stored = self._record_external_edits(stored, published)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-__all__ = ["acting_as", "is_root", "owner_of_new"]
+__all__ = ["acting_as", "is_root", "make_folder", "owner_of_new"]
 
 NO_CHANGE = -1  # asks setfsuid(2) who it is
 
@@ -62,6 +62,13 @@ def _group_of(uid: int) -> int:
         return pwd.getpwuid(uid).pw_gid
     except KeyError:  # in a container a user may have a number only
         return uid
+
+
+def make_folder(path: Path, mode: int) -> None:
+    """Create a folder with these rights, whatever the umask; one that is there stays as it is."""
+    with suppress(FileExistsError):
+        os.mkdir(path, mode)
+        os.chmod(path, mode)  # by its path: with an umask of 0777 it can't be opened
 
 
 def owner_of_new(path: str | os.PathLike[str]) -> int:

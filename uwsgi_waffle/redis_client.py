@@ -7,7 +7,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .errors import SchemaError
 
-__all__ = ["connect", "import_redis", "redact_url"]
+__all__ = ["connect", "import_redis"]
 
 
 def import_redis() -> Any:
@@ -63,22 +63,6 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     except ValueError:
         raise SchemaError(f"{hint}; rediss:// and unix:// work, too.") from None
     return redis.Redis(connection_pool=pool)
-
-
-def redact_url(url: str) -> str:
-    """Return a URL that `connect` accepts for people, without a password."""
-    parts = urlsplit(url)
-    login, at, server = parts.netloc.rpartition("@")
-    user = login.partition(":")[0] if ":" in login else ""  # else it may be a token
-    query = urlencode(
-        [
-            (key, "***" if "passw" in key.lower() else value)
-            for key, value in parse_qsl(parts.query)
-        ],
-        safe="*/",
-    )
-    login = f"{user}:***{at}" if login else ""
-    return _with_query(f"{parts.scheme}://{login}{server}{parts.path}", query)
 
 
 def _with_query(url: str, query: str) -> str:

@@ -59,7 +59,9 @@ class Watching:
         if watcher_file.is_absolute():
             # Its last part isn't followed: the file itself must not be a link.
             watcher_file = watcher_file.parent.resolve() / watcher_file.name
+        namespace = _namespace(config)
         channel = _setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf")
+        channel = f"{namespace}_{channel}" if namespace else channel
         return cls(watchtype, watcher_file, url, channel)
 
     @classmethod
@@ -130,8 +132,8 @@ class Settings:
 
         try:
             url = sa.make_url(self.store_url)
-        except sa.exc.ArgumentError as error:
-            raise SchemaError(f"WAFFLE_STORE_URL: {error}") from None
+        except sa.exc.ArgumentError:  # its text quotes the URL
+            raise SchemaError("WAFFLE_STORE_URL isn't a URL that SQLAlchemy can read.") from None
         path = url.database or ":memory:"
         if path == ":memory:" or path.startswith(("file::memory:", "file:/")):
             return url

@@ -17,6 +17,7 @@ from typing_extensions import Unpack
 
 from . import wake
 from .changes import Changeset, changes_for_update
+from .declared import Declarations
 from .errors import SchemaError
 from .fetch import Fetcher
 from .hooks import Hook, Hooks, between_requests
@@ -90,6 +91,8 @@ class WaffleState:
         self._request_key = f"_uwsgi_waffle_{next(_numbers)}"
         self._attached = self._warned_of_live = False
         unbound = store or open_store(self.settings.locate_store())
+        if self.settings.namespace:
+            unbound = unbound.within(self.settings.namespace)
         self.store = unbound.bind(frozenset(self.schema.variables), self._app_context)
         self.host: Host = Alone()
         self.listener: wake.Listener | None = None
@@ -105,9 +108,11 @@ class WaffleState:
             describe=self._describe,
         )
         self.served = Served(self.schema, ports, repairing=_repairing.get())
-        fetcher = Fetcher(self.host, self.store, self.served, ports)
+        declared = Declarations(app.name, self.schema, self.store)
+        fetcher = Fetcher(self.host, self.store, self.served, ports, declared)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
-        self.writer = Writer(self.host, self.store, self.served, fetcher, self.sync, ports)
+        parts = self.host, self.store, self.served, fetcher, self.sync, ports, declared
+        self.writer = Writer(*parts)
 
     @property
     def watched(self) -> tuple[Path, ...]:

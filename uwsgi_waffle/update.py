@@ -11,6 +11,7 @@ from typing import TypedDict
 from typing_extensions import Unpack
 
 from .changes import Changeset, encode_stored
+from .declared import Declarations
 from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
 from .host import Host, LockedHeader, ProcessInfo, snapshot_in
@@ -78,10 +79,18 @@ class Writer:
     """
 
     def __init__(
-        self, host: Host, store: Store, served: Served, fetcher: Fetcher, sync: Sync, ports: Ports
+        self,
+        host: Host,
+        store: Store,
+        served: Served,
+        fetcher: Fetcher,
+        sync: Sync,
+        ports: Ports,
+        declarations: Declarations,
     ) -> None:
         self._host, self._store, self._served = host, store, served
         self._fetcher, self._sync, self._ports = fetcher, sync, ports
+        self._declarations = declarations
 
     def update(
         self, changeset: Changeset, *, wait: float | None = None, **options: Unpack[CommitOptions]
@@ -121,8 +130,10 @@ class Writer:
                 def build_and_write(stored: Stored) -> Commit | None:
                     nonlocal written, seen
                     written, seen = None, stored
+                    declared = self._declarations.note(stored)
                     commit = build_commit(stored)
                     if commit is not None:
+                        commit = replace(commit, declared=declared)
                         written = self._write_snapshot(header, stored.with_commit(commit))
                     return commit
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import peewee
 import pytest
 
 from uwsgi_waffle import MemoryStore, PeeweeWaffleStore, RedisStore, SchemaError, SQLStore
+from uwsgi_waffle.identity import same_place, same_store
 from uwsgi_waffle.stores import Store, open_store
 
 from .models import OwnStore, alchemy_app, alchemy_store, peewee_model, peewee_store
@@ -25,7 +29,8 @@ def test_a_path_is_the_same_by_whichever_way(
         f"sqlite:///{tmp_path}/current/../releases/waffle.db",
         f"sqlite:///file:{tmp_path}/current/waffle.db?mode=ro&uri=true",
     ]
-    assert {SQLStore(url).identity for url in urls} == {f"sqlite:///{tmp_path}/releases/waffle.db"}
+    (identity,) = {SQLStore(url).identity for url in urls}
+    assert identity.startswith(f"sqlite:///{tmp_path}/releases/waffle.db = ")
 
 
 @pytest.mark.parametrize(
@@ -38,6 +43,12 @@ def test_a_path_is_the_same_by_whichever_way(
         (["postgresql:///site?connect_timeout=1", "postgresql:///site"], 1),
         (["postgresql://db/x?options=-csearch_path%3Da", "postgresql://db/x"], 2),
         (["postgresql://ann@db", "postgresql://bob@db"], 2),
+        (["postgresql://localhost/x", "postgresql://127.0.0.1:5432/x", "postgresql://[::1]/x"], 1),
+        (["postgresql:///x", "postgresql://LOCALHOST/x", "postgresql:///x?host=localhost"], 1),
+        (["postgresql://localhost/x", "postgresql:///x?host=/run/postgresql"], 2),
+        (["mysql://root@localhost/x?unix_socket=/run/s", "mysql:///x?unix_socket=/run/./s"], 1),
+        (["redis://localhost", "redis://127.0.0.1/0", "redis://[::1]:6379"], 1),
+        (["redis://Cache", "redis://cache"], 1),
         (["redis://cache", "redis://:secret@cache:6379/0"], 1),
         (["redis://cache", "redis://cache/1", "redis://other"], 3),
         (["unix:///run/s", "unix:///run/../run/s?db=0", "unix:///run/s?db=1"], 2),
@@ -49,10 +60,59 @@ def test_only_the_place_counts(urls: list[str], number: int) -> None:
     assert "secret" not in "".join(identities)
 
 
+IDENTITIES = """
+import sys
+from uwsgi_waffle.stores import open_store
+print(*(open_store(url).identity for url in sys.argv[1:]), sep="\\n")
+"""
+
+
+def identities(prelude: str, *urls: str) -> list[str]:
+    """Return those that a process finds in namespaces of its own."""
+    script = f'{prelude} exec "$0" -c "$@"'
+    command = ["unshare", "--mount", "--net", "sh", "-ec", script, sys.executable, IDENTITIES]
+    done = subprocess.run([*command, *urls], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces")
+class TestContainers:
+    """Namespaces of mounts and of the network, as containers have them."""
+
+    @pytest.mark.parametrize(
+        "url", ["postgresql://localhost/site", "redis://127.0.0.1", "mysql:///x"]
+    )
+    def test_localhost(self, url: str) -> None:
+        """It is another server in another container."""
+        here, (there,) = open_store(url).identity, identities("", url)
+        assert not same_store(here, there)
+        assert same_place(here, there)
+
+    def test_the_same_path(self, tmp_path: Path) -> None:
+        """It is another file where another volume is mounted, or another socket."""
+        for name in ("one", "two"):
+            (tmp_path / name).mkdir()
+        urls = [f"sqlite:///{tmp_path}/one/waffle.db", f"unix://{tmp_path}/one/s"]
+        there = identities(f"mount --bind {tmp_path}/two {tmp_path}/one;", *urls)
+        for url, identity in zip(urls, there, strict=True):
+            assert not same_store(open_store(url).identity, identity)
+
+    def test_one_volume_at_two_places(self, tmp_path: Path) -> None:
+        """It is the same file, also where the place has odd characters."""
+        volume, place = tmp_path / "volume", tmp_path / "a b#c"
+        for folder in (volume, place):
+            folder.mkdir()
+        store = SQLStore(f"sqlite:///{volume}/data/waffle.db")
+        url = f"sqlite:///{tmp_path}/a b#c/data/waffle.db"
+        (there,) = identities(f"mount --bind {volume} '{place}';", url)
+        assert same_store(store.identity, there)
+        assert not same_place(store.identity, there)
+
+
 def test_the_table_or_prefix_counts(tmp_path: Path) -> None:
     model = peewee_model(tmp_path)
     stores: list[Store] = [
-        alchemy_store(tmp_path),
         peewee_store(tmp_path),
         SQLStore(f"sqlite:///{tmp_path}/site.db"),
         RedisStore("redis://cache"),
@@ -61,7 +121,7 @@ def test_the_table_or_prefix_counts(tmp_path: Path) -> None:
         MemoryStore(),
     ]
     assert len({store.identity for store in stores}) == len(stores)
-    assert alchemy_store(tmp_path).identity.endswith("/site.db confs")
+    assert alchemy_store(tmp_path).identity == peewee_store(tmp_path).identity
     assert PeeweeWaffleStore(model=model).identity == peewee_store(tmp_path).identity
 
 
@@ -78,7 +138,7 @@ def test_a_password_is_in_none(tmp_path: Path) -> None:
     ]
     with site.app.app_context():
         assert "geheim" not in "".join(store.identity + store.name for store in stores)
-    assert stores[0].identity == "postgresql db/site (confs)"
+    assert stores[0].identity == "postgresql://db:5432/site confs"
 
 
 @pytest.mark.parametrize("url", ["postgresql://ann:ge@heim@db/site", "postgresql://ann:geheim"])

@@ -232,7 +232,7 @@ def test_a_damaged_history_is_told(
     store: RedisStore, redis_server: RedisServer, row: bytes
 ) -> None:
     with redis_server.client() as client:
-        client.lpush("waffle:history", row)
+        client.lpush("{waffle}:history", row)
     for call in (lambda: store.history(10), lambda: store.values_at(1)):
         with pytest.raises(StoreUnavailable, match="is damaged"):
             call()
@@ -242,8 +242,8 @@ def test_a_history_that_is_of_another_type_stops_a_commit_before_it_begins(
     store: RedisStore, redis_server: RedisServer
 ) -> None:
     with redis_server.client() as client:
-        client.delete("waffle:history")
-        client.set("waffle:history", "mine")
+        client.delete("{waffle}:history")
+        client.set("{waffle}:history", "mine")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         put(store, A="2")
     assert store.load() == Stored(1, {"A": "1"})
@@ -254,7 +254,7 @@ def test_a_history_with_a_gap_is_no_ground_for_a_rollback(
 ) -> None:
     put(store, B="2")
     with redis_server.client() as client:
-        client.rpop("waffle:history")
+        client.rpop("{waffle}:history")
     with pytest.raises(UnknownRevision, match="has lost earlier changes"):
         store.values_at(2)
 

@@ -168,6 +168,24 @@ class TestFile:
             SQLStore("sqlite:///file:name?mode=memory&cache=shared&uri=true")
 
 
+@pytest.mark.parametrize("url", ["sqlite:///a/x.db", "sqlite:///file:a/x.db?uri=true&mode=rwc"])
+def test_a_changed_working_folder_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    """A relative path means the folder in which the store was made."""
+    (tmp_path / "a").mkdir()
+    monkeypatch.chdir(tmp_path)
+    store = SQLStore(url)
+    store.prepare()
+    put(store, A="1")
+    identity = store.identity
+    (tmp_path / "b" / "a").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "b")
+    put(store, A="2")
+    assert (store.load().revision, store.identity) == (2, identity)
+    assert list((tmp_path / "b" / "a").iterdir()) == []
+
+
 class TestReadOnly:
     @pytest.fixture
     def read_only(self, sqlite_file: Path) -> SQLStore:

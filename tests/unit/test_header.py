@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from uwsgi_waffle import HostBusy, HostFilesError
+from uwsgi_waffle import HostBusy, HostFilesError, SchemaError
 from uwsgi_waffle.host import HostFiles, Notes, header, is_current, snapshot_in
 from uwsgi_waffle.snapshot import encode
 
@@ -343,6 +343,27 @@ class TestLock:
             shared.bind_store(fields, "sqlite:///x")
         assert shared.snapshots.read(ONE.id) is None
         assert len(descriptors(host.folder)) == len(descriptors(host.header)) == 1
+
+    @pytest.mark.parametrize(
+        ("other", "same"),
+        [
+            ("sqlite:////b/x.db = 8:1:/a/x.db", True),  # one volume at two places
+            ("sqlite:////a/x.db = 8:2:/a/x.db", False),  # another volume at this place
+            ("sqlite:////a/x.db", True),  # where the kernel doesn't say
+            ("sqlite:////b/x.db", False),
+        ],
+    )
+    def test_two_stores_behind_one_watch_file(
+        self, host: Host, shared: HostFiles, other: str, same: bool
+    ) -> None:
+        """They are told apart by where they really are, if that is known."""
+        with shared.lock(1) as fields:
+            shared.bind_store(fields, "sqlite:////a/x.db = 8:1:/a/x.db")
+            if same:
+                shared.bind_store(fields, other)
+            else:
+                with pytest.raises(SchemaError, match="Give each application a watch file"):
+                    shared.bind_store(fields, other)
 
     def test_descriptors_are_not_inherited_by_programs(self, host: Host, shared: HostFiles) -> None:
         (fd,) = descriptors(host.header)

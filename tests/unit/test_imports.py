@@ -14,12 +14,12 @@ import uwsgi_waffle
 
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
-    {"errors", "privileges", "snapshot", "text", "legacy"},
+    {"errors", "identity", "privileges", "snapshot", "text", "legacy", "urls"},
     {"ports", "variable", "redis_client", "frozen"},
     {"schema"},
     {"stores", "host"},
     {"wake"},
-    {"changes", "served"},
+    {"changes", "declared", "served"},
     {"overlay"},
     {"fetch"},
     {"sync"},

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flask import Flask
 
-from uwsgi_waffle import SQLStore, StoreUnavailable
+from uwsgi_waffle import SchemaError, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.privileges import acting_as, owner_of_new
 from uwsgi_waffle.stores import Commit
 
@@ -155,14 +156,48 @@ class TestDatabase:
 
 
 class TestModes:
-    def test_a_server_without_umask_exposes_nothing(self, tmp_path: Path) -> None:
-        before = os.umask(0)
+    @pytest.mark.parametrize("umask", [0, 0o027, 0o777])
+    def test_no_umask_counts(self, tmp_path: Path, umask: int) -> None:
+        before = os.umask(umask)
         try:
             SQLStore(f"sqlite:///{tmp_path}/site/instance/waffle.db").prepare()
         finally:
             os.umask(before)
         modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
         assert modes == {"site": 0o755, "instance": 0o700, "waffle.db": 0o600}
+
+    @pytest.mark.parametrize("umask", [0, 0o777])
+    def test_no_umask_counts_for_the_whole_application(self, tmp_path: Path, umask: int) -> None:
+        """Not for the folder beside the watch file either."""
+        before = os.umask(umask)
+        try:
+            app = Flask("site", instance_path=str(tmp_path / "site" / "instance"))
+            app.config["WAFFLE_CONFS"] = {"LIMIT": {"default": 1}}
+            app.config["WAFFLE_STORE_URL"] = f"sqlite:///{tmp_path}/data/waffle.db"
+            WaffleConf(app).update({"LIMIT": 2})
+        finally:
+            os.umask(before)
+        modes = {
+            str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777
+            for path in tmp_path.rglob("*")
+        }
+        private = ("site/instance/waffle.watch.d", "data")
+        for name, mode in modes.items():
+            assert mode & 0o077 == 0 or not name.startswith(private), name
+            assert mode & 0o022 == 0, name
+        assert modes["site"] == modes["site/instance"] == 0o755
+
+    def test_no_database_is_made_where_every_user_may_write(self, tmp_path: Path) -> None:
+        """Anybody could replace it. In a sticky folder, such as /tmp, nobody can."""
+        folder = tmp_path / "instance"
+        folder.mkdir()
+        folder.chmod(0o777)
+        store = SQLStore(f"sqlite:///{folder}/waffle.db")
+        with pytest.raises(SchemaError, match=f"Run: chmod o-w {folder}"):
+            store.prepare()
+        assert list(folder.iterdir()) == []
+        folder.chmod(0o1777)
+        store.prepare()
 
     @pytest.mark.parametrize("exposed", ["waffle.db", "."])
     def test_what_every_user_may_write_is_warned_about(
@@ -174,8 +209,9 @@ class TestModes:
         store.prepare()
         assert caplog.text == ""
         (folder / exposed).chmod(0o777)
-        store.prepare()
-        assert f"chmod o-w {folder / exposed}" in caplog.text
+        for _ in range(2):
+            SQLStore(f"sqlite:///{folder}/waffle.db").load()
+        assert caplog.text.count(f"chmod o-w {folder / exposed}") == 1, "once"
 
 
 class TestUnreachable:

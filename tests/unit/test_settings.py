@@ -65,6 +65,19 @@ def test_each_comes_from_the_application_or_else_the_environment(
     assert read(Settings.read(app)) == default
 
 
+@pytest.mark.parametrize("channel", ["waffleconf", "news"])
+def test_the_channel_is_in_the_namespace(
+    app: Flask, monkeypatch: pytest.MonkeyPatch, channel: str
+) -> None:
+    """A mule that has no application finds the same one."""
+    settings = {"NAMESPACE": "shop", "WATCHTYPE": "redis", "REDIS_CHANNEL": channel}
+    for name, text in {**settings, "WATCHER_FILE": "/srv/bell"}.items():
+        monkeypatch.setenv(f"WAFFLE_{name}", text)
+    watching = Settings.read(app).watching
+    assert watching.channel_name == f"shop_{channel}"
+    assert Watching.from_environment() == watching
+
+
 @pytest.mark.parametrize(
     ("settings", "url"),
     [

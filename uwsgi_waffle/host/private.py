@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..errors import HostFilesError
-from ..privileges import acting_as, is_root, owner_of_new
+from ..privileges import acting_as, is_root, make_folder, owner_of_new
 
 __all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
 
@@ -56,8 +56,7 @@ class PrivateFolder:
         if self._above is not None:
             self._above.ensure()
         with _explaining(self.path), acting_as(self.owner):
-            with suppress(FileExistsError):
-                os.mkdir(self.path, 0o700)
+            make_folder(self.path, 0o700)
             fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | SAFE)
             try:
                 found = self._check(self.path, fd)
@@ -169,8 +168,7 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
     with _explaining(path), acting_as(owner):
         for folder in reversed(path.parents):
             if not folder.exists():
-                with suppress(FileExistsError):
-                    os.mkdir(folder, 0o755)
+                make_folder(folder, 0o755)
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o644))
         found = os.lstat(path)

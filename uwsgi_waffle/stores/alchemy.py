@@ -14,7 +14,8 @@ from sqlalchemy.dialects import mysql
 
 from ..errors import SchemaError, StoreUnavailable
 from . import drivers
-from .engines import connect, identity_of, redact_url
+from .borrowed import BorrowedConnection
+from .engines import connect, identity_of, shown
 from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
 from .translation import map_errors
 
@@ -31,6 +32,9 @@ class AlchemyWaffleStore(RowStore):
     Each call has a connection of its own, made as the application's engine makes them, with one
     short transaction. Sessions of the application are neither used nor changed. A session that has
     written and not yet committed can make an update fail after seconds; on SQLite it always does.
+    Only where the database is in memory, as in tests, is it the application's own connection: then
+    an update is a part of the transaction that a session has begun, and the store is of this
+    process alone.
 
     A call waits for a silent server for 5 s with psycopg, PyMySQL and mysqlclient. With psycopg2 it
     notices a machine that is gone, but not a server process that hangs. With other drivers, or if
@@ -72,16 +76,17 @@ class AlchemyWaffleStore(RowStore):
                 "Give it a model of their own."
             )
         self._found_engine: sa.Engine | None = None
+        self._borrowed: BorrowedConnection | None = None
         self._engine: sa.Engine | None = None
         self._pid = 0
 
     @property
     def name(self) -> str:
-        return f"{redact_url(self._app_engine().url)} ({self._table.name})"
+        return f"{shown(self._app_engine().url)} ({self._table.name})"
 
     @property
     def identity(self) -> str:
-        return f"{identity_of(self._app_engine().url)} {self._table.fullname}"
+        return identity_of(self._app_engine().url, self._table.fullname)
 
     @property
     def _has_server(self) -> bool:
@@ -97,15 +102,31 @@ class AlchemyWaffleStore(RowStore):
                 value = MYSQL_TEXT
         return key, value
 
+    @property
+    def _in_memory(self) -> bool:
+        return _in_memory(self._app_engine())
+
     @contextmanager
     def _open(self, *, lock: bool) -> Iterator[AlchemyRows]:
-        errors = (exc.SQLAlchemyError, OSError)
-        with (
-            map_errors(
-                self, errors, conflict_errors=(exc.IntegrityError,), data_errors=(exc.DataError,)
-            ),
-            self._connect() as connection,
+        with map_errors(
+            self,
+            (exc.SQLAlchemyError, OSError),
+            conflict_errors=(exc.IntegrityError,),
+            data_errors=(exc.DataError,),
+            writing=lock,
         ):
+            self._app_engine()
+            transaction = (
+                self._transaction if self._borrowed is None else self._borrowed.transaction
+            )
+            with transaction() as connection:
+                if lock:
+                    self._lock(connection)
+                yield AlchemyRows(connection, self._key, self._value)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        with self._connect() as connection:
             connection.detach()  # closed with this block, whatever the pool
             backend = connection.dialect.name
             # Whatever the application's connections are set to: a transaction that sees what the
@@ -116,9 +137,7 @@ class AlchemyWaffleStore(RowStore):
             with connection.begin():
                 for statement in drivers.transaction_limits(backend, drivers.TIMEOUT):
                     connection.exec_driver_sql(statement)
-                if lock:
-                    self._lock(connection)
-                yield AlchemyRows(connection, self._key, self._value)
+                yield connection
 
     def _lock(self, connection: sa.Connection) -> None:
         row = self._key == REVISION
@@ -162,16 +181,22 @@ class AlchemyWaffleStore(RowStore):
                     "the store to WaffleConf, or enter app.app_context(), after db.init_app(app). "
                     f"({error})"
                 ) from error
-            url = engine.url
-            if engine.dialect.name == "sqlite" and drivers.in_memory(
-                url.database, url.query.get("mode")
-            ):
-                raise StoreUnavailable(
-                    "A SQLite database in memory can't be shared by processes: name a file, or "
-                    "give WaffleConf a MemoryStore() in a test."
+            if "@" in (engine.url.host or ""):
+                raise SchemaError(
+                    "AlchemyWaffleStore: write an '@' in the password of SQLALCHEMY_DATABASE_URI "
+                    "as %40."
                 )
+            if _in_memory(engine):
+                self._borrowed = BorrowedConnection(engine)
             self._found_engine = engine
         return self._found_engine
+
+
+def _in_memory(engine: sa.Engine) -> bool:
+    url = engine.url
+    return engine.dialect.name == "sqlite" and drivers.in_memory(
+        url.database, url.query.get("mode")
+    )
 
 
 def _column(mapper: Any, name: str) -> sa.Column[Any]:

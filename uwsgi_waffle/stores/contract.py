@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, ClassVar
+from typing import Any
 
 __all__ = ["Commit", "CommitBuilder", "Context", "HistoryRow", "Store", "Stored"]
 
@@ -20,17 +20,20 @@ class Stored:
     Attributes:
         values: not in the `repr`, because they may be secrets. A text that isn't JSON is a row that
             somebody else damaged.
+        declared: a note of how the applications that write here declare their variables, see
+            `declared.Declarations`.
     """
 
     revision: int
     values: Mapping[str, str] = field(repr=False)
+    declared: str | None = field(default=None, repr=False)
 
     def with_commit(self, commit: Commit) -> Stored:
         """Return what the store holds after ``commit``."""
         merged = {**self.values, **commit.changes}
-        return Stored(
-            self.revision + 1, {key: text for key, text in merged.items() if text is not None}
-        )
+        values = {key: text for key, text in merged.items() if text is not None}
+        declared = self.declared if commit.declared is None else commit.declared
+        return Stored(self.revision + 1, values, declared)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +42,14 @@ class Commit:
 
     Attributes:
         old: the earlier texts for the history, where they differ from what the store holds.
+        declared: replaces `Stored.declared` if it isn't ``None``.
     """
 
     changes: Mapping[str, str | None] = field(repr=False)
     actor: str | None = None
     note: str | None = None
     old: Mapping[str, str | None] = field(default_factory=dict, repr=False)
+    declared: str | None = field(default=None, repr=False)
 
     def rows(self, stored: Stored, at: datetime) -> list[HistoryRow]:
         """Return the history rows of this commit to ``stored``."""
@@ -104,7 +109,7 @@ class Store(ABC):
     """
 
     #: Whether other processes see the same values; if not, no host files are needed.
-    shared: ClassVar[bool] = True
+    shared: bool = True
 
     @property
     @abstractmethod
@@ -116,12 +121,19 @@ class Store(ABC):
     def identity(self) -> str:
         """The place of the data: scheme, server, database or real path, table or prefix.
 
-        Two stores with the same data have the same identity, whoever connects and however a path
-        is spelled; it holds no password.
+        Two stores with the same data have the same identity, as `identity.same_store` compares
+        them, whoever connects and however a path is spelled; it holds no password.
         """
 
     def bind(self, names: frozenset[str], context: Context) -> Store:
         """Return this store for one application that declares ``names``; most need neither."""
+        return self
+
+    def within(self, namespace: str) -> Store:
+        """Return this store under a namespace, see ``WAFFLE_NAMESPACE``.
+
+        A store in the application's own table stays as it is: the application has named the table.
+        """
         return self
 
     @abstractmethod

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable, Mapping
 from time import monotonic
 from typing import Any
+
+from ..errors import InvalidValue
 
 __all__ = [
     "ISOLATION",
     "TIMEOUT",
+    "check_packets",
     "connect_limits",
     "in_memory",
     "limit_answers",
@@ -17,6 +20,7 @@ __all__ = [
 
 TIMEOUT = 5.0  # seconds to wait for an answer
 CONNECT_TIMEOUT = 2  # seconds
+PACKET = 2**18  # bytes that every server takes
 
 # PostgreSQL's repeatable reads would refuse a writer that has waited for another; MySQL's are those
 # that its replication allows. Neither shows uncommitted rows, as a server's own default may.
@@ -71,6 +75,40 @@ def transaction_limits(backend: str, timeout: float) -> tuple[str, ...]:
             f" wait_timeout = {idle}",
         )
     return ()
+
+
+def check_packets(connection: Any, name: str, rows: Iterable[Mapping[str, object]]) -> None:
+    """Refuse rows that MySQL or MariaDB would answer by closing the connection.
+
+    Args:
+        connection: an SQLAlchemy connection.
+        name: the store's.
+        rows: those of the history, which are the largest.
+
+    Raises:
+        InvalidValue: a row is larger than the server's ``max_allowed_packet``.
+    """
+    sizes = {str(row["key"]): _packet_size(row) for row in rows}
+    if (
+        connection.dialect.name not in ("mysql", "mariadb")
+        or max(sizes.values(), default=0) < PACKET
+    ):
+        return
+    limit = int(connection.exec_driver_sql("SELECT @@max_allowed_packet").scalar_one())
+    problems = {
+        key: f"{name} can't hold the value: it and the former one have {size} bytes, and the "
+        f"server takes {limit}. Raise its max_allowed_packet"
+        for key, size in sizes.items()
+        if size > limit
+    }
+    if problems:
+        raise InvalidValue(problems)
+
+
+def _packet_size(row: Mapping[str, object]) -> int:
+    texts = [text for text in row.values() if isinstance(text, str)]
+    escaped = sum(text.count(mark) for text in texts for mark in ('"', "\\", "'"))
+    return 1000 + escaped + sum(len(text.encode(errors="replace")) for text in texts)
 
 
 def limit_answers(connection: Any, timeout: float) -> None:

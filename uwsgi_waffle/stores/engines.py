@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from ..identity import file_identity, server_identity
+from ..urls import redact_url
 from .drivers import ISOLATION, connect_limits, limit_answers, transaction_limits
 
-__all__ = ["connect", "create_engine", "identity_of", "redact_url"]
+__all__ = ["connect", "create_engine", "identity_of", "shown"]
 
-PORTS = {"postgresql": 5432, "mysql": 3306}
 # The parts of a URL's query that name another place.
-PLACE = ("host", "port", "dbname", "database", "db", "unix_socket", "service", "options")
+PLACE = ("dbname", "database", "db", "service", "options")
 
 
 def create_engine(url: sa.URL, timeout: float, **options: Any) -> sa.Engine:
@@ -51,21 +51,21 @@ def connect(dialect: sa.Dialect, args: Any, options: dict[str, Any], timeout: fl
     return connection
 
 
-def redact_url(url: sa.URL) -> str:
+def shown(url: sa.URL) -> str:
     """Return a URL for people, without a password."""
-    hidden = {key: "***" for key in url.query if "passw" in key.lower() or key.lower() == "pwd"}
-    if "@" in (url.host or ""):  # the end of a password with an '@' in it
-        url = url.set(host=str(url.host).rpartition("@")[2])
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+    return redact_url(url.render_as_string(hide_password=False))
 
 
-def identity_of(url: sa.URL) -> str:
-    """Return the identity of a URL's database, see `Store.identity`."""
+def identity_of(url: sa.URL, table: str) -> str:
+    """Return the identity of a table in a URL's database, see `Store.identity`."""
     backend = url.get_backend_name().replace("mariadb", "mysql")
+    table = f" {table}" if table else ""
     if backend == "sqlite":
-        path = str(url.database).removeprefix("file:")
-        return f"sqlite:///{os.path.realpath(path)}"
-    place = "&".join(f"{key}={url.query[key]}" for key in PLACE if key in url.query)
+        return file_identity("sqlite://", str(url.database).removeprefix("file:"), table)
+    query = {key: str(value) for key, value in url.query.items()}
+    host = query.get("unix_socket") or url.host or query.get("host") or ""
+    place = "&".join(f"{key}={query[key]}" for key in PLACE if key in query)
     # Without a database it is the one that is called like the user.
     database = url.database or url.username or ""
-    return f"{backend}://{url.host or ''}:{url.port or PORTS.get(backend)}/{database}?{place}"
+    what = f"{database}?{place}{table}" if place else f"{database}{table}"
+    return server_identity(backend, host, url.port or query.get("port"), what)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from datetime import datetime, timezone
-from typing import ClassVar
 
 from ..errors import UnknownRevision
 from .contract import CommitBuilder, HistoryRow, Store, Stored
@@ -16,7 +15,7 @@ __all__ = ["MemoryStore"]
 class MemoryStore(Store):
     """Keeps values in memory: not shared with other processes, gone when this one ends."""
 
-    shared: ClassVar[bool] = False
+    shared = False
 
     def __init__(self) -> None:
         self._stored = Stored(0, {})

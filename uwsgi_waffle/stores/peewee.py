@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import re
 import sys
 import threading
 from collections.abc import Iterator, Mapping
@@ -12,9 +11,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable
+from ..identity import file_identity, server_identity
+from ..urls import redact_url
 from . import drivers
 from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
-from .translation import map_errors
+from .translation import TableMissing, map_errors
 
 __all__ = ["PeeweeWaffleStore"]
 
@@ -29,7 +30,9 @@ class PeeweeWaffleStore(RowStore):
     Each call has a connection of its own, made as the model's database makes them, with one short
     transaction. The connection that this thread may have open, and a transaction on it, are neither
     used nor changed. If that has written and not yet committed, it can make an update fail after
-    seconds; on SQLite it always does.
+    seconds; on SQLite it always does. Only where the database is in memory, as in tests, is it this
+    thread's own connection: then an update is a part of the transaction that it has begun, and the
+    store is of this process alone.
 
     A call waits for a silent server for 5 s with psycopg, PyMySQL and mysqlclient. With psycopg2 it
     notices a machine that is gone, but not a server process that hangs. With other drivers only the
@@ -84,22 +87,28 @@ class PeeweeWaffleStore(RowStore):
 
     @property
     def identity(self) -> str:
-        parameters = self._app_database().connect_params
-        place = [f"{key}={parameters[key]}" for key in ("port", "options") if key in parameters]
-        return " ".join([self._backend(), self._place(), *place])
+        database, backend = self._app_database(), self._backend()
+        parameters, place = database.connect_params, str(database.database)
+        if backend == "sqlite":
+            return file_identity("sqlite://", place.removeprefix("file:"), f" {self._table()}")
+        host = parameters.get("unix_socket") or parameters.get("host") or ""
+        options = f"?options={parameters['options']}" if "options" in parameters else ""
+        what = f"{redact_url(place)}{options} {self._table()}"
+        return server_identity(backend, str(host), parameters.get("port"), what)
 
     def _place(self) -> str:
-        database, meta = self._app_database(), self.model._meta
-        place = str(database.database)
+        database = self._app_database()
+        place, parameters = str(database.database), database.connect_params
         if self._has_server:  # it may be a URL
-            place = re.sub(r"(passw\w*=)[^&\s]*", r"\1***", place)
-            place = re.sub(r"//.*@", "//***@", place)
+            place = redact_url(place)
         elif not place.startswith("file:"):
             place = os.path.realpath(place)
-        parameters = database.connect_params
         server = parameters.get("host") or parameters.get("unix_socket")
-        table = f"{meta.schema}.{meta.table_name}" if meta.schema else meta.table_name
-        return f"{f'{server}/' if server else ''}{place} ({table})"
+        return f"{f'{server}/' if server else ''}{place} ({self._table()})"
+
+    def _table(self) -> str:
+        meta = self.model._meta
+        return f"{meta.schema}.{meta.table_name}" if meta.schema else str(meta.table_name)
 
     def _app_database(self) -> Any:
         database = self.model._meta.database
@@ -123,11 +132,21 @@ class PeeweeWaffleStore(RowStore):
         is_text = self._backend() == "mysql" and fields["value"].field_type == "TEXT"
         return key, MYSQL_TEXT if value is None and is_text else value
 
+    @property
+    def _in_memory(self) -> bool:
+        database = self._app_database()
+        deferred = database is None or database.deferred
+        return not (deferred or self._has_server) and drivers.in_memory(str(database.database))
+
     @contextmanager
     def _open(self, *, lock: bool) -> Iterator[PeeweeRows]:
         errors = (self._peewee.PeeweeException, OSError)
         conflict, data = (self._peewee.IntegrityError,), (self._peewee.DataError,)
-        with map_errors(self, errors, conflict_errors=conflict, data_errors=data):
+        with map_errors(self, errors, conflict_errors=conflict, data_errors=data, writing=lock):
+            if self._in_memory:
+                with self._borrowed() as rows:
+                    yield rows
+                return
             database = self._own_database()
             with database.connection_context():
                 drivers.limit_answers(database.connection(), drivers.TIMEOUT)
@@ -144,6 +163,18 @@ class PeeweeWaffleStore(RowStore):
                     if lock:
                         self._lock(database)
                     yield PeeweeRows(database, self.model)
+
+    @contextmanager
+    def _borrowed(self) -> Iterator[PeeweeRows]:
+        """Use this thread's own connection: another one would have a database of its own."""
+        database = self._app_database()
+        if database.is_closed():
+            raise TableMissing(
+                f"{self.name}: this thread has no connection to its database in memory, so it has "
+                "no table. Call connect() and create_tables() first."
+            )
+        with database.atomic():
+            yield PeeweeRows(database, self.model)
 
     def _lock(self, database: Any) -> None:
         model = self.model
@@ -172,11 +203,6 @@ class PeeweeWaffleStore(RowStore):
             raise StoreUnavailable(
                 "PeeweeWaffleStore: the model's database isn't initialized yet. Do that before "
                 "WaffleConf is made."
-            )
-        if not self._has_server and drivers.in_memory(str(database.database)):
-            raise StoreUnavailable(
-                "A SQLite database in memory can't be shared by processes: name a file, or give"
-                " WaffleConf a MemoryStore() in a test."
             )
         own = copy.copy(database)  # with all that was set or registered
         own._state, own._lock = type(database._state)(), threading.Lock()

@@ -3,30 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from heapq import merge
 from itertools import count, islice
 from time import monotonic
 from typing import Any
 
-from ..errors import (
-    InvalidValue,
-    SchemaError,
-    StoreReadOnly,
-    StoreUnavailable,
-    UnknownRevision,
-    WaffleError,
-)
-from ..redis_client import connect, import_redis, redact_url
+from ..errors import SchemaError, StoreUnavailable, UnknownRevision, WaffleError
+from ..identity import server_identity
+from ..redis_client import connect, import_redis
+from ..urls import redact_url
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
+from .redis_errors import store_error
 
 __all__ = ["RedisStore"]
 
-# Reserved names, which no variable can have; the second counts the rows of the history.
-REVISION, ROWS = "WAFFLE_REVISION", "WAFFLE_ROWS"
+# Reserved names, which no variable can have; the second counts the rows of the history, the third
+# holds `Stored.declared`.
+REVISION, ROWS, DECLARED = "WAFFLE_REVISION", "WAFFLE_ROWS", "WAFFLE_DECLARED"
 PAGE = 500  # history rows fetched at a time
 
 # Carries out a commit if the revision is still the one that it was made for. What can fail comes
@@ -54,6 +51,8 @@ return 1
 class RedisStore(Store):
     """Keeps values and revision in one Redis hash, and the history in a list beside it.
 
+    Both keys are in the same slot of a Redis Cluster. The URL must name the node that has it.
+
     A commit is one script that compares the revision first; if another host was faster, the commit
     is built again from what that host wrote. The history is kept whole: a rollback, and the history
     of one variable, read all of it.
@@ -65,7 +64,7 @@ class RedisStore(Store):
     Args:
         url: ``redis://``, ``rediss://`` or ``unix://``, with user, password and database number, as
             redis-py reads it.
-        prefix: the name of the hash; the list is called ``<prefix>:history``.
+        prefix: the name of the hash; the list is called ``{<prefix>}:history``.
         timeout: seconds to wait for a connection, an answer, or for other hosts that are faster
             again and again.
 
@@ -86,12 +85,14 @@ class RedisStore(Store):
                 "RedisStore needs redis-py: pip install 'uwsgi_waffle[redis]'."
             ) from None
         place = client.connection_pool.connection_kwargs
-        server = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
-        server = os.path.realpath(place["path"]) if "path" in place else server
-        self._identity = f"redis://{server}/{place.get('db') or 0} {prefix}"
+        host = place.get("path") or place.get("host", "localhost")
+        what = f"{place.get('db') or 0} {prefix}"
+        self._identity = server_identity("redis", host, place.get("port"), what)
         self._redis: Any = redis
         self._url, self._timeout = url, timeout
-        self._hash, self._list = prefix, f"{prefix}:history"
+        # What is in braces alone chooses the slot. 0.1 wrote the list without them.
+        self._hash, self._old_list = prefix, f"{prefix}:history"
+        self._list = self._old_list if "}" in prefix else f"{{{prefix}}}:history"
         self._thread = threading.local()
 
     @property
@@ -102,9 +103,14 @@ class RedisStore(Store):
     def identity(self) -> str:
         return self._identity
 
+    def within(self, namespace: str) -> RedisStore:
+        return RedisStore(self._url, prefix=f"{namespace}_{self._hash}", timeout=self._timeout)
+
     def prepare(self) -> None:
         with self._connected() as client, self._mapped():
-            if not client.hexists(self._hash, REVISION):  # a replica that has it can't be written
+            known = client.hexists(self._hash, REVISION)
+        if not known:  # a replica that has it can't be written
+            with self._connected() as client, self._mapped(writing=True):
                 client.hsetnx(self._hash, REVISION, "0")
 
     def load(self) -> Stored:
@@ -128,7 +134,7 @@ class RedisStore(Store):
                     )
 
     def probe(self) -> None:
-        with self._connected() as client, self._mapped():
+        with self._connected() as client, self._mapped(writing=True):
             client.hdel(self._hash, "")  # a write, of a field that doesn't exist
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
@@ -154,12 +160,15 @@ class RedisStore(Store):
 
     def _carry_out(self, client: Any, stored: Stored, commit: Commit) -> bool:
         """Return whether it was done; if not, the store has another revision by now."""
-        actions = ["remove" if text is None else "set" for text in commit.changes.values()]
-        changes = [part for key, text in commit.changes.items() for part in (key, text or "")]
+        fields = dict(commit.changes)
+        if commit.declared is not None:
+            fields[DECLARED] = commit.declared
+        actions = ["remove" if text is None else "set" for text in fields.values()]
+        changes = [part for key, text in fields.items() for part in (key, text or "")]
         rows = [row.to_json() for row in commit.rows(stored, datetime.now(timezone.utc))]
         numbers = (REVISION, stored.revision, stored.revision + 1, ROWS, len(rows))
         args = (*numbers, json.dumps(actions), *changes, *rows)
-        with self._mapped():
+        with self._mapped(writing=True):
             return bool(client.eval(COMMIT, 2, self._hash, self._list, *args))
 
     def _load(self, client: Any) -> Stored:
@@ -169,6 +178,7 @@ class RedisStore(Store):
             texts = {key.decode(): text.decode() for key, text in found.items()}
             revision = int(texts.pop(REVISION, "-1"))
             int(texts.pop(ROWS, "0"))
+            declared = texts.pop(DECLARED, None)
         except ValueError as error:
             raise StoreUnavailable(
                 f"{self.name}: the hash {self._hash!r} is damaged: {error}. Repair it."
@@ -179,23 +189,38 @@ class RedisStore(Store):
                 "(no persistence, an eviction, a flush). Restore it or, to start afresh, delete "
                 "the folder beside the watch file, too."
             )
-        return Stored(revision, texts)
+        return Stored(revision, texts, declared)
 
     def _rows(self, client: Any) -> Iterator[HistoryRow]:
         """Yield the history, newest first, each row once even if others are added meanwhile."""
+        lists = [self._rows_of(client, self._list, ())]
+        if self._old_list != self._list:
+            # In a Cluster another node may have that key, and a user need not have a right to it.
+            errors = self._redis.exceptions
+            absent = (errors.MovedError, errors.NoPermissionError)
+            lists.append(self._rows_of(client, self._old_list, absent))
+        return merge(*lists, key=lambda row: -row.revision)
+
+    def _rows_of(
+        self, client: Any, name: str, absent: tuple[type[Exception], ...]
+    ) -> Iterator[HistoryRow]:
+        """Yield the rows of a list, none if Redis raises an error that says that it isn't there."""
         with self._mapped():
-            length = client.llen(self._list)
+            try:
+                length = client.llen(name)
+            except absent:
+                return
         for start in count(-length, PAGE):  # from the end, which stays where it is
             if start >= 0:
                 return
             with self._mapped():
-                page = client.lrange(self._list, start, min(start + PAGE, 0) - 1)
+                page = client.lrange(name, start, min(start + PAGE, 0) - 1)
             for raw in page:
                 try:
                     row = HistoryRow.from_fields(json.loads(raw))
                 except (ValueError, TypeError, KeyError) as error:
                     raise StoreUnavailable(
-                        f"{self.name}: the list {self._list!r} is damaged "
+                        f"{self.name}: the list {name!r} is damaged "
                         f"({type(error).__name__}). Repair it."
                     ) from error
                 yield row
@@ -213,25 +238,11 @@ class RedisStore(Store):
             client.connection_pool.disconnect(inuse_connections=False)
 
     @contextmanager
-    def _mapped(self) -> Iterator[None]:
+    def _mapped(self, *, writing: bool = False) -> Iterator[None]:
         """Raise the errors of redis-py as those of a store."""
         try:
             yield
-        except UnicodeEncodeError as error:
-            raise InvalidValue({"": f"{self.name} can't hold the value: {error.reason}"}) from None
         except WaffleError:
             raise
-        except self._redis.ResponseError as error:
-            message = str(error).rstrip(".")
-            if isinstance(error, self._redis.ReadOnlyError) or "READONLY" in message:
-                raise StoreReadOnly(
-                    f"{self.name} refuses to be written: {message}. Nothing was changed."
-                ) from error
-            raise StoreUnavailable(
-                f"{self.name}: Redis refuses: {message}. Nothing was changed."
-            ) from error
         except (self._redis.RedisError, OSError, UnicodeError) as error:
-            raise StoreUnavailable(
-                f"{self.name}: {str(error).rstrip('.')}. Check that Redis answers; it is tried "
-                "again without a restart."
-            ) from error
+            raise store_error(self._redis, self.name, error, writing=writing) from error

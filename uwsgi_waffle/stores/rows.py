@@ -7,7 +7,7 @@ import logging
 import textwrap
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
 from typing import Protocol, TypeVar
 
@@ -26,7 +26,7 @@ REVISION = "WAFFLE_REVISION"
 HISTORY = "WAFFLE_HISTORY"
 NAMES = "WAFFLE_NAMES"
 RESERVED = "WAFFLE_"
-HISTORY_SIZE = 2**22  # characters
+HISTORY_SIZE = 2**19  # characters; with others escaped, less than a packet of MySQL
 MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
 
 ATTEMPTS = 5
@@ -71,7 +71,14 @@ class RowStore(Store):
     def bind(self: S, names: frozenset[str], context: Context) -> S:
         bound = copy.copy(self)
         bound._names, bound._context = names, context
+        with suppress(StoreUnavailable):  # the first call says why
+            bound.shared = not bound._in_memory
         return bound
+
+    @property
+    def _in_memory(self) -> bool:
+        """Whether the table is in the memory of this process alone."""
+        return False
 
     @abstractmethod
     def _open(self, *, lock: bool) -> AbstractContextManager[Rows]:

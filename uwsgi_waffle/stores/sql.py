@@ -2,31 +2,33 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import replace
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlencode
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from ..errors import InvalidValue, SchemaError, StoreUnavailable, UnknownRevision
-from ..privileges import acting_as, is_root, owner_of_new
-from . import tables
+from ..errors import (
+    InvalidValue,
+    SchemaError,
+    StoreReadOnly,
+    StoreUnavailable,
+    UnknownRevision,
+)
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
-from .drivers import TIMEOUT, in_memory
-from .engines import create_engine, identity_of, redact_url
+from .drivers import TIMEOUT, check_packets
+from .engines import create_engine, identity_of, shown
+from .sqlite_file import SQLiteFile, absolute
+from .tables import DECLARED, TABLES_VERSION, tables_of
 from .translation import map_errors
 
 __all__ = ["SQLStore"]
-
-log = logging.getLogger("uwsgi_waffle")
 
 CREATE_ATTEMPTS = 10
 
@@ -41,6 +43,7 @@ class SQLStore(Store):
         url: an SQLAlchemy URL: ``sqlite:////var/lib/site/waffle.db``, ``postgresql+psycopg://…``,
             ``mysql+pymysql://…``
         timeout: seconds to wait for an answer or another writer.
+        namespace: what the names of the tables begin with, as ``WAFFLE_NAMESPACE``.
 
     Raises:
         SchemaError: it isn't a URL.
@@ -52,35 +55,37 @@ class SQLStore(Store):
         'sqlite:////var/lib/site/waffle.db'
     """
 
-    def __init__(self, url: str | sa.URL, *, timeout: float = TIMEOUT) -> None:
+    def __init__(self, url: str | sa.URL, *, timeout: float = TIMEOUT, namespace: str = "") -> None:
         try:
             self._url = sa.make_url(url)
         except (exc.ArgumentError, ValueError):  # the text may quote a password
             raise SchemaError("WAFFLE_STORE_URL isn't a URL that SQLAlchemy can read.") from None
         if "@" in (self._url.host or ""):
             raise SchemaError("WAFFLE_STORE_URL: write an '@' in its password as %40.")
-        self._timeout = timeout
+        self._timeout, self._namespace = timeout, namespace
+        self._tables = tables_of(namespace)
         self._engine: sa.Engine | None = None
         self._pid = 0
-        self._sqlite = self._url.get_backend_name() == "sqlite"
-        if self._sqlite and in_memory(self._url.database, self._url.query.get("mode")):
-            raise StoreUnavailable(
-                "A SQLite database in memory can't be shared by processes: name a file, or use "
-                "MemoryStore() in a test."
-            )
+        self._file: SQLiteFile | None = None
+        if self._url.get_backend_name() == "sqlite":
+            self._url = absolute(self._url)
+            self._file = SQLiteFile(self._url, timeout)
 
     @property
     def name(self) -> str:
-        return redact_url(self._url)
+        return shown(self._url) + (f" ({self._namespace})" if self._namespace else "")
 
     @property
     def identity(self) -> str:
-        return identity_of(self._url)
+        return identity_of(self._url, self._namespace)
+
+    def within(self, namespace: str) -> SQLStore:
+        return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
 
     def prepare(self) -> None:
-        with self._mapped(), self._as_owner():
-            if self._sqlite:
-                self._create_file()
+        with self._mapped(writing=True), self._as_owner():
+            if self._file is not None:
+                self._file.create()
             for attempt in range(CREATE_ATTEMPTS):
                 try:
                     return self._create_tables()
@@ -95,16 +100,16 @@ class SQLStore(Store):
             return self._read(connection)
 
     def load_after_pending_writes(self) -> Stored:
-        with self._open() as connection:
-            if not self._sqlite:  # there a write ends with its writer
-                connection.execute(tables.LOCK)
+        with self._open(writing=True) as connection:
+            if self._file is None:  # in SQLite a write ends with its writer
+                connection.execute(self._tables.lock)
             return self._read(connection)
 
     def transact(self, build_commit: CommitBuilder) -> Stored:
-        with self._open() as connection, connection.begin() as transaction:
-            connection.execute(tables.NEXT_REVISION)
+        with self._open(writing=True) as connection, connection.begin() as transaction:
+            connection.execute(self._tables.next_revision)
             found = self._read(connection)
-            stored = Stored(found.revision - 1, found.values)
+            stored = replace(found, revision=found.revision - 1)
             commit = build_commit(stored)
             if commit is None:
                 transaction.rollback()
@@ -113,16 +118,16 @@ class SQLStore(Store):
             return stored.with_commit(commit)
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
-        history = tables.history
+        history = self._tables.history
         query = sa.select(history).order_by(history.c.id.desc()).limit(max(0, limit))
         if key is not None:
             query = query.where(history.c.key == key)
         with self._open() as connection:
-            self._check(connection.scalar(tables.VERSION))
-            return [_history_row(row) for row in connection.execute(query)]
+            self._check(connection.scalar(self._tables.version))
+            return [self._history_row(row) for row in connection.execute(query)]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
-        history = tables.history
+        history = self._tables.history
         query = (
             sa.select(history.c.key, history.c.new)
             .where(history.c.revision <= revision)
@@ -137,53 +142,64 @@ class SQLStore(Store):
 
     def _create_tables(self) -> None:
         with self._connect().begin() as connection:
-            tables.meta.create(connection, checkfirst=True)
-            version = connection.scalar(tables.VERSION)
+            self._tables.meta.create(connection, checkfirst=True)
+            version = connection.scalar(self._tables.version)
             if version is not None:
                 self._check(version)
-            tables.metadata.create_all(connection)
+            self._tables.metadata.create_all(connection)
             if version is None:
                 connection.execute(
-                    tables.meta.insert().values(id=1, version=tables.TABLES_VERSION, revision=0)
+                    self._tables.meta.insert().values(id=1, version=TABLES_VERSION, revision=0)
                 )
 
     def _check(self, version: int | None) -> None:
         """Refuse tables of another version of the package."""
         if version is None:
             raise StoreUnavailable(
-                f"{self.name}: the table waffle_meta has lost its row. Restore the database from "
-                "its backup."
+                f"{self.name}: the table {self._tables.meta.name} has lost its row. Restore the "
+                "database from its backup."
             )
-        if version != tables.TABLES_VERSION:
+        if version != TABLES_VERSION:
             raise StoreUnavailable(
                 f"{self.name} was written by a newer uwsgi_waffle; upgrade this one (it knows "
-                f"tables {tables.TABLES_VERSION}, not {version})."
+                f"tables {TABLES_VERSION}, not {version})."
             )
 
     def _read(self, connection: sa.Connection) -> Stored:
-        rows = connection.execute(tables.SNAPSHOT).all()
+        rows = connection.execute(self._tables.snapshot).all()
         self._check(rows[0].version if rows else None)
-        return Stored(
-            rows[0].revision, {key: value for _, _, key, value in rows if key is not None}
-        )
+        values = {key: value for _, _, key, value in rows if key is not None}
+        declared = values.pop(DECLARED, None)
+        return Stored(rows[0].revision, values, declared)
 
     def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:
+        at = datetime.now(timezone.utc).replace(tzinfo=None)
+        rows = [
+            {name: getattr(row, name) for name in self._tables.history_columns}
+            for row in commit.rows(stored, at)
+        ]
+        check_packets(connection, self.name, rows)
         for key, text in commit.changes.items():
             with self._invalid_value(key):
                 if text is None:
-                    connection.execute(tables.DELETE, {"key_is": key})
+                    connection.execute(self._tables.delete, {"key_is": key})
                 elif key in stored.values:
-                    connection.execute(tables.UPDATE, {"key_is": key, "value": text})
+                    connection.execute(self._tables.update, {"key_is": key, "value": text})
                 else:
-                    connection.execute(tables.INSERT, {"key": key, "value": text})
-        at = datetime.now(timezone.utc).replace(tzinfo=None)
-        rows = [
-            {name: getattr(row, name) for name in tables.HISTORY_COLUMNS}
-            for row in commit.rows(stored, at)
-        ]
+                    connection.execute(self._tables.insert, {"key": key, "value": text})
+        if commit.declared is not None:
+            row = {"key": DECLARED, "value": commit.declared}
+            if stored.declared is None:
+                connection.execute(self._tables.insert, row)
+            else:
+                connection.execute(self._tables.update, {"key_is": DECLARED, **row})
         if rows:
             with self._invalid_value("actor, note"):
-                connection.execute(tables.INSERT_HISTORY, rows)
+                connection.execute(self._tables.insert_history, rows)
+
+    def _history_row(self, row: Any) -> HistoryRow:
+        fields = {name: getattr(row, name) for name in self._tables.history_columns}
+        return HistoryRow(**{**fields, "at": row.at.replace(tzinfo=timezone.utc)})
 
     @contextmanager
     def _invalid_value(self, name: str) -> Iterator[None]:
@@ -194,84 +210,45 @@ class SQLStore(Store):
             raise InvalidValue({name: message}) from error
 
     @contextmanager
-    def _open(self) -> Iterator[sa.Connection]:
+    def _open(self, *, writing: bool = False) -> Iterator[sa.Connection]:
         """Open a connection for one call; what isn't committed is rolled back."""
-        with self._mapped(), self._as_owner(), self._connect().connect() as connection:
+        with (
+            self._mapped(writing=writing),
+            self._as_owner(),
+            self._connect().connect() as connection,
+        ):
             yield connection
 
     def _connect(self) -> sa.Engine:
         """Return this process's engine."""
         if self._engine is None or self._pid != os.getpid():
-            options = {"creator": self._open_sqlite} if self._sqlite else {}
+            options = {} if self._file is None else {"creator": self._file.connect}
             self._engine = create_engine(self._url, self._timeout, **options)
             self._pid = os.getpid()
         return self._engine
 
-    def _open_sqlite(self) -> sqlite3.Connection:
-        # mode=rw: a database that has vanished is an error, not a new empty one.
-        path = str(self._url.database)
-        if path.startswith("file:"):  # the URL itself says how to open it
-            query = {key: value for key, value in self._url.query.items() if key != "uri"}
-            path += "?" + urlencode(query)
-        else:
-            path = f"file:{quote(os.path.abspath(path))}?mode=rw"
-        return sqlite3.connect(path, uri=True, timeout=self._timeout, check_same_thread=False)
-
-    @property
-    def _file(self) -> Path | None:
-        path = str(self._url.database)
-        return Path(path) if self._sqlite and not path.startswith("file:") else None
-
     def _as_owner(self) -> AbstractContextManager[None]:
-        """Act as the owner of a SQLite file if this is a command of root's."""
-        if self._file is None or not is_root():
+        if self._file is None:
             return nullcontext()
         self._connect()  # SQLAlchemy imports the dialect now: the owner may not be able to read it
-        return acting_as(owner_of_new(self._file))
-
-    def _create_file(self) -> None:
-        if self._file is None:
-            return
-        path = self._file
-        for folder in reversed(path.parents):
-            with suppress(FileExistsError):
-                folder.mkdir(0o700 if folder == path.parent else 0o755)
-        try:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:  # somebody else has set it up
-            return self._warn_if_exposed(path)
-        os.fchmod(fd, 0o600)  # whatever the umask
-        os.close(fd)
-        connection = sqlite3.connect(path, timeout=self._timeout)
-        try:
-            # WAL: readers go on while somebody writes; the setting stays in the file.
-            connection.execute("PRAGMA journal_mode = WAL").close()
-        finally:
-            connection.close()
-
-    def _warn_if_exposed(self, path: Path) -> None:
-        for place in (path, path.parent):
-            mode = place.stat().st_mode
-            if mode & 0o002 and not mode & 0o1000:  # in a sticky folder nobody can replace files
-                log.warning(
-                    "uwsgi_waffle: every user may write %s. Run: chmod o-w %s", place, place
-                )
+        return self._file.as_owner()
 
     @contextmanager
-    def _mapped(self) -> Iterator[None]:
+    def _mapped(self, *, writing: bool) -> Iterator[None]:
+        errors = (exc.SQLAlchemyError, sqlite3.Error, OSError)
         try:
-            with map_errors(self, (exc.SQLAlchemyError, sqlite3.Error, OSError)):
+            with map_errors(self, errors, writing=writing):
                 yield
         except StoreUnavailable as error:
-            path = self._file
-            if path is None or os.path.exists(path) or not os.access(path.parent, os.X_OK):
+            if self._file is None:
                 raise
+            if not self._file.is_gone():
+                refused = isinstance(error, StoreReadOnly) or "unable to open" in str(error)
+                owner = self._file.foreign_owner() if refused else ""
+                if not owner:
+                    raise
+                raise type(error)(f"{self.name}: {owner}") from error
             raise StoreUnavailable(
                 f"{self.name}: the file is gone. Restore it. To start afresh instead, stop the"
                 " server and delete the folder beside the watch file (WAFFLE_WATCHER_FILE + '.d')."
             ) from error
-
-
-def _history_row(row: Any) -> HistoryRow:
-    fields = {name: getattr(row, name) for name in tables.HISTORY_COLUMNS}
-    return HistoryRow(**{**fields, "at": row.at.replace(tzinfo=timezone.utc)})

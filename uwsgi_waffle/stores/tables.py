@@ -5,12 +5,16 @@ The statements are built once: building one takes SQLAlchemy longer than SQLite 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
+__all__ = ["DECLARED", "TABLES_VERSION", "Tables", "tables_of"]
+
 TABLES_VERSION = 1
+DECLARED = "WAFFLE_DECLARED"  # the key of `Stored.declared`, which no variable can have
 
 # A server's own defaults on MySQL and MariaDB may mix up cases, lose characters or know no
 # transactions.
@@ -21,47 +25,67 @@ LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "
 UTC_TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 TRANSACTIONAL: dict[str, Any] = {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB"}
 
-metadata = sa.MetaData()
-meta = sa.Table(
-    "waffle_meta",
-    metadata,
-    sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
-    sa.Column("version", sa.Integer, nullable=False),
-    sa.Column("revision", sa.BigInteger, nullable=False),
-    **TRANSACTIONAL,
-)
-values = sa.Table(
-    "waffle_values",
-    metadata,
-    sa.Column("key", KEY, primary_key=True),
-    sa.Column("value", LONG_TEXT, nullable=False),
-    **TRANSACTIONAL,
-)
-history = sa.Table(
-    "waffle_history",
-    metadata,
-    sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
-    sa.Column("revision", sa.BigInteger, nullable=False, index=True),
-    sa.Column("key", KEY, nullable=False, index=True),
-    sa.Column("old", LONG_TEXT),
-    sa.Column("new", LONG_TEXT),
-    sa.Column("actor", LONG_TEXT),
-    sa.Column("note", LONG_TEXT),
-    sa.Column("at", UTC_TIME, nullable=False),
-    **TRANSACTIONAL,
-)
 
-VERSION = sa.select(meta.c.version)
-# The first of a writing transaction: it takes the lock that orders the writers of all hosts.
-NEXT_REVISION = meta.update().values(revision=meta.c.revision + 1)
-LOCK = sa.select(meta.c.revision).with_for_update()
-KEY_IS = values.c.key == sa.bindparam("key_is")
-INSERT = values.insert()
-UPDATE = values.update().where(KEY_IS)
-DELETE = values.delete().where(KEY_IS)
-INSERT_HISTORY = history.insert()
-HISTORY_COLUMNS = tuple(column.name for column in history.c if column.name != "id")
-# One statement, so that no isolation level can show a revision beside the values of another.
-SNAPSHOT = sa.select(meta.c.version, meta.c.revision, values.c.key, values.c.value).select_from(
-    meta.outerjoin(values, sa.true())
-)
+class Tables:
+    """The three tables of one namespace.
+
+    Attributes:
+        next_revision: the first statement of a writing transaction: it takes the lock that orders
+            the writers of all hosts.
+        snapshot: one statement, so that no isolation level can show a revision beside the values of
+            another.
+    """
+
+    def __init__(self, namespace: str) -> None:
+        prefix = f"{namespace}_" if namespace else ""
+        self.metadata = sa.MetaData()
+        self.meta = meta = sa.Table(
+            f"{prefix}waffle_meta",
+            self.metadata,
+            sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
+            sa.Column("version", sa.Integer, nullable=False),
+            sa.Column("revision", sa.BigInteger, nullable=False),
+            **TRANSACTIONAL,
+        )
+        self.values = values = sa.Table(
+            f"{prefix}waffle_values",
+            self.metadata,
+            sa.Column("key", KEY, primary_key=True),
+            sa.Column("value", LONG_TEXT, nullable=False),
+            **TRANSACTIONAL,
+        )
+        self.history = _history(f"{prefix}waffle_history", self.metadata)
+        self.version = sa.select(meta.c.version)
+        self.next_revision = meta.update().values(revision=meta.c.revision + 1)
+        self.lock = sa.select(meta.c.revision).with_for_update()
+        key_is = values.c.key == sa.bindparam("key_is")
+        self.insert = values.insert()
+        self.update = values.update().where(key_is)
+        self.delete = values.delete().where(key_is)
+        self.insert_history = self.history.insert()
+        self.history_columns = tuple(c.name for c in self.history.c if c.name != "id")
+        self.snapshot = sa.select(
+            meta.c.version, meta.c.revision, values.c.key, values.c.value
+        ).select_from(meta.outerjoin(values, sa.true()))
+
+
+def _history(name: str, metadata: sa.MetaData) -> sa.Table:
+    return sa.Table(
+        name,
+        metadata,
+        sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
+        sa.Column("revision", sa.BigInteger, nullable=False, index=True),
+        sa.Column("key", KEY, nullable=False, index=True),
+        sa.Column("old", LONG_TEXT),
+        sa.Column("new", LONG_TEXT),
+        sa.Column("actor", LONG_TEXT),
+        sa.Column("note", LONG_TEXT),
+        sa.Column("at", UTC_TIME, nullable=False),
+        **TRANSACTIONAL,
+    )
+
+
+@cache
+def tables_of(namespace: str) -> Tables:
+    """Return the tables of a namespace."""
+    return Tables(namespace)

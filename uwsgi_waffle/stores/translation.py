@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,8 +17,38 @@ ADVICE = "Check that the database answers; it is tried again without a restart."
 # SQLSTATEs of PostgreSQL and numbers of MySQL and MariaDB.
 CONFLICT = {"40001", "40P01", 1213}  # the database has undone the whole transaction
 NO_TABLE = {"42P01", 1146}
-NO_RIGHT = {"42501", 1142, 1143}
+NO_RIGHT = {"42501", 1044, 1142, 1143, 1227, 1370}
 TOO_LARGE = {1153}
+GONE = {2006, 2013}
+
+# Parts of a message, in lower case, and what to do.
+CAUSES = (
+    (("can't load plugin",), "Name an installed driver in the URL."),
+    (
+        (
+            "password authentication failed",
+            "no password supplied",
+            "access denied for user",
+            "no pg_hba.conf entry",
+        ),
+        "Correct user and password in the URL, or let this user in.",
+    ),
+    (("unknown database", "no schema has been selected"), "Create it, or correct the URL."),
+    (
+        ("too many connections", "too many clients", "connection slots are reserved"),
+        "Close some, or raise the server's limit of connections.",
+    ),
+    (("disk is full", "no space left", "is full"), "Make room on the disk of the database."),
+    (
+        ("database is locked", "database table is locked"),
+        "Another connection has written there and not yet committed; end it.",
+    ),
+    (
+        ("unable to open database file",),
+        "Check that this user may write the file and its folder.",
+    ),
+    (("not a database", "malformed"), "Restore the database from its backup."),
+)
 
 ErrorTypes = tuple[type[Exception], ...]
 
@@ -37,6 +68,7 @@ def map_errors(
     *,
     conflict_errors: ErrorTypes = (),
     data_errors: ErrorTypes = (),
+    writing: bool = True,
 ) -> Iterator[None]:
     """Raise the errors of this block as those of a store; the package's own pass unchanged.
 
@@ -44,6 +76,7 @@ def map_errors(
         errors: those of the driver.
         conflict_errors: those for a row that the table already has.
         data_errors: those for a text that a column can't hold.
+        writing: whether the block needs more than the right to read.
     """
     try:
         yield
@@ -60,10 +93,10 @@ def map_errors(
     except ImportError as error:
         raise StoreUnavailable(f"{store.name}: {error}. Install this driver.") from error
     except errors as error:
-        raise _store_error(store.name, error) from error
+        raise _store_error(store.name, error, writing=writing) from error
 
 
-def _store_error(name: str, error: Exception) -> WaffleError:
+def _store_error(name: str, error: Exception, *, writing: bool) -> WaffleError:
     message, codes = _driver_message(error), _codes(error)
     if codes & CONFLICT:
         return TransactionConflict(f"{name}: {message}. {ADVICE}")
@@ -72,10 +105,22 @@ def _store_error(name: str, error: Exception) -> WaffleError:
     if codes & NO_TABLE or message.startswith("no such table"):
         return TableMissing(f"{name}: {message}. Check that this database has the table.")
     if codes & NO_RIGHT:
-        return StoreReadOnly(f"{name}: {message}. Grant the database user this right.")
+        error_type = StoreReadOnly if writing else StoreUnavailable
+        return error_type(f"{name}: {message}. Grant the database user this right.")
     if "read-only" in message.lower() or "readonly" in message.lower():
         return StoreReadOnly(f"{name} refuses to be written: {message}. Nothing was changed.")
-    return StoreUnavailable(f"{name}: {message}. {ADVICE}")
+    return StoreUnavailable(f"{name}: {message}. {_advice(message.lower(), codes)}")
+
+
+def _advice(message: str, codes: set[object]) -> str:
+    for parts, advice in CAUSES:
+        if any(part in message for part in parts):
+            return advice
+    if re.search(r'(role|database) ".*" does not exist', message):
+        return "Create it, or correct the URL."
+    if codes & GONE:
+        return f"{ADVICE} If a value is large, raise the server's max_allowed_packet."
+    return ADVICE
 
 
 def _cause(error: Exception) -> Any:

@@ -1,0 +1,98 @@
+"""What tells stores apart: the place that is written, and where that really is.
+
+``localhost`` in two containers is two servers, and so is one path; one volume may be mounted at two
+places. So a place that depends on where a process runs is followed by `REALLY` and by what the
+kernel knows it by. Two identities are of one store if the second parts are equal, or, where one of
+them has none, the first.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+
+__all__ = ["file_identity", "same_place", "same_store", "server_identity"]
+
+REALLY = " = "
+PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379}
+LOOPBACK = re.compile(r"|localhost|localhost\.localdomain|127\.\d+\.\d+\.\d+|::1|\[::1\]")
+
+
+def same_store(one: str, other: str) -> bool:
+    """Return whether two identities are of one store."""
+    (place, _, really), (other_place, _, other_really) = (
+        text.partition(REALLY) for text in (one, other)
+    )
+    return really == other_really if really and other_really else place == other_place
+
+
+def same_place(one: str, other: str) -> bool:
+    """Return whether two identities are written alike, wherever that is."""
+    return one.partition(REALLY)[0] == other.partition(REALLY)[0]
+
+
+def file_identity(kind: str, path: str, rest: str = "") -> str:
+    """Return the identity of what a file holds."""
+    path = os.path.realpath(path)
+    return f"{kind}/{path}{rest}{REALLY}{_mounted(path)}{rest}"
+
+
+def server_identity(backend: str, host: str, port: int | str | None, rest: str) -> str:
+    """Return the identity of what a server holds.
+
+    Args:
+        backend: the kind of server.
+        host: its name, or the path of its socket.
+        port: its port, if it isn't the usual one.
+        rest: which of its data.
+    """
+    rest = f":{port or PORTS.get(backend, '')}/{rest}"
+    if host.startswith("/"):
+        return file_identity(f"{backend}:/", host, rest)
+    if LOOPBACK.fullmatch(host.lower()):
+        return f"{backend}://localhost{rest}{REALLY}{_network()}{rest}"
+    return f"{backend}://{host.lower()}{rest}"
+
+
+def _network() -> str:
+    """Return what tells this process's network from those of other containers."""
+    try:
+        return os.readlink("/proc/self/ns/net")
+    except OSError:  # no /proc
+        return os.uname().nodename
+
+
+def _mounted(path: str) -> str:
+    """Return a real path as its file system knows it, wherever that is mounted."""
+    best = ("", "", "")
+    for device, root, mount in _mounts():
+        inside = path == mount or path.startswith(mount.rstrip("/") + "/")
+        if inside and len(mount) >= len(best[2]):  # the last one covers those before it
+            best = (device, root, mount)
+    device, root, mount = best
+    below = path[len(mount) :].lstrip("/") if mount else path
+    return f"{device}:{os.path.join(root, below)}"
+
+
+@cache
+def _mounts_of(namespace: str) -> tuple[tuple[str, str, str], ...]:
+    try:
+        lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
+    except OSError:
+        return ()
+    fields = [line.split(" ") for line in lines if line]
+    return tuple((each[2], _unescaped(each[3]), _unescaped(each[4])) for each in fields)
+
+
+def _mounts() -> tuple[tuple[str, str, str], ...]:
+    """Return device, root and mount point of each mount, see proc(5)."""
+    try:
+        return _mounts_of(os.readlink("/proc/self/ns/mnt"))
+    except OSError:
+        return ()
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

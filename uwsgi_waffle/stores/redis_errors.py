@@ -1,0 +1,55 @@
+"""Map what redis-py raises to the errors of a store."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..errors import InvalidValue, StoreReadOnly, StoreUnavailable, WaffleError
+
+__all__ = ["store_error"]
+
+RETRIED = "it is tried again without a restart"
+
+
+def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> WaffleError:
+    """Return the error of a store for one of redis-py.
+
+    Args:
+        redis: the module.
+        name: the store's.
+        error: what redis-py raised.
+        writing: whether the command was to write.
+    """
+    message, kinds = str(error).rstrip("."), redis.exceptions
+    if isinstance(error, UnicodeEncodeError):
+        return InvalidValue({"": f"{name} can't hold the value: {error.reason}"})
+    if isinstance(error, kinds.AuthenticationError):
+        return StoreUnavailable(f"{name}: {message}. Correct user and password in its URL.")
+    if isinstance(error, (kinds.MovedError, kinds.ClusterCrossSlotError)):
+        node = getattr(error, "node_addr", ("", ""))
+        place = f"{node[0]}:{node[1]}" if node[0] else "the one that has the keys"
+        return StoreUnavailable(
+            f"{name} is a node of a Redis Cluster, and another node has the store's keys. "
+            f"Name that node in the URL: {place}."
+        )
+    if isinstance(error, kinds.ReadOnlyError) or "READONLY" in message:
+        return StoreReadOnly(
+            f"{name} refuses to be written, because it is a replica: {message}. Nothing was "
+            "changed. Name the primary in the URL."
+        )
+    if isinstance(error, kinds.ResponseError):
+        return _refusal(name, message, kinds, error, writing=writing)
+    return StoreUnavailable(f"{name}: {message}. Check that Redis answers; {RETRIED}.")
+
+
+def _refusal(
+    name: str, message: str, kinds: Any, error: Exception, *, writing: bool
+) -> WaffleError:
+    if isinstance(error, kinds.NoPermissionError) or "user executing the script" in message:
+        error_type = StoreReadOnly if writing else StoreUnavailable
+        return error_type(f"{name}: {message}. Nothing was changed. Give the user this right.")
+    if "unknown command" in message.lower():
+        return StoreUnavailable(
+            f"{name}: {message}. If that is a Sentinel, name the primary in the URL instead."
+        )
+    return StoreUnavailable(f"{name}: Redis refuses: {message}. Nothing was changed.")

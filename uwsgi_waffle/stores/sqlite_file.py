@@ -1,0 +1,134 @@
+"""The file of a SQLite database: who owns it, who may write it, and how it is opened."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sqlite3
+from contextlib import AbstractContextManager, nullcontext, suppress
+from pathlib import Path
+from urllib.parse import quote, urlencode
+
+import sqlalchemy as sa
+
+from ..errors import SchemaError, StoreUnavailable
+from ..privileges import acting_as, is_root, make_folder, owner_of_new
+from .drivers import in_memory
+
+__all__ = ["SQLiteFile", "absolute"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+_warned_of: set[Path] = set()
+
+
+class SQLiteFile:
+    """The file that a URL names.
+
+    Args:
+        url: a SQLite URL; its path is absolute.
+        timeout: seconds to wait for another writer.
+
+    Raises:
+        StoreUnavailable: it names a database in memory.
+    """
+
+    def __init__(self, url: sa.URL, timeout: float) -> None:
+        if in_memory(url.database, url.query.get("mode")):
+            raise StoreUnavailable(
+                "A SQLite database in memory can't be shared by processes: name a file, or use "
+                "MemoryStore() in a test."
+            )
+        self._database, self._query, self._timeout = str(url.database), url.query, timeout
+        self.is_uri = self._database.startswith("file:")  # the URL itself says how to open it
+        self._path = Path(self._database)
+
+    def as_owner(self) -> AbstractContextManager[None]:
+        """Act as the file's owner if this is a command of root's."""
+        if self.is_uri or not is_root():
+            return nullcontext()
+        return acting_as(owner_of_new(self._path))
+
+    def is_gone(self) -> bool:
+        """Return whether the file is missing, as far as this process may look."""
+        if self.is_uri:
+            return False
+        try:
+            self._path.stat()
+        except OSError as error:
+            return isinstance(error, FileNotFoundError)
+        return False
+
+    def foreign_owner(self) -> str:
+        """Return what to do if the file or its folder is another user's; empty if it isn't."""
+        for place in (self._path, self._path.parent):
+            with suppress(OSError):
+                owner, user = place.stat().st_uid, os.geteuid()
+                if owner != user:
+                    return (
+                        f"{place} belongs to user {owner}, and this process runs as user {user}. "
+                        f"Run it as user {owner}, or run: chown -R {user} {self._path.parent}"
+                    )
+        return ""
+
+    def connect(self) -> sqlite3.Connection:
+        """Open the file; one that has vanished is an error, not a new empty database."""
+        if self.is_uri:
+            query = {key: value for key, value in self._query.items() if key != "uri"}
+            path = f"{self._database}?{urlencode(query)}"
+        else:
+            self._warn_if_exposed()
+            path = f"file:{quote(os.path.abspath(self._path))}?mode=rw"
+        return sqlite3.connect(path, uri=True, timeout=self._timeout, check_same_thread=False)
+
+    def create(self) -> None:
+        """Create the file and its folder, unless it is there.
+
+        Raises:
+            SchemaError: every user may write the folder, and so replace the file.
+        """
+        if self.is_uri:
+            return
+        path, folder = self._path, self._path.parent
+        for parent in reversed(path.parents):
+            make_folder(parent, 0o700 if parent == folder else 0o755)
+        if not path.exists() and _is_exposed(folder):
+            raise SchemaError(
+                f"WAFFLE_STORE_URL: every user may write {folder}, and so replace the database "
+                f"{path.name} there. Run: chmod o-w {folder}"
+            )
+        try:
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        except FileExistsError:  # somebody else has set it up
+            return
+        os.fchmod(fd, 0o600)  # whatever the umask
+        os.close(fd)
+        connection = sqlite3.connect(path, timeout=self._timeout)
+        try:
+            # WAL: readers go on while somebody writes; the setting stays in the file.
+            connection.execute("PRAGMA journal_mode = WAL").close()
+        finally:
+            connection.close()
+
+    def _warn_if_exposed(self) -> None:
+        for place in (self._path, self._path.parent):
+            with suppress(OSError):  # SQLite will say why
+                if place not in _warned_of and _is_exposed(place):
+                    _warned_of.add(place)
+                    log.warning(
+                        "uwsgi_waffle: every user may write %s. Run: chmod o-w %s", place, place
+                    )
+
+
+def absolute(url: sa.URL) -> sa.URL:
+    """Return a SQLite URL whose path stays the same when the working folder changes."""
+    prefix = "file:" if str(url.database).startswith("file:") else ""
+    path = str(url.database or "").removeprefix("file:")
+    if in_memory(url.database, url.query.get("mode")) or path.startswith("/"):
+        return url
+    return url.set(database=prefix + os.path.abspath(path))
+
+
+def _is_exposed(place: Path) -> bool:
+    mode = place.stat().st_mode
+    return bool(mode & 0o002 and not mode & 0o1000)  # in a sticky folder nobody can replace files
