@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 
-__all__ = ["escape_line", "to_json"]
+__all__ = ["escape_line", "escape_record", "to_json"]
 
 
 def escape_line(text: str, encoding: str = "utf-8") -> str:
@@ -19,6 +21,21 @@ def escape_line(text: str, encoding: str = "utf-8") -> str:
         c if _is_printable(c, encoding) else c.encode("unicode_escape", "surrogatepass").decode()
         for c in text
     )
+
+
+def escape_record(record: logging.LogRecord) -> bool:
+    """Escape what a log record says, so that no text of a stranger makes a line of its own.
+
+    A filter of the package's logger. It indents the lines of a traceback, which errors take part
+    in, too.
+    """
+    text = record.getMessage()
+    if not _is_printable(text, "utf-8"):
+        record.msg, record.args = escape_line(text), None
+    if record.exc_info and record.exc_info[0]:
+        lines = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n").split("\n")
+        record.exc_text = "\n".join(f"  {escape_line(line)}" for line in lines)
+    return True
 
 
 def to_json(

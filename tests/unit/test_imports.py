@@ -14,7 +14,8 @@ import uwsgi_waffle
 
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
-    {"errors", "privileges", "snapshot", "text", "legacy"},
+    {"text"},
+    {"errors", "privileges", "snapshot", "legacy"},
     {"ports", "variable", "redis_client", "frozen"},
     {"schema"},
     {"stores", "host"},
