@@ -16,6 +16,7 @@ __all__ = [
     "changes_for_reset",
     "changes_for_rollback",
     "changes_for_update",
+    "check_sizes",
     "encode_readable",
     "encode_stored",
 ]
@@ -63,6 +64,22 @@ def changes_for_rollback(schema: Schema, store: Store, revision: int) -> Changes
     former = store.values_at(revision)
     texts = {name: former.get(name) for name in schema.variables}
     return lambda stored: _validated(schema, stored, texts, {})
+
+
+def check_sizes(texts: Mapping[str, str | None], limit: int) -> None:
+    """Refuse JSON texts of more than ``limit`` bytes.
+
+    Raises:
+        InvalidValue: naming each, its size and the setting.
+    """
+    sizes = {name: len(text.encode()) for name, text in texts.items() if text is not None}
+    problems = {
+        name: f"it has {size:,} bytes as JSON, and WAFFLE_MAX_VALUE_SIZE allows {limit:,}"
+        for name, size in sizes.items()
+        if size > limit
+    }
+    if problems:
+        raise InvalidValue(problems)
 
 
 def encode_stored(stored: Stored) -> Encoded:

@@ -107,7 +107,8 @@ class WaffleState:
         self.served = Served(self.schema, ports, repairing=_repairing.get())
         fetcher = Fetcher(self.host, self.store, self.served, ports)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
-        self.writer = Writer(self.host, self.store, self.served, fetcher, self.sync, self._publish)
+        parts = self.host, self.store, self.served, fetcher, self.sync, self._publish
+        self.writer = Writer(*parts, max_value_size=self.settings.max_value_size)
 
     @property
     def watched(self) -> tuple[Path, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
 
+from .changes import check_sizes
 from .errors import InvalidValue
 from .legacy import as_json, is_json
 from .schema import Schema, Variable
@@ -132,9 +133,9 @@ def differences(schema: Schema, snapshot: Snapshot, document: Document) -> list[
 
 
 def convert_legacy(
-    schema: Schema, rows: Mapping[str, str]
+    schema: Schema, rows: Mapping[str, str], *, max_size: int
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Convert the rows of a store that aren't JSON.
+    """Convert the rows of a store that aren't JSON, to texts of at most ``max_size`` bytes.
 
     Returns:
         The JSON texts of those that Flask-WaffleConf wrote, and why others can't be converted.
@@ -149,7 +150,10 @@ def convert_legacy(
             if name not in schema.variables:
                 raise ValueError("it is not declared in WAFFLE_CONFS")
             schema.variables[name].load(json.loads(new))
+            check_sizes({name: new}, max_size)
             converted[name] = new
+        except InvalidValue as error:
+            problems |= error.problems
         except ValueError as error:
             problems[name] = str(error)
     return converted, problems

@@ -11,7 +11,7 @@ from typing import TypedDict
 
 from typing_extensions import Unpack
 
-from .changes import Changeset, encode_stored
+from .changes import Changeset, check_sizes, encode_stored
 from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
 from .host import Host, LockedHeader, ProcessInfo, snapshot_in
@@ -83,6 +83,7 @@ class Writer:
         fetcher: publishes.
         sync: how this process follows its host.
         publish: tells other hosts.
+        max_value_size: bytes that the JSON text of a new value may have.
     """
 
     def __init__(
@@ -93,9 +94,12 @@ class Writer:
         fetcher: Fetcher,
         sync: Sync,
         publish: Callable[[], None],
+        *,
+        max_value_size: int,
     ) -> None:
         self._host, self._store, self._served = host, store, served
         self._fetcher, self._sync, self._publish = fetcher, sync, publish
+        self._max_value_size = max_value_size
 
     def update(
         self, changeset: Changeset, *, wait: float | None = None, **options: Unpack[CommitOptions]
@@ -111,6 +115,7 @@ class Writer:
                 raise RevisionConflict(expected, stored.revision)
             texts = changeset(stored).items()
             changes = {name: text for name, text in texts if text != stored.values.get(name)}
+            check_sizes(changes, self._max_value_size)
             changed = tuple(sorted(changes))
             return Commit(changes, actor, note) if changes else None
 

@@ -140,7 +140,8 @@ def import_legacy(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     alone, and the exit code is 1.
     """
     state = app_state()
-    converted, problems = transfer.convert_legacy(state.schema, state.store.rows())
+    size = state.settings.max_value_size
+    converted, problems = transfer.convert_legacy(state.schema, state.store.rows(), max_size=size)
 
     def build_commit(stored: Stored) -> Commit | None:
         # Read from the store as JSON: the same values in another notation.
