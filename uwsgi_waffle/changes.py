@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from .errors import InvalidValue
 from .legacy import bad_row
-from .schema import Schema
+from .schema import RESERVED_PREFIX, Schema
 from .snapshot import Encoded, encode
 from .stores import Commit, Store, Stored
 
@@ -19,6 +19,7 @@ __all__ = [
     "check_sizes",
     "encode_readable",
     "encode_stored",
+    "undeclared",
 ]
 
 #: Gets what the store holds. Returns the JSON texts to write by name; ``None`` stands for "no
@@ -80,6 +81,19 @@ def check_sizes(texts: Mapping[str, str | None], limit: int) -> None:
     }
     if problems:
         raise InvalidValue(problems)
+
+
+def undeclared(schema: Schema, names: Iterable[str]) -> list[str]:
+    """Return those of the names in a store that no declaration reads, sorted.
+
+    The package's own, and former names of variables, aren't among them.
+    """
+    read = set(schema.variables)
+    for variable in schema.variables.values():
+        read.update(getattr(variable, "was", ()))
+    return sorted(
+        name for name in names if name not in read and not name.startswith(RESERVED_PREFIX)
+    )
 
 
 def encode_stored(stored: Stored) -> Encoded:

@@ -16,7 +16,7 @@ PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
     {"text"},
     {"errors", "privileges", "snapshot", "legacy"},
-    {"ports", "variable", "redis_client", "frozen"},
+    {"ports", "variable", "redis_client", "frozen", "formats"},
     {"schema"},
     {"stores", "host"},
     {"wake"},
