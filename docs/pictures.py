@@ -95,9 +95,12 @@ class Site:
 
     def shell(self, arguments: str, *, user: str = "ann") -> str:
         """Return what ``flask waffle`` prints."""
+        words = arguments.split()
+        if words[0] == "set":
+            words += ["--actor", user]
         done = subprocess.run(
-            ["flask", "--app", str(self._application), "waffle", *arguments.split()],
-            env={**self._environ, "LOGNAME": user},
+            ["flask", "--app", str(self._application), "waffle", *words],
+            env=self._environ,
             cwd=self.folder,
             text=True,
             stdout=subprocess.PIPE,

@@ -5,6 +5,7 @@ Import this package in the wsgi module: in uWSGI's master the import registers t
 the workers.
 """
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 from . import mule, stores, wake
@@ -33,6 +34,7 @@ from .stores import (
     WaffleMixin,
     WaffleStore,
 )
+from .text import escape_record
 from .update import UpdateResult
 
 if TYPE_CHECKING:
@@ -75,4 +77,5 @@ __all__ = [
 
 __version__ = "0.2.0"
 
+logging.getLogger(__name__).addFilter(escape_record)
 wake.start(mule.after_fork)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from .errors import InvalidValue
 from .legacy import bad_row
-from .schema import Schema
+from .schema import RESERVED_PREFIX, Schema
 from .snapshot import Encoded, encode
 from .stores import Commit, Store, Stored
 
@@ -16,8 +16,10 @@ __all__ = [
     "changes_for_reset",
     "changes_for_rollback",
     "changes_for_update",
+    "check_sizes",
     "encode_readable",
     "encode_stored",
+    "undeclared",
 ]
 
 #: Gets what the store holds. Returns the JSON texts to write by name; ``None`` stands for "no
@@ -63,6 +65,35 @@ def changes_for_rollback(schema: Schema, store: Store, revision: int) -> Changes
     former = store.values_at(revision)
     texts = {name: former.get(name) for name in schema.variables}
     return lambda stored: _validated(schema, stored, texts, {})
+
+
+def check_sizes(texts: Mapping[str, str | None], limit: int) -> None:
+    """Refuse JSON texts of more than ``limit`` bytes.
+
+    Raises:
+        InvalidValue: naming each, its size and the setting.
+    """
+    sizes = {name: len(text.encode()) for name, text in texts.items() if text is not None}
+    problems = {
+        name: f"it has {size:,} bytes as JSON, and WAFFLE_MAX_VALUE_SIZE allows {limit:,}"
+        for name, size in sizes.items()
+        if size > limit
+    }
+    if problems:
+        raise InvalidValue(problems)
+
+
+def undeclared(schema: Schema, names: Iterable[str]) -> list[str]:
+    """Return those of the names in a store that no declaration reads, sorted.
+
+    The package's own, and former names of variables, aren't among them.
+    """
+    read = set(schema.variables)
+    for variable in schema.variables.values():
+        read.update(getattr(variable, "was", ()))
+    return sorted(
+        name for name in names if name not in read and not name.startswith(RESERVED_PREFIX)
+    )
 
 
 def encode_stored(stored: Stored) -> Encoded:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .text import escape_line
+
 __all__ = [
     "HostBusy",
     "HostFilesError",
@@ -22,7 +24,10 @@ __all__ = [
 
 
 class WaffleError(Exception):
-    """The root of all errors of this package."""
+    """The root of all errors of this package. The text of each is one line that can be printed."""
+
+    def __str__(self) -> str:
+        return escape_line(str(self.args[0])) if self.args else ""
 
 
 class SchemaError(WaffleError, ValueError):
@@ -31,9 +36,6 @@ class SchemaError(WaffleError, ValueError):
 
 class UnknownVariable(WaffleError, KeyError):
     """A name that ``WAFFLE_CONFS`` doesn't declare."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])  # KeyError would print the repr
 
 
 class InvalidValue(WaffleError, ValueError):
@@ -104,12 +106,6 @@ class StoreReadOnly(StoreUnavailable):
 class HostFilesError(WaffleError, OSError):
     """The watch file or the folder beside it can't be used."""
 
-    def __str__(self) -> str:
-        return str(self.args[0])
-
 
 class HostBusy(WaffleError, TimeoutError):
     """Another process of this host held the write lock for too long; nothing was changed."""
-
-    def __str__(self) -> str:
-        return str(self.args[0])

@@ -10,7 +10,7 @@ from time import monotonic
 from typing import Any
 
 from . import wake
-from .errors import StoreUnavailable, repair_commands
+from .errors import StoreUnavailable, UnknownRevision, repair_commands
 from .host import HostFiles, ProcessInfo, is_current, snapshot_in
 from .schema import MASK, Schema
 from .state import WaffleState
@@ -21,6 +21,7 @@ __all__ = [
     "HistoryEntry",
     "Misfit",
     "history",
+    "history_since",
     "is_masked",
     "misfits",
     "problems",
@@ -67,6 +68,24 @@ def history(state: WaffleState, limit: int, key: str | None) -> list[HistoryEntr
     if not rows and key is not None:
         state.schema.variable(key)
     return [_entry(state.schema, row) for row in rows]
+
+
+def history_since(state: WaffleState, revision: int, key: str | None) -> list[HistoryEntry]:
+    """Return the changes that were made after ``revision``, newest first.
+
+    Raises:
+        UnknownRevision: the store has never been there.
+        UnknownVariable: as for `history`.
+    """
+    newest = state.store.load().revision
+    if not 0 <= revision <= newest:
+        raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
+    limit = 100
+    while True:
+        entries = history(state, limit, key)
+        if len(entries) < limit or entries[-1].revision <= revision:
+            return [entry for entry in entries if entry.revision > revision]
+        limit *= 10
 
 
 def _entry(schema: Schema, row: HistoryRow) -> HistoryEntry:

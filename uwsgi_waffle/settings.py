@@ -91,6 +91,7 @@ class Settings:
     namespace: str
     poll_interval: float
     reconcile_interval: float
+    max_value_size: int
     instance: Path
 
     @classmethod
@@ -114,6 +115,7 @@ class Settings:
             namespace=_namespace(config),
             poll_interval=_seconds(config, "WAFFLE_POLL_INTERVAL", 1.0),
             reconcile_interval=_seconds(config, "WAFFLE_RECONCILE_INTERVAL", 30.0),
+            max_value_size=_size(config, "WAFFLE_MAX_VALUE_SIZE", 2**20),
             instance=instance,
         )
 
@@ -169,6 +171,13 @@ def _seconds(config: Mapping[str, Any], name: str, default: float) -> float:
     value = _setting(config, name, float, default)
     if not 0 < value < math.inf:
         raise SchemaError(f"{name} must be a number of seconds above 0, not {value!r}.")
+    return value
+
+
+def _size(config: Mapping[str, Any], name: str, default: int) -> int:
+    value = _setting(config, name, int, default)
+    if value <= 0:
+        raise SchemaError(f"{name} must be a number of bytes above 0, not {value}.")
     return value
 
 

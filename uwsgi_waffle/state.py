@@ -112,7 +112,7 @@ class WaffleState:
         fetcher = Fetcher(self.host, self.store, self.served, ports, declared)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
         parts = self.host, self.store, self.served, fetcher, self.sync, ports, declared
-        self.writer = Writer(*parts)
+        self.writer = Writer(*parts, max_value_size=self.settings.max_value_size)
 
     @property
     def watched(self) -> tuple[Path, ...]:

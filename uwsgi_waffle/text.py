@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import logging
+import traceback
 
-__all__ = ["escape_line", "to_json"]
+__all__ = ["escape_line", "escape_record", "is_printable", "to_json"]
 
 
 def escape_line(text: str, encoding: str = "utf-8") -> str:
@@ -13,12 +15,27 @@ def escape_line(text: str, encoding: str = "utf-8") -> str:
     Whatever isn't a printable character, such as a line end or what moves a terminal's cursor, is
     written as in Python's source: ``\n``, ``\x1b``. So is what the encoding doesn't have.
     """
-    if _is_printable(text, encoding):
+    if is_printable(text, encoding):
         return text
     return "".join(
-        c if _is_printable(c, encoding) else c.encode("unicode_escape", "surrogatepass").decode()
+        c if is_printable(c, encoding) else c.encode("unicode_escape", "surrogatepass").decode()
         for c in text
     )
+
+
+def escape_record(record: logging.LogRecord) -> bool:
+    """Escape what a log record says, so that no text of a stranger makes a line of its own.
+
+    A filter of the package's logger. It indents the lines of a traceback, which errors take part
+    in, too.
+    """
+    text = record.getMessage()
+    if not is_printable(text):
+        record.msg, record.args = escape_line(text), None
+    if record.exc_info and record.exc_info[0]:
+        lines = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n").split("\n")
+        record.exc_text = "\n".join(f"  {escape_line(line)}" for line in lines)
+    return True
 
 
 def to_json(
@@ -27,15 +44,16 @@ def to_json(
     r"""Return a value as JSON that can be printed; letters that aren't ASCII stay as they are."""
     separators = (",", ":") if compact else None
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
-    if _is_printable(text, encoding):
+    if is_printable(text, encoding):
         return text
     # Between the values there are only line ends and blanks: all else is in a string.
     return "".join(
-        c if c == "\n" or _is_printable(c, encoding) else json.dumps(c)[1:-1] for c in text
+        c if c == "\n" or is_printable(c, encoding) else json.dumps(c)[1:-1] for c in text
     )
 
 
-def _is_printable(text: str, encoding: str) -> bool:
+def is_printable(text: str, encoding: str = "utf-8") -> bool:
+    """Return whether a text can be printed as one line."""
     try:
         text.encode(encoding)
     except UnicodeError:

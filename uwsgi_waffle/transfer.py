@@ -1,140 +1,260 @@
-"""Values on their way from one store to another: one JSON document, with the revision and the
-declarations that they had.
+"""Values on their way from a file to a store and back: JSON, TOML and .env; and those of
+Flask-WaffleConf.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
-from pydantic import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
-
+from .changes import Changeset, changes_for_update, check_sizes
 from .errors import InvalidValue
+from .formats import env_line, read_env, read_toml, toml_line
 from .legacy import as_json, is_json
 from .schema import Schema, Variable
 from .snapshot import Snapshot
+from .stores import Stored
+from .text import escape_line, to_json
 
-__all__ = ["Difference", "Document", "convert_legacy", "differences", "document", "read"]
+__all__ = ["FORMATS", "Document", "changes_for", "convert_legacy", "format_of", "read", "written"]
 
 FORMAT = 1
+FORMATS = ("json", "toml", "env")
+MAX_SHOWN = 60  # characters of a default in a comment
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What an import needs of a document.
+    """What a file says.
 
     Attributes:
-        values: the values that were in force, as `json.loads` gives them.
-        set: the names of those that were set; the others were the default.
+        values: what it says of each variable.
+        set: the names of those that are set; the others were the default.
+        load: validates what it says of one.
     """
 
     values: Mapping[str, Any]
     set: frozenset[str]
+    load: Callable[[Variable, Any], object] = Variable.load
 
 
-@dataclass(frozen=True, slots=True)
-class Difference:
-    """A variable that an import would set: JSON texts of its value now and then; the same where it
-    is the default by now.
-    """
-
-    name: str
-    old: str
-    new: str
+def format_of(path: str) -> str:
+    """Return the format that a file's name asks for, ``""`` if it asks for none."""
+    name = PurePath(path).name.lower()
+    suffix = name.rpartition(".")[2] if "." in name else ""
+    return suffix if suffix in FORMATS else ""
 
 
-def document(schema: Schema, snapshot: Snapshot, *, secrets: bool) -> dict[str, Any]:
-    """Return all values in force with their revision, which of them are set, and what is declared
-    for each.
+def read(text: str, wanted: str = "") -> Document:
+    """Read a file.
 
     Args:
-        secrets: whether the values of secret variables are in it.
-    """
-    shown = {
-        name: variable
-        for name, variable in schema.variables.items()
-        if secrets or not variable.secret
-    }
-    return {
-        "uwsgi_waffle": FORMAT,
-        "revision": snapshot.revision,
-        "values": {
-            name: json.loads(variable.dump(getattr(snapshot.values, name)))
-            for name, variable in shown.items()
-        },
-        "set": sorted(snapshot.values.model_fields_set & shown.keys()),
-        "schema": {name: _declared(variable) for name, variable in schema.variables.items()},
-    }
-
-
-def _declared(variable: Variable) -> dict[str, Any]:
-    try:
-        kind: Any = variable.adapter.json_schema()
-    except (
-        PydanticInvalidForJsonSchema,
-        PydanticSchemaGenerationError,
-    ):  # a type that JSON Schema has no words for
-        kind = {}
-    return {"desc": variable.desc, "secret": variable.secret, "type": kind}
-
-
-def read(text: str) -> Document:
-    """Read a document; one that doesn't say which values were set has set them all.
+        text: what it holds.
+        wanted: its format; ``""`` takes that which it looks like.
 
     Raises:
-        ValueError: it isn't one; the text says why.
+        ValueError: it holds something else; the text says what.
     """
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
+    if not text.strip():
+        raise ValueError("it is empty")
+    if wanted == "json" or (not wanted and text.lstrip().startswith("{")):
+        return _read_json(text)
+    if wanted != "toml":
+        try:
+            texts = read_env(text)
+            return Document(texts, frozenset(texts), Variable.parse)
+        except ValueError as error:
+            if wanted:
+                raise
+            reason = error
     try:
-        told = json.loads(text)
+        values = read_toml(text)
+    except ValueError as error:
+        other = "" if wanted else f", nor a .env file ({reason}), nor a JSON object"
+        raise ValueError(f"it isn't TOML ({error}){other}") from None
+    return Document(values, frozenset(values))
+
+
+def _read_json(text: str) -> Document:
+    try:
+        found = json.loads(text, object_pairs_hook=_once)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it isn't JSON ({error})") from None
+    if not isinstance(found, dict):
+        raise ValueError("it isn't a JSON object of values by name")
+    if "uwsgi_waffle" not in found:
+        return Document(found, frozenset(found))
+    values = found.get("values")
+    names = found.get("set", list(values) if isinstance(values, dict) else None)
     if (
-        isinstance(told, dict)
-        and told.get("uwsgi_waffle") == FORMAT
-        and isinstance(told.get("values"), dict)
+        found["uwsgi_waffle"] == FORMAT
+        and isinstance(values, dict)
+        and isinstance(names, list)
+        and all(isinstance(name, str) for name in names)
     ):
-        names = told.get("set", list(told["values"]))
-        if isinstance(names, list) and all(isinstance(name, str) for name in names):
-            return Document(told["values"], frozenset(names))
+        return Document(values, frozenset(names))
     raise ValueError(
         "it isn't what `flask waffle export` writes: an object with "
         f'"uwsgi_waffle": {FORMAT}, "values" and "set"'
     )
 
 
-def differences(schema: Schema, snapshot: Snapshot, document: Document) -> list[Difference]:
-    """Return what has to be set so that the document's values are in force, and those set that
-    were; sorted by name.
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{twice!r} is there twice")
+    return found
+
+
+def changes_for(schema: Schema, document: Document, *, reset_others: bool) -> Changeset:
+    """Set what a file says.
+
+    What was only the default where the file comes from is set only if it isn't the default here.
+
+    Args:
+        schema: the declarations.
+        document: what the file says.
+        reset_others: whether variables that it doesn't name get their defaults.
 
     Raises:
         UnknownVariable: one of them isn't declared here.
         InvalidValue: with all values that are refused by themselves.
     """
-    found: list[Difference] = []
+    values: dict[str, object] = {}
     problems: dict[str, str] = {}
-    for name in sorted(document.values):
+    for name, said in document.values.items():
         variable = schema.variable(name)
         try:
-            old, new = (
-                variable.dump(getattr(snapshot.values, name)),
-                variable.dump(variable.load(document.values[name])),
-            )
+            values[name] = document.load(variable, said)
         except ValueError as error:
             problems[name] = str(error)
-            continue
-        if old != new or name in document.set - snapshot.values.model_fields_set:
-            found.append(Difference(name, old, new))
     if problems:
         raise InvalidValue(problems)
-    return found
+    defaults = {
+        name
+        for name in values.keys() - document.set
+        if schema.variables[name].means(values[name], getattr(schema.defaults, name))
+    }
+    others = schema.variables.keys() - values.keys() if reset_others else set[str]()
+
+    def changes(stored: Stored) -> Mapping[str, str | None]:
+        wanted = {n: v for n, v in values.items() if n not in defaults or n in stored.values}
+        resets = tuple(others & stored.values.keys())
+        return changes_for_update(schema, wanted, reset=resets)(stored)
+
+    return changes
+
+
+def written(
+    schema: Schema,
+    snapshot: Snapshot,
+    wanted: str,
+    *,
+    secrets: bool,
+    only_set: bool,
+    encoding: str = "utf-8",
+) -> str:
+    """Return values as a file that `read` understands.
+
+    Args:
+        schema: the declarations.
+        snapshot: the values.
+        wanted: the format.
+        secrets: whether the values of secret variables are in it.
+        only_set: whether values that are only the default are left out.
+        encoding: what the file is written in.
+
+    Raises:
+        InvalidValue: naming those that the format can't hold.
+    """
+    is_set = snapshot.values.model_fields_set
+    shown = {
+        name: json.loads(variable.dump(getattr(snapshot.values, name)))
+        for name, variable in schema.variables.items()
+        if (secrets or not variable.secret) and (name in is_set or not only_set)
+    }
+    if wanted == "json":
+        document = {
+            "uwsgi_waffle": FORMAT,
+            "revision": snapshot.revision,
+            "values": shown,
+            "set": sorted(is_set & shown.keys()),
+            "schema": {name: _declared(variable) for name, variable in schema.variables.items()},
+        }
+        return to_json(document, indent=2, encoding=encoding)
+    head = f"# flask waffle export, revision {snapshot.revision}"
+    return "\n".join([head, *_commented(schema, shown, is_set, wanted, encoding)])
+
+
+def _commented(
+    schema: Schema, shown: Mapping[str, object], is_set: Set[str], wanted: str, encoding: str
+) -> list[str]:
+    """Return the lines of TOML or .env; what it can't hold and isn't set either is a comment."""
+    lines: list[str] = []
+    problems: dict[str, str] = {}
+    for name, value in shown.items():
+        variable = schema.variables[name]
+        lines += ["", escape_line(f"# {_described(variable)}", encoding)]
+        try:
+            if wanted == "toml":
+                lines.append(toml_line(name, value, encoding))
+            else:
+                lines.append(env_line(name, _typed(variable, value), encoding))
+        except ValueError as error:
+            lines.append(f"# {name} isn't set, and {error}")
+            if name in is_set:
+                problems[name] = f"{error}; write it with --format json"
+    if problems:
+        raise InvalidValue(problems, "Nothing was written")
+    return lines
+
+
+def _typed(variable: Variable, value: object) -> str:
+    """Return what a person types to set a value."""
+    text = json.dumps(value)
+    if isinstance(value, str):
+        try:
+            if json.loads(variable.dump(variable.parse(value))) == value:
+                return value
+        except ValueError:
+            pass  # the JSON text it is
+    return text
+
+
+def _described(variable: Variable) -> str:
+    known = "" if variable.secret else f", by default {_default(variable)}"
+    return f"{variable.desc} ({_type_in_words(variable)}{known})".lstrip()
+
+
+def _default(variable: Variable) -> str:
+    text = to_json(json.loads(variable.dump(variable.default)))
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _type_in_words(variable: Variable) -> str:
+    def in_words(schema: Mapping[str, Any]) -> str:
+        if "enum" in schema:
+            return "one of " + ", ".join(map(to_json, schema["enum"]))
+        return str(schema.get("format") or schema.get("type") or "any JSON")
+
+    options = variable.json_schema.get("anyOf", [variable.json_schema])
+    return " or ".join(dict.fromkeys(map(in_words, options)))
+
+
+def _declared(variable: Variable) -> dict[str, Any]:
+    return {"desc": variable.desc, "secret": variable.secret, "type": variable.json_schema}
 
 
 def convert_legacy(
-    schema: Schema, rows: Mapping[str, str]
+    schema: Schema, rows: Mapping[str, str], *, max_size: int
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Convert the rows of a store that aren't JSON.
+    """Convert the rows of a store that aren't JSON, to texts of at most ``max_size`` bytes.
 
     Returns:
         The JSON texts of those that Flask-WaffleConf wrote, and why others can't be converted.
@@ -149,7 +269,10 @@ def convert_legacy(
             if name not in schema.variables:
                 raise ValueError("it is not declared in WAFFLE_CONFS")
             schema.variables[name].load(json.loads(new))
+            check_sizes({name: new}, max_size)
             converted[name] = new
+        except InvalidValue as error:
+            problems |= error.problems
         except ValueError as error:
             problems[name] = str(error)
     return converted, problems

@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from typing_extensions import Unpack
 
-from .changes import Changeset, encode_stored
+from .changes import Changeset, check_sizes, encode_stored
 from .declared import Declarations
 from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
@@ -87,31 +87,45 @@ class Writer:
         sync: Sync,
         ports: Ports,
         declarations: Declarations,
+        *,
+        max_value_size: int,
     ) -> None:
         self._host, self._store, self._served = host, store, served
         self._fetcher, self._sync, self._ports = fetcher, sync, ports
-        self._declarations = declarations
+        self._declarations, self._max_value_size = declarations, max_value_size
 
     def update(
         self, changeset: Changeset, *, wait: float | None = None, **options: Unpack[CommitOptions]
     ) -> UpdateResult:
         """Write a change set; arguments and errors as in `WaffleConf.update`."""
-        expected = options.get("expect_revision")
         actor, note = _text(options.get("actor")), _text(options.get("note"))
         changed: tuple[str, ...] = ()
 
         def build_commit(stored: Stored) -> Commit | None:
             nonlocal changed
-            if expected is not None and expected != stored.revision:
-                raise RevisionConflict(expected, stored.revision)
-            texts = changeset(stored).items()
-            changes = {name: text for name, text in texts if text != stored.values.get(name)}
+            changes = self._changes(changeset, stored, options.get("expect_revision"))
             changed = tuple(sorted(changes))
             return Commit(changes, actor, note) if changes else None
 
         stored = self.commit(build_commit)
         result = UpdateResult(stored.revision, changed)
-        return result if wait is None else self._wait_for(result, wait)
+        return result if wait is None else self.wait_for(result, wait)
+
+    def preview(
+        self, changeset: Changeset, *, expect_revision: int | None = None
+    ) -> tuple[str, ...]:
+        """Return the names of what an update would change, and write nothing; errors as above."""
+        return tuple(sorted(self._changes(changeset, self._store.load(), expect_revision)))
+
+    def _changes(
+        self, changeset: Changeset, stored: Stored, expected: int | None
+    ) -> dict[str, str | None]:
+        if expected is not None and expected != stored.revision:
+            raise RevisionConflict(expected, stored.revision)
+        texts = changeset(stored).items()
+        changes = {name: text for name, text in texts if text != stored.values.get(name)}
+        check_sizes(changes, self._max_value_size)
+        return changes
 
     def commit(self, build_commit: CommitBuilder) -> Stored:
         """Carry out what ``build_commit`` makes of the store's newest values, and publish it.
@@ -194,7 +208,8 @@ class Writer:
         if not known:
             header.invalidate()
 
-    def _wait_for(self, result: UpdateResult, wait: float) -> UpdateResult:
+    def wait_for(self, result: UpdateResult, wait: float) -> UpdateResult:
+        """Wait until all processes of this host have applied an update, or ``wait`` seconds."""
         deadline = monotonic() + wait
         while True:
             newest = self._sync.sync()

@@ -78,7 +78,6 @@ class Runner:
             "PYTHONPATH": str(ROOT),
             "PYTHONUNBUFFERED": "1",
             "HOME": str(home),
-            "LOGNAME": "ann",
             "LANG": "C.UTF-8",
             "TZ": "UTC",
             "FLASK_RUN_PORT": self._port("5000"),

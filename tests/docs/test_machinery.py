@@ -55,7 +55,7 @@ Gent ...
 $ echo $?
 1
 $ flask waffle history
-1  ... UTC  ann  SITENAME: "Waffle" -> "Gent"  # why
+1  ... UTC  ...  SITENAME: "Waffle" -> "Gent"  # why
 ```
 
 <!-- test: python

@@ -7,6 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from flask import Flask
 from uwsgi_waffle import wake
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.cli import watching
-from uwsgi_waffle.schema import MASK
+from uwsgi_waffle.schema import MASK, Variable
 
 from .conftest import ALWAYS, Host, Process
 
@@ -38,10 +39,31 @@ def test_the_command_is_found_by_flask() -> None:
 class TestList:
     def test_it_shows_values_and_descriptions(self, run: Run) -> None:
         assert run("list").output.splitlines() == [
-            'SITENAME  "Waffle"  # Name in the page header',
-            "LIMIT     10  # Upload limit in bytes",
-            f"TOKEN     {MASK}  # Token of the payment API",
+            'SITENAME  "Waffle" (default)  # Name in the page header',
+            "LIMIT     10 (default)  # Upload limit in bytes",
+            f"TOKEN     {MASK} (default)  # Token of the payment API",
         ]
+
+    def test_it_shows_what_is_set_and_what_is_only_the_default(
+        self, site: Process, run: Run
+    ) -> None:
+        site.waffle.update({"LIMIT": 10})
+        assert "LIMIT     10  # Upload limit in bytes" in run("list").output.splitlines()
+
+    def test_a_group(self, site: Process, run: Run) -> None:
+        @dataclass(frozen=True)
+        class Grouped(Variable):
+            group: str = ""
+
+        variables = site.state.schema.variables
+        variables["LIMIT"] = Grouped(**{**vars(variables["LIMIT"]), "group": "Uploads"})
+        (line,) = run("list", "--group", "Uploads").output.splitlines()
+        assert line.startswith("LIMIT  10")
+        document = json.loads(run("list", "--group", "Uploads", "--json").output)
+        assert document["values"] == {"LIMIT": 10}
+        result = run("list", "--group", "Mail")
+        assert result.exit_code == 1
+        assert "No variable has the group 'Mail' (groups: 'Uploads')" in result.output
 
     def test_as_json(self, site: Process, run: Run) -> None:
         site.waffle.update({"LIMIT": 20, "TOKEN": "geheim"})
@@ -49,6 +71,7 @@ class TestList:
         assert json.loads(result.output) == {
             "revision": 1,
             "values": {"SITENAME": "Waffle", "LIMIT": 20, "TOKEN": MASK},
+            "set": ["LIMIT", "TOKEN"],
         }
         assert result.exit_code == 0
 

@@ -52,7 +52,7 @@ def test_a_server_refuses_to_start_and_names_the_commands(host: Host, run: Run) 
 
 def test_list_marks_it(run: Run) -> None:
     lines = run("list").output.splitlines()
-    assert lines[0] == 'SITENAME  ["Waffle"]'
+    assert lines[0] == 'SITENAME  ["Waffle"] (default)'
     assert lines[1].startswith('          ! "Brügge" is stored, which can\'t be used: ')
     assert lines[1].endswith(COMMANDS)
     assert lines[2].startswith("LIMIT     20")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import itertools
 import json
@@ -9,6 +10,9 @@ import os
 import signal
 import subprocess
 import sys
+import termios
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -29,16 +33,17 @@ from uwsgi_waffle import WaffleConf
 
 {before}
 app = Flask("site", instance_path={instance!r})
-app.config["WAFFLE_CONFS"] = {{
-    "SITENAME": {{"desc": "Name in the page header", "default": "Waffle"}},
-    "SIZE": {{"default": 10}},
-    "TEXT": {{"default": "x" * 100_000}},
-    "TOKEN": {{"default": "", "secret": True}},
-}}
+app.config["WAFFLE_CONFS"] = {{{confs}}}
 waffle = WaffleConf(app)
 {after}
 """
 
+CONFS = """
+    "SITENAME": {"desc": "Name in the page header", "default": "Waffle"},
+    "SIZE": {"default": 10},
+    "TEXT": {"default": "x" * 100_000},
+    "TOKEN": {"default": "", "secret": True},
+"""
 
 # An application may print anything while it is loaded.
 NOISE = "print('loading'); print('loading', file=sys.stderr)"
@@ -57,8 +62,9 @@ class Shell:
         }
         self.write()
 
-    def write(self, *, before: str = NOISE, after: str = "") -> None:
-        text = APP.format(instance=str(self.folder / "instance"), before=before, after=after)
+    def write(self, *, before: str = NOISE, after: str = "", confs: str = CONFS) -> None:
+        instance = str(self.folder / "instance")
+        text = APP.format(instance=instance, before=before, after=after, confs=confs)
         (self.folder / "site_app.py").write_text(text)
 
     def run(self, *words: str | bytes) -> subprocess.CompletedProcess[str]:
@@ -78,6 +84,36 @@ class Shell:
             text=True,
             check=False,
         )
+
+    def on_terminal(
+        self, line: str, *answers: str, before_answer: Callable[[], object] = lambda: None
+    ) -> str:
+        """Run a command on a terminal of its own, and return what can be seen there.
+
+        Each answer is typed when a line that doesn't end asks for it.
+        """
+        ours, theirs = os.openpty()
+        path = f"{Path(script('flask')).parent}:{os.environ['PATH']}"
+        with subprocess.Popen(
+            ["bash", "--norc", "-c", line],
+            cwd=self.folder,
+            env={**self.environ, "PATH": path},
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),
+        ):
+            os.close(theirs)
+            seen, remaining = "", list(answers)
+            with suppress(OSError):  # when the last process has closed it
+                while data := os.read(ours, 65536):
+                    seen += data.decode()
+                    if remaining and seen.endswith((": ", "? ")):
+                        before_answer()
+                        os.write(ours, f"{remaining.pop(0)}\n".encode())
+        os.close(ours)
+        return seen
 
     def complete(self, line: str) -> list[str]:
         """Return what bash offers when Tab is pressed at the end of a line.
@@ -193,6 +229,116 @@ class TestOutput:
         seen = os.read(ours, 1000).decode().splitlines()
         os.close(ours)
         assert seen[-2:] == ["Br\u00fcgge\\x1b[2J", "end"]
+
+    @pytest.mark.parametrize(
+        ("command", "output"),
+        [
+            ("set SIZE=12", ">/dev/full 2>&1"),
+            ("set SIZE=12", ">&-"),
+            ("set SIZE=12", "2>&-"),
+            ("unset SIZE", ">/dev/full"),
+            ("rollback 0", ">/dev/full"),
+            ("prune --yes", ">/dev/full"),
+            ("apply values.toml", "| true"),
+            ("apply values.toml --reset-others --yes", ">/dev/full"),
+        ],
+    )
+    def test_no_command_that_changes_something_fails_afterwards(
+        self, shell: Shell, command: str, output: str
+    ) -> None:
+        shell.bash("flask waffle set SIZE=11 TOKEN=t")
+        shell.write(before="", after="", confs='"SIZE": {"default": 10}')
+        (shell.folder / "values.toml").write_text("SIZE = 13\n")
+        done = shell.bash(f"flask waffle {command} {output}; echo ${{PIPESTATUS[0]}} >code")
+        assert (shell.folder / "code").read_text() == "0\n"
+        assert "Traceback" not in done.stdout + done.stderr
+        assert json.loads(shell.run("status", "--json").stdout)["revision"] == 2
+
+    def test_control_c_while_it_waits_for_others(self, shell: Shell) -> None:
+        """The update is made: that is no failure."""
+        server = [sys.executable, "-c", "import site_app; print('up', flush=True); input()"]
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            server, cwd=shell.folder, env=shell.environ, stdin=pipe, stdout=pipe, text=True
+        ) as stopped:
+            assert stopped.stdout is not None
+            assert stopped.stdout.readline() == "up\n"
+            stopped.send_signal(signal.SIGSTOP)
+            command = [script("flask"), "waffle", "set", "SIZE=11", "--wait", "500"]
+            with subprocess.Popen(
+                command,
+                cwd=shell.folder,
+                env=shell.environ,
+                stdout=pipe,
+                stderr=pipe,
+                text=True,
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            ) as waiting:
+
+                def is_stored() -> bool:
+                    return shell.run("get", "SIZE").stdout == "11\n"
+
+                eventually(is_stored)
+                waiting.send_signal(signal.SIGINT)
+                out, err = waiting.communicate()
+            stopped.send_signal(signal.SIGCONT)
+            stopped.communicate("\n")
+        assert (waiting.returncode, out) == (3, "SIZE: 10 -> 11\nrevision 1\n")
+        assert "revision 1 is stored; not all processes may have it yet" in err.splitlines()
+
+    def test_a_terminal_shows_the_beginning_of_a_long_value(self, shell: Shell) -> None:
+        shell.bash("head -c 150000 /dev/zero | tr '\\0' y | flask waffle set TEXT=-")
+        for command in ("list", "history"):
+            seen = shell.on_terminal(f"flask waffle {command}")
+            assert "yyy... (150,002 characters)" in seen
+            assert len(seen) < 2_000
+            assert "y" * 150_000 in shell.run(command).stdout
+
+
+class TestTerminal:
+    """Somebody can be asked."""
+
+    @pytest.fixture
+    def shell(self, shell: Shell) -> Shell:
+        shell.write(before="")
+        return shell
+
+    def test_a_secret_is_asked_for_twice_and_not_shown(self, shell: Shell) -> None:
+        seen = shell.on_terminal("flask waffle set TOKEN", "geheim", "geheim")
+        assert "TOKEN: ******** -> ********" in seen
+        assert "geheim" not in seen
+        assert shell.run("get", "TOKEN", "--reveal").stdout == "geheim\n"
+
+    def test_two_that_differ_are_asked_for_again(self, shell: Shell) -> None:
+        seen = shell.on_terminal("flask waffle set TOKEN", "one", "two", "three", "three")
+        assert "do not match" in seen
+        assert shell.run("get", "TOKEN", "--reveal").stdout == "three\n"
+
+    @pytest.mark.parametrize(("answer", "value"), [("y", "Waffle"), ("n", "Mine"), ("", "Mine")])
+    def test_a_reset_of_others_is_asked_for(self, shell: Shell, answer: str, value: str) -> None:
+        shell.run("set", "SITENAME=Mine")
+        (shell.folder / "values.toml").write_text("SIZE = 13\n")
+        seen = shell.on_terminal("flask waffle apply values.toml --reset-others", answer)
+        assert 'SITENAME: "Mine" -> "Waffle"' in seen
+        assert "Reset SITENAME?" in seen
+        assert shell.run("get", "SITENAME").stdout == f"{value}\n"
+
+    def test_whoever_was_faster_is_not_overwritten(self, shell: Shell) -> None:
+        shell.run("set", "SITENAME=Mine")
+        (shell.folder / "values.toml").write_text("SIZE = 13\n")
+        seen = shell.on_terminal(
+            "flask waffle apply values.toml --reset-others",
+            "y",
+            before_answer=lambda: shell.run("set", "SITENAME=Theirs"),
+        )
+        assert "revision 1 was expected and the store is at 2" in seen
+        assert shell.run("get", "SITENAME").stdout == "Theirs\n"
+
+    def test_pruning_is_asked_for(self, shell: Shell) -> None:
+        shell.run("set", "TOKEN=t", "SIZE=11")
+        shell.write(before="", confs='"SIZE": {"default": 10}')
+        assert "TOKEN: removed" in shell.on_terminal("flask waffle prune", "y")
+        assert shell.run("list", "--undeclared").stdout == ""
 
 
 class TestExport:

@@ -1,4 +1,4 @@
-"""Values on their way: `export` and `import`."""
+"""Values on their way: `export` and `apply`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-import click
 import pytest
 from click.testing import Result
 from pydantic_core import core_schema
@@ -44,7 +43,7 @@ class TestTransfer:
             run("export", path, "--reveal").exit_code,
             run("export", path, "--reveal").output,
         ) == (0, "")
-        result = self.run_in(target, "import", path, "--yes", "--note", "moved")
+        result = self.run_in(target, "apply", path, "--note", "moved")
         assert result.output.splitlines() == [
             "LIMIT: 10 -> 20",
             'SITENAME: "Waffle" -> "Brüssel 🧇"',
@@ -55,10 +54,7 @@ class TestTransfer:
         assert {(entry.actor, entry.note) for entry in target.waffle.history()} == {
             (getpass.getuser(), "moved")
         }
-        assert (
-            self.run_in(target, "import", path, "--yes").output
-            == "revision 1 (nothing was changed)\n"
-        )
+        assert self.run_in(target, "apply", path).output == "revision 1 (nothing to change)\n"
 
     def test_what_was_set_is_set_whatever_the_default_becomes(
         self, site: Process, target: Process, run: Run
@@ -68,19 +64,17 @@ class TestTransfer:
         """
         site.waffle.update({"LIMIT": 10})
         text = run("export").stdout
-        result = self.run_in(target, "import", "-", "--dry-run", stdin=text)
+        result = self.run_in(target, "apply", "-", "--dry-run", stdin=text)
         assert result.output.splitlines() == [
             "LIMIT: 10 by default -> 10",
             "revision 0 (nothing was changed)",
         ]
-        assert (
-            self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines()[-1]
-            == "revision 1"
-        )
+        assert result.exit_code == 4
+        assert self.run_in(target, "apply", "-", stdin=text).output.splitlines()[-1] == "revision 1"
         assert target.state.store.load().values == {"LIMIT": "10"}
         assert (
-            self.run_in(target, "import", "-", "--yes", stdin=text).output
-            == "revision 1 (nothing was changed)\n"
+            self.run_in(target, "apply", "-", stdin=text).output
+            == "revision 1 (nothing to change)\n"
         )
 
     def test_what_was_the_default_is_set_only_where_another_value_is_in_force(
@@ -89,7 +83,7 @@ class TestTransfer:
         text = run("export").stdout
         assert json.loads(text)["set"] == []
         target.waffle.update({"LIMIT": 20})
-        assert self.run_in(target, "import", "-", "--yes", stdin=text).output.splitlines() == [
+        assert self.run_in(target, "apply", "-", stdin=text).output.splitlines() == [
             "LIMIT: 20 -> 10",
             "revision 2",
         ]
@@ -97,14 +91,14 @@ class TestTransfer:
         later = Host(tmp_path_factory.mktemp("later")).start(
             confs={**CONFS, "LIMIT": {"default": 30}}
         )
-        self.run_in(later, "import", "-", "--yes", stdin=text)
+        self.run_in(later, "apply", "-", stdin=text)
         assert later.state.store.load().values == {"LIMIT": "10"}
 
     def test_a_document_that_does_not_say_what_was_set_has_set_it_all(
         self, target: Process
     ) -> None:
         text = json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 10, "SITENAME": "Waffle"}})
-        self.run_in(target, "import", "-", "--yes", stdin=text)
+        self.run_in(target, "apply", "-", stdin=text)
         assert target.state.store.load().values == {"LIMIT": "10", "SITENAME": '"Waffle"'}
 
     def test_the_document_tells_revision_and_declarations(self, site: Process, run: Run) -> None:
@@ -173,64 +167,118 @@ class TestTransfer:
         assert "left out because they are secret: TOKEN" in result.stderr
 
     def test_a_secret_is_masked_on_its_way_in(self, target: Process) -> None:
-        text = json.dumps({"uwsgi_waffle": 1, "values": {"TOKEN": "geheim"}})
-        for options in (("--dry-run",), ("--dry-run", "--json"), ("--yes", "--json")):
-            assert "geheim" not in self.run_in(target, "import", "-", *options, stdin=text).output
+        text = json.dumps({"TOKEN": "geheim"})
+        for options in (("--dry-run",), ("--dry-run", "--json"), ("--json",)):
+            assert "geheim" not in self.run_in(target, "apply", "-", *options, stdin=text).output
         assert target.waffle.values.TOKEN == "geheim"
 
     def test_what_a_file_does_not_name_stays(self, target: Process) -> None:
         target.waffle.update({"SITENAME": "Mine"})
-        text = json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}})
-        result = self.run_in(target, "import", "-", "--yes", "--json", stdin=text)
+        result = self.run_in(target, "apply", "-", "--json", stdin='{"LIMIT": 20}')
         assert json.loads(result.output) == {
             "revision": 2,
-            "dry_run": False,
-            "changed": {"LIMIT": [10, 20]},
+            "changed": ["LIMIT"],
+            "old": {"LIMIT": 10},
+            "new": {"LIMIT": 20},
         }
         assert (target.waffle.values.SITENAME, target.waffle.values.LIMIT) == ("Mine", 20)
 
-    def test_a_dry_run_changes_nothing(self, target: Process) -> None:
-        text = json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}})
-        result = self.run_in(target, "import", "-", "--dry-run", stdin=text)
+    def test_a_dry_run_changes_nothing_and_finds_the_difference(self, target: Process) -> None:
+        result = self.run_in(target, "apply", "-", "--dry-run", stdin='{"LIMIT": 20}')
         assert result.output.splitlines() == ["LIMIT: 10 -> 20", "revision 0 (nothing was changed)"]
-        assert target.waffle.refresh() == 0
+        assert (target.waffle.refresh(), result.exit_code) == (0, 4)
+        result = self.run_in(target, "apply", "-", "--dry-run", stdin='{"LIMIT": 10}')
+        assert result.exit_code == 4, "it isn't set yet"
+        self.run_in(target, "apply", "-", stdin='{"LIMIT": 10}')
+        result = self.run_in(target, "apply", "-", "--dry-run", "--json", stdin='{"LIMIT": 10}')
+        assert (json.loads(result.output)["changed"], result.exit_code) == ([], 0)
 
-    @pytest.mark.parametrize(("answer", "revision"), [("y", 1), ("n", 0), ("", 0)])
-    def test_it_asks(self, target: Process, tmp_path: Path, answer: str, revision: int) -> None:
-        path = tmp_path / "values.json"
-        path.write_text(json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}}))
-        result = self.run_in(target, "import", str(path), stdin=f"{answer}\n")
-        assert "LIMIT: 10 -> 20" in result.output
-        assert "Change 1 of 3 variables?" in result.output
-        assert (target.waffle.refresh(), result.exit_code) == (revision, 1 - revision)
+    def test_others_are_reset_only_when_that_is_asked_for(self, target: Process) -> None:
+        target.waffle.update({"SITENAME": "Mine", "LIMIT": 30})
+        result = self.run_in(target, "apply", "-", "--reset-others", "--yes", stdin="LIMIT=20\n")
+        assert result.output.splitlines() == [
+            "LIMIT: 30 -> 20",
+            'SITENAME: "Mine" -> "Waffle"',
+            "revision 2",
+        ]
+        assert target.state.store.load().values == {"LIMIT": "20"}
 
-    def test_json_can_not_ask(self, target: Process) -> None:
-        assert self.run_in(target, "import", "-", "--json", stdin="{}").exit_code == 2
-
-    def test_who_was_faster_is_not_overwritten(
-        self, host: Host, target: Process, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    @pytest.mark.parametrize("options", [(), ("--json",)])
+    def test_where_nobody_can_be_asked_nothing_is_reset(
+        self, target: Process, options: tuple[str, ...]
     ) -> None:
-        path = tmp_path / "values.json"
-        path.write_text(json.dumps({"uwsgi_waffle": 1, "values": {"LIMIT": 20}}))
-
-        def confirm(*words: object, **options: object) -> bool:
-            target.waffle.update({"LIMIT": 30})
-            return True
-
-        monkeypatch.setattr(click, "confirm", confirm)
-        result = self.run_in(target, "import", str(path))
+        target.waffle.update({"SITENAME": "Mine"})
+        words = ("apply", "-", "--reset-others", *options)
+        result = self.run_in(target, *words, stdin="LIMIT=20\n")
         assert result.exit_code == 1
-        assert "revision 0 was expected" in result.output
-        assert target.waffle.values.LIMIT == 30
+        assert "there is no terminal to ask on. Add --yes" in result.stderr
+        assert target.waffle.refresh() == 1
+        target.waffle.reset("SITENAME")
+        assert self.run_in(target, *words, stdin="LIMIT=20\n").exit_code == 0, "nothing to ask"
+
+    def test_a_truncated_pipe_resets_nothing(self, target: Process) -> None:
+        """What should have written the file has failed."""
+        target.waffle.update({"SITENAME": "Mine"})
+        result = self.run_in(target, "apply", "-", "--reset-others", "--yes", stdin="")
+        assert (result.exit_code, target.waffle.refresh()) == (1, 1)
+
+    @pytest.mark.parametrize("options", [(), ("--only-set",)])
+    @pytest.mark.parametrize("ending", ["toml", "env", "json"])
+    def test_an_export_is_applied_and_nothing_is_left_to_change(
+        self,
+        site: Process,
+        target: Process,
+        run: Run,
+        tmp_path: Path,
+        ending: str,
+        options: tuple[str, ...],
+    ) -> None:
+        site.waffle.update({"SITENAME": "Brügge \x1b 'x' \"y\"\n🧇", "LIMIT": 20})
+        path = str(tmp_path / f"values.{ending}")
+        assert run("export", path, *options).exit_code == 0
+        assert self.run_in(target, "apply", path).exit_code == 0
+        assert target.state.parse_conf() == site.state.parse_conf()
+        assert self.run_in(target, "apply", path).output == "revision 1 (nothing to change)\n"
+        again = self.run_in(target, "apply", path, "--reset-others", "--dry-run")
+        assert again.exit_code == 0
+
+    def test_only_what_is_set(self, site: Process, run: Run) -> None:
+        site.waffle.update({"LIMIT": 20})
+        assert json.loads(run("export", "--only-set").stdout)["values"] == {"LIMIT": 20}
+        assert run("export", "--only-set", "--format", "toml").stdout.splitlines() == [
+            "# flask waffle export, revision 1",
+            "",
+            "# Upload limit in bytes (integer, by default 10)",
+            "LIMIT = 20",
+        ]
+
+    def test_what_toml_can_not_say_is_named(self, host: Host, site: Process) -> None:
+        confs = {"MAIL": {"default": None, "type": str | None}, "N": {"default": 0}}
+        other = host.start(confs=confs)
+        text = self.run_in(other, "export", "--format", "toml").stdout
+        assert "# MAIL isn't set, and TOML has no null" in text.splitlines()
+        other.waffle.update({"N": 2**63})
+        result = self.run_in(other, "export", "--format", "toml")
+        assert result.exit_code == 1
+        assert "N: TOML's whole numbers have 64 bits; write it with --format json" in result.stderr
+
+    def test_the_format_is_what_the_name_ends_with(self, run: Run, tmp_path: Path) -> None:
+        path = tmp_path / ".env"
+        run("export", str(path))
+        assert "SITENAME=Waffle" in path.read_text().splitlines()
+        assert run("export", "--json", "--format", "toml").exit_code == 2
 
     @pytest.mark.parametrize(
         ("text", "told"),
         [
-            ("", "isn't JSON"),
+            ("", "it is empty"),
             ("{", "isn't JSON"),
-            ("[" * 100_000, "isn't JSON"),
-            ("[]", "isn't what `flask waffle export` writes"),
-            ('{"values": {}}', "isn't what `flask waffle export` writes"),
+            ('{"a":' * 100_000, "isn't JSON"),
+            ("[]", "isn't TOML"),
+            ("[" * 100_000, "isn't TOML"),
+            ("LIMIT=20\nLIMIT=30\n", "line 2 names LIMIT again"),
+            ("LIMIT = 20\nLIMIT = 30\n", "isn't TOML"),
+            ('{"LIMIT": 20, "LIMIT": 30}', "'LIMIT' is there twice"),
             ('{"uwsgi_waffle": 2, "values": {}}', "isn't what `flask waffle export` writes"),
             ('{"uwsgi_waffle": 1, "values": []}', "isn't what `flask waffle export` writes"),
             (
@@ -241,6 +289,7 @@ class TestTransfer:
                 '{"uwsgi_waffle": 1, "values": {"LIMIT": 20}, "set": [1]}',
                 "isn't what `flask waffle export` writes",
             ),
+            ("SITE=1", "'SITE' is not declared"),
             ('{"uwsgi_waffle": 1, "values": {"SITE": 1}}', "'SITE' is not declared"),
             (
                 '{"uwsgi_waffle": 1, "values": {"LIMIT": -1, "SITENAME": 5}}',
@@ -252,11 +301,11 @@ class TestTransfer:
     def test_a_bad_file_changes_nothing_and_is_exit_code_1(
         self, target: Process, text: str, told: str
     ) -> None:
-        result = self.run_in(target, "import", "-", "--yes", stdin=text)
+        result = self.run_in(target, "apply", "-", stdin=text)
         assert result.exit_code == 1
         assert told in result.output
         assert "Nothing was changed" in result.output
         assert target.waffle.refresh() == 0
 
     def test_a_file_that_is_not_there_is_exit_code_2(self, target: Process, tmp_path: Path) -> None:
-        assert self.run_in(target, "import", str(tmp_path / "none.json")).exit_code == 2
+        assert self.run_in(target, "apply", str(tmp_path / "none.json")).exit_code == 2

@@ -53,7 +53,8 @@ def test_all_commands_that_were_promised_have_json() -> None:
         "status",
         "watch",
         "export",
-        "import",
+        "apply",
+        "prune",
         "doctor",
     }
     assert promised <= set(waffle.commands)

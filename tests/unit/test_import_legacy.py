@@ -158,14 +158,14 @@ class TestRows:
     )
     def test_what_does_not_fit_is_named(self, name: str, text: str, problem: str) -> None:
         rows = {name: text, "TOKEN": written("t"), "TAGS": "[1]"}
-        converted, problems = convert_legacy(Schema.declare(CONFS), rows)
+        converted, problems = convert_legacy(Schema.declare(CONFS), rows, max_size=1000)
         assert converted == {"TOKEN": '"t"'}
         assert list(problems) == [name]
         assert problem in problems[name]
 
     def test_a_secret_is_not_quoted(self) -> None:
         schema = Schema.declare({"PIN": {"default": 1, "secret": True}})
-        _, problems = convert_legacy(schema, {"PIN": written("geheim")})
+        _, problems = convert_legacy(schema, {"PIN": written("geheim")}, max_size=1000)
         assert list(problems) == ["PIN"]
         assert "geheim" not in problems["PIN"]
 

@@ -14,8 +14,9 @@ import uwsgi_waffle
 
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
-    {"errors", "identity", "privileges", "snapshot", "text", "legacy", "urls"},
-    {"ports", "variable", "redis_client", "frozen"},
+    {"text"},
+    {"errors", "identity", "privileges", "snapshot", "legacy", "urls"},
+    {"ports", "variable", "redis_client", "frozen", "formats"},
     {"schema"},
     {"stores", "host"},
     {"wake"},

@@ -32,6 +32,7 @@ def test_the_defaults(app: Flask, tmp_path: Path) -> None:
         namespace="",
         poll_interval=1.0,
         reconcile_interval=30.0,
+        max_value_size=1048576,
         instance=tmp_path,
     )
 
@@ -45,6 +46,7 @@ ENVIRON = (
     ("WAFFLE_NAMESPACE", "shop_2", "namespace", "shop_2"),
     ("WAFFLE_POLL_INTERVAL", "0.5", "poll_interval", 0.5),
     ("WAFFLE_RECONCILE_INTERVAL", "7", "reconcile_interval", 7.0),
+    ("WAFFLE_MAX_VALUE_SIZE", "5000", "max_value_size", 5000),
 )
 
 
@@ -161,6 +163,8 @@ def test_an_empty_list_of_variables_is_not_a_missing_one(app: Flask) -> None:
         ("WAFFLE_NAMESPACE", "n" * 33),
         ("WAFFLE_NAMESPACE", "shop\n"),
         ("WAFFLE_POLL_INTERVAL", "soon"),
+        ("WAFFLE_MAX_VALUE_SIZE", "much"),
+        ("WAFFLE_MAX_VALUE_SIZE", 0),
         *(
             (f"WAFFLE_{which}_INTERVAL", value)
             for which in ("POLL", "RECONCILE")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
+from collections.abc import Iterator
 
 import pytest
 
+from uwsgi_waffle import HostFilesError, InvalidValue, UnknownVariable, WaffleError
 from uwsgi_waffle.text import escape_line, to_json
 
 HARMLESS = ["", "a b", "Brügge", "日本", "🧇", "a\\n"]
@@ -37,3 +41,54 @@ def test_json_stays_json(text: str, encoding: str) -> None:
 def test_what_the_encoding_does_not_have_is_escaped() -> None:
     assert escape_line("Brügge 🧇", "latin-1") == "Brügge \\U0001f9c7"
     assert escape_line("Brügge", "ascii") == "Br\\xfcgge"
+
+
+class TestLog:
+    """A log line of the package is one line, and nothing in it moves a terminal's cursor."""
+
+    @pytest.fixture
+    def written(self) -> Iterator[io.StringIO]:
+        stream = io.StringIO()
+        handler = logging.StreamHandler(stream)
+        logger = logging.getLogger("uwsgi_waffle")
+        logger.addHandler(handler)
+        yield stream
+        logger.removeHandler(handler)
+
+    @pytest.mark.parametrize("text", HARMFUL, ids=ascii)
+    def test_what_strangers_write_stays_within_its_line(
+        self, written: io.StringIO, text: str
+    ) -> None:
+        logging.getLogger("uwsgi_waffle").warning("100 %%, %s, %d", f"a{text}b", 5)
+        (line,) = written.getvalue().splitlines()
+        assert line.isprintable()
+        assert line.startswith("100 %, a")
+
+    def test_a_line_end_in_an_error_looks_like_no_line_of_the_log(
+        self, written: io.StringIO
+    ) -> None:
+        try:
+            raise ValueError("a\nERROR forged\x1b[2J")
+        except ValueError:
+            logging.getLogger("uwsgi_waffle").exception("it failed")
+        first, *others = written.getvalue().splitlines()
+        assert first == "it failed"
+        assert others[-1] == "  ERROR forged\\x1b[2J"
+        assert all(line.startswith("  ") for line in others)
+
+    def test_a_harmless_line_keeps_its_template(self, caplog: pytest.LogCaptureFixture) -> None:
+        """Collectors of errors group lines by it."""
+        logging.getLogger("uwsgi_waffle").warning("%s is late", "Brügge")
+        assert (caplog.records[0].msg, caplog.records[0].args) == ("%s is late", ("Brügge",))
+
+
+@pytest.mark.parametrize("text", HARMFUL, ids=ascii)
+def test_an_error_is_one_line_wherever_it_is_shown(text: str) -> None:
+    """A server that can't start prints it in a traceback."""
+    errors = [
+        InvalidValue({f"a{text}b": "no JSON"}),
+        UnknownVariable(f"a{text}b is not declared"),
+        HostFilesError(f"a{text}b: Permission denied"),
+    ]
+    assert all(str(error).isprintable() for error in errors)
+    assert str(WaffleError()) == ""

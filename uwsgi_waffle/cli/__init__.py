@@ -3,7 +3,8 @@
 import click
 
 from .doctor import doctor
-from .transfers import export, import_, import_legacy
+from .leftover import prune
+from .transfers import apply, export, import_legacy
 from .values import get, history_, list_, rollback, set_, unset
 from .watching import status_, watch
 
@@ -13,7 +14,7 @@ waffle = click.Group(
     "waffle",
     help="Read and change the variables of WAFFLE_CONFS.",
     epilog="Exit codes: 0 done; 1 refused; 2 not understood; 3 made, but not all processes had it "
-    "in time, or no server runs here.",
+    "in time, or no server runs here; 4 --dry-run found something to change.",
 )
 for command in (
     list_,
@@ -22,10 +23,11 @@ for command in (
     unset,
     history_,
     rollback,
+    prune,
     status_,
     watch,
     export,
-    import_,
+    apply,
     import_legacy,
     doctor,
 ):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 import os
 import sys
@@ -20,7 +19,7 @@ from ..report import is_masked
 from ..schema import MASK
 from ..state import WaffleState, repairing, state_of
 from ..text import escape_line, to_json
-from .output import OutputError, print_error, print_json
+from .output import OutputError, print_error, print_json, shorten
 
 __all__ = [
     "ApplicationCommand",
@@ -32,7 +31,6 @@ __all__ = [
     "complete_names",
     "json_value",
     "load_app",
-    "login",
     "seconds",
 ]
 
@@ -121,18 +119,10 @@ def app_state() -> WaffleState:
     return state_of(current_app._get_current_object())  # type: ignore[attr-defined]
 
 
-def login() -> str:
-    """Return who runs the command; in a container the user may have no name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
-
-
 def as_text(state: WaffleState, name: str, text: str) -> str:
     """Return a value's JSON text as a person may see it."""
     value = json_value(state, name, text)
-    return MASK if value is MASK else to_json(value, compact=True)
+    return MASK if value is MASK else shorten(to_json(value, compact=True))
 
 
 def json_value(state: WaffleState, name: str, text: str) -> Any:

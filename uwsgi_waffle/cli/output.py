@@ -10,7 +10,19 @@ from typing import Any, TextIO
 
 from ..text import escape_line, to_json
 
-__all__ = ["OutputError", "after_update", "print_error", "print_json", "print_line", "print_value"]
+__all__ = [
+    "OutputError",
+    "after_update",
+    "print_error",
+    "print_json",
+    "print_line",
+    "print_text",
+    "print_value",
+    "shorten",
+    "stdout_encoding",
+]
+
+MAX_SHOWN = 200  # characters of a value on a terminal
 
 
 class OutputError(Exception):
@@ -28,24 +40,47 @@ def print_line(text: str) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    _write(escape_line(text, _encoding(sys.stdout)))
+    _write(escape_line(text, stdout_encoding()))
 
 
 def print_json(document: Any, *, indent: int | None = None) -> None:
     """Print a JSON document; errors as in `print_line`."""
-    _write(to_json(document, indent=indent, encoding=_encoding(sys.stdout)))
+    _write(to_json(document, indent=indent, encoding=stdout_encoding()))
+
+
+def print_text(text: str) -> None:
+    """Print a text of several lines, which all can be printed; errors as in `print_line`."""
+    _write(text)
 
 
 def print_value(text: str) -> None:
     """Print a text as it is; on a terminal, escape all but its line ends. Errors as above."""
-    encoding = _encoding(sys.stdout)
-    if sys.stdout is not None and sys.stdout.isatty():
+    encoding = stdout_encoding()
+    if _is_terminal():
         text = "\n".join(escape_line(part, encoding) for part in text.split("\n"))
     _write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
+def shorten(text: str) -> str:
+    """Return what a terminal shows of a value; all of it goes to files and pipes."""
+    if len(text) <= MAX_SHOWN or not _is_terminal():
+        return text
+    return f"{text[:MAX_SHOWN]}... ({len(text):,} characters)"
+
+
+def stdout_encoding() -> str:
+    """Return the encoding of the standard output."""
+    return _encoding(sys.stdout)
+
+
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()
+
+
 def print_error(text: str) -> None:
     """Print one line on the standard error, if that can be written."""
+    if sys.stderr is None:  # it is closed
+        return
     try:
         print(escape_line(text, _encoding(sys.stderr)), file=sys.stderr, flush=True)
     except OSError:

@@ -1,30 +1,52 @@
-"""Values on their way: `export`, `import`, `import-legacy`."""
+"""Values on their way: `export`, `apply`, `import-legacy`."""
 
 from __future__ import annotations
 
-import json
 import os
-from typing import TextIO
 
 import click
+from typing_extensions import Unpack
 
 from .. import transfer
-from ..changes import changes_for_update
 from ..errors import InvalidValue
 from ..report import misfits
 from ..state import WaffleState
 from ..stores import Commit, Stored
-from ..text import to_json
-from .command import app_state, as_json, as_text, command, json_value, login
-from .output import after_update, print_error, print_json, print_line
+from .command import app_state, as_json, as_text, command, json_value
+from .output import (
+    after_update,
+    print_error,
+    print_json,
+    print_line,
+    print_text,
+    stdout_encoding,
+)
+from .sources import confirm, read_text
+from .updating import (
+    DIFFERENT,
+    Options,
+    Preview,
+    actor_option,
+    carry_out,
+    dry_run_option,
+    update_options,
+)
 
-__all__ = ["export", "import_", "import_legacy"]
+__all__ = ["apply", "export", "import_legacy"]
 
 STDOUT = ("-", "/dev/stdout")
+MAX_FILE = 2**26  # bytes that are read
 
 
 @command("export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
+@click.option(
+    "--format",
+    "wanted",
+    type=click.Choice(transfer.FORMATS),
+    help="What to write; by default what FILE's name ends with, else JSON.",
+)
+@click.option("--only-set", is_flag=True, help="Leave out what is only the default.")
 @click.option(
     "--reveal",
     is_flag=True,
@@ -34,26 +56,32 @@ STDOUT = ("-", "/dev/stdout")
     "--json",
     "as_json",
     is_flag=True,
-    help="FILE holds JSON anyway; with FILE, print as JSON what was written.",
+    help="With FILE, print as JSON what was written; without it, the same as --format json.",
 )
-def export(file: str, reveal: bool, as_json: bool) -> None:
-    """Write all values in force to FILE as JSON.
+def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json: bool) -> None:
+    """Write the values in force to FILE, for `flask waffle apply` and for people.
 
-    The document also has their revision, which of them are set, and the declarations. Without FILE
-    it goes to the standard output.
+    As JSON the document also has their revision, which of them are set, and the declarations; as
+    TOML and .env the declarations are comments. Without FILE it goes to the standard output.
     """
-    state = app_state()
+    state, to_stdout = app_state(), file in STDOUT
+    wanted = wanted or ("json" if as_json and to_stdout else transfer.format_of(file) or "json")
+    if as_json and to_stdout and wanted != "json":
+        raise click.UsageError("--json needs a FILE beside it if FILE isn't JSON.")
     state.update_conf()  # not the last good values of a store that is gone
     snapshot = state.current()
-    document = transfer.document(state.schema, snapshot, secrets=reveal)
-    if file in STDOUT:
-        print_json(document, indent=2)
+    encoding = stdout_encoding() if to_stdout else "utf-8"
+    text = transfer.written(
+        state.schema, snapshot, wanted, secrets=reveal, only_set=only_set, encoding=encoding
+    )
+    if to_stdout:
+        print_text(text)
     else:
-        _write(file, to_json(document, indent=2) + "\n", private=reveal)
+        _write(file, text + "\n", private=reveal)
     for misfit in misfits(state):
         print_error(f"{misfit.name}: its default was written: {misfit}")
     left_out = [] if reveal else sorted(state.schema.secrets)
-    if as_json and file not in STDOUT:
+    if as_json and not to_stdout:
         print_json({"revision": snapshot.revision, "file": file, "left_out": left_out})
     elif left_out:
         names = ", ".join(left_out)
@@ -72,67 +100,53 @@ def _write(path: str, text: str, *, private: bool) -> None:
         raise click.FileError(path, error.strerror) from None
 
 
-@command("import")
-@click.argument("file", type=click.File("r", encoding="utf-8"))
-@click.option("--dry-run", is_flag=True, help="Show the differences, and change nothing.")
+@command("apply")
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.option(
+    "--reset-others",
+    is_flag=True,
+    help="Give variables that FILE doesn't name their defaults. It asks first.",
+)
 @click.option("--yes", is_flag=True, help="Don't ask.")
-@click.option("--note", help="Why, for the history.")
-@as_json
-def import_(file: TextIO, dry_run: bool, yes: bool, note: str | None, as_json: bool) -> None:
-    """Take the values in FILE, which `flask waffle export` has written, in one update.
+@update_options
+def apply(file: str, reset_others: bool, yes: bool, **options: Unpack[Options]) -> None:
+    """Set what FILE says, in one update; if all of it is so already, change nothing.
 
-    It shows the differences and asks. What was set in the source is set here, even if it is the
-    default here. What was only the default there is set here only if another value is in force.
-    Variables that FILE doesn't name stay as they are. With `-` it reads the standard input.
+    FILE is TOML or JSON with values by name, a .env file, or what `flask waffle export` has
+    written. Variables that it doesn't name stay as they are. With `-` it is the standard input.
     """
-    if as_json and not (yes or dry_run):
-        raise click.UsageError("--json can't ask: add --yes or --dry-run.")
     state = app_state()
-    seen = state.current()
-    found = transfer.differences(state.schema, seen, _document_in(file))
-    if not as_json:
-        _print_differences(state, found)
-    question = f"Change {len(found)} of {len(state.schema.variables)} variables?"
-    revision, changes = seen.revision, bool(found) and not dry_run
-    if changes and (yes or click.confirm(question, abort=True)):
-        variables = state.schema.variables
-        values = {one.name: variables[one.name].load(json.loads(one.new)) for one in found}
-        revision = state.update(
-            changes_for_update(state.schema, values),
-            expect_revision=seen.revision,  # what was shown is what is done
-            actor=login(),
-            note=note or "import",
-        ).revision
-    with after_update(revision if changes else None):
-        if as_json:
-            changed = {
-                one.name: [json_value(state, one.name, text) for text in (one.old, one.new)]
-                for one in found
-            }
-            print_json({"revision": revision, "dry_run": dry_run, "changed": changed}, indent=2)
-        else:
-            print_line(f"revision {revision}" + ("" if changes else " (nothing was changed)"))
+    document = _document_in(file)
+    changeset = transfer.changes_for(state.schema, document, reset_others=reset_others)
+    options["note"] = "apply" if options["note"] is None else options["note"]
+    if reset_others and not (yes or options["dry_run"]):
+        preview = Preview(state, changeset)
+        changed = preview.look(options["expect"])
+        resets = [name for name in changed if preview.new[name] is None]
+        if resets:
+            if not options["as_json"]:
+                for line in preview.lines(changed):
+                    print_line(line)
+            confirm(f"Reset {', '.join(resets)}?", as_json=options["as_json"])
+            options["expect"] = preview.revision  # what was shown is what is done
+    carry_out(state, changeset, **options)
 
 
-def _print_differences(state: WaffleState, found: list[transfer.Difference]) -> None:
-    for one in found:
-        by_default = " by default" if one.old == one.new else ""
-        old, new = as_text(state, one.name, one.old), as_text(state, one.name, one.new)
-        print_line(f"{one.name}: {old}{by_default} -> {new}")
-
-
-def _document_in(file: TextIO) -> transfer.Document:
+def _document_in(path: str) -> transfer.Document:
     try:
-        return transfer.read(file.read())
+        return transfer.read(read_text(path, MAX_FILE), transfer.format_of(path))
+    except InvalidValue:
+        raise
     except ValueError as error:
-        raise InvalidValue({file.name: str(error)}) from None
+        raise InvalidValue({"the standard input" if path == "-" else path: str(error)}) from None
 
 
 @command("import-legacy")
-@click.option("--dry-run", is_flag=True, help="Show what would happen, and write nothing.")
+@dry_run_option
+@actor_option
 @as_json
 @click.pass_context
-def import_legacy(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
+def import_legacy(ctx: click.Context, dry_run: bool, actor: str, as_json: bool) -> None:
     """Write the values of Flask-WaffleConf as JSON, in one update.
 
     The application reads such values as they are; this converts all at once. They are pickles, and
@@ -140,12 +154,13 @@ def import_legacy(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
     alone, and the exit code is 1.
     """
     state = app_state()
-    converted, problems = transfer.convert_legacy(state.schema, state.store.rows())
+    size = state.settings.max_value_size
+    converted, problems = transfer.convert_legacy(state.schema, state.store.rows(), max_size=size)
 
     def build_commit(stored: Stored) -> Commit | None:
         # Read from the store as JSON: the same values in another notation.
         changes = {name: stored.values[name] for name in converted if name in stored.values}
-        return Commit(changes, login(), "import-legacy") if changes else None
+        return Commit(changes, actor, "import-legacy") if changes else None
 
     revision = None if dry_run else state.writer.commit(build_commit).revision
     with after_update(revision):
@@ -157,6 +172,8 @@ def import_legacy(ctx: click.Context, dry_run: bool, as_json: bool) -> None:
             _print_converted(state, converted, problems, revision)
     if problems:
         ctx.exit(1)
+    if dry_run and converted:
+        ctx.exit(DIFFERENT)
 
 
 def _print_converted(

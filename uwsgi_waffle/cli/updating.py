@@ -3,33 +3,75 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypedDict, TypeVar
 
 import click
+from typing_extensions import Unpack
 
 from ..changes import Changeset
 from ..report import why_no_server
 from ..state import WaffleState
 from ..stores import Stored
 from ..update import UpdateResult
-from .command import as_json, as_text, json_value, login, seconds
+from .actor import actor as default_actor
+from .command import as_json, as_text, json_value, seconds
 from .output import after_update, print_error, print_json, print_line
 
-__all__ = ["carry_out", "update_options"]
+__all__ = [
+    "DIFFERENT",
+    "Options",
+    "Preview",
+    "actor_option",
+    "carry_out",
+    "dry_run_option",
+    "update_options",
+]
 
 # The exit code of an update that was made, but that not all processes of the host have applied in
 # time, or that no server process was there to apply.
 PENDING = 3
+# The exit code of ``--dry-run`` where there is something to do.
+DIFFERENT = 4
 
 F = TypeVar("F", bound=Callable[..., Any])
-Texts = Mapping[str, str]
+
+
+class Options(TypedDict):
+    """The options of all commands that change something."""
+
+    note: str | None
+    actor: str | None
+    expect: int | None
+    wait: float | None
+    dry_run: bool
+    as_json: bool
+
+
+def _person(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
+    if value is None:
+        return default_actor()
+    if not value.strip():
+        raise click.BadParameter("it names nobody.")
+    return value
+
+
+actor_option = click.option(
+    "--actor", metavar="NAME", callback=_person, help="Who, for the history; else who runs this."
+)
+dry_run_option = click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Show what would change, and write nothing. If something would, the exit code is 4.",
+)
 
 
 def update_options(function: F) -> F:
     """Give a command the options of all commands that change something."""
     for option in (
         as_json,
+        dry_run_option,
         click.option(
             "--wait",
             type=seconds,
@@ -43,69 +85,122 @@ def update_options(function: F) -> F:
             metavar="REVISION",
             help="Refuse if the store has another revision.",
         ),
+        actor_option,
         click.option("--note", help="Why, for the history."),
     ):
         function = option(function)
     return function
 
 
-def carry_out(
-    state: WaffleState,
-    changeset: Changeset,
-    *,
-    note: str | None,
-    expect: int | None,
-    wait: float | None,
-    as_json: bool,
-) -> None:
-    """Make an update, and print what it did."""
-    old: dict[str, str] = {}
-    new: dict[str, str] = {}
+@dataclass
+class Preview:
+    """What an update changes, as its change set works it out on what the store holds.
 
-    def observed(stored: Stored) -> Mapping[str, str | None]:
-        texts = changeset(stored)
-        for name, text in texts.items():
-            old[name] = _text(state, name, stored.values.get(name))
-            new[name] = _text(state, name, text)
+    Attributes:
+        revision: what the store was at.
+        old: the stored texts before, by name; ``None`` if no value was stored.
+        new: likewise, after.
+    """
+
+    state: WaffleState
+    changeset: Changeset
+    revision: int = 0
+    old: dict[str, str | None] = field(default_factory=dict)
+    new: dict[str, str | None] = field(default_factory=dict)
+
+    def observed(self, stored: Stored) -> Mapping[str, str | None]:
+        """Work it out, and note it; a change set."""
+        texts = self.changeset(stored)
+        self.revision, self.new = stored.revision, dict(texts)
+        self.old = {name: stored.values.get(name) for name in texts}
         return texts
 
-    result = state.update(observed, expect_revision=expect, actor=login(), note=note, wait=wait)
+    def look(self, expect: int | None) -> tuple[str, ...]:
+        """Return the names of what would change now."""
+        return self.state.writer.preview(self.observed, expect_revision=expect)
+
+    def lines(self, changed: Iterable[str]) -> list[str]:
+        """Return a line for each variable that changes."""
+        return [self._line(name) for name in changed]
+
+    def _line(self, name: str) -> str:
+        if self.new[name] is None and name not in self.state.schema.variables:
+            return f"{name}: removed"
+        before, after = self._text(name, self.old[name]), self._text(name, self.new[name])
+        texts = [as_text(self.state, name, text) for text in (before, after)]
+        if before == after:  # one of them is the default
+            texts[self.old[name] is not None] += " by default"
+        return f"{name}: {' -> '.join(texts)}"
+
+    def document(self, changed: Collection[str]) -> dict[str, dict[str, Any]]:
+        """Return the values before and after, for JSON."""
+        return {
+            key: {
+                name: json_value(self.state, name, self._text(name, of[name])) for name in changed
+            }
+            for key, of in (("old", self.old), ("new", self.new))
+        }
+
+    def _text(self, name: str, stored: str | None) -> str:
+        """Return a stored text, or that of the default if none is stored."""
+        if stored is not None:
+            return stored
+        variable = self.state.schema.variables.get(name)
+        return "null" if variable is None else variable.dump(variable.default)
+
+
+def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Options]) -> None:
+    """Make an update, and print what it did; with ``--dry-run`` print what it would do."""
+    preview = Preview(state, changeset)
+    if options["dry_run"]:
+        changed = preview.look(options["expect"])
+        _print(preview, UpdateResult(preview.revision, changed), options)
+        sys.exit(DIFFERENT if changed else 0)
+    result = state.update(
+        preview.observed,
+        expect_revision=options["expect"],
+        actor=options["actor"],
+        note=options["note"],
+    )
+    result, is_over = _wait(state, result, options["wait"])
     with after_update(result.revision):
-        if as_json:
-            _print_json(state, result, old, new, waited=wait is not None)
-        else:
-            _print(state, result, old, new)
+        _print(preview, result, options)
     for process in result.pending:
         print_error(f"not yet applied by {process.kind} (pid {process.pid})")
     nobody = why_no_server(state)
     if nobody:
         print_error(nobody)
-    if wait is not None and (result.pending or nobody):
+    if not is_over or (options["wait"] is not None and (result.pending or nobody)):
         sys.exit(PENDING)
 
 
-def _print(state: WaffleState, result: UpdateResult, old: Texts, new: Texts) -> None:
-    for name in result.changed:
-        before, after = as_text(state, name, old[name]), as_text(state, name, new[name])
-        print_line(f"{name}: {before} -> {after}")
-    print_line(f"revision {result.revision}" + ("" if result.changed else " (nothing to change)"))
+def _wait(
+    state: WaffleState, result: UpdateResult, wait: float | None
+) -> tuple[UpdateResult, bool]:
+    """Wait for the others. Return also whether that ended by itself and not by Ctrl-C."""
+    if wait is None:
+        return result, True
+    try:
+        return state.writer.wait_for(result, wait), True
+    except KeyboardInterrupt:
+        print_error(f"revision {result.revision} is stored; not all processes may have it yet")
+        return result, False
 
 
-def _print_json(
-    state: WaffleState, result: UpdateResult, old: Texts, new: Texts, *, waited: bool
-) -> None:
+def _print(preview: Preview, result: UpdateResult, options: Options) -> None:
+    if not options["as_json"]:
+        for line in preview.lines(result.changed):
+            print_line(line)
+        hint = "" if result.changed else " (nothing to change)"
+        if options["dry_run"] and result.changed:
+            hint = " (nothing was changed)"
+        print_line(f"revision {result.revision}{hint}")
+        return
     document: dict[str, Any] = {"revision": result.revision, "changed": list(result.changed)}
-    for key, texts in (("old", old), ("new", new)):
-        document[key] = {name: json_value(state, name, texts[name]) for name in result.changed}
-    if waited:
+    document |= preview.document(result.changed)
+    if options["dry_run"]:
+        document["dry_run"] = True
+    if options["wait"] is not None:
         document["applied"] = [process.pid for process in result.applied]
         document["pending"] = [process.pid for process in result.pending]
     print_json(document)
-
-
-def _text(state: WaffleState, name: str, stored: str | None) -> str:
-    """Return a stored text, or that of the default if none is stored."""
-    if stored is not None:
-        return stored
-    variable = state.schema.variables.get(name)
-    return "null" if variable is None else variable.dump(variable.default)

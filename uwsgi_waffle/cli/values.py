@@ -8,35 +8,51 @@ from dataclasses import asdict
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from .. import changes
 from ..changes import changes_for_reset, changes_for_rollback, changes_for_update
-from ..errors import InvalidValue
-from ..report import Misfit, history, misfits
-from ..schema import MASK
+from ..errors import InvalidValue, WaffleError
+from ..report import Misfit, history, history_since, misfits
+from ..schema import MASK, Variable
+from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
 from .command import app_state, as_json, as_text, command, complete_names, json_value
-from .output import print_error, print_json, print_line, print_value
+from .output import print_error, print_json, print_line, print_value, shorten
+from .sources import assigned
 from .updating import carry_out, update_options
 
 __all__ = ["get", "history_", "list_", "rollback", "set_", "unset"]
 
 
 @command("list")
+@click.option("--group", metavar="GROUP", help="List only the variables of this group.")
+@click.option(
+    "--undeclared", is_flag=True, help="List instead what is stored and no longer declared."
+)
 @as_json
-def list_(as_json: bool) -> None:
-    """List the variables with their values; secrets are masked."""
+def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
+    """List the variables with their values; secrets are masked.
+
+    A value that nobody has set is marked as the default.
+    """
     state = app_state()
+    if undeclared:
+        _list_undeclared(state, as_json=as_json)
+        return
     snapshot = state.current()
-    variables = state.schema.variables
+    variables = _variables(state, group)
     texts = {
         name: variable.dump(getattr(snapshot.values, name)) for name, variable in variables.items()
     }
-    marked = {misfit.name: misfit for misfit in misfits(state)}
+    is_set = snapshot.values.model_fields_set
+    marked = {misfit.name: misfit for misfit in misfits(state) if group is None}
     if as_json:
         document: dict[str, Any] = {
             "revision": snapshot.revision,
             "values": {name: json_value(state, name, text) for name, text in texts.items()},
+            "set": sorted(is_set & texts.keys()),
         }
         if marked:
             document["misfits"] = {name: _marks(misfit) for name, misfit in marked.items()}
@@ -44,15 +60,36 @@ def list_(as_json: bool) -> None:
         return
     width = max(map(len, texts), default=0)
     for name, text in texts.items():
-        desc = variables[name].desc
-        print_line(
-            f"{name:{width}}  {as_text(state, name, text)}" + (f"  # {desc}" if desc else "")
-        )
+        desc = f"  # {variables[name].desc}" if variables[name].desc else ""
+        mark = "" if name in is_set else " (default)"
+        print_line(f"{name:{width}}  {as_text(state, name, text)}{mark}{desc}")
         if name in marked:
             _print_misfit(width, marked[name])
     for name in marked.keys() - texts.keys():
         print_line(name or "values")
         _print_misfit(width, marked[name])
+
+
+def _variables(state: WaffleState, group: str | None) -> dict[str, Variable]:
+    variables = state.schema.variables
+    if group is None:
+        return variables
+    groups = {name: getattr(variable, "group", "") or "" for name, variable in variables.items()}
+    found = {name: variables[name] for name in variables if groups[name] == group}
+    if not found:
+        known = ", ".join(map(repr, sorted({*groups.values()} - {""}))) or "none"
+        raise WaffleError(f"No variable has the group {group!r} (groups: {known}).")
+    return found
+
+
+def _list_undeclared(state: WaffleState, *, as_json: bool) -> None:
+    stored = state.store.load()
+    names = changes.undeclared(state.schema, stored.values)
+    if as_json:
+        print_json({"revision": stored.revision, "undeclared": names}, indent=2)
+        return
+    for name in names:
+        print_line(name)
 
 
 def _print_misfit(width: int, misfit: Misfit) -> None:
@@ -96,8 +133,13 @@ def _marks(misfit: Misfit) -> dict[str, Any]:
 )
 @update_options
 def set_(assignments: tuple[str, ...], **options: Any) -> None:
-    """Change variables: all of them in one update, or none."""
-    state, texts = app_state(), _assigned(assignments)
+    """Change variables: all of them in one update, or none.
+
+    NAME=- reads the value from the standard input, NAME=@FILE from a file; one line end after it is
+    dropped. NAME=@@x is the text @x. NAME alone, if it is secret, asks for it without echo.
+    """
+    state = app_state()
+    texts = assigned(assignments, state.schema, 4 * state.settings.max_value_size)
     problems: dict[str, str] = {}
     values: dict[str, object] = {}
     for name, text in texts.items():
@@ -120,11 +162,11 @@ def unset(names: tuple[str, ...], **options: Any) -> None:
     declared = tuple(name for name in names if name not in undeclared)
     changeset = changes_for_reset(state.schema, declared)
 
-    def changes(stored: Stored) -> Mapping[str, str | None]:
+    def build_changes(stored: Stored) -> Mapping[str, str | None]:
         rows = {name: text for name, text in stored.values.items() if name not in undeclared}
         return {**changeset(Stored(stored.revision, rows)), **dict.fromkeys(undeclared)}
 
-    carry_out(state, changes, **options)
+    carry_out(state, build_changes, **options)
 
 
 @command("rollback")
@@ -138,40 +180,38 @@ def rollback(revision: int, note: str | None, **options: Any) -> None:
     carry_out(state, changeset, note=note, **options)
 
 
-def _assigned(assignments: tuple[str, ...]) -> dict[str, str]:
-    texts: dict[str, str] = {}
-    for assignment in assignments:
-        name, equals, text = assignment.partition("=")
-        if not name or not equals:
-            raise click.UsageError(f"{assignment!r} is no assignment; write NAME=VALUE.")
-        if name in texts:
-            raise click.UsageError(f"{name} is assigned twice.")
-        texts[name] = text
-    return texts
-
-
 @command("history")
 @click.argument("name", required=False, shell_complete=complete_names)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
     default=20,
-    show_default=True,
+    show_default="20, with --since all",
     help="Show so many changes at most.",
 )
+@click.option("--since", type=int, metavar="REVISION", help="Show what was changed after REVISION.")
 @as_json
-def history_(name: str | None, limit: int, as_json: bool) -> None:
+@click.pass_context
+def history_(
+    ctx: click.Context, name: str | None, limit: int, since: int | None, as_json: bool
+) -> None:
     """Show the newest changes, newest first; of one variable if NAME is given.
 
     Secrets are masked.
     """
     state = app_state()
-    entries = history(state, limit, name)
+    if since is None:
+        entries = history(state, limit, name)
+    else:
+        given = ctx.get_parameter_source("limit") is ParameterSource.COMMANDLINE
+        entries = history_since(state, since, name)[: limit if given else None]
     if as_json:
         print_json([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2)
         return
     for entry in entries:
-        old, new = (MASK if value == MASK else to_json(value) for value in (entry.old, entry.new))
+        old, new = (
+            MASK if value == MASK else shorten(to_json(value)) for value in (entry.old, entry.new)
+        )
         note = f"  # {entry.note}" if entry.note else ""
         when, who = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC", entry.actor or "-"
         print_line(f"{entry.revision}  {when}  {who}  {entry.key}: {old} -> {new}{note}")

@@ -7,7 +7,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
-from ..changes import changes_for_update
+from ..changes import changes_for_update, undeclared
 from ..errors import (
     HostBusy,
     HostFilesError,
@@ -76,9 +76,21 @@ def check_store(state: WaffleState) -> Iterator[Finding]:
         change = next(changes, "Do what it says.")
         found.append(Finding("error", "store", str(error), change))
     yield from found
+    yield from _check_leftovers(state)
     if not found:
         text = f"{state.store.name}, revision {state.newest().revision}, can be read and written"
         yield Finding("ok", "store", text)
+
+
+def _check_leftovers(state: WaffleState) -> Iterator[Finding]:
+    try:
+        names = undeclared(state.schema, state.store.load().values)
+    except WaffleError:
+        return  # as has been said
+    if names:
+        text = f"{len(names)} stored, and not declared: {', '.join(names)}"
+        change = "Unless another release reads them, run flask waffle prune."
+        yield Finding("warning", "store", text, change)
 
 
 def check_channel(

@@ -1,0 +1,91 @@
+"""What is stored and no longer declared; and the history since a revision."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from uwsgi_waffle.cli import waffle as command
+
+from .conftest import CONFS, Host, Process
+
+Run = Callable[..., Result]
+BEFORE: dict[str, Any] = {**CONFS, "GONE": {"default": 1}, "KEY": {"default": "", "secret": True}}
+
+
+@pytest.fixture
+def run(host: Host, site: Process) -> Run:
+    """Run ``flask waffle`` in a release that has two variables less."""
+    host.start(confs=BEFORE).waffle.update({"GONE": 2, "KEY": "geheim", "LIMIT": 20})
+    app = host.start().app
+    return lambda *words: app.test_cli_runner().invoke(command, words)
+
+
+def test_they_are_listed_without_their_values(run: Run) -> None:
+    assert run("list", "--undeclared").output.splitlines() == ["GONE", "KEY"]
+    assert json.loads(run("list", "--undeclared", "--json").output) == {
+        "revision": 1,
+        "undeclared": ["GONE", "KEY"],
+    }
+
+
+def test_they_are_removed_as_a_revision(host: Host, site: Process, run: Run) -> None:
+    result = run("prune", "--dry-run")
+    assert result.exit_code == 4
+    assert result.output.splitlines() == [
+        "GONE: removed",
+        "KEY: removed",
+        "revision 1 (nothing was changed)",
+    ]
+    result = run("prune", "--yes")
+    assert (result.exit_code, result.output.splitlines()[-1]) == (0, "revision 2")
+    assert site.state.store.load().values == {"LIMIT": "20"}
+    assert {entry.key for entry in site.waffle.history(2)} == {"GONE", "KEY"}
+    result = run("prune")
+    assert (result.exit_code, result.output) == (0, "revision 2 (nothing to change)\n")
+    assert run("prune", "--dry-run").exit_code == 0
+
+
+def test_where_nobody_can_be_asked_nothing_is_removed(site: Process, run: Run) -> None:
+    result = run("prune")
+    assert result.exit_code == 1
+    assert "there is no terminal to ask on. Add --yes" in result.stderr
+    assert site.waffle.refresh() == 1
+
+
+def test_doctor_counts_them(run: Run) -> None:
+    line = "warning  store:        2 stored, and not declared: GONE, KEY"
+    assert line in run("doctor", "--patience", "0").output.splitlines()
+    run("prune", "--yes")
+    assert "not declared" not in run("doctor", "--patience", "0").output
+
+
+def test_what_the_package_keeps_for_itself_is_not_left_over(host: Host, run: Run) -> None:
+    host.sql("INSERT INTO waffle_values VALUES ('WAFFLE_OWN', '1')")
+    assert "WAFFLE_OWN" not in run("list", "--undeclared").output
+
+
+class TestHistory:
+    def test_since_a_revision(self, site: Process, run: Run) -> None:
+        for number in range(30, 55):
+            site.waffle.update({"LIMIT": number})
+        found = json.loads(run("history", "--since", "1", "--json").output)
+        assert [entry["revision"] for entry in found] == list(range(26, 1, -1)), "not only twenty"
+        assert len(run("history", "--since", "1", "--limit", "2").output.splitlines()) == 2
+        assert run("history", "--since", "26").output == ""
+        assert len(run("history", "--since", "0", "GONE").output.splitlines()) == 1
+
+    def test_a_long_one(self, site: Process, run: Run) -> None:
+        for number in range(30, 160):
+            site.waffle.update({"LIMIT": number})
+        assert len(run("history", "--since", "1").output.splitlines()) == 130
+
+    @pytest.mark.parametrize("revision", ["99", "-1"])
+    def test_a_revision_that_never_was(self, run: Run, revision: str) -> None:
+        result = run("history", "--since", revision)
+        assert result.exit_code == 1
+        assert f"There is no revision {revision}: the store is at 1" in result.output

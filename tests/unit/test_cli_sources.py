@@ -1,0 +1,106 @@
+"""Where `flask waffle set` has values from: arguments, files, the standard input."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from uwsgi_waffle.cli import waffle as command
+
+from .conftest import Process
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(site: Process) -> Run:
+    """Run ``flask waffle set`` with the given words."""
+
+    def run(*words: str, stdin: str | bytes | None = None) -> Result:
+        return site.app.test_cli_runner().invoke(command, ["set", *words], input=stdin)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("Gent\n", "Gent"),
+        ("Gent\r\n", "Gent"),
+        ("Gent", "Gent"),
+        ("a\n\n", "a\n"),
+        ("-\n", "-"),
+        ("@x", "@x"),
+        ("", ""),
+        ("Brügge 🧇\n", "Brügge 🧇"),
+    ],
+)
+def test_one_line_end_is_not_part_of_the_text(
+    site: Process, run: Run, tmp_path: Path, text: str, value: str
+) -> None:
+    assert run("SITENAME=-", stdin=text.encode()).exit_code == 0
+    assert value == site.waffle.values.SITENAME
+    (tmp_path / "name").write_bytes(text.encode())
+    site.waffle.update({"SITENAME": "other"})
+    assert run(f"SITENAME=@{tmp_path / 'name'}", "LIMIT=20").exit_code == 0
+    assert (value, 20) == (site.waffle.values.SITENAME, site.waffle.values.LIMIT)
+
+
+def test_a_text_that_begins_with_an_at_sign_has_two(site: Process, run: Run) -> None:
+    run("SITENAME=@@waffle")
+    assert site.waffle.values.SITENAME == "@waffle"
+    run("SITENAME=a@b")
+    assert site.waffle.values.SITENAME == "a@b"
+
+
+def test_a_value_larger_than_an_argument_can_be(site: Process, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "name").write_text("x" * 150_000)
+    assert run(f"SITENAME=@{tmp_path / 'name'}").exit_code == 0
+    assert site.waffle.values.SITENAME == "x" * 150_000
+
+
+def test_a_pipe(site: Process, run: Run, tmp_path: Path) -> None:
+    """As ``set NAME=@<(command)`` of a shell gives it."""
+    os.mkfifo(tmp_path / "pipe")
+    writer = threading.Thread(target=(tmp_path / "pipe").write_text, args=("Gent\n",))
+    writer.start()
+    assert run(f"SITENAME=@{tmp_path / 'pipe'}").exit_code == 0
+    writer.join()
+    assert site.waffle.values.SITENAME == "Gent"
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["SITENAME=@none"], 2, "none can't be read: No such file or directory. If SITENAME is to"),
+        (["SITENAME=@none"], 2, "begin with @, write SITENAME=@@none"),
+        (["SITENAME=@/"], 2, "/ can't be read: Is a directory"),
+        (["SITENAME=@"], 2, "can't be read: No such file"),
+        (["SITENAME=@a\0b"], 2, "can't be read: embedded null"),
+        (["SITENAME=@/dev/zero"], 1, "SITENAME: /dev/zero has more than 4,194,304 bytes"),
+        (["SITENAME=-"], 1, "SITENAME: the standard input isn't UTF-8 text: see its byte 2"),
+        (["SITENAME=-", "TOKEN=-"], 2, "Only one variable can have the standard input"),
+        (["TOKEN"], 2, "no terminal to ask for TOKEN on; write TOKEN=- and give it"),
+        (["SITENAME"], 2, "'SITENAME' is no assignment; write NAME=VALUE"),
+        (["SITE"], 1, "'SITE' is not declared"),
+    ],
+)
+def test_what_can_not_be_read_changes_nothing(
+    site: Process, run: Run, words: list[str], code: int, told: str
+) -> None:
+    stdin = b"ok" if "TOKEN=-" in words else b"a\xff"
+    result = run(*words, stdin=stdin)
+    assert (result.exit_code, site.waffle.refresh()) == (code, 0)
+    assert told in " ".join(result.output.split())
+    assert "Traceback" not in result.output
+
+
+def test_a_secret_in_a_file_that_is_refused_is_not_shown(run: Run) -> None:
+    result = run("TOKEN=-", stdin=b"geheim\xff")
+    assert result.exit_code == 1
+    assert "geheim" not in result.output

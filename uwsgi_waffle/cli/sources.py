@@ -1,0 +1,119 @@
+"""Where values come from: an argument, a file, the standard input, or a prompt without echo."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from typing import BinaryIO
+
+import click
+
+from ..errors import InvalidValue, WaffleError
+from ..schema import Schema
+
+__all__ = ["assigned", "confirm", "has_terminal", "read_text"]
+
+
+def has_terminal() -> bool:
+    """Return whether somebody can be asked."""
+    return sys.stdin is not None and sys.stdin.isatty()
+
+
+def confirm(question: str, *, as_json: bool) -> None:
+    """Ask; anything but yes ends the command, and so does nobody to ask."""
+    if as_json or not has_terminal():
+        raise WaffleError(
+            "Nothing was changed: there is no terminal to ask on. Add --yes; with --dry-run it "
+            "shows what would change."
+        )
+    click.confirm(question, abort=True, err=True)
+
+
+def read_text(path: str, limit: int) -> str:
+    """Read UTF-8 text from a file, a pipe or a device; ``-`` is the standard input.
+
+    Raises:
+        click.UsageError: it can't be read.
+        InvalidValue: it isn't UTF-8, or has more than ``limit`` bytes.
+    """
+    name = "the standard input" if path == "-" else path
+    try:
+        with _open(path) as file:
+            data = file.read(limit + 1)
+    except (OSError, ValueError) as error:  # a path with a null character
+        raise click.UsageError(
+            f"{name} can't be read: {getattr(error, 'strerror', None) or error}."
+        ) from None
+    if len(data) > limit:
+        raise InvalidValue({"": f"{name} has more than {limit:,} bytes"})
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidValue(
+            {"": f"{name} isn't UTF-8 text: see its byte {error.start + 1:,}"}
+        ) from None
+
+
+def _open(path: str) -> AbstractContextManager[BinaryIO]:
+    if path != "-":
+        return open(path, "rb")
+    if sys.stdin is None:
+        raise OSError("it is closed")
+    return nullcontext(sys.stdin.buffer)
+
+
+def assigned(assignments: Iterable[str], schema: Schema, limit: int) -> dict[str, str]:
+    """Return the text of each assignment by name.
+
+    ``NAME=-`` reads the standard input, ``NAME=@FILE`` a file; one line end after the text isn't
+    part of it. ``NAME=@@x`` is the text ``@x``. A secret ``NAME`` alone is asked for.
+
+    Raises:
+        click.UsageError: one is no assignment, or can't be read.
+        InvalidValue: what a file holds is no text, or too long.
+        UnknownVariable: there is nothing to ask for.
+    """
+    texts: dict[str, str] = {}
+    is_read = False
+    for assignment in assignments:
+        name, equals, text = assignment.partition("=")
+        if not name:
+            raise click.UsageError(f"{assignment!r} is no assignment; write NAME=VALUE.")
+        if name in texts:
+            raise click.UsageError(f"{name} is assigned twice.")
+        if not equals:
+            text = _ask(name, schema)
+        elif text == "-":
+            if is_read:
+                raise click.UsageError("Only one variable can have the standard input.")
+            is_read, text = True, _read_value(name, "-", limit)
+        elif text.startswith("@@"):
+            text = text[1:]
+        elif text.startswith("@"):
+            text = _read_value(name, text[1:], limit)
+        texts[name] = text
+    return texts
+
+
+def _read_value(name: str, path: str, limit: int) -> str:
+    try:
+        return re.sub(r"\r?\n\Z", "", read_text(path, limit))
+    except InvalidValue as error:
+        raise InvalidValue({name: error.problems[""]}) from None
+    except click.UsageError as error:
+        hint = "" if path == "-" else f" If {name} is to begin with @, write {name}=@@{path}."
+        raise click.UsageError(f"{name}: {error.message}{hint}") from None
+
+
+def _ask(name: str, schema: Schema) -> str:
+    if not schema.variable(name).secret:
+        raise click.UsageError(f"{name!r} is no assignment; write NAME=VALUE.")
+    if not has_terminal():
+        raise click.UsageError(
+            f"There is no terminal to ask for {name} on; write {name}=- and give it to the "
+            f"standard input, or {name}=@FILE."
+        )
+    text: str = click.prompt(name, hide_input=True, confirmation_prompt=True, err=True)
+    return text
