@@ -9,6 +9,7 @@ import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -217,6 +218,20 @@ class TestListening:
         site.tick()
         assert channel.subscribed.wait(20)
         assert site.waffle.values.LIMIT == 20
+
+    def test_a_copy_of_a_hosts_files_is_another_host(
+        self, host: Host, site: Process, channel: FakeChannel, tmp_path: Path
+    ) -> None:
+        """Of two hosts with one id, each would take the other's messages for its own."""
+        site.waffle.update({"LIMIT": 20})
+        shutil.copytree(host.instance, tmp_path / "copy" / "instance")
+        copy = Host(tmp_path / "copy").start(host.store(), WATCHTYPE="redis")
+        assert copy.files.notes().host_id == site.files.notes().host_id
+        copy.tick()
+        assert channel.subscribed.wait(20)
+        copy.waffle.update({"LIMIT": 21})
+        theirs, ours = channel.sent[0], channel.sent[-1]
+        assert ours == copy.files.notes().host_id != theirs
 
     def test_a_message_wakes_the_idle_and_calls_hooks(
         self, host: Host, listening: Process, channel: FakeChannel
