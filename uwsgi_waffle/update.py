@@ -177,13 +177,10 @@ class Writer:
 
     def _publish_in_new_header(self, prepared: _Prepared) -> None:
         """Read the store again: another process may have read it before we committed."""
-        replaced = True
         try:
-            while replaced:
-                with self._host.lock(LOCK_TIMEOUT) as header:
-                    header.invalidate()
-                    self._fetcher.fetch(header)
-                    replaced = header.was_replaced()
+            with self._host.lock(LOCK_TIMEOUT) as header:
+                header.invalidate()
+                self._fetcher.fetch(header)
         except OSError as error:  # then nobody else can have opened it either
             self._warn(prepared, error)
 

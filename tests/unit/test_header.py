@@ -148,7 +148,7 @@ class TestDamage:
         host.header.unlink()
         monkeypatch.setattr(os, "open", removed)
         with pytest.raises(HostFilesError, match="removed again and again"):
-            shared.open()
+            shared.lock(1).__enter__()
 
     def test_a_closed_descriptor_is_opened_again_and_its_new_owner_left_alone(
         self, host: Host, shared: HostFiles, tmp_path: Path

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import weakref
-from contextlib import suppress
 from pathlib import Path
 
 from ..errors import SchemaError
@@ -59,9 +58,7 @@ class HostFiles:
         try:
             self.bell_folder.touch("bell")
         except OSError:  # it is missing
-            with suppress(FileNotFoundError):  # somebody is just removing the folder
-                self.bell_folder.ensure()
-                self.bell_folder.write("bell", b"")
+            self.bell_folder.write("bell", b"")
 
     def listener(self) -> dict[str, object]:
         """Return ``pid`` and ``error`` of the process that listens; empty if there is none."""

@@ -15,14 +15,14 @@ import os
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
-from ..errors import HostBusy, HostFilesError
+from ..errors import HostBusy
 from .locks import try_flock, unlock
-from .private import PrivateFolder, file_id
+from .private import PrivateFolder, file_id, removed_again
 
 __all__ = [
     "Header",
@@ -38,7 +38,7 @@ WORD = 8
 NO_WORD = bytes(WORD)
 WORDS_SIZE = 3 * WORD
 NOTES_SIZE = 8192 - WORDS_SIZE
-OPEN_ATTEMPTS = 10
+LOCK_ATTEMPTS = 10
 LOCK_PAUSE = 0.0005  # seconds between two attempts to take the lock
 CREATE = os.O_RDWR | os.O_CREAT
 
@@ -111,8 +111,8 @@ class LockedHeader:
     """The header while its lock is held.
 
     Args:
-        read: returns bytes, given size and offset.
-        write: writes bytes, given them and an offset.
+        read: like `os.pread`.
+        write: like `os.pwrite`.
         was_replaced: returns whether another header is at its path now, or none.
     """
 
@@ -160,7 +160,6 @@ class Header:
     """The header's file. Safe to use after a fork.
 
     Args:
-        folder: where it is.
         ensure: creates what is missing around it, or checks it.
     """
 
@@ -184,18 +183,14 @@ class Header:
         Raises:
             HostFilesError: it can't be opened.
         """
-        for _ in range(OPEN_ATTEMPTS):
-            if self.is_open():
-                return
-            try:
-                self._ensure()
-                file = _OpenFile(self._folder.open("header", CREATE))
-            except FileNotFoundError:  # somebody is just removing the folder
-                continue
-            if self._file.fd == file.fd:
-                self._file.fd = -1  # somebody has closed it, and its number is the new one's
-            self._file, self._fd = file, file.fd
-        raise HostFilesError(f"{self._path} is removed again and again. Check who does that.")
+        if self.is_open():
+            return
+        with suppress(FileNotFoundError):  # somebody is just removing the folder
+            self._ensure()
+        file = _OpenFile(self._folder.open("header", CREATE))
+        if self._file.fd == file.fd:
+            self._file.fd = -1  # somebody has closed it, and its number is the new one's
+        self._file, self._fd = file, file.fd
 
     def words(self) -> bytes:
         """Return the three words.
@@ -227,12 +222,8 @@ class Header:
     def try_lock(self) -> Iterator[LockedHeader | None]:
         """Hold the lock, or yield ``None`` if another process or thread has it. Never wait."""
         self.open()
-        while True:
-            try:
-                fd = self._folder.open("header", CREATE)
-            except FileNotFoundError:  # somebody is just removing the folder
-                self.open()
-                continue
+        for _ in range(LOCK_ATTEMPTS):
+            fd = self._folder.open("header", CREATE)
             if not try_flock(fd):
                 yield None
                 return
@@ -241,6 +232,8 @@ class Header:
                 break
             unlock(fd)  # it was replaced meanwhile
             self.open()
+        else:
+            raise removed_again(self._path)
         try:
             yield LockedHeader(
                 partial(os.pread, fd),

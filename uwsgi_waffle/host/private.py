@@ -28,6 +28,7 @@ ADVICE = {
     errno.ENFILE: "Raise the system's limit of open files (fs.file-max).",
     errno.ENAMETOOLONG: "Set WAFFLE_WATCHER_FILE to a shorter path.",
 }
+OPEN_ATTEMPTS = 10  # somebody may be removing files
 LOCAL = "WAFFLE_WATCHER_FILE must name a plain file in a local folder that user {} may write."
 
 
@@ -66,15 +67,16 @@ class PrivateFolder:
                 os.close(fd)
 
     def open(self, name: str, flags: int) -> int:
-        """Open a file and return its descriptor; with ``O_CREAT`` a new one gets 0600.
+        """Open a file and return its descriptor.
+
+        With ``O_CREAT`` a new file gets 0600, and the folder is created if it is gone.
 
         Raises:
-            FileNotFoundError: there is no such file, or no folder.
+            FileNotFoundError: there is no such file.
             HostFilesError: it is a link, not a plain file, or another user's; or it can't be made.
         """
         path = self._prefix + name
-        with _explaining(path), acting_as(self.owner):
-            fd = os.open(path, flags | SAFE, 0o600)
+        fd = self._open(path, flags)
         try:
             found = self._check(path, fd)
             if not stat.S_ISREG(found.st_mode):
@@ -85,6 +87,18 @@ class PrivateFolder:
             os.close(fd)
             raise
         return fd
+
+    def _open(self, path: str, flags: int) -> int:
+        for _ in range(OPEN_ATTEMPTS):
+            try:
+                with _explaining(path), acting_as(self.owner):
+                    return os.open(path, flags | SAFE, 0o600)
+            except FileNotFoundError:
+                if not flags & os.O_CREAT:
+                    raise
+            with suppress(FileNotFoundError):  # somebody is just removing the folder
+                self.ensure()
+        raise removed_again(path)
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; errors as in `open`."""
@@ -168,6 +182,11 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
             "WAFFLE_WATCHER_FILE to another path."
         )
     return found
+
+
+def removed_again(path: str) -> HostFilesError:
+    """Return the error of what can't be opened because somebody always removes it."""
+    return HostFilesError(f"{path} is removed again and again. Check who does that.")
 
 
 def file_id(file: str | int) -> tuple[int, int]:

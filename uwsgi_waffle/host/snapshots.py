@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
-
-from ..errors import HostFilesError
 from ..snapshot import Encoded, SnapshotDamaged, decode
 from .private import PrivateFolder
 
 __all__ = ["Snapshots"]
 
-WRITE_ATTEMPTS = 10
-
 
 class Snapshots:
-    """Snapshot files. They may be written early: nobody reads one that the header doesn't name.
-
-    Args:
-        folder: where they are.
-    """
+    """Snapshot files. They may be written early: nobody reads one that the header doesn't name."""
 
     def __init__(self, folder: PrivateFolder) -> None:
         self._folder = folder
@@ -29,16 +20,7 @@ class Snapshots:
         Raises:
             HostFilesError: the disk is full, or the folder can't be written.
         """
-        for _ in range(WRITE_ATTEMPTS):
-            try:
-                self._folder.write(encoded.id.hex(), encoded.blob)
-                return
-            except FileNotFoundError:  # there is no folder, or somebody is just removing it
-                with suppress(FileNotFoundError):
-                    self._folder.ensure()
-        raise HostFilesError(
-            f"{self._folder.path} is removed again and again. Check who does that."
-        )
+        self._folder.write(encoded.id.hex(), encoded.blob)
 
     def read(self, snapshot: bytes) -> Encoded | None:
         """Return a snapshot, or ``None`` if its file is gone, damaged or unreadable."""
