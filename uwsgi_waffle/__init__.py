@@ -75,4 +75,4 @@ __all__ = [
 
 __version__ = "0.2.0"
 
-wake.prepare(mule.after_fork)
+wake.start(mule.after_fork)

@@ -24,14 +24,7 @@ ERROR_LENGTH = 400  # characters
 
 
 class Fetcher:
-    """Reads the store and publishes. All of it happens under the host's lock.
-
-    Args:
-        host: what the processes of the host share.
-        store: where the values are.
-        served: what this process serves.
-        ports: the surroundings.
-    """
+    """Reads the store and publishes. All of it happens under the host's lock."""
 
     def __init__(self, host: Host, store: Store, served: Served, ports: Ports) -> None:
         self._host, self._store, self._served, self._ports = host, store, served, ports
@@ -39,9 +32,7 @@ class Fetcher:
     def fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> None:
         """Read the store and publish what it holds.
 
-        Args:
-            header: the locked header.
-            raise_errors: raise what fails, after it was noted.
+        What fails is noted, and raised too with ``raise_errors``.
 
         Raises:
             SchemaError: the host's files are used for another store.
@@ -78,11 +69,11 @@ class Fetcher:
     def publish(
         self, header: LockedHeader, encoded: Encoded, snapshot: Snapshot, generation: bytes
     ) -> None:
-        """Show all processes of the host a snapshot that the store holds.
+        """Show all processes of the host a snapshot that the store holds; its file is written.
 
         Args:
             header: the locked header.
-            encoded: the snapshot; its file is written.
+            encoded: the snapshot.
             snapshot: the same, validated.
             generation: the header's generation before the store was read or written.
         """
@@ -92,7 +83,7 @@ class Fetcher:
         if news:
             self._host.wake()
         updates = header.notes().updates + news
-        header.note(checked_at=time.monotonic_ns(), retry_at=0, error="", updates=updates)
+        header.set_notes(checked_at=time.monotonic_ns(), retry_at=0, error="", updates=updates)
         self._served.apply(snapshot, generation + encoded.id + generation)
         if news:
             self._host.snapshots.prune(encoded.id, before)
@@ -118,7 +109,7 @@ class Fetcher:
         text, cause = error_text(error)
         text, known = text[:ERROR_LENGTH], header.notes().error
         retry_at = time.monotonic_ns() + round(pause * 1e9)
-        header.note(error=text, failed=header.words()[:8].hex(), retry_at=retry_at)
+        header.set_notes(error=text, failed=header.words()[:8].hex(), retry_at=retry_at)
         if text != known:
             text = f"can't use the store, serving the last good values: {text}"
             self._served.log(logging.ERROR, text, cause)
@@ -146,11 +137,10 @@ class Fetcher:
             text = f"values were edited outside, and the history can't be written: {error}"
             self._served.log(logging.WARNING, text)
             return stored
-        self._ports.publish()
+        self._ports.notify_hosts()
         return recorded
 
 
 def _plain_texts(encoded: Encoded) -> dict[str, str]:
-    """Return JSON texts by name, all written in the same way."""
     values = json.loads(encoded.values)
     return {name: json.dumps(value, separators=(",", ":")) for name, value in values.items()}

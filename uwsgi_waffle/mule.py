@@ -33,8 +33,9 @@ def after_fork() -> None:
     elif wake.is_our_mule():
         log.warning(
             "uwsgi_waffle: this mule has no application (lazy-apps), so it doesn't know where to "
-            "listen; a worker does instead. Add to the ini: env = WAFFLE_WATCHTYPE=redis, "
-            "env = WAFFLE_WATCHER_FILE=<an absolute path>, and WAFFLE_REDIS_* likewise."
+            "listen; a worker does instead. Add to the ini, as the application has them: "
+            "env = WAFFLE_WATCHTYPE=..., env = WAFFLE_WATCHER_FILE=<an absolute path>, and what "
+            "the watch type needs."
         )
 
 

@@ -18,12 +18,12 @@ class Ports:
         process_name: names this process, ``None`` for one that serves nobody.
         call_hooks: called with each change, in the process and thread that applied it.
         ensure_watched: called when uWSGI's master may have to monitor other files than before.
-        publish: tells other hosts that the store has something new.
+        notify_hosts: tells other hosts that the store has something new.
         describe: says how this process's server runs.
     """
 
     process_name: Callable[[], str | None]
     call_hooks: Callable[[Change], None]
     ensure_watched: Callable[[], None]
-    publish: Callable[[], None]
+    notify_hosts: Callable[[], None]
     describe: Callable[[], dict[str, object]]

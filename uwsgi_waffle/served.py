@@ -35,8 +35,6 @@ class Served:
     """The snapshot that this process serves, and the changes that its hooks don't know yet.
 
     Args:
-        schema: what may be stored.
-        ports: the surroundings.
         repairing: whether this process was started to repair values: then a value that doesn't fit
             is no error, and the variable has its default.
 
@@ -78,7 +76,6 @@ class Served:
         """Serve an encoded snapshot from now on.
 
         Args:
-            encoded: the snapshot.
             words: the header's words that were seen with it.
             unreadable: while repairing, why rows of the store were left out, by name.
 

@@ -101,13 +101,13 @@ class WaffleState:
             process_name=wake.process_name,
             call_hooks=Hooks(app, hooks).call,
             ensure_watched=self._ensure_watched,
-            publish=self._publish,
+            notify_hosts=self._notify_hosts,
             describe=self._describe,
         )
         self.served = Served(self.schema, ports, repairing=_repairing.get())
         fetcher = Fetcher(self.host, self.store, self.served, ports)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
-        self.writer = Writer(self.host, self.store, self.served, fetcher, self.sync, self._publish)
+        self.writer = Writer(self.host, self.store, self.served, fetcher, self.sync, ports)
 
     @property
     def watched(self) -> tuple[Path, ...]:
@@ -228,9 +228,9 @@ class WaffleState:
             if self.notified_by != before:
                 self.sync.report_again()
 
-    def _publish(self) -> None:
+    def _notify_hosts(self) -> None:
         if self.listener is not None:
-            self.listener.publish()
+            self.listener.notify_hosts()
 
     def _describe(self) -> dict[str, object]:
         return {

@@ -25,15 +25,7 @@ CATCH_UP_ATTEMPTS = 50  # a snapshot may be replaced before it is read
 
 
 class Sync:
-    """Keeps what this process serves up to date.
-
-    Args:
-        host: what the processes of the host share.
-        store: where the values are.
-        served: what this process serves.
-        fetcher: reads the store for the host.
-        ports: the surroundings.
-    """
+    """Keeps what this process serves up to date."""
 
     def __init__(
         self, host: Host, store: Store, served: Served, fetcher: Fetcher, ports: Ports
@@ -46,10 +38,9 @@ class Sync:
 
     def _reset(self) -> None:
         self._check_at = 0.0  # when to look at the files again
-        self._due_at = 0.0  # not before this may a comparison with the store be due; nanoseconds
         self._watched: object = None
         self._reported: object = None
-        self._read_alone_at = b""
+        self._unshared_words = b""
         self._report_failure = ""
         self._description: dict[str, object] = {}
         self._describe_at = 0.0  # when to ask again how this process's server runs
@@ -79,7 +70,7 @@ class Sync:
         error = next((error for error in errors if error), None)
         if error is not None:  # the other errors are its consequences
             self._served.report_error(error)
-        elif not self._read_alone_at:
+        elif not self._unshared_words:
             self._served.clear_error()
         if self._served.run_hooks():
             failure = _error_of(self._report_process)
@@ -127,7 +118,7 @@ class Sync:
                 if header is None:  # another process is writing, or reading the store
                     if not loaded:
                         # The lost file may hold updates that have returned, so read the store.
-                        self._read_alone(words)
+                        self._read_unshared(words)
                     return
                 if header.words() == words:
                     self._fetcher.fetch(header)
@@ -136,9 +127,9 @@ class Sync:
     def _load_published(self, words: bytes) -> bool:
         """Serve what the words name. Return ``False`` if its file can't be read."""
         snapshot = snapshot_in(words)
-        if words and words == self._read_alone_at:  # b"" stands for any new header
+        if words and words == self._unshared_words:  # b"" stands for any new header
             return True
-        self._read_alone_at = b""
+        self._unshared_words = b""
         if not self._served.knows(snapshot):
             published = self._host.snapshots.read(snapshot)
             if published is None:
@@ -157,7 +148,9 @@ class Sync:
 
     def tick(self, interval: float) -> None:
         """Follow the host, and read the store if nobody has for ``interval`` seconds."""
-        self.sync(ticking=True)
+        before = self._served.current.snapshot
+        if self.sync(ticking=True) is not before:
+            return  # somebody has just read the store; idle workers wait for this one's processor
         if self._host.shared and self._is_due(interval):
             error = _error_of(lambda: self._fetch_if_due(interval))
             self.sync()  # somebody may have invalidated meanwhile, and found the lock taken
@@ -173,27 +166,23 @@ class Sync:
         notes = self._host.notes()
         late = time.monotonic_ns() - notes.checked_at > 1.2 * interval * 1e9
         if notes.checked_at and not notes.error and late:
-            self._read_alone(self._host.words())
+            self._read_unshared(self._host.words())
             raise HostBusy(
                 f"Another process has held this host's lock for more than {interval:g} s, so each "
                 "process reads the store for itself. `lslocks` names the process; is it stopped?"
             )
 
-    def _read_alone(self, words: bytes) -> None:
+    def _read_unshared(self, words: bytes) -> None:
         """Read the store for this process only. Serve that until the header's words change."""
         encoded = encode_stored(self._store.load())
         with self._served.lock:
-            self._read_alone_at = words
+            self._unshared_words = words
             self._served.load(encoded, words or None)
 
     def _is_due(self, interval: float) -> bool:
-        now = time.monotonic_ns()
-        if now < self._due_at:
-            return False
-        notes = self._host.notes()
+        notes, now = self._host.notes(), time.monotonic_ns()
         # A little early: uWSGI's timer ticks only three times in each interval.
-        self._due_at = notes.checked_at + 0.6 * interval * 1e9
-        return now >= max(self._due_at, notes.retry_at)
+        return now >= max(notes.checked_at + 0.6 * interval * 1e9, notes.retry_at)
 
     def refresh(self) -> Snapshot:
         """Read the store now; errors as in `WaffleConf.refresh`."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TypedDict
@@ -15,6 +14,7 @@ from .changes import Changeset, encode_stored
 from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
 from .host import Host, LockedHeader, ProcessInfo, snapshot_in
+from .ports import Ports
 from .served import Served
 from .snapshot import Encoded, Snapshot
 from .stores import Commit, CommitBuilder, Store, Stored
@@ -59,7 +59,7 @@ class UpdateOptions(CommitOptions, total=False):
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class _Written:
     """A snapshot whose file is written, and whose commit is under way."""
 
     encoded: Encoded
@@ -75,27 +75,13 @@ class Writer:
     the lock, tell other hosts. A writer that dies before its commit leaves nothing but a file. One
     that dies after it leaves a header that isn't current and a lock that is free, so the next
     reader reads the store.
-
-    Args:
-        host: what the processes of the host share.
-        store: where the values are.
-        served: what this process serves.
-        fetcher: publishes.
-        sync: how this process follows its host.
-        publish: tells other hosts.
     """
 
     def __init__(
-        self,
-        host: Host,
-        store: Store,
-        served: Served,
-        fetcher: Fetcher,
-        sync: Sync,
-        publish: Callable[[], None],
+        self, host: Host, store: Store, served: Served, fetcher: Fetcher, sync: Sync, ports: Ports
     ) -> None:
         self._host, self._store, self._served = host, store, served
-        self._fetcher, self._sync, self._publish = fetcher, sync, publish
+        self._fetcher, self._sync, self._ports = fetcher, sync, ports
 
     def update(
         self, changeset: Changeset, *, wait: float | None = None, **options: Unpack[CommitOptions]
@@ -124,7 +110,7 @@ class Writer:
         Returns:
             What the store holds afterwards.
         """
-        prepared: _Prepared | None = None
+        written: _Written | None = None
         seen: Stored | None = None
 
         self._sync.check_fork()
@@ -132,31 +118,31 @@ class Writer:
             with self._host.lock(LOCK_TIMEOUT) as header:
                 self._host.bind_store(header, self._store.identity)  # the header may be a new one
 
-                def prepare(stored: Stored) -> Commit | None:
-                    nonlocal prepared, seen
-                    prepared, seen = None, stored
+                def build_and_write(stored: Stored) -> Commit | None:
+                    nonlocal written, seen
+                    written, seen = None, stored
                     commit = build_commit(stored)
                     if commit is not None:
-                        prepared = self._prepare(header, stored.with_commit(commit))
+                        written = self._write_snapshot(header, stored.with_commit(commit))
                     return commit
 
                 try:
-                    stored = self._store.transact(prepare)
+                    stored = self._store.transact(build_and_write)
                 finally:
-                    if prepared is None and seen is not None:
+                    if written is None and seen is not None:
                         self._invalidate_if_newer(header, seen)
-                if prepared is not None:
-                    self._publish_commit(header, prepared)
+                if written is not None:
+                    self._publish_commit(header, written)
                     replaced = header.was_replaced()
         finally:
-            if prepared is not None:  # where the connection broke, it may have been committed
-                self._publish()
-        if prepared is not None and replaced:
-            self._publish_in_new_header(prepared)
+            if written is not None:  # where the connection broke, it may have been committed
+                self._ports.notify_hosts()
+        if written is not None and replaced:
+            self._publish_in_new_header(written)
         self._sync.sync()
         return stored
 
-    def _prepare(self, header: LockedHeader, stored: Stored) -> _Prepared | None:
+    def _write_snapshot(self, header: LockedHeader, stored: Stored) -> _Written | None:
         """Write the snapshot's file while the transaction can still be undone, then invalidate."""
         try:
             encoded = encode_stored(stored)
@@ -167,25 +153,25 @@ class Writer:
             header.invalidate()
             return None  # other rows remain to be repaired
         self._host.snapshots.write(encoded)
-        return _Prepared(encoded, snapshot, header.invalidate())
+        return _Written(encoded, snapshot, header.invalidate())
 
-    def _publish_commit(self, header: LockedHeader, prepared: _Prepared) -> None:
+    def _publish_commit(self, header: LockedHeader, written: _Written) -> None:
         try:
-            self._fetcher.publish(header, prepared.encoded, prepared.snapshot, prepared.generation)
+            self._fetcher.publish(header, written.encoded, written.snapshot, written.generation)
         except OSError as error:  # the header isn't current, so the next reader reads the store
-            self._warn(prepared, error)
+            self._warn(written, error)
 
-    def _publish_in_new_header(self, prepared: _Prepared) -> None:
+    def _publish_in_new_header(self, written: _Written) -> None:
         """Read the store again: another process may have read it before we committed."""
         try:
             with self._host.lock(LOCK_TIMEOUT) as header:
                 header.invalidate()
                 self._fetcher.fetch(header)
         except OSError as error:  # then nobody else can have opened it either
-            self._warn(prepared, error)
+            self._warn(written, error)
 
-    def _warn(self, prepared: _Prepared, error: OSError) -> None:
-        text = f"revision {prepared.encoded.revision} is stored; publishing it failed: {error}"
+    def _warn(self, written: _Written, error: OSError) -> None:
+        text = f"revision {written.encoded.revision} is stored; publishing it failed: {error}"
         self._served.log(logging.WARNING, text)
 
     def _invalidate_if_newer(self, header: LockedHeader, stored: Stored) -> None:

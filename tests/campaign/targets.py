@@ -57,7 +57,7 @@ def header(data: bytes) -> None:
     with ours.try_lock() as locked:
         assert locked is not None
         ours.consume_touch(locked)
-        locked.note(error="down")
+        locked.set_notes(error="down")
         locked.publish(bytes(range(8)), locked.invalidate())
     assert ours.notes().error == "down"
     assert is_current(ours.words())

@@ -181,8 +181,8 @@ class TestNotes:
 
     def test_what_is_noted_is_read_by_all(self, shared: HostFiles, others: HostFiles) -> None:
         with shared.lock(1) as fields:
-            fields.note(error="no route", updates=7)
-            fields.note(store="sqlite:///x")
+            fields.set_notes(error="no route", updates=7)
+            fields.set_notes(store="sqlite:///x")
         notes = others.notes()
         assert (notes.error, notes.updates, notes.store) == ("no route", 7, "sqlite:///x")
 
@@ -191,15 +191,15 @@ class TestNotes:
         self, shared: HostFiles, error: str
     ) -> None:
         with shared.lock(1) as fields:
-            fields.note(error=error)
+            fields.set_notes(error=error)
             assert shared.notes().error == error
-            fields.note(error="")
+            fields.set_notes(error="")
         assert shared.notes().error == ""
 
     def test_notes_leave_the_words_alone(self, shared: HostFiles) -> None:
         words = publish(shared)
         with shared.lock(1) as fields:
-            fields.note(error="down")
+            fields.set_notes(error="down")
         assert shared.words() == words
 
     def test_times_of_the_machines_last_life_count_for_nothing(
@@ -208,7 +208,7 @@ class TestNotes:
         """Its monotonic clock was ahead; taken as they are they would stop all reading."""
         now = time.monotonic_ns()
         with shared.lock(1) as fields:
-            fields.note(checked_at=now, retry_at=now + 60 * 10**9)
+            fields.set_notes(checked_at=now, retry_at=now + 60 * 10**9)
         monkeypatch.setattr(time, "monotonic_ns", lambda: 1)
         assert (shared.notes().checked_at, shared.notes().retry_at) == (0, 0)
 

@@ -39,7 +39,7 @@ def age(process: Process, seconds: float) -> None:
 
 
 def note_age(header: LockedHeader, seconds: float) -> None:
-    header.note(checked_at=time.monotonic_ns() - round(seconds * 1e9))
+    header.set_notes(checked_at=time.monotonic_ns() - round(seconds * 1e9))
 
 
 def test_well(site: Process) -> None:

@@ -97,7 +97,7 @@ def test_before_it_has_told_other_hosts(
     host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its own host has everything; the others' bound is their reconcile interval."""
-    monkeypatch.setattr("uwsgi_waffle.wake.Listener.publish", kill)
+    monkeypatch.setattr("uwsgi_waffle.wake.Listener.notify_hosts", kill)
     writer = host.start(WATCHTYPE="redis")
     assert run_forked(lambda: writer.waffle.update({"LIMIT": 20})) == KILLED
     check(host, [site], limit=20)

@@ -163,14 +163,14 @@ class TestPublishing:
         monkeypatch.setattr(listener, "BACKOFF", 0.1)
         assert site.state.listener is not None
         channel.down = "nobody there"
-        site.state.listener.publish()
+        site.state.listener.notify_hosts()
         channel.down = ""
-        site.state.listener.publish()
+        site.state.listener.notify_hosts()
         assert channel.sent == []
 
         def sent() -> bool:
             assert site.state.listener is not None
-            site.state.listener.publish()
+            site.state.listener.notify_hosts()
             return bool(channel.sent)
 
         eventually(sent)

@@ -97,7 +97,7 @@ def test_a_store_that_is_down(host: Host) -> None:
     store = host.store()
     site = host.start(store, RECONCILE_INTERVAL=1.0)
     with site.files.lock(1) as header:
-        header.note(checked_at=time.monotonic_ns() - 90 * 10**9)
+        header.set_notes(checked_at=time.monotonic_ns() - 90 * 10**9)
     store.failing = ALWAYS
     site.tick()
     metrics = scrape(site.waffle)

@@ -413,7 +413,7 @@ def test_who_holds_the_lock_for_too_long_keeps_nobody_from_the_store(
 ) -> None:
     """A stopped process must not keep its host from other hosts' changes."""
     with host.open_files().lock(1) as header:
-        header.note(checked_at=time.monotonic_ns() - 90 * 10**9)
+        header.set_notes(checked_at=time.monotonic_ns() - 90 * 10**9)
         host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
         host.sql("UPDATE waffle_meta SET revision = revision + 1")
         for _ in range(2):

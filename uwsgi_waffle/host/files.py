@@ -84,7 +84,7 @@ class HostFiles:
                 )
             header.reset()
         if known != identity:
-            header.note(store=identity)
+            header.set_notes(store=identity)
         _used_here.add(self)
 
     def is_touched(self) -> bool:
@@ -104,7 +104,7 @@ class HostFiles:
         stamp = self._watch_stamp()
         if stamp != header.notes().watch_stamp:
             header.invalidate()
-            header.note(watch_stamp=stamp)
+            header.set_notes(watch_stamp=stamp)
 
     def _watch_stamp(self) -> str:
         try:

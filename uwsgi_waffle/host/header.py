@@ -135,7 +135,7 @@ class LockedHeader:
         """Return the notes beside the words; nobody else writes them meanwhile."""
         return self._notes
 
-    def note(self, **changes: Any) -> None:
+    def set_notes(self, **changes: Any) -> None:
         """Change some of the notes."""
         self._notes = replace(self._notes, **changes)
         self._write(self._notes.to_bytes(), WORDS_SIZE)

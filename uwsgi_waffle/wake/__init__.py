@@ -32,27 +32,27 @@ __all__ = [
     "is_forked",
     "is_our_mule",
     "open_channel",
-    "prepare",
     "process_name",
     "serve_as_mule",
     "server_of",
     "show",
     "shows_metrics",
+    "start",
     "watchers",
 ]
 
 _warned = False
-_prepared_in_master = False
+_started_in_master = False
 
 
-def prepare(after_fork: Callable[[], object]) -> None:
-    """Prepare uWSGI's master; called once, by the import of the package.
+def start(after_fork: Callable[[], object]) -> None:
+    """Have uWSGI's master wake its processes; called once, by the import of the package.
 
     Args:
         after_fork: called in each process that uWSGI forks, after its applications have ticked.
     """
-    global _prepared_in_master
-    _prepared_in_master = uwsgi.is_present() and uwsgi.process_name() is None
+    global _started_in_master
+    _started_in_master = uwsgi.is_present() and uwsgi.process_name() is None
 
     def tick() -> None:
         tick_all()
@@ -80,7 +80,7 @@ def can_subscribe(*, mule_is_configured: bool) -> bool:
     if name in (None, "spooler") or thread.is_reloader_parent():
         return False
     mules = uwsgi.is_present() and uwsgi.has_mules()
-    a_mule_does = mules and _prepared_in_master and mule_is_configured
+    a_mule_does = mules and _started_in_master and mule_is_configured
     return str(name).startswith("mule") or not a_mule_does
 
 

@@ -30,11 +30,9 @@ DOWN_HINT = (
 
 
 class Listener:
-    """Invalidates this host when another one publishes, and publishes this one's changes.
+    """Invalidates this host when another one has news, and tells the others of this one's.
 
     Args:
-        host: the files that this host's processes share.
-        channel: where hosts meet.
         is_needed: called now and then; whether this process still may listen.
     """
 
@@ -68,9 +66,9 @@ class Listener:
         """Take another id: the files may be a copy of another host's, whose messages we'd miss."""
         with self._host.try_lock() as header:
             if header is not None:
-                header.note(host_id=new_host_id())
+                header.set_notes(host_id=new_host_id())
 
-    def publish(self) -> None:
+    def notify_hosts(self) -> None:
         """Tell the other hosts that the store has something new. Never raise.
 
         What couldn't be sent reaches them after their reconcile interval.
@@ -138,7 +136,7 @@ class Listener:
         self._host.listener_lock.write({"pid": os.getpid(), "error": ""})
         if failed:
             log.warning("uwsgi_waffle: %s is back (pid %d)", self._channel.server, os.getpid())
-            self.publish()  # what this host has sent meanwhile may be lost
+            self.notify_hosts()  # what this host has sent meanwhile may be lost
         self._host.invalidate()
         if not tick_in_thread():  # a mule without the application can't read the store
             self._host.wake()
