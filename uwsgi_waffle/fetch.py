@@ -124,15 +124,10 @@ class Fetcher:
         names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         if not names:
             return stored
-
-        def build_commit(now: Stored) -> Commit | None:
-            if now != stored:
-                return None
-            changes = {name: stored.values.get(name) for name in names}
-            return Commit(changes, actor=OUTSIDE, old={name: old.get(name) for name in names})
-
+        changes = {name: stored.values.get(name) for name in names}
+        commit = Commit(changes, actor=OUTSIDE, old={name: old.get(name) for name in names})
         try:
-            recorded = self._store.transact(build_commit)
+            recorded = self._store.transact(lambda now: commit if now == stored else None)
         except StoreUnavailable as error:
             text = f"values were edited outside, and the history can't be written: {error}"
             self._served.log(logging.WARNING, text)

@@ -207,7 +207,9 @@ def problems(state: WaffleState) -> list[str]:
     host, interval = state.host, state.reconcile_interval
     if not isinstance(host, HostFiles):
         return []
-    state.sync.tick(interval)  # so that nothing is wrong only because nobody has looked
+    # So that nothing is wrong only because nobody has looked. A tick that finds news compares not.
+    state.sync.current()
+    state.sync.tick(interval)
     found: list[str] = []
     try:
         notes, words = host.notes(), host.words()

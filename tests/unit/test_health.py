@@ -61,6 +61,14 @@ def test_a_store_that_is_down_and_comes_back(host: Host) -> None:
     assert probe(site) == (200, [])
 
 
+def test_news_of_long_ago(host: Host, site: Process) -> None:
+    """A process that nobody has woken compares with the store all the same."""
+    probe(site)
+    host.start().waffle.update({"LIMIT": 20})
+    age(site, 10 * INTERVAL)
+    assert probe(site) == (200, [])
+
+
 def test_nobody_has_looked_for_long(host: Host) -> None:
     """The probe itself compares with the store if that is due, so this is no problem."""
     store = host.store()

@@ -161,17 +161,17 @@ class Header:
 
     Args:
         ensure: creates what is missing around it, or checks it.
+
+    Attributes:
+        id: tells the open header from others.
     """
 
     def __init__(self, folder: PrivateFolder, ensure: Callable[[], None]) -> None:
         self._folder, self._path, self._ensure = folder, str(folder.path / "header"), ensure
-        self._file = _OpenFile(-1)
-        self._fd = -1
+        self._fd, self.id = -1, (-1, -1)
 
-    @property
-    def id(self) -> tuple[int, int]:
-        """Tells the open header from others."""
-        return self._file.id
+    def __del__(self) -> None:
+        _close(self._fd, self.id)
 
     def is_open(self) -> bool:
         """Return whether the header at the path is the one that is open."""
@@ -187,10 +187,11 @@ class Header:
             return
         with suppress(FileNotFoundError):  # somebody is just removing the folder
             self._ensure()
-        file = _OpenFile(self._folder.open("header", CREATE))
-        if self._file.fd == file.fd:
-            self._file.fd = -1  # somebody has closed it, and its number is the new one's
-        self._file, self._fd = file, file.fd
+        former, former_id = self._fd, self.id
+        self._fd = self._folder.open("header", CREATE)
+        self.id = file_id(self._fd)
+        if former != self._fd:  # else somebody had closed it
+            _close(former, former_id)
 
     def words(self) -> bytes:
         """Return the three words.
@@ -205,8 +206,7 @@ class Header:
 
     def notes(self) -> Notes:
         """Return the notes beside the words."""
-        file = self._file
-        return Notes.from_bytes(os.pread(file.fd, NOTES_SIZE, WORDS_SIZE))
+        return Notes.from_bytes(os.pread(self._fd, NOTES_SIZE, WORDS_SIZE))
 
     def invalidate(self) -> None:
         """Say that the store may have changed. Needs no lock; creates the header if need be."""
@@ -272,12 +272,7 @@ def lock_within(
         time.sleep(LOCK_PAUSE * (0.5 + random.random()))
 
 
-class _OpenFile:
-    """A descriptor that is closed with its last user, unless somebody else has closed it."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd, self.id = fd, file_id(fd)
-
-    def __del__(self) -> None:
-        if self.fd >= 0 and file_id(self.fd) == self.id:
-            os.close(self.fd)
+def _close(fd: int, file: tuple[int, int]) -> None:
+    """Close a file, unless somebody else has, and its number may be another file's by now."""
+    if fd >= 0 and file_id(fd) == file:
+        os.close(fd)

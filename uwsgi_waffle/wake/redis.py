@@ -29,16 +29,7 @@ MESSAGE = re.compile(rb"\d+\.\d{6}(\d{20})")
 
 
 class RedisChannel:
-    """One channel of one Redis; see `Channel`.
-
-    Args:
-        url: as redis-py reads it.
-        name: the channel's name.
-
-    Raises:
-        SchemaError: the URL can't be used.
-        ImportError: redis-py isn't installed.
-    """
+    """One channel of one Redis: see `Channel`, and what `ChannelType.open` raises."""
 
     server = "Redis"
 
