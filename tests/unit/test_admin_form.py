@@ -247,8 +247,8 @@ class TestForm:
         assert (answer.status_code, site.waffle.revision) == (422, 0)
         assert "No longer declared: GONE" in answer.text
 
-    def test_one_mebibyte(self, site: Site) -> None:
-        long = "x" * (2**20 - 2)  # with its quotes, what a value may have
+    def test_the_longest_text_that_is_taken(self, site: Site) -> None:
+        long = "x" * (2**20 - 2)  # in JSON it has quotes
         assert site.save(value__SITENAME=long).status_code == 303
         assert long == site.waffle.values.SITENAME
         page = site.page()

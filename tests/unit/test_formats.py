@@ -42,7 +42,7 @@ VALUES = st.fixed_dictionaries(
         "NUMBER": INTEGERS,
         "RATIO": FLOATS,
         "ON": st.booleans(),
-        "OPTIONAL": TEXT,
+        "OPTIONAL": st.sampled_from(["null", '"x"', "5", "[]"]) | TEXT,
         "ANY": JSON,
         "HÖHE": FLOATS,
     },
