@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import runpy
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -34,6 +35,7 @@ collect_ignore_glob = [
     "benchmarks/sites/*.py",
     "campaign/site.py",
     "campaign/__main__.py",
+    "platforms/*/sitecustomize.py",
 ]
 
 
@@ -41,6 +43,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thorough", action="store_true", help="run every test, with all of its repetitions"
     )
+    parser.addoption(
+        "--like-macos", action="store_true", help="without what Linux has and macOS lacks"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Take away what macOS lacks, here and in the Python programs that tests start."""
+    if config.getoption("--like-macos"):
+        folder = HERE / "platforms" / "macos"
+        runpy.run_path(str(folder / "sitecustomize.py"))
+        paths = [str(folder), os.environ.get("PYTHONPATH", "")]
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -157,7 +157,7 @@ class Sync:
     def tick(self, interval: float) -> None:
         """Follow the host, and read the store if nobody has for ``interval`` seconds."""
         self.sync(ticking=True)
-        if self._host.shared and self._is_due(interval):
+        if self._is_due(interval):
             error = _error_of(lambda: self._fetch_if_due(interval))
             self.sync()  # somebody may have invalidated meanwhile, and found the lock taken
             if error is not None:
@@ -174,7 +174,8 @@ class Sync:
             self._read_alone(self._host.words())
             raise HostBusy(
                 f"Another process has held this host's lock for more than {interval:g} s, so each "
-                "process reads the store for itself. `lslocks` names the process; is it stopped?"
+                "process reads the store for itself. `lslocks` (on macOS `lsof`) names the "
+                "process; is it stopped?"
             )
 
     def _read_alone(self, words: bytes) -> None:

@@ -14,8 +14,8 @@ import uwsgi_waffle
 
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
-    {"errors", "privileges", "snapshot", "text", "legacy"},
-    {"ports", "variable", "redis_client", "frozen"},
+    {"errors", "snapshot", "text", "legacy", "unix"},
+    {"ports", "privileges", "variable", "redis_client", "frozen"},
     {"schema"},
     {"stores", "host"},
     {"wake"},
@@ -42,7 +42,9 @@ DOORS = {
     "peewee": {"stores/peewee.py"},
     "playhouse": {"stores/peewee.py"},
     "flask_sqlalchemy": set(),  # a user's object is given to us
-    "fcntl": {"host/locks.py", "wake/uwsgi.py"},
+    "fcntl": {"unix.py"},
+    "pwd": {"unix.py"},
+    "ctypes": {"unix.py"},
     "mmap": {"wake/uwsgi.py"},
     "flask": {
         "wake/thread.py",

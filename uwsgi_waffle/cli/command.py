@@ -15,6 +15,7 @@ from click.shell_completion import CompletionItem
 from flask import Flask, current_app
 from flask.cli import ScriptInfo
 
+from .. import unix
 from ..errors import InvalidValue, RevisionConflict, WaffleError
 from ..report import is_masked
 from ..schema import MASK
@@ -125,8 +126,8 @@ def login() -> str:
     """Return who runs the command; in a container the user may have no name."""
     try:
         return getpass.getuser()
-    except (KeyError, OSError):
-        return f"uid {os.getuid()}"
+    except (ImportError, KeyError, OSError):
+        return f"uid {unix.getuid()}"
 
 
 def as_text(state: WaffleState, name: str, text: str) -> str:

@@ -8,7 +8,7 @@ from typing import TextIO
 
 import click
 
-from .. import transfer
+from .. import transfer, unix
 from ..changes import changes_for_update
 from ..errors import InvalidValue
 from ..report import misfits
@@ -66,7 +66,7 @@ def _write(path: str, text: str, *, private: bool) -> None:
     try:
         with click.open_file(path, "w", encoding="utf-8", atomic=replace) as file:
             if private and replace:
-                os.fchmod(file.fileno(), 0o600)
+                unix.fchmod(file.fileno(), 0o600)
             file.write(text)
     except OSError as error:
         raise click.FileError(path, error.strerror) from None

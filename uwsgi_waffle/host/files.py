@@ -55,13 +55,12 @@ class HostFiles:
         self.bell_folder.ensure()
 
     def wake(self) -> None:
-        """Wake idle workers: touch the bell, whose folder uWSGI's master monitors."""
+        """Wake idle workers: touch the bell, a folder that uWSGI's master monitors."""
         try:
-            self.bell_folder.touch("bell")
+            self.bell_folder.touch()
         except OSError:  # it is missing
             with suppress(FileNotFoundError):  # somebody is just removing the folder
                 self.bell_folder.ensure()
-                self.bell_folder.write("bell", b"")
 
     def listener(self) -> dict[str, object]:
         """Return ``pid`` and ``error`` of the process that listens; empty if there is none."""

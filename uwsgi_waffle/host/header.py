@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+from .. import unix
 from ..errors import HostBusy, HostFilesError
 from .locks import try_flock, unlock
 from .private import PrivateFolder, file_id
@@ -199,12 +200,12 @@ class Header:
         fd = self._fd
         if not os.fstat(fd).st_nlink:
             raise FileNotFoundError(f"{self._path} was deleted or replaced")
-        return os.pread(fd, WORDS_SIZE, 0)
+        return unix.pread(fd, WORDS_SIZE, 0)
 
     def notes(self) -> Notes:
         """Return the notes beside the words."""
         file = self._file
-        return Notes.from_bytes(os.pread(file.fd, NOTES_SIZE, WORDS_SIZE))
+        return Notes.from_bytes(unix.pread(file.fd, NOTES_SIZE, WORDS_SIZE))
 
     def invalidate(self) -> None:
         """Say that the store may have changed. Needs no lock; creates the header if need be."""
@@ -262,8 +263,8 @@ def lock_within(
         if time.monotonic() >= deadline:
             raise HostBusy(
                 f"Another process has held the lock on {name} for more than {timeout:g} s; "
-                "`lslocks` names it. Nothing was changed. Check that the store responds and that "
-                "this process isn't stopped, then try again."
+                "`lslocks` (on macOS `lsof`) names it. Nothing was changed. Check that the store "
+                "responds and that this process isn't stopped, then try again."
             )
         time.sleep(LOCK_PAUSE * (0.5 + random.random()))
 
@@ -272,7 +273,7 @@ def _header(fd: int, path: str) -> LockedHeader:
     def was_replaced() -> bool:
         return file_id(fd) != file_id(path)
 
-    return LockedHeader(partial(os.pread, fd), partial(os.pwrite, fd), was_replaced)
+    return LockedHeader(partial(unix.pread, fd), partial(unix.pwrite, fd), was_replaced)
 
 
 class _OpenFile:

@@ -16,6 +16,7 @@ from urllib.parse import quote, urlencode
 import sqlalchemy as sa
 from sqlalchemy import exc
 
+from .. import unix
 from ..errors import InvalidValue, SchemaError, StoreUnavailable, UnknownRevision
 from ..privileges import acting_as, is_root, owner_of_new
 from . import tables
@@ -237,10 +238,10 @@ class SQLStore(Store):
             with suppress(FileExistsError):
                 folder.mkdir(0o700 if folder == path.parent else 0o755)
         try:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:  # somebody else has set it up
             return self._warn_if_exposed(path)
-        os.fchmod(fd, 0o600)  # whatever the umask
+        unix.fchmod(fd, 0o600)  # whatever the umask
         os.close(fd)
         connection = sqlite3.connect(path, timeout=self._timeout)
         try:
