@@ -6,7 +6,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import runpy
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 
+from . import platforms  # noqa: F401  # before all else of ours
 from .redis_server import RedisServer
 from .sql_servers import MariaDB, PostgreSQL, SQLServer
 
@@ -46,15 +46,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--like-macos", action="store_true", help="without what Linux has and macOS lacks"
     )
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Take away what macOS lacks, here and in the Python programs that tests start."""
-    if config.getoption("--like-macos"):
-        folder = HERE / "platforms" / "macos"
-        runpy.run_path(str(folder / "sitecustomize.py"))
-        paths = [str(folder), os.environ.get("PYTHONPATH", "")]
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,5 +1,5 @@
-"""What docs/server-modes.md says of other servers, of what runs beside them, and of uWSGI's Emperor,
-spooler, timers and cron: each read is fresh.
+"""What docs/server-modes.md says of other servers, of what runs beside them, and of uWSGI's
+Emperor, spooler, timers and cron: each read is fresh.
 
 Only the public interface is used. Where a program isn't installed its test is skipped.
 """

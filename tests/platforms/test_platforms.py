@@ -18,15 +18,16 @@ from pathlib import Path
 import pytest
 
 from ..host import eventually
+from . import HERE
 
-HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SITE = """
     from flask import Flask
     import uwsgi_waffle
 
     app = Flask(__name__)
-    app.config.update(WAFFLE_CONFS={"N": {"default": 0}}, WAFFLE_POLL_INTERVAL=0.1)
+    app.config["WAFFLE_CONFS"] = {"N": {"default": 0}}
+    app.config.update(WAFFLE_POLL_INTERVAL=0.1, WAFFLE_RECONCILE_INTERVAL=3600)
     waffle = uwsgi_waffle.WaffleConf(app)
     heard = []
 

@@ -79,6 +79,12 @@ class TestApplications:
         assert count_open_files() <= before
         assert len(site.waffle.update({"LIMIT": 20}, wait=20).applied) == 1
 
+    def test_a_shell_has_the_extension_at_hand(self, site: Process) -> None:
+        """Unless the application has a name of its own there."""
+        assert site.app.make_shell_context()["waffle"] is site.waffle
+        site.app.shell_context_processor(lambda: {"waffle": "theirs"})
+        assert site.app.make_shell_context()["waffle"] == "theirs"
+
     def test_a_model_shows_its_values_in_the_configuration(self, host: Host) -> None:
         class Page(BaseModel):
             size: int = 10
