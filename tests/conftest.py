@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import pytest
 
+from . import platforms  # noqa: F401  # before all else of ours
 from .redis_server import RedisServer
 from .sql_servers import MariaDB, PostgreSQL, SQLServer
 
@@ -34,12 +35,16 @@ collect_ignore_glob = [
     "benchmarks/sites/*.py",
     "campaign/site.py",
     "campaign/__main__.py",
+    "platforms/*/sitecustomize.py",
 ]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--thorough", action="store_true", help="run every test, with all of its repetitions"
+    )
+    parser.addoption(
+        "--like-macos", action="store_true", help="without what Linux has and macOS lacks"
     )
 
 

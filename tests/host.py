@@ -223,6 +223,17 @@ def logged(caplog: pytest.LogCaptureFixture, level: int = logging.ERROR) -> list
     ]
 
 
+def count_open_files() -> int:
+    """Return how many files this process has open, deleted ones too."""
+    return len(os.listdir("/dev/fd"))
+
+
+def descriptors(within: Path) -> list[int]:
+    """Return this process's descriptors of files that are at or below a path."""
+    ids = {private.file_id(str(path)) for path in (within, *within.rglob("*"))}
+    return [fd for fd in map(int, os.listdir("/dev/fd")) if private.file_id(fd) in ids]
+
+
 def recorded(process: Process, *names: str) -> list[Change]:
     """Return the list to which each change of ``names`` will be added."""
     changes: list[Change] = []

@@ -80,6 +80,8 @@ class WaffleConf:
             on_testing=state.warn_if_live,
         )
         install(app, variables)
+        # First, so that a name of the application's own wins.
+        app.shell_context_processors.insert(0, lambda: {"waffle": self})
         app.extensions[EXTENSION] = state
         self._apps.add(app)
         self._single_app = weakref.ref(state) if len(self._apps) == 1 else _none

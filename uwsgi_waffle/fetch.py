@@ -27,7 +27,6 @@ ERROR_LENGTH = 400  # characters
 class Fetcher:
     """Reads the store and publishes. All of it happens under the host's lock."""
 
-
     def __init__(
         self, host: Host, store: Store, served: Served, ports: Ports, declarations: Declarations
     ) -> None:

@@ -9,6 +9,7 @@ them has none, the first.
 from __future__ import annotations
 
 import os
+import platform
 import re
 from functools import cache
 from pathlib import Path
@@ -61,7 +62,7 @@ def _network() -> str:
     try:
         return os.readlink("/proc/self/ns/net")
     except OSError:  # no /proc
-        return os.uname().nodename
+        return platform.node()
 
 
 def _mounted(path: str) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import pwd
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+from . import unix
 
 __all__ = ["acting_as", "is_root", "make_folder", "owner_of_new"]
 
@@ -16,7 +17,7 @@ NO_CHANGE = -1  # asks setfsuid(2) who it is
 
 def is_root() -> bool:
     """Return whether this process runs as root."""
-    return os.geteuid() == 0
+    return unix.geteuid() == 0
 
 
 @contextmanager
@@ -42,10 +43,10 @@ def acting_as(uid: int) -> Iterator[None]:
 def _become(uid: int, gid: int) -> tuple[int, int]:
     """Change the user and group that files are used with. Return the former ones."""
     if not hasattr(_libc, "setfsuid"):  # not Linux
-        before = os.geteuid(), os.getegid()
-        os.seteuid(0)
-        os.setegid(gid)
-        os.seteuid(uid)
+        before = unix.geteuid(), unix.getegid()
+        unix.seteuid(0)
+        unix.setegid(gid)
+        unix.seteuid(uid)
         return before
     group, user = _libc.setfsgid(gid), _libc.setfsuid(uid)
     if _libc.setfsuid(NO_CHANGE) != uid:
@@ -54,12 +55,12 @@ def _become(uid: int, gid: int) -> tuple[int, int]:
     return user, group
 
 
-_libc = ctypes.CDLL(None)
+_libc: Any = unix.libc
 
 
 def _group_of(uid: int) -> int:
     try:
-        return pwd.getpwuid(uid).pw_gid
+        return unix.group_of(uid)
     except KeyError:  # in a container a user may have a number only
         return uid
 

@@ -27,6 +27,7 @@ __all__ = [
     "problems",
     "servers",
     "status",
+    "why_alone",
     "why_no_server",
 ]
 
@@ -155,14 +156,22 @@ def servers(state: WaffleState) -> list[ProcessInfo]:
 
 def why_no_server(state: WaffleState) -> str:
     """Say why no server of this host applies what this process changes, ``""`` if one does."""
-    if not state.host.shared:
-        return (
-            "Nothing is shared with other processes: WAFFLE_MULTIPROC is False, or the store is "
-            "in memory"
-        )
-    if servers(state):
+    return why_alone(state) or ("" if servers(state) else "No server process here uses this store")
+
+
+def why_alone(state: WaffleState) -> str:
+    """Say why this process neither sees the host's others nor is seen, ``""`` if it is."""
+    if state.host.shared:
         return ""
-    return "No server process here uses this store"
+    if state.follows_store:
+        return (
+            "On Windows processes don't see each other: each compares with the store every "
+            "WAFFLE_POLL_INTERVAL"
+        )
+    return (
+        "Nothing is shared with other processes: WAFFLE_MULTIPROC is False, or the store is "
+        "in memory"
+    )
 
 
 def _read(text: str) -> Any:
@@ -183,18 +192,19 @@ def status(state: WaffleState) -> dict[str, Any]:
     notes, processes = host.notes(), list(host.processes)
     newest = state.newest()
     servers = {name for name in (wake.server_of(process.kind) for process in processes) if name}
-    shared, watchtype = isinstance(host, HostFiles), state.settings.watching.watchtype
-    checked = round(now - notes.checked_at / 1e9, 3) if shared and notes.checked_at else None
+    followed, watchtype = state.follows_store, state.settings.watching.watchtype
+    checked = round(now - notes.checked_at / 1e9, 3) if followed and notes.checked_at else None
     return {
         "revision": snapshot.revision,
         "newest": newest.revision,
-        "updates": notes.updates if shared else None,
+        "updates": notes.updates if followed else None,
         "store": state.store.name,
-        "store_error": notes.error if shared else "",
+        "store_error": notes.error if followed else "",
         "store_checked": checked,
         "error": state.served.error,
         "misfits": dict(state.served.misfits),
         "watcher_file": str(host.watch_file) if isinstance(host, HostFiles) else None,
+        "alone": why_alone(state),
         "pid": os.getpid(),
         "servers": sorted(servers),
         "processes": [_process(process, now, newest.id.hex()) for process in processes],
@@ -224,7 +234,7 @@ def problems(state: WaffleState) -> list[str]:
     address or value is in them.
     """
     host, interval = state.host, state.reconcile_interval
-    if not isinstance(host, HostFiles):
+    if not state.follows_store:
         return []
     # So that nothing is wrong only because nobody has looked. A tick that finds news compares not.
     state.sync.current()

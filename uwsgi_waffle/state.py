@@ -15,7 +15,7 @@ from typing import Any, cast
 from flask import Flask, has_request_context, request
 from typing_extensions import Unpack
 
-from . import wake
+from . import unix, wake
 from .changes import Changeset, changes_for_update
 from .declared import Declarations
 from .errors import SchemaError
@@ -68,6 +68,7 @@ class WaffleState:
         schema: the declared variables.
         assigned: what tests have assigned in ``app.config``.
         store: where the values are.
+        follows_store: whether other processes may change it.
         host: what the processes of the host share.
         served: what this process serves.
         sync: how it follows its host.
@@ -96,7 +97,10 @@ class WaffleState:
         self.store = unbound.bind(frozenset(self.schema.variables), self._app_context)
         self.host: Host = Alone()
         self.listener: wake.Listener | None = None
-        if self.settings.multiproc and self.store.shared:
+        self.follows_store = self.settings.multiproc and self.store.shared
+        if self.follows_store and not unix.PRESENT:
+            self.reconcile_interval = self.poll_interval
+        elif self.follows_store:
             self.host = HostFiles(self.settings.watching.watcher_file)
             weakref.finalize(self, self.host.processes.leave)  # with the application, or at exit
             self.listener = self._build_listener(self.host, self.settings.watching)
@@ -123,7 +127,7 @@ class WaffleState:
 
     def attach(self) -> None:
         """Have this process, and those forked from it, woken when something may have changed."""
-        if not self.host.shared:
+        if not self.follows_store:
             return
         self._attached = True
         wake.attach(self)
@@ -240,8 +244,8 @@ class WaffleState:
     def _describe(self) -> dict[str, object]:
         return {
             **wake.describe(),
-            "uid": os.geteuid(),
-            "gids": [os.getegid(), *os.getgroups()],
+            "uid": unix.geteuid(),
+            "gids": [unix.getegid(), *unix.getgroups()],
             "notified_by": self.notified_by,
             "watchtype": self.settings.watching.watchtype,
         }

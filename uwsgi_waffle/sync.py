@@ -151,7 +151,7 @@ class Sync:
         before = self._served.current.snapshot
         if self.sync(ticking=True) is not before:
             return  # somebody has just read the store; idle workers wait for this one's processor
-        if self._host.shared and self._is_due(interval):
+        if self._is_due(interval):
             error = _error_of(lambda: self._fetch_if_due(interval))
             self.sync()  # somebody may have invalidated meanwhile, and found the lock taken
             if error is not None:
@@ -169,7 +169,8 @@ class Sync:
             self._read_unshared(self._host.words())
             raise HostBusy(
                 f"Another process has held this host's lock for more than {interval:g} s, so each "
-                "process reads the store for itself. `lslocks` names the process; is it stopped?"
+                "process reads the store for itself. `lslocks` (on macOS `lsof`) names the "
+                "process; is it stopped?"
             )
 
     def _read_unshared(self, words: bytes) -> None:

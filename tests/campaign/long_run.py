@@ -29,7 +29,7 @@ from .tally import Tally
 
 WORKERS = 4
 RECOVERY = 30.0  # seconds after which a fault counts as not recovered from
-FILES = ("header", "bell/bell", "snapshots/*", "processes/*", "listener")
+FILES = ("header", "snapshots/*", "processes/*", "listener")
 FOLDERS = ("", "bell", "snapshots", "processes")
 DIED = re.compile(r"(?:DAMN ! worker \d+|OOOPS mule \d+) \(pid: (\d+)\)")
 # Root passes over permissions; a server without that right is held to them, as everybody's is.

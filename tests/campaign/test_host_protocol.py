@@ -279,9 +279,7 @@ class OneHost(RuleBasedStateMachine):
             store.calls, store.failing, store.lost = 0, calls, lost
 
     @rule(
-        what=st.sampled_from(
-            ["header", "snapshots", "bell", "", "bell/bell", "processes", "listener"]
-        ),
+        what=st.sampled_from(["header", "snapshots", "bell", "", "processes", "listener"]),
         how=st.sampled_from(["gone", "cut", "noise", "mode"]),
     )
     def files_are_damaged(self, what: str, how: str) -> None:

@@ -86,7 +86,7 @@ REPLACED: dict[str, Replace] = {
 
 @pytest.mark.usefixtures("quiet_host")
 @pytest.mark.parametrize("what", REPLACED)
-@pytest.mark.parametrize("name", ["header", "snapshot", "bell/bell", "../waffle.watch"])
+@pytest.mark.parametrize("name", ["header", "snapshot", "../waffle.watch"])
 def test_something_else_in_place_of_a_file(tmp_path: Path, name: str, what: str) -> None:
     """It isn't followed, read or written, nothing else is served, and removing it mends all."""
     tally = Tally.of("something else in place of our files")

@@ -1,4 +1,5 @@
-"""What docs/server-modes.md says of granian, Celery, RQ and uWSGI's Emperor: each read is fresh.
+"""What docs/server-modes.md says of other servers, of what runs beside them, and of uWSGI's
+Emperor, spooler, timers and cron: each read is fresh.
 
 Only the public interface is used. Where a program isn't installed its test is skipped.
 """
@@ -55,6 +56,54 @@ CELERY = """
     @celery.task
     def read():
         return waffle.values.N
+"""
+SCHEDULER = """
+    import sys
+    from queue import SimpleQueue
+    from apscheduler.schedulers.background import BackgroundScheduler
+    from app import app, waffle
+
+    found = SimpleQueue()
+    scheduler = BackgroundScheduler()
+    scheduler.start()
+    for line in sys.stdin:
+        scheduler.add_job(lambda: found.put(waffle.values.N))
+        print(found.get(), flush=True)
+"""
+SIGNALS = """
+    import os
+    import time
+    import uwsgi
+    from app import app, waffle
+
+    FOLDER = os.path.dirname(os.path.abspath(__file__))  # the spooler works in its own
+
+
+    def record(kind):
+        began = time.monotonic_ns()
+        line = f"{kind} {began} {waffle.values.N}\\n"
+        with open(f"{FOLDER}/records", "a") as file:
+            file.write(line)
+
+
+    def spool(job):
+        record("spooler")
+        return uwsgi.SPOOL_OK
+
+
+    uwsgi.spooler = spool
+    uwsgi.register_signal(1, "", lambda number: record("timer"))
+    uwsgi.register_signal(2, "mule", lambda number: record("timer in a mule"))
+    uwsgi.register_signal(3, "", lambda number: record("cron"))
+    uwsgi.add_timer(1, 1)
+    uwsgi.add_timer(2, 1)
+    uwsgi.add_cron(3, -1, -1, -1, -1, -1)
+
+
+    @app.get("/spool")
+    def enqueue():
+        uwsgi.spool({b"any": b"job"})
+        return "ok"
 """
 RQ = """
     from app import app, waffle
@@ -132,8 +181,10 @@ def redis_socket(site: Site) -> Iterator[Path]:
         process.terminate()
 
 
-def eventually(look: Callable[[], Any], log: Callable[[], str] = str) -> Any:
-    end = time.monotonic() + 30
+def eventually(
+    look: Callable[[], Any], log: Callable[[], str] = str, *, patience: float = 30
+) -> Any:
+    end = time.monotonic() + patience
     while True:
         try:
             if found := look():
@@ -150,8 +201,8 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def ask(port: int) -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=10) as answer:
+def ask(port: int, path: str = "") -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
         return str(answer.read().decode())
 
 
@@ -172,13 +223,87 @@ def test_granian(site: Site) -> None:
         check_requests(site, port, log)
 
 
+@needs("uvicorn", "a2wsgi")
+def test_uvicorn(site: Site) -> None:
+    """Requests through a2wsgi are fresh in all workers."""
+    site.write("asgi.py", "import a2wsgi, app\nasgi = a2wsgi.WSGIMiddleware(app.app)\n")
+    port = free_port()
+    options = ["--workers", "2", "--port", port, "asgi:asgi"]
+    with site.running("uvicorn", *options) as log:
+        check_requests(site, port, log)
+
+
+@needs("waitress")
+def test_waitress(site: Site) -> None:
+    """Requests in all threads are fresh."""
+    port = free_port()
+    with site.running("waitress-serve", f"--listen=127.0.0.1:{port}", "app:app") as log:
+        check_requests(site, port, log)
+
+
+@needs("apscheduler")
+def test_apscheduler(site: Site) -> None:
+    """A job reads the value that was newest when it began."""
+    site.write("scheduler.py", SCHEDULER)
+    with subprocess.Popen(
+        [sys.executable, "scheduler.py"],
+        cwd=site.folder,
+        env=site.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        bufsize=1,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(1, 6):
+            site.update(number)
+            process.stdin.write("now\n")
+            assert process.stdout.readline() == f"{number}\n"
+        process.stdin.close()
+
+
+def test_flask_shell(site: Site) -> None:
+    """`flask shell` has `waffle` at hand; each line reads the newest value."""
+    flask = Path(sysconfig.get_path("scripts")) / "flask"
+    with subprocess.Popen(
+        [flask, "shell"],
+        cwd=site.folder,
+        env=site.env,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        bufsize=1,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for number in range(1, 4):
+            site.update(number)
+            process.stdin.write("print('read', waffle.values.N, flush=True)\n")
+            line = next(line for line in process.stdout if "read" in line)
+            assert line.split()[-1] == str(number)
+        process.stdin.close()
+
+
+@pytest.mark.parametrize("pool", ["prefork", "threads"])
 @needs("celery", "redis")
-def test_celery(site: Site, redis_socket: Path) -> None:
+def test_celery(site: Site, redis_socket: Path, pool: str) -> None:
     """A task reads the value that was newest when it began."""
     site.write("tasks.py", CELERY, redis=redis_socket)
-    options = ["--app", "tasks:celery", "worker", "--concurrency", "2", "--loglevel", "INFO"]
+    options = [
+        "--app",
+        "tasks:celery",
+        "worker",
+        "--pool",
+        pool,
+        "--concurrency",
+        "2",
+        "--loglevel",
+        "INFO",
+    ]
     read = "import tasks; print(*[tasks.read.delay().get(timeout=30) for _ in range(4)])"
-    with site.running("celery", *options) as log:
+    with site.running("celery", *options, "--loglevel", "INFO") as log:
         eventually(lambda: " ready." in log(), log)
         for number in range(1, 4):
             site.update(number)
@@ -208,9 +333,60 @@ print(job.return_value())
             assert told.strip() == str(number), log()
 
 
-@pytest.mark.skipif(
+needs_uwsgi = pytest.mark.skipif(
     shutil.which("uwsgi", path=sysconfig.get_path("scripts")) is None, reason="no uwsgi"
 )
+
+
+def check_records(site: Site, kinds: set[str], port: int, log: Callable[[], str]) -> None:
+    """Each task that began after an update returned has read what it wrote."""
+    records = site.folder / "records"
+
+    def found(since: int) -> set[tuple[str, str]]:
+        lines = (line.rsplit(" ", 2) for line in records.read_text().splitlines())
+        return {(kind, value) for kind, began, value in lines if int(began) >= since}
+
+    for number in (1, 2):
+        site.update(number)
+        returned = time.monotonic_ns()
+        if "spooler" in kinds:
+            ask(port, "spool")
+        eventually(lambda since=returned: {k for k, _ in found(since)} >= kinds, log, patience=90)
+        assert {value for _, value in found(returned)} == {str(number)}
+
+
+def uwsgi_options(site: Site, port: int) -> list[object]:
+    site.write("signals.py", SIGNALS)
+    (site.folder / "spool").mkdir()
+    (site.folder / "records").touch()
+    return [
+        *("--http-socket", f"127.0.0.1:{port}", "--module", "signals:app", "--die-on-term"),
+        *("--master", "--processes", 2, "--mule", "--spooler", site.folder / "spool"),
+        *("--shared-import", "uwsgi_waffle", "--single-interpreter", "--need-app"),
+    ]
+
+
+@needs_uwsgi
+def test_uwsgi_spooler_and_timers(site: Site) -> None:
+    """A job, and a timer's function in a worker or a mule, read what was newest."""
+    port = free_port()
+    with site.running("uwsgi", *uwsgi_options(site, port)) as log:
+        eventually(lambda: ask(port), log)
+        check_records(site, {"spooler", "timer", "timer in a mule"}, port, log)
+
+
+@needs_uwsgi
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_uwsgi_cron(site: Site) -> None:
+    """The same for cron, which runs once a minute."""
+    port = free_port()
+    with site.running("uwsgi", *uwsgi_options(site, port)) as log:
+        eventually(lambda: ask(port), log)
+        check_records(site, {"cron"}, port, log)
+
+
+@needs_uwsgi
 def test_emperor(site: Site) -> None:
     """Two vassals that serve one application are one host."""
     ports, vassals = [free_port(), free_port()], site.folder / "vassals"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import signal
+import sys
+import tempfile
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import psutil
 import pytest
@@ -102,3 +106,110 @@ def test_inotify_is_used_up(servers: Servers) -> None:
     assert (answer["pending"], answer["applied"]) == ([], WORKERS)
     (line,) = [line for line in server.log.splitlines() if "uWSGI can't monitor" in line]
     assert "Raise fs.inotify.max_user_instances, then restart uWSGI" in line
+
+
+class Locked:
+    """What runs containers whose root is read-only, as a user without a name or a capability."""
+
+    USER = 54_321
+
+    def __init__(self, servers: Servers) -> None:
+        self._servers = servers
+        self._running: list[Server] = []
+        self._place = Path(tempfile.mkdtemp(prefix="waffle-"))  # every user may enter /tmp
+        self._place.chmod(0o755)
+        self.volume, self.tmpfs = self._place / "volume", self._place / "tmpfs"
+        self._interpreter = self._place / "interpreter"
+        for folder in (self.volume, self.tmpfs, self._interpreter):
+            folder.mkdir()
+        os.chown(self.volume, self.USER, self.USER)
+
+    def start(self, **environ: str) -> Server:
+        """Start uWSGI as the first process of one more container."""
+        uwsgi = [script("uwsgi"), *UWSGI[1:], "--master", "--processes", str(WORKERS)]
+        inside = ["unshare", "--pid", "--fork", "--mount", "--mount-proc", "--kill-child"]
+        program = f"{self._mounts()}\nexec setpriv {self._rights()} {shlex.join(uwsgi)}"
+        command = [*inside, "sh", "-e", "-c", program]
+        command[0] = str(shutil.which("unshare"))
+        self._running.append(self._servers.start(command, folder=self.volume, **environ))
+        return self._running[-1]
+
+    def _mounts(self) -> str:
+        base = Path(sys.base_prefix)
+        # The interpreter may be where only root can go, as in root's home.
+        closed = [above for above in base.parents if not above.stat().st_mode & 0o001]
+        lines = [
+            f"mount --bind {self.volume} {self.volume}",
+            f"mount -t tmpfs -o uid={self.USER},gid={self.USER},mode=700 tmpfs {self.tmpfs}",
+        ]
+        if closed:
+            lines += [
+                f"mount --bind {base} {self._interpreter}",
+                f"mount -t tmpfs -o mode=755 tmpfs {closed[-1]}",
+                f"mkdir -p {base}",
+                f"mount --bind {self._interpreter} {base}",
+            ]
+        return "\n".join([*lines, "mount -o remount,bind,ro /"])
+
+    def _rights(self) -> str:
+        user = f"--reuid {self.USER} --regid {self.USER} --clear-groups"
+        return f"{user} --bounding-set -all --inh-caps -all --no-new-privs"
+
+    def stop(self) -> None:
+        for server in self._running:
+            master(server).terminate()
+            server.process.wait(20)
+        shutil.rmtree(self._place)
+
+
+@pytest.fixture
+def locked(servers: Servers) -> Iterator[Locked]:
+    why = missing() or ("" if shutil.which("setpriv") else "there is no setpriv")
+    if why:
+        pytest.skip(why)
+    locked = Locked(servers)
+    yield locked
+    locked.stop()
+
+
+def is_locked(server: Server) -> bool:
+    """A test of the test: whether uWSGI's master is process 1, and has no right to much."""
+    place = Path(f"/proc/{master(server).pid}")
+    status = dict(line.split(":\t", 1) for line in (place / "status").read_text().splitlines())
+    roots = [line.split() for line in (place / "mountinfo").read_text().splitlines()]
+    (root,) = (fields[5] for fields in roots if fields[4] == "/")
+    return (
+        status["NSpid"].split()[-1] == "1"
+        and status["Uid"].split() == [str(Locked.USER)] * 4
+        and {int(status[name], 16) for name in ("CapEff", "CapPrm", "CapBnd")} == {0}
+        and "ro" in root.split(",")
+    )
+
+
+def test_a_locked_container_with_the_watch_file_on_a_tmpfs(locked: Locked) -> None:
+    """It writes nowhere else than there and beside its SQLite store."""
+    server = locked.start(WAFFLE_WATCHER_FILE=f"{locked.tmpfs}/waffle.watch")
+    assert is_locked(server)
+    for number in range(1, 4):
+        answer = server.update(number, wait=20.0)
+        assert (answer["pending"], answer["applied"]) == ([], WORKERS)
+        assert set(server.read()["all"]) == {number}
+    assert {path.name.partition("-")[0] for path in locked.volume.iterdir()} == {
+        "changes.log",
+        "commits.log",
+        "store.log",
+        "waffle.db",
+    }
+
+
+def test_two_locked_containers_with_one_volume(locked: Locked) -> None:
+    """They are one host: updates of each are fresh in both."""
+    one, other = locked.start(), locked.start()
+    assert is_locked(one)
+    assert is_locked(other)
+    one.eventually(lambda: processes(one), until=lambda them: len(them) == 2 * WORKERS)
+    for number, server in enumerate((one, other, one), start=1):
+        answer = server.update(number, wait=20.0)
+        assert (answer["pending"], answer["applied"]) == ([], 2 * WORKERS)
+        for reader in (one, other):
+            assert set(reader.read()["all"]) == {number}

@@ -6,7 +6,6 @@ import os
 import shutil
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
@@ -22,6 +21,7 @@ from ..host import (
     Host,
     Process,
     damage_header,
+    descriptors,
     fill_disk,
     logged,
     recorded,
@@ -162,9 +162,8 @@ class TestHeader:
         self, host: Host, site: Process, other: Process
     ) -> None:
         """As a program that becomes a daemon closes all it has."""
-        for path in Path("/proc/self/fd").iterdir():
-            if str(path.resolve()).startswith(str(host.folder)):
-                os.close(int(path.name))
+        for fd in descriptors(host.folder):
+            os.close(fd)
         assert site.waffle.values.LIMIT == 10
         other.waffle.update({"LIMIT": 20})
         assert site.waffle.values.LIMIT == 20
@@ -262,7 +261,7 @@ class TestOtherFiles:
         assert (site.waffle.values.LIMIT, writer.waffle.values.LIMIT) == (20, 20)
         writer.waffle.update({"LIMIT": 21})
         site.tick()
-        assert (host.folder / "bell" / "bell").is_file()
+        assert (host.folder / "bell").is_dir()
         assert writer.waffle.update({}, wait=20).pending == ()
         assert len(list(site.files.processes)) == 2
 

@@ -16,6 +16,8 @@ from flask import Flask
 from uwsgi_waffle import SchemaError, SQLStore, WaffleConf, WaffleError
 from uwsgi_waffle.host import HostFiles, ProcessInfo
 
+from ..host import count_open_files, descriptors
+
 CONFS = {"SITENAME": {"default": "Waffle"}}
 
 
@@ -30,12 +32,6 @@ def our_threads() -> set[threading.Thread]:
     return {thread for thread in threading.enumerate() if "waffle" in thread.name}
 
 
-def open_files(folder: Path) -> list[str]:
-    links = (f"/proc/self/fd/{name}" for name in os.listdir("/proc/self/fd"))
-    targets = [os.readlink(link) for link in links if os.path.islink(link)]
-    return [target for target in targets if target.startswith(str(folder))]
-
-
 @pytest.fixture
 def waffle() -> WaffleConf:
     return WaffleConf()
@@ -45,7 +41,7 @@ class TestGone:
     """What is gone is forgotten."""
 
     def test_nothing_remains(self, waffle: WaffleConf, tmp_path: Path) -> None:
-        before = our_threads()
+        before, files = our_threads(), count_open_files()
         app = make(waffle, tmp_path, WAFFLE_POLL_INTERVAL=60)
         app.get("/")(lambda: waffle.values.SITENAME)
         app.test_client().get("/")
@@ -53,13 +49,14 @@ class TestGone:
         processes = tmp_path / "waffle.watch.d/processes"
         assert len(our_threads() - before) == 1
         assert len(os.listdir(processes)) == 1
-        assert open_files(tmp_path)
+        assert descriptors(tmp_path)
         state = weakref.ref(app.extensions["waffleconf"])
         del app
         gc.collect()
         assert state() is None
         assert os.listdir(processes) == []
-        assert open_files(tmp_path) == []
+        assert descriptors(tmp_path) == []
+        assert count_open_files() <= files
         deadline = time.monotonic() + 5
         while our_threads() - before and time.monotonic() < deadline:
             time.sleep(0.005)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import json
 import logging
-import os
 import weakref
 
 import pytest
@@ -23,7 +22,7 @@ from uwsgi_waffle import (
 )
 from uwsgi_waffle.state import state_of
 
-from ..host import CONFS, Host, Process, eventually, forked, logged
+from ..host import CONFS, Host, Process, count_open_files, eventually, forked, logged
 
 
 class TestApplications:
@@ -73,12 +72,18 @@ class TestApplications:
     ) -> None:
         host.start().tick()
         gc.collect()
-        before = len(os.listdir("/proc/self/fd"))
+        before = count_open_files()
         for _ in range(5):
             host.start().tick()
         gc.collect()
-        assert len(os.listdir("/proc/self/fd")) <= before
+        assert count_open_files() <= before
         assert len(site.waffle.update({"LIMIT": 20}, wait=20).applied) == 1
+
+    def test_a_shell_has_the_extension_at_hand(self, site: Process) -> None:
+        """Unless the application has a name of its own there."""
+        assert site.app.make_shell_context()["waffle"] is site.waffle
+        site.app.shell_context_processor(lambda: {"waffle": "theirs"})
+        assert site.app.make_shell_context()["waffle"] == "theirs"
 
     def test_a_model_shows_its_values_in_the_configuration(self, host: Host) -> None:
         class Page(BaseModel):

@@ -20,7 +20,9 @@ from ..host import (
     OTHER_FILE,
     SAME_FILE,
     Host,
+    count_open_files,
     damage_header,
+    descriptors,
     eventually,
     forked,
     run_forked,
@@ -331,6 +333,7 @@ class TestLock:
             assert header.was_replaced()
 
     def test_no_descriptor_stays_open(self, host: Host, shared: HostFiles) -> None:
+        before = count_open_files()
         with shared.try_lock(), shared.try_lock():
             pass
         shared.invalidate()
@@ -343,6 +346,7 @@ class TestLock:
             shared.bind_store(fields, "sqlite:///x")
         assert shared.snapshots.read(ONE.id) is None
         assert len(descriptors(host.folder)) == len(descriptors(host.header)) == 1
+        assert count_open_files() == before
 
     @pytest.mark.parametrize(
         ("other", "same"),
@@ -368,16 +372,6 @@ class TestLock:
     def test_descriptors_are_not_inherited_by_programs(self, host: Host, shared: HostFiles) -> None:
         (fd,) = descriptors(host.header)
         assert not os.get_inheritable(fd)
-
-
-def descriptors(within: Path) -> list[int]:
-    """Return this process's descriptors of files at or below a path."""
-    found = []
-    for path in Path("/proc/self/fd").iterdir():
-        with suppress(FileNotFoundError):  # the one by which this is listed
-            if Path(os.readlink(path)).is_relative_to(within):
-                found.append(int(path.name))
-    return found
 
 
 def opened_for_writing(pipe: Path) -> bool:

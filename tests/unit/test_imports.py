@@ -15,8 +15,8 @@ import uwsgi_waffle
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
     {"text"},
-    {"errors", "identity", "privileges", "snapshot", "legacy", "urls"},
-    {"ports", "variable", "redis_client", "frozen", "formats"},
+    {"errors", "identity", "snapshot", "legacy", "unix", "urls"},
+    {"ports", "privileges", "variable", "redis_client", "frozen", "formats"},
     {"schema"},
     {"stores", "host"},
     {"wake"},
@@ -43,7 +43,9 @@ DOORS = {
     "peewee": {"stores/peewee.py"},
     "playhouse": {"stores/peewee.py"},
     "flask_sqlalchemy": set(),  # a user's object is given to us
-    "fcntl": {"host/locks.py", "wake/uwsgi.py"},
+    "fcntl": {"unix.py"},
+    "pwd": {"unix.py"},
+    "ctypes": {"unix.py"},
     "mmap": {"wake/uwsgi.py"},
     "flask": {
         "wake/thread.py",

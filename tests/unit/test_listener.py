@@ -236,7 +236,7 @@ class TestListening:
     def test_a_message_wakes_the_idle_and_calls_hooks(
         self, host: Host, listening: Process, channel: FakeChannel
     ) -> None:
-        seen, bell = threading.Event(), host.folder / "bell" / "bell"
+        seen, bell = threading.Event(), host.folder / "bell"
         listening.waffle.on_change()(lambda change: seen.set())
         os.utime(bell, ns=(1, 1))
         host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
@@ -256,7 +256,7 @@ class TestListening:
         subject.try_to_lead()
         assert channel.subscribed.wait(20)
         assert files.words() != words
-        assert (host.folder / "bell" / "bell").is_file()
+        assert (host.folder / "bell").is_dir()
 
     def test_it_ends_with_its_application(self, host: Host, channel: FakeChannel) -> None:
         needed = threading.Event()

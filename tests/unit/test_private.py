@@ -69,7 +69,7 @@ class TestModes:
             os.umask(before)
         made = [host.folder, *host.folder.rglob("*")]
         assert {mode(path) for path in made if path.is_dir()} == {0o700}
-        assert [mode(path) for path in made if path.is_file()] == [0o600] * 5
+        assert [mode(path) for path in made if path.is_file()] == [0o600] * 4
         assert mode(host.watch_file) & 0o022 == 0
 
     @pytest.mark.parametrize("umask", [0o000, 0o777])

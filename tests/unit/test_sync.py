@@ -35,7 +35,7 @@ class TestTouch:
 
     def test_what_finds_nothing_new_wakes_nobody(self, host: Host, site: Process) -> None:
         site.waffle.update({"LIMIT": 20})
-        bell = host.folder / "bell" / "bell"
+        bell = host.folder / "bell"
         os.utime(bell, ns=(1, 1))
         host.touch()
         site.tick()

@@ -82,7 +82,7 @@ class TestUpdate:
         self, host: Host, site: Process
     ) -> None:
         site.waffle.update({"LIMIT": 20})
-        words, bell = site.files.words(), host.folder / "bell" / "bell"
+        words, bell = site.files.words(), host.folder / "bell"
         os.utime(bell, ns=(1, 1))
         for values in ({"LIMIT": 20}, {}):
             assert site.waffle.update(values) == UpdateResult(1, ())
@@ -175,7 +175,7 @@ class TestUpdate:
         )
 
     def test_the_bell_is_touched_after_each(self, host: Host, site: Process) -> None:
-        bell = host.folder / "bell" / "bell"
+        bell = host.folder / "bell"
         for number in (1, 2):
             os.utime(bell, ns=(1, 1))
             site.waffle.update({"LIMIT": number})

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-import pwd
 from collections.abc import Mapping
 from pathlib import Path
+
+from .. import unix
 
 __all__ = ["actor", "person"]
 
@@ -15,7 +16,7 @@ NO_LOGIN = 2**32 - 1  # what Linux says of a process that no login has started
 
 def actor() -> str:
     """Return who runs this command, for the history."""
-    return person(os.geteuid(), _login_uid(), os.environ)
+    return person(unix.geteuid(), _login_uid(), os.environ)
 
 
 def person(uid: int, login_uid: int | None, environ: Mapping[str, str]) -> str:
@@ -45,6 +46,6 @@ def _login_uid() -> int | None:
 def _name(uid: str) -> str:
     """Return the name of a user; in a container a user may have a number only."""
     try:
-        return pwd.getpwuid(int(uid)).pw_name
+        return unix.user_name(int(uid))
     except (KeyError, ValueError, OverflowError):
         return ""

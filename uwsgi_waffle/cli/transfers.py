@@ -7,7 +7,7 @@ import os
 import click
 from typing_extensions import Unpack
 
-from .. import transfer
+from .. import transfer, unix
 from ..errors import InvalidValue
 from ..report import misfits
 from ..state import WaffleState
@@ -94,7 +94,7 @@ def _write(path: str, text: str, *, private: bool) -> None:
     try:
         with click.open_file(path, "w", encoding="utf-8", atomic=replace) as file:
             if private and replace:
-                os.fchmod(file.fileno(), 0o600)
+                unix.fchmod(file.fileno(), 0o600)
             file.write(text)
     except OSError as error:
         raise click.FileError(path, error.strerror) from None

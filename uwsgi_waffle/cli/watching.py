@@ -53,7 +53,7 @@ def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
         "store": found["store"] + ("" if checked is None else f", compared {checked:.0f} s ago"),
         "server": ", ".join(found["servers"]) or "none runs on this host",
         "watch type": found["watchtype"],
-        "watch file": found["watcher_file"] or "none: nothing is shared with other processes",
+        "watch file": found["watcher_file"] or f"none. {found['alone']}",
     }
     needs, channel = CHANNELS.get(found["watchtype"]), found.get(found["watchtype"])
     if needs and channel:

@@ -48,6 +48,8 @@ def examine(state: WaffleState, patience: float) -> Iterator[Finding]:
     host = state.host
     if not isinstance(host, HostFiles):
         change = "Unless one process is all there is: unset WAFFLE_MULTIPROC, set WAFFLE_STORE_URL."
+        if state.follows_store:
+            change = "Develop like this; let servers run on Linux or macOS, or in WSL."
         yield Finding("warning", "server", why_no_server(state), change)
         return
     own = host.processes.token

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import pwd
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from .. import unix
 from ..host import HostFiles
 from ..state import WaffleState
 from .finding import Finding
@@ -27,7 +27,7 @@ class Account:
 
     def __str__(self) -> str:
         try:
-            return pwd.getpwuid(self.uid).pw_name
+            return unix.user_name(self.uid)
         except KeyError:
             return f"user {self.uid}"
 

@@ -55,11 +55,11 @@ class HostFiles:
         self.bell_folder.ensure()
 
     def wake(self) -> None:
-        """Wake idle workers: touch the bell, whose folder uWSGI's master monitors."""
+        """Wake idle workers: touch the bell, a folder that uWSGI's master monitors."""
         try:
-            self.bell_folder.touch("bell")
+            self.bell_folder.touch()
         except OSError:  # it is missing
-            self.bell_folder.write("bell", b"")
+            self.bell_folder.ensure()
 
     def listener(self) -> dict[str, object]:
         """Return ``pid`` and ``error`` of the process that listens; empty if there is none."""

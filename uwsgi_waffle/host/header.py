@@ -20,6 +20,7 @@ from dataclasses import dataclass, fields, replace
 from functools import partial
 from typing import Any
 
+from .. import unix
 from ..errors import HostBusy
 from .locks import try_flock, unlock
 from .private import PrivateFolder, file_id, removed_again
@@ -202,11 +203,11 @@ class Header:
         fd = self._fd
         if not os.fstat(fd).st_nlink:
             raise FileNotFoundError(f"{self._path} was deleted or replaced")
-        return os.pread(fd, WORDS_SIZE, 0)
+        return unix.pread(fd, WORDS_SIZE, 0)
 
     def notes(self) -> Notes:
         """Return the notes beside the words."""
-        return Notes.from_bytes(os.pread(self._fd, NOTES_SIZE, WORDS_SIZE))
+        return Notes.from_bytes(unix.pread(self._fd, NOTES_SIZE, WORDS_SIZE))
 
     def invalidate(self) -> None:
         """Say that the store may have changed. Needs no lock; creates the header if need be."""
@@ -214,7 +215,7 @@ class Header:
         # Opened anew: if somebody has closed our descriptor, its number may be another file's.
         fd = self._folder.open("header", CREATE)
         try:
-            os.pwrite(fd, os.urandom(WORD), 0)
+            unix.pwrite(fd, os.urandom(WORD), 0)
         finally:
             os.close(fd)
 
@@ -236,8 +237,8 @@ class Header:
             raise removed_again(self._path)
         try:
             yield LockedHeader(
-                partial(os.pread, fd),
-                partial(os.pwrite, fd),
+                partial(unix.pread, fd),
+                partial(unix.pwrite, fd),
                 was_replaced=lambda: file_id(self._path) != locked,
             )
         finally:
@@ -266,8 +267,8 @@ def lock_within(
         if time.monotonic() >= deadline:
             raise HostBusy(
                 f"Another process has held the lock on {name} for more than {timeout:g} s; "
-                "`lslocks` names it. Nothing was changed. Check that the store responds and that "
-                "this process isn't stopped, then try again."
+                "`lslocks` (on macOS `lsof`) names it. Nothing was changed. Check that the store "
+                "responds and that this process isn't stopped, then try again."
             )
         time.sleep(LOCK_PAUSE * (0.5 + random.random()))
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 from typing import Any
 
+from .. import unix
 from .private import PrivateFolder, file_id
 
 __all__ = ["LockedFile", "read_locked", "try_flock", "unlock"]
@@ -23,7 +23,7 @@ def try_flock(fd: int) -> bool:
     """Lock an open file for this process. Never wait. If it is held, close it: ``False``."""
     _held[fd] = file_id(fd)  # first: a child that is forked meanwhile has to close it
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        unix.flock(fd, unix.LOCK_EX | unix.LOCK_NB)
     except BlockingIOError:
         _held.pop(fd, None)
         os.close(fd)
@@ -34,7 +34,7 @@ def try_flock(fd: int) -> bool:
 def unlock(fd: int) -> None:
     """Release a lock, also for a child that is being forked at this moment, and close the file."""
     if _held.pop(fd, None) == file_id(fd) != (-1, -1):
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        unix.flock(fd, unix.LOCK_UN)
         os.close(fd)
 
 
@@ -67,7 +67,7 @@ class LockedFile:
     def write(self, content: dict[str, Any]) -> None:
         """Write the file; it must be ours."""
         text = json.dumps(content).encode()
-        os.pwrite(self._fd, text, 0)
+        unix.pwrite(self._fd, text, 0)
         os.ftruncate(self._fd, len(text))
 
     def release(self) -> None:
@@ -85,12 +85,12 @@ def read_locked(folder: PrivateFolder, name: str) -> dict[str, Any] | None:
     """
     fd = folder.open(name, os.O_RDONLY)
     try:
-        fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)  # those that look don't disturb each other
+        unix.flock(fd, unix.LOCK_SH | unix.LOCK_NB)  # those that look don't disturb each other
         return None
     except BlockingIOError:
         for _ in range(READ_ATTEMPTS):
             try:
-                return dict(json.loads(os.pread(fd, 2**16, 0)))
+                return dict(json.loads(unix.pread(fd, 2**16, 0)))
             except (ValueError, TypeError, RecursionError):  # damaged, or just being written
                 continue
         return {}
@@ -106,4 +106,4 @@ def _close_inherited() -> None:
             os.close(fd)
 
 
-os.register_at_fork(after_in_child=_close_inherited)
+unix.at_fork(after_in_child=_close_inherited)

@@ -9,13 +9,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .. import unix
 from ..errors import HostFilesError
 from ..privileges import acting_as, is_root, make_folder, owner_of_new
 
 __all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
 
 # O_NONBLOCK: a named pipe in the place of a file must not block us.
-SAFE = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
+SAFE = unix.O_NOFOLLOW | unix.O_NONBLOCK
 
 ADVICE = {
     errno.ENOSPC: "Make room on this disk.",
@@ -57,11 +58,11 @@ class PrivateFolder:
             self._above.ensure()
         with _explaining(self.path), acting_as(self.owner):
             make_folder(self.path, 0o700)
-            fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | SAFE)
+            fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
             try:
                 found = self._check(self.path, fd)
                 if stat.S_IMODE(found.st_mode) != 0o700:
-                    os.fchmod(fd, 0o700)
+                    unix.fchmod(fd, 0o700)
             finally:
                 os.close(fd)
 
@@ -81,7 +82,7 @@ class PrivateFolder:
             if not stat.S_ISREG(found.st_mode):
                 raise HostFilesError(f"{path} must be a plain file. Remove what is there.")
             if flags & os.O_CREAT and stat.S_IMODE(found.st_mode) != 0o600:  # the umask
-                os.fchmod(fd, 0o600)
+                unix.fchmod(fd, 0o600)
         except BaseException:
             os.close(fd)
             raise
@@ -121,16 +122,16 @@ class PrivateFolder:
             self.remove(name)
             raise
 
-    def touch(self, name: str) -> None:
-        """Set a file's time to now, so that whoever monitors the folder notices."""
+    def touch(self) -> None:
+        """Set the folder's time to now, which inotify and kqueue report to whoever monitors it."""
         with acting_as(self.owner):
-            os.utime(self._prefix + name, follow_symlinks=False)
+            os.utime(self.path, follow_symlinks=False)
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
         try:
             with acting_as(self.owner):
-                fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | SAFE)
+                fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
         except (FileNotFoundError, NotADirectoryError):
             return []
         try:
@@ -156,7 +157,7 @@ class PrivateFolder:
 
 def owner_of_folder(path: Path) -> int:
     """Return as whom this process works in a folder, which may not exist yet."""
-    return owner_of_new(path) if is_root() else os.geteuid()
+    return owner_of_new(path) if is_root() else unix.geteuid()
 
 
 def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
@@ -174,7 +175,7 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
         found = os.lstat(path)
     if not stat.S_ISREG(found.st_mode):
         raise HostFilesError(f"{path} must be a plain file, not a folder, a link or a device.")
-    if found.st_uid not in (owner, os.getuid()):
+    if found.st_uid not in (owner, unix.getuid()):
         raise HostFilesError(
             f"{path} belongs to user {found.st_uid}, not to user {owner}. Remove it, or set "
             "WAFFLE_WATCHER_FILE to another path."
@@ -204,5 +205,5 @@ def _explaining(path: Path | str) -> Iterator[None]:
     except (FileNotFoundError, HostFilesError):
         raise
     except OSError as error:
-        advice = ADVICE.get(error.errno or 0, LOCAL.format(os.geteuid()))
+        advice = ADVICE.get(error.errno or 0, LOCAL.format(unix.geteuid()))
         raise HostFilesError(f"{path}: {error.strerror or error}. {advice}") from error

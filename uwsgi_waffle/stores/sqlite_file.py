@@ -11,6 +11,7 @@ from urllib.parse import quote, urlencode
 
 import sqlalchemy as sa
 
+from .. import unix
 from ..errors import SchemaError, StoreUnavailable
 from ..privileges import acting_as, is_root, make_folder, owner_of_new
 from .drivers import in_memory
@@ -63,7 +64,7 @@ class SQLiteFile:
         """Return what to do if the file or its folder is another user's; empty if it isn't."""
         for place in (self._path, self._path.parent):
             with suppress(OSError):
-                owner, user = place.stat().st_uid, os.geteuid()
+                owner, user = place.stat().st_uid, unix.geteuid()
                 if owner != user:
                     return (
                         f"{place} belongs to user {owner}, and this process runs as user {user}. "
@@ -98,10 +99,10 @@ class SQLiteFile:
                 f"{path.name} there. Run: chmod o-w {folder}"
             )
         try:
-            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            fd = os.open(path, os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:  # somebody else has set it up
             return
-        os.fchmod(fd, 0o600)  # whatever the umask
+        unix.fchmod(fd, 0o600)  # whatever the umask
         os.close(fd)
         connection = sqlite3.connect(path, timeout=self._timeout)
         try:

@@ -8,7 +8,8 @@ import os
 
 __all__ = ["check_inotify"]
 
-IN_ATTRIB = 4  # of <sys/inotify.h>
+# Of <sys/inotify.h>.
+IN_ATTRIB, IN_CLOEXEC = 4, 0o2000000
 
 ADVICE = {
     errno.EMFILE: "Raise fs.inotify.max_user_instances, then restart uWSGI",
@@ -26,7 +27,7 @@ def check_inotify(path: str) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "inotify_init1"):  # not Linux
         return
-    fd = libc.inotify_init1(os.O_CLOEXEC)
+    fd = libc.inotify_init1(IN_CLOEXEC)
     watched = fd >= 0 and libc.inotify_add_watch(fd, os.fsencode(path), IN_ATTRIB) >= 0
     number = ctypes.get_errno()
     if fd >= 0:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import weakref
@@ -11,6 +10,7 @@ from contextlib import suppress
 
 from werkzeug.serving import is_running_from_reloader
 
+from .. import unix
 from .watchers import Watcher, log, tick_all, watchers
 
 __all__ = ["block_signals", "ensure_running", "is_reloader_parent", "tick_in_thread"]
@@ -76,7 +76,7 @@ def block_signals() -> None:
     """
     # uWSGI's forks leave `main_thread` as it was in the master; there the pid is its id.
     if threading.get_native_id() not in (os.getpid(), threading.main_thread().native_id):
-        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+        unix.block_signals()
 
 
 def is_reloader_parent() -> bool:
@@ -102,6 +102,6 @@ def _restart_after_fork() -> None:
             ensure_running(watcher)
 
 
-os.register_at_fork(
+unix.at_fork(
     before=_wait_for_ticks, after_in_parent=_release_after_fork, after_in_child=_restart_after_fork
 )

@@ -1,0 +1,107 @@
+"""What Unix has and Windows lacks. There the processes of a host share no files."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+if sys.platform == "win32":
+    PRESENT = False
+    O_DIRECTORY = O_NOFOLLOW = O_NONBLOCK = LOCK_EX = LOCK_NB = LOCK_SH = LOCK_UN = 0
+    libc: object = None
+
+    def geteuid() -> int:
+        """Return a user that isn't root."""
+        return 1
+
+    getuid = getegid = geteuid
+
+    def getgroups() -> list[int]:
+        return []
+
+    def fchmod(fd: int, mode: int) -> None: ...
+
+    def at_fork(**calls: Callable[[], object]) -> None: ...
+
+    def block_signals() -> None: ...
+
+    def user_name(uid: int) -> str:
+        raise KeyError(uid)
+
+    def group_of(uid: int) -> int:
+        raise KeyError(uid)
+
+    def seteuid(uid: int) -> None:
+        raise OSError("Windows has no users with numbers")
+
+    setegid = seteuid
+
+    def flock(fd: int, operation: int) -> None:
+        raise OSError("Windows has no flock")
+
+    def pread(fd: int, size: int, offset: int) -> bytes:
+        raise OSError("Windows has no pread")
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        raise OSError("Windows has no pwrite")
+
+else:
+    import pwd
+    from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
+    from os import (
+        O_DIRECTORY,
+        O_NOFOLLOW,
+        O_NONBLOCK,
+        fchmod,
+        getegid,
+        geteuid,
+        getgroups,
+        getuid,
+        pread,
+        pwrite,
+        setegid,
+        seteuid,
+    )
+
+    PRESENT = True
+    libc = ctypes.CDLL(None)
+    at_fork = os.register_at_fork
+
+    def block_signals() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def user_name(uid: int) -> str:
+        return pwd.getpwuid(uid).pw_name
+
+    def group_of(uid: int) -> int:
+        return pwd.getpwuid(uid).pw_gid
+
+
+__all__ = [
+    "LOCK_EX",
+    "LOCK_NB",
+    "LOCK_SH",
+    "LOCK_UN",
+    "O_DIRECTORY",
+    "O_NOFOLLOW",
+    "O_NONBLOCK",
+    "PRESENT",
+    "at_fork",
+    "block_signals",
+    "fchmod",
+    "flock",
+    "getegid",
+    "geteuid",
+    "getgroups",
+    "getuid",
+    "group_of",
+    "libc",
+    "pread",
+    "pwrite",
+    "setegid",
+    "seteuid",
+    "user_name",
+]
