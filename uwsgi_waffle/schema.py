@@ -266,7 +266,7 @@ def _from_field(name: str, info: FieldInfo, configured: Mapping[str, Any]) -> Va
     if info.is_required():
         default = _configured(name, configured)
     else:
-        default = info.get_default(call_default_factory=True)
+        default = info.get_default(call_default_factory=True, validated_data={})
     return _variable(name, info.description or "", annotation, default, bool(extra.get("secret")))
 
 
