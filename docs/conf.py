@@ -6,7 +6,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-import uwsgi_waffle  # noqa: E402  the checkout's, which is on the path only now
+import uwsgi_waffle  # noqa: E402  # the checkout's, which is on the path only now
 
 project = "uwsgi_waffle"
 copyright = "the authors of uwsgi_waffle"

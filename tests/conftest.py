@@ -4,7 +4,6 @@ run in servers only.
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -79,8 +78,7 @@ def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServ
 @pytest.fixture(scope="session")
 def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
     """A PostgreSQL server; each test takes a `fresh` place in it."""
-    if importlib.util.find_spec("pgserver") is None:
-        pytest.skip("pgserver, which brings PostgreSQL, has no wheel for this Python")
+    needed(PostgreSQL.missing())
     # Root can't run it, and in root's temporary folder nobody else can.
     folder = (
         tmp_path_factory.mktemp("p") if os.geteuid() else Path(tempfile.mkdtemp(prefix="waffle-"))
@@ -94,10 +92,14 @@ def postgresql_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Post
 @pytest.fixture(scope="session")
 def mariadb_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MariaDB]:
     """A MariaDB server; each test takes a `fresh` place in it."""
-    missing = MariaDB.missing()
+    needed(MariaDB.missing())
+    yield from running(MariaDB, tmp_path_factory.mktemp("m"))
+
+
+def needed(missing: str | None) -> None:
+    """Skip the test if something is missing here; in CI, fail it."""
     if missing:
         (pytest.fail if os.environ.get("CI") else pytest.skip)(missing)
-    yield from running(MariaDB, tmp_path_factory.mktemp("m"))
 
 
 def running(kind: type[AnyServer], folder: Path) -> Iterator[AnyServer]:

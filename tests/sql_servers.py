@@ -1,5 +1,5 @@
-"""Real SQL servers for the tests: PostgreSQL, whose binaries pgserver carries, and the MariaDB that
-the system has.
+"""Real SQL servers for the tests: PostgreSQL, from pgserver or the system, and the system's
+MariaDB.
 """
 
 from __future__ import annotations
@@ -149,8 +149,8 @@ class SQLServer(ABC):
 
 
 class PostgreSQL(SQLServer):
-    """PostgreSQL refuses to run as root. Then it runs as nobody, who gets copies of the binaries,
-    for root's are out of reach.
+    """PostgreSQL refuses to run as root, so it runs as nobody then, with copies of pgserver's
+    binaries: nobody can't reach those in root's environment.
     """
 
     stop_signal = signal.SIGINT  # without waiting for its clients
@@ -164,23 +164,15 @@ class PostgreSQL(SQLServer):
         return f"postgresql+psycopg://postgres@/postgres?host={self.folder}"
 
     def install(self) -> None:
-        spec = importlib.util.find_spec("pgserver")  # not imported: that starts setting things up
-        assert spec is not None
-        assert spec.submodule_search_locations is not None
-        package = Path(spec.submodule_search_locations[0])
+        binaries = self.found()
+        assert binaries is not None
+        self.binaries = binaries
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(self.folder, nobody.pw_uid, nobody.pw_gid)
             self.options = {"user": nobody.pw_name, "group": nobody.pw_gid, "extra_groups": []}
-            for part in (
-                "pgserver/pginstall/bin",
-                "pgserver/pginstall/lib",
-                "pgserver/pginstall/share",
-                "pgserver.libs",
-            ):
-                shutil.copytree(package.parent / part, self.folder / part)
-            package = self.folder / "pgserver"
-        self.binaries = package / "pginstall" / "bin"
+            if "pgserver" in self.binaries.parts:
+                self.binaries = self._copied(self.binaries.parents[2])
         options = [
             "--auth=trust",
             "--username=postgres",
@@ -189,6 +181,38 @@ class PostgreSQL(SQLServer):
             "--no-sync",
         ]
         run([self.binaries / "initdb", "--pgdata", self.folder / "data", *options], **self.options)
+
+    def _copied(self, packages: Path) -> Path:
+        """Copy pgserver's binaries into the folder. Return where they are."""
+        for part in (
+            "pgserver/pginstall/bin",
+            "pgserver/pginstall/lib",
+            "pgserver/pginstall/share",
+            "pgserver.libs",
+        ):
+            shutil.copytree(packages / part, self.folder / part)
+        return self.folder / "pgserver/pginstall/bin"
+
+    @staticmethod
+    def found() -> Path | None:
+        """Return the folder of the binaries: pgserver's, else the system's newest."""
+        spec = importlib.util.find_spec("pgserver")  # not imported: that starts setting things up
+        if spec is not None and spec.submodule_search_locations is not None:
+            return Path(spec.submodule_search_locations[0]) / "pginstall" / "bin"
+        versions = Path("/usr/lib/postgresql").glob("*/bin")
+        newest = sorted(versions, key=lambda folder: int(folder.parent.name), reverse=True)
+        server = shutil.which("postgres", path=os.pathsep.join([PATH, *map(str, newest)]))
+        return Path(server).resolve().parent if server else None
+
+    @staticmethod
+    def missing() -> str | None:
+        """Return why there is none here."""
+        return (
+            None
+            if PostgreSQL.found()
+            else "there is no PostgreSQL: pgserver has no wheel for this Python; "
+            "apt-get install postgresql"
+        )
 
     def command(self) -> list[str]:
         return [

@@ -6,7 +6,7 @@ import itertools
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
@@ -42,8 +42,7 @@ _numbers = itertools.count()
 _repairing: ContextVar[bool] = ContextVar("uwsgi_waffle_repairing", default=False)
 
 
-# LocalProxy's public way to the object itself.
-_current_request: Callable[[], Any] = request._get_current_object  # type: ignore[attr-defined]
+_current_request: Any = request._get_current_object  # type: ignore[attr-defined]  # it's public
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Annotated, Any, get_args, get_origin
@@ -97,10 +98,8 @@ class Variable:
             ValueError: the type accepts neither.
         """
         if not self._is_text():
-            try:
+            with suppress(ValidationError):
                 return self.adapter.validate_json(text)
-            except ValidationError:
-                pass
         return self._validate(text)
 
     def _validate(self, value: object) -> object:

@@ -49,8 +49,8 @@ def main() -> None:
         for there in hosts:
             # Each of its two workers was told, though at most one of them had a request.
             log = wait_for(
-                lambda: told if (told := there.log.read_text()).count(" -> Waffle") >= 2 else ""  # noqa: B023
-            )  # at once
+                lambda: told if (told := there.log.read_text()).count(" -> Waffle") >= 2 else ""  # noqa: B023  # called at once
+            )
             print(*(line for line in log.splitlines() if " -> " in line), sep="\n")
         if not once:
             print(f"Both go on: {' and '.join(there.url for there in hosts)}. Ctrl-C ends.")

@@ -146,8 +146,7 @@ def new_values(number: int) -> dict[str, object]:
 def served(process: Process) -> tuple[int, object, object]:
     """Return revision, A and B of one look, as a request sees them."""
     snapshot = process.state.current()
-    # Declared by `CONFS`.
-    return snapshot.revision, snapshot.values.A, snapshot.values.B  # type: ignore[attr-defined]
+    return snapshot.revision, snapshot.values.A, snapshot.values.B  # type: ignore[attr-defined]  # declared by `CONFS`
 
 
 def served_by(stored: Stored) -> tuple[int, object, object]:

@@ -224,8 +224,7 @@ def killed_within(work: Do, number: int) -> End:
         return write
 
     def torn() -> None:
-        # in the child only
-        os.write, os.pwrite = half("write"), half("pwrite")  # type: ignore[assignment]
+        os.write, os.pwrite = half("write"), half("pwrite")  # type: ignore[assignment]  # in the child only
         try:
             work()
         finally:

@@ -56,13 +56,12 @@ class TestOwn:
 
     def test_a_put_that_returns_none_has_failed_unless_it_has_not(self) -> None:
         class Forgetful(OwnStore):
-            # that is its mistake
-            def put(self, key: str, value: str) -> None:  # type: ignore[override]
+            def put(self, key: str, value: str) -> None:  # type: ignore[override]  # that is its mistake
                 super().put(key, value)
 
         class Failing(OwnStore):
             # as the manual allows
-            def put(self, key: str, value: str) -> None:  # type: ignore[override]
+            def put(self, key: str, value: str) -> None:  # type: ignore[override]  # that is its mistake
                 pass
 
         assert put(Forgetful(), A="1") == 1

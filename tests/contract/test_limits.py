@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 from uwsgi_waffle import SQLStore, StoreReadOnly, StoreUnavailable
 from uwsgi_waffle.stores import Commit, Store, Stored, drivers
 
+from ..host import eventually
 from ..sql_servers import PostgreSQL, SQLServer
 from .conftest import put
 from .test_models_on_servers import alchemy, of_peewee
@@ -96,33 +97,32 @@ def test_a_refused_update_leaves_no_session_behind(
 ) -> None:
     """Sessions that wait for a lock would use up the server's connections."""
     engine = sa.create_engine(url, poolclass=NullPool)
+    # In a transaction PostgreSQL would count once, and answer the same ever after.
+    watching = engine.execution_options(isolation_level="AUTOCOMMIT")
     table = "waffle_meta" if isinstance(store, SQLStore) else "conf"
     count = "SELECT count(*) FROM information_schema.processlist WHERE command <> 'Daemon'"
     if isinstance(server, PostgreSQL):
         count = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
-    with engine.connect() as other:
+    with engine.connect() as other, watching.connect() as watcher:
         other.exec_driver_sql(f"SELECT * FROM {table} FOR UPDATE").all()
         for _ in range(2):
             with pytest.raises(StoreUnavailable):
                 put(store, A="2")
         # Those that are about to end may still be listed for a moment.
-        for _ in range(100):
-            if other.exec_driver_sql(count).scalar() == 1:
-                break
-            time.sleep(0.01)
-        else:
-            pytest.fail(f"{other.exec_driver_sql(count.replace('count(*)', '*')).all()}")
+        eventually(lambda: watcher.exec_driver_sql(count).scalar() == 2)
 
 
 class TestAfterPendingWrites:
     def test_it_reads_what_load_reads(self, store: Store) -> None:
         assert store.load_after_pending_writes() == store.load() == Stored(1, {"A": "1"})
 
-    def test_it_waits_for_a_commit_that_is_under_way(self, store: Store) -> None:
+    def test_it_waits_for_a_commit_that_is_under_way(
+        self, store: Store, server: SQLServer, url: str
+    ) -> None:
         with writing(store) as end, ThreadPoolExecutor(1) as pool:
             assert store.load() == Stored(1, {"A": "1"})
             reader = pool.submit(store.load_after_pending_writes)
-            time.sleep(0.1)
+            eventually(lambda: waits_for_a_lock(server, url))
             assert not reader.done()
             end.set()
             assert reader.result() == Stored(2, {"A": "2"})
@@ -177,6 +177,15 @@ class TestAfterPendingWrites:
         for call in (replica.load_after_pending_writes, lambda: put(replica, A="2")):
             with pytest.raises(StoreReadOnly, match="refuses to be written"):
                 call()
+
+
+def waits_for_a_lock(server: SQLServer, url: str) -> bool:
+    """Return whether a session of the server waits for another's lock."""
+    waiting = "SELECT count(*) FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"
+    if isinstance(server, PostgreSQL):
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    with sa.create_engine(url, poolclass=NullPool).connect() as connection:
+        return bool(connection.exec_driver_sql(waiting).scalar())
 
 
 def test_no_statement_is_prepared(store: Store, server: SQLServer, url: str) -> None:

@@ -125,7 +125,7 @@ class Model(RuleBasedStateMachine):
 
 def test_a_store_is_what_its_model_says(store: Store, open_store: OpenStore) -> None:
     class ModelOfStore(Model):
-        objects = [store, open_store() if store.shared else store]  # noqa: RUF012
+        objects = [store, open_store() if store.shared else store]  # noqa: RUF012  # read only
 
     options = settings(
         max_examples=12,

@@ -69,8 +69,7 @@ class TestTable:
             "INSERT INTO confs (key, value) VALUES ('THEIRS', 'no JSON'), ('A', 'neither'), "
             "('EMPTY', '')"
         )
-        # both have it
-        bound = store.bind(frozenset({"A"}), store._context)  # type: ignore[attr-defined]
+        bound = store.bind(frozenset({"A"}), store._context)  # type: ignore[attr-defined]  # both have it
         assert bound.load().values == {"A": "neither"}
         assert bound.rows() == {"THEIRS": "no JSON", "A": "neither", "EMPTY": ""}
         put(bound, A="1")
@@ -82,8 +81,7 @@ class TestTable:
     def test_rows_of_the_applications_own_are_no_values_even_if_they_are_json(
         self, store: Store, sql: Any
     ) -> None:
-        # both have it
-        bound = store.bind(frozenset({"A"}), store._context)  # type: ignore[attr-defined]
+        bound = store.bind(frozenset({"A"}), store._context)  # type: ignore[attr-defined]  # both have it
         sql("INSERT INTO confs (key, value) VALUES ('COUNTER', '1')")
         put(bound, A="1")
         sql("UPDATE confs SET value = '2' WHERE key = 'COUNTER'")
@@ -93,8 +91,7 @@ class TestTable:
         assert sql("SELECT value FROM confs WHERE key = 'COUNTER'") == [("2",)]
 
     def test_what_another_version_of_the_application_has_written_counts(self, store: Store) -> None:
-        # as `bind` has got it
-        old, new = (store.bind(frozenset(names), store._context) for names in ({"A"}, {"A", "NEW"}))  # type: ignore[attr-defined]
+        old, new = (store.bind(frozenset(names), store._context) for names in ({"A"}, {"A", "NEW"}))  # type: ignore[attr-defined]  # as `bind` has got it
         put(new, NEW="1")
         put(old, A="1")
         assert old.load() == new.load() == Stored(2, {"A": "1", "NEW": "1"})

@@ -307,6 +307,7 @@ def test_every_engine_is_limited_also_one_in_the_place_of_a_former(
             store._engine = None  # as after a fork
         with engine.connect():
             pass
+        engine.dispose()
         dialects.append(engine.dialect)  # as somebody's connection keeps it
         del engine, store
     assert made == dialects, "each once"

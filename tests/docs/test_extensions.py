@@ -301,7 +301,7 @@ class TestLogin:
             client = app.test_client()
             client.get("/login")
             cookie = client.get_cookie("remember_token")
-            assert cookie is not None and cookie.expires is not None  # noqa: PT018
+            assert cookie is not None and cookie.expires is not None  # noqa: PT018  # one thought, and mypy needs both
             return (cookie.expires - datetime.now(timezone.utc)).total_seconds()
 
         assert remembered() <= 60

@@ -38,8 +38,7 @@ if DECORATORS == "after":
 FOLDER = Path(os.environ["SITE_FOLDER"])
 
 
-# one of them
-class CountedStore(RedisStore if "SITE_REDIS" in os.environ else SQLStore):  # type: ignore[misc]
+class CountedStore(RedisStore if "SITE_REDIS" in os.environ else SQLStore):  # type: ignore[misc]  # one of them
     """Writes down each of its calls, so that a test can count what a host asks of its store."""
 
     def load(self) -> Stored:

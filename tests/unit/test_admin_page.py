@@ -61,7 +61,7 @@ class TestWhatLeaves:
         site.app.jinja_env.globals["url_for"] = None
         site.app.context_processor(lambda: dict.fromkeys(("page", "rows", "status"), "spoilt"))
         names = ("admin.html", "uwsgi_waffle/admin.html")
-        site.app.jinja_loader = DictLoader(dict.fromkeys(names, "spoilt"))  # type: ignore[misc]
+        site.app.jinja_loader = DictLoader(dict.fromkeys(names, "spoilt"))  # type: ignore[misc]  # Flask's own way, though declared read-only
         stale = site.form()
         site.waffle.update({"SITENAME": SCRIPT}, note=SCRIPT, actor=SCRIPT)
         conflict = site.save(stale, value__SITENAME="x", value__LIMIT="3").text

@@ -130,6 +130,7 @@ def test_what_the_url_says_of_waiting_and_decoding_does_not_count() -> None:
     assert options["protocol"] == 2
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # redis-py 5.0 forgets it
 def test_a_redis_that_is_not_there_is_an_error_soon(tmp_path: Any) -> None:
     channel = RedisChannel(f"unix://{tmp_path}/none", "x")
     errors: list[Exception] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -166,3 +167,17 @@ def test_importing_the_package_loads_no_optional_library() -> None:
 def test_every_public_name_exists() -> None:
     assert sorted(uwsgi_waffle.__all__) == list(uwsgi_waffle.__all__)
     assert all(hasattr(uwsgi_waffle, name) for name in uwsgi_waffle.__all__)
+
+
+def test_each_exception_from_a_rule_says_why() -> None:
+    """``noqa`` and ``type: ignore`` name the rule, then the reason."""
+    root, mark = PACKAGE.parent, re.compile(r"# (noqa|type: ignore)\b")
+    reasoned = re.compile(r"# (noqa: [A-Z0-9, ]+|type: ignore\[[a-z, -]+\])  # \w")
+    bare = [
+        f"{path.relative_to(root)}:{number}"
+        for folder in ("uwsgi_waffle", "tests", "examples", "docs")
+        for path in (root / folder).rglob("*.py")
+        for number, line in enumerate(path.read_text().splitlines(), 1)
+        if mark.search(line) and not reasoned.search(line)
+    ]
+    assert bare == []

@@ -250,8 +250,7 @@ class TestListening:
         """A mule under lazy-apps can't read the store."""
         monkeypatch.setattr(listener, "tick_in_thread", lambda: False)
         files = host.open_files()
-        # a channel for the test
-        subject = Listener(files, channel, is_needed=channel.is_open)  # type: ignore[arg-type]
+        subject = Listener(files, channel, is_needed=channel.is_open)  # type: ignore[arg-type]  # a channel for the test
         words = files.words()
         subject.try_to_lead()
         assert channel.subscribed.wait(20)
@@ -261,8 +260,7 @@ class TestListening:
     def test_it_ends_with_its_application(self, host: Host, channel: FakeChannel) -> None:
         needed = threading.Event()
         files = host.open_files()
-        # a channel for the test
-        subject = Listener(files, channel, is_needed=lambda: not needed.is_set())  # type: ignore[arg-type]
+        subject = Listener(files, channel, is_needed=lambda: not needed.is_set())  # type: ignore[arg-type]  # a channel for the test
         subject.try_to_lead()
         assert channel.subscribed.wait(20)
         needed.set()

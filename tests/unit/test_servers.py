@@ -66,8 +66,7 @@ def test_one_that_has_died_since_is_told_too(
 ) -> None:
     monkeypatch.setattr(SQLServer, "start", lambda server: None)
     server = Broken(tmp_path)
-    # it is like one
-    server.process = psutil.Popen([sys.executable, "-c", "raise SystemExit(9)"])  # type: ignore[assignment]
+    server.process = psutil.Popen([sys.executable, "-c", "raise SystemExit(9)"])  # type: ignore[assignment]  # it is like one
     server.process.wait()
     (tmp_path / "log").write_text("killed by somebody\n")
     with pytest.raises(RuntimeError, match=r"has ended with 9[\s\S]*killed by somebody"):

@@ -115,8 +115,8 @@ def seconds(value: str) -> float:
 
 def app_state() -> WaffleState:
     """Return what the application has of the extension."""
-    # LocalProxy's public way
-    return state_of(current_app._get_current_object())  # type: ignore[attr-defined]
+    app = current_app._get_current_object()  # type: ignore[attr-defined]  # LocalProxy's public way
+    return state_of(app)
 
 
 def as_text(state: WaffleState, name: str, text: str) -> str:

@@ -131,9 +131,9 @@ class AlchemyWaffleStore(RowStore):
             backend = connection.dialect.name
             # Whatever the application's connections are set to: a transaction that sees what the
             # lock has waited for.
-            level = drivers.ISOLATION.get(backend, "SERIALIZABLE")
+            level: Any = drivers.ISOLATION.get(backend, "SERIALIZABLE")
             raw: Any = connection.connection.dbapi_connection
-            connection.dialect.set_isolation_level(raw, level)  # type: ignore[arg-type]
+            connection.dialect.set_isolation_level(raw, level)
             with connection.begin():
                 for statement in drivers.transaction_limits(backend, drivers.TIMEOUT):
                     connection.exec_driver_sql(statement)

@@ -32,8 +32,7 @@ application.config.update(
 db = SQLAlchemy(application)
 
 
-# Flask-SQLAlchemy's base is made at run time
-class Conf(db.Model, WaffleMixin):  # type: ignore[name-defined,misc]
+class Conf(db.Model, WaffleMixin):  # type: ignore[name-defined, misc]  # made at run time
     id = db.Column(db.Integer, primary_key=True)
     key = db.Column(db.String(255), unique=True)
     value = db.Column(db.Text)
