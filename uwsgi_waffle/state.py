@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, cast
 
-from flask import Flask, has_request_context, request
+from flask import Flask
 from typing_extensions import Unpack
 
 from . import wake
@@ -21,7 +20,7 @@ from .errors import SchemaError
 from .fetch import Fetcher
 from .hooks import Hook, Hooks, between_requests
 from .host import Alone, Host, HostFiles, snapshot_in
-from .overlay import Assigned, overrides
+from .overlay import Assigned
 from .ports import Ports
 from .schema import Schema
 from .served import Served
@@ -30,6 +29,7 @@ from .snapshot import Encoded, Snapshot
 from .stores import Store, open_store
 from .sync import Sync
 from .update import UpdateOptions, UpdateResult, Writer
+from .view import View
 
 __all__ = ["EXTENSION", "WaffleState", "repairing", "state_of"]
 
@@ -37,12 +37,7 @@ log = logging.getLogger("uwsgi_waffle")
 
 EXTENSION = "waffleconf"
 
-_numbers = itertools.count()
 _repairing: ContextVar[bool] = ContextVar("uwsgi_waffle_repairing", default=False)
-
-
-# LocalProxy's public way to the object itself.
-_current_request: Callable[[], Any] = request._get_current_object  # type: ignore[attr-defined]
 
 
 @contextmanager
@@ -70,6 +65,7 @@ class WaffleState:
         host: what the processes of the host share.
         served: what this process serves.
         sync: how it follows its host.
+        view: what its code reads.
         writer: writes updates.
         listener: talks to other hosts, if it is wanted.
         notified_by: what tells this process of changes while it is idle: ``signal``, ``thread``
@@ -87,7 +83,6 @@ class WaffleState:
         self._app = weakref.ref(app)
         self.notified_by = ""
         self._mule_is_configured = False
-        self._request_key = f"_uwsgi_waffle_{next(_numbers)}"
         self._attached = self._warned_of_live = False
         unbound = store or open_store(self.settings.locate_store())
         self.store = unbound.bind(frozenset(self.schema.variables), self._app_context)
@@ -107,6 +102,7 @@ class WaffleState:
         self.served = Served(self.schema, ports, repairing=_repairing.get())
         fetcher = Fetcher(self.host, self.store, self.served, ports)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
+        self.view = View(self.sync, self.assigned)
         self.writer = Writer(self.host, self.store, self.served, fetcher, self.sync, self._publish)
 
     @property
@@ -166,36 +162,17 @@ class WaffleState:
         return self.host.snapshots.read(published) or snapshot
 
     def current(self) -> Snapshot:
-        """Return the snapshot of this request's first read; outside a request, the newest."""
-        snapshot = self._served_here()
-        if self.assigned.layers or overrides.get():
-            return self.assigned.apply_to(snapshot)
-        return snapshot
-
-    def _served_here(self) -> Snapshot:
-        if not has_request_context():
-            return self.sync.current()
-        attributes = _current_request().__dict__
-        snapshot: Snapshot | None = attributes.get(self._request_key)
-        if snapshot is None:
-            snapshot = attributes[self._request_key] = self.sync.current()
-        return snapshot
+        """Return what the present code reads; see `View.current`."""
+        return self.view.current()
 
     def assign(self, values: Mapping[str, object], /, *, testing: bool) -> None:
         """Give variables other values in this process; errors as in `Assigned.assign`."""
-        self.assigned.assign(self._served_here(), values, testing=testing)
-
-    def advance_request(self) -> Snapshot:
-        """Let the present request, if there is one, go on with the newest snapshot."""
-        snapshot = self.sync.current()
-        if has_request_context():
-            _current_request().__dict__[self._request_key] = snapshot
-        return snapshot
+        self.assigned.assign(self.view.served(), values, testing=testing)
 
     def update(self, changeset: Changeset, **options: Unpack[UpdateOptions]) -> UpdateResult:
-        """Write a change set, and let the present request go on with it."""
+        """Write a change set, and let the present request or block go on with it."""
         result = self.writer.update(changeset, **options)
-        self.advance_request()
+        self.view.advance()
         return result
 
     def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
@@ -220,7 +197,7 @@ class WaffleState:
     def update_conf(self) -> None:
         """Read the store now."""
         self.sync.refresh()
-        self.advance_request()
+        self.view.advance()
 
     def _ensure_watched(self) -> None:
         if self._attached:
