@@ -8,6 +8,7 @@ import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,6 +22,7 @@ from .fetch import Fetcher
 from .hooks import Hook, Hooks, between_requests
 from .host import Alone, Host, HostFiles, snapshot_in
 from .overlay import Assigned
+from .pins import read_pins
 from .ports import Ports
 from .schema import Schema
 from .served import Served
@@ -78,14 +80,17 @@ class WaffleState:
         self.settings = Settings.read(app)
         self.poll_interval = self.settings.poll_interval
         self.reconcile_interval = self.settings.reconcile_interval
-        self.schema = Schema.declare(self.settings.confs, app.config)
+        declared = Schema.declare(self.settings.confs, app.config)
+        pins = read_pins(self.settings.env_prefix, declared.variables, os.environ)
+        self.schema = declared.pinned(pins)
         self.assigned = Assigned(self.schema)
         self._app = weakref.ref(app)
         self.notified_by = ""
         self._mule_is_configured = False
         self._attached = self._warned_of_live = False
         unbound = store or open_store(self.settings.locate_store())
-        self.store = unbound.bind(frozenset(self.schema.variables), self._app_context)
+        names = self.schema.variables.keys() | self.schema.former_names.keys()
+        self.store = unbound.bind(frozenset(names), self._app_context)
         self.host: Host = Alone()
         self.listener: wake.Listener | None = None
         if self.settings.multiproc and self.store.shared:
@@ -173,7 +178,9 @@ class WaffleState:
         """Write a change set, and let the present request or block go on with it."""
         result = self.writer.update(changeset, **options)
         self.view.advance()
-        return result
+        formers = self.schema.former_names
+        changed = tuple(name for name in result.changed if name not in formers)
+        return replace(result, changed=changed)
 
     def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the values of ``keys``, of all variables if there are none.
@@ -216,6 +223,7 @@ class WaffleState:
             "gids": [os.getegid(), *os.getgroups()],
             "notified_by": self.notified_by,
             "watchtype": self.settings.watching.watchtype,
+            "pinned": {name: pin.digest for name, pin in self.schema.pins.items()},
         }
 
     def _build_listener(self, host: HostFiles, watching: Watching) -> wake.Listener | None:

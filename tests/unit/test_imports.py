@@ -16,6 +16,7 @@ PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
     {"errors", "privileges", "snapshot", "text", "legacy"},
     {"ports", "variable", "redis_client", "frozen"},
+    {"pins", "declarations"},
     {"schema"},
     {"stores", "host"},
     {"wake"},

@@ -17,12 +17,6 @@ from uwsgi_waffle.testing import override
 from ..host import CONFS, Host, Process
 
 
-@pytest.fixture
-def other(host: Host, site: Process) -> Process:
-    """Another process of the same host, which updates behind the back of ``site``."""
-    return host.start()
-
-
 def seen(site: Process) -> tuple[object, object, int]:
     waffle = site.waffle
     return waffle.values.SITENAME, site.app.config["SITENAME"], waffle.revision

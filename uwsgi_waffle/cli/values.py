@@ -38,6 +38,8 @@ def list_(as_json: bool) -> None:
             "revision": snapshot.revision,
             "values": {name: json_value(state, name, text) for name, text in texts.items()},
         }
+        if state.schema.pins:
+            document["pinned"] = {name: pin.source for name, pin in state.schema.pins.items()}
         if marked:
             document["misfits"] = {name: _marks(misfit) for name, misfit in marked.items()}
         print_json(document, indent=2)
@@ -48,6 +50,8 @@ def list_(as_json: bool) -> None:
         print_line(
             f"{name:{width}}  {as_text(state, name, text)}" + (f"  # {desc}" if desc else "")
         )
+        if name in state.schema.pins:
+            print_line(f"{'':{width}}  pinned by {state.schema.pins[name].source}")
         if name in marked:
             _print_misfit(width, marked[name])
     for name in marked.keys() - texts.keys():

@@ -59,6 +59,9 @@ def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
         "watch type": found["watchtype"],
         "watch file": found["watcher_file"] or "none: nothing is shared with other processes",
     }
+    if found["pinned"]:
+        pinned = (f"{name} by {source}" for name, source in found["pinned"].items())
+        lines["pinned"] = ", ".join(pinned)
     if found["redis"]:
         channel, listener = found["redis"]["channel"], found["redis"]["listener"]
         lines["Redis"] = f"channel {channel}, listener {listener or 'none'}"
