@@ -23,7 +23,7 @@ from .errors import (
     WaffleError,
 )
 from .extension import WaffleConf
-from .hooks import config_changed
+from .hooks import config_changed, config_updated
 from .host import ProcessInfo
 from .report import HistoryEntry
 from .snapshot import Change
@@ -35,6 +35,7 @@ from .stores import (
     WaffleStore,
 )
 from .update import UpdateResult
+from .updates import Update
 
 if TYPE_CHECKING:
     from .stores import AlchemyWaffleStore, SQLStore
@@ -67,12 +68,14 @@ __all__ = [
     "StoreUnavailable",
     "UnknownRevision",
     "UnknownVariable",
+    "Update",
     "UpdateResult",
     "WaffleConf",
     "WaffleError",
     "WaffleMixin",
     "WaffleStore",
     "config_changed",
+    "config_updated",
 ]
 
 __version__ = "0.2.0"

@@ -13,7 +13,7 @@ from .applications import Applications
 from .changes import changes_for_reset, changes_for_rollback, changes_for_update
 from .config import Variables, install
 from .errors import WaffleError
-from .hooks import Hook
+from .hooks import Hook, Registered
 from .report import HistoryEntry, history, status
 from .state import EXTENSION, WaffleState
 from .stores import Store
@@ -51,7 +51,7 @@ class WaffleConf(Generic[V]):
     def __init__(self, app: Flask | None = None, configstore: Store | None = None) -> None:
         self._configstore = configstore
         self._apps = Applications()
-        self._hooks: list[tuple[frozenset[str], Hook]] = []
+        self._registered = Registered()
         if app is not None:
             self.init_app(app)
 
@@ -69,9 +69,9 @@ class WaffleConf(Generic[V]):
                 f"{app.name!r} has a WaffleConf already. Call init_app once for an application, "
                 "and import that WaffleConf where it is needed."
             )
-        state = WaffleState(app, configstore or self._configstore, self._hooks)
-        for names, _ in self._hooks:
-            self._check_names(state, names)
+        state = WaffleState(app, configstore or self._configstore, self._registered)
+        for names, _ in self._registered.on_change + self._registered.on_update:
+            _check_names(state, names)
         variables = Variables(
             schema=state.schema,
             current=lambda: state.current().values,
@@ -245,16 +245,49 @@ class WaffleConf(Generic[V]):
         Raises:
             UnknownVariable: a name isn't declared; at `init_app` if that comes later.
         """
-        if len(names) == 1 and callable(names[0]):
-            return self._register(frozenset(), names[0])
-        return lambda hook: self._register(frozenset(names), hook)
+        return self._register(self._registered.on_change, names)
 
-    def _register(self, names: frozenset[str], hook: H) -> H:
-        for state in self._apps.states():
-            self._check_names(state, names)
-        self._hooks.append((names, hook))
-        return hook
+    @overload
+    def on_update(self, hook: H, /) -> H: ...
 
-    def _check_names(self, state: WaffleState, names: frozenset[str]) -> None:
-        for name in names:
-            state.schema.variable(name)
+    @overload
+    def on_update(self, *names: str) -> Callable[[H], H]: ...
+
+    def on_update(self, *names: Any) -> Any:
+        """Register a function that is called with the `Update` once, in the process that made it.
+
+        It is called after the commit, and before `update` waits for other processes. Names,
+        context, thread and errors are as for `on_change`. The process that finds an edit by hand
+        calls it with the actor ``outside``. If a process dies between the commit and the call,
+        nobody calls it.
+
+        Example:
+            >>> from flask import Flask
+            >>> from uwsgi_waffle import MemoryStore, WaffleConf
+            >>> app = Flask(__name__)
+            >>> app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
+            >>> waffle = WaffleConf(app, MemoryStore())
+            >>> @waffle.on_update("SITENAME")
+            ... def told(update):
+            ...     print(update.revision, update.actor, update.new["SITENAME"])
+            >>> result = waffle.update({"SITENAME": "New"}, actor="ann")
+            1 ann New
+        """
+        return self._register(self._registered.on_update, names)
+
+    def _register(self, hooks: list[tuple[frozenset[str], Hook]], given: tuple[Any, ...]) -> Any:
+        decorates = len(given) == 1 and callable(given[0])
+        names = frozenset[str]() if decorates else frozenset(given)
+
+        def register(hook: H) -> H:
+            for state in self._apps.states():
+                _check_names(state, names)
+            hooks.append((names, hook))
+            return hook
+
+        return register(given[0]) if decorates else register
+
+
+def _check_names(state: WaffleState, names: frozenset[str]) -> None:
+    for name in names:
+        state.schema.variable(name)

@@ -12,7 +12,7 @@ from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, name_commands
 from .host import Host, LockedHeader, snapshot_in
 from .ports import Ports
 from .served import Served, error_text
-from .snapshot import Encoded, Snapshot
+from .snapshot import Committed, Encoded, Snapshot
 from .stores import Commit, Store, Stored
 
 __all__ = ["Fetcher"]
@@ -135,11 +135,14 @@ class Fetcher:
         if not names:
             return stored
 
+        commit: Commit | None = None
+
         def build_commit(now: Stored) -> Commit | None:
-            if now != stored:
-                return None
+            nonlocal commit
             changes = {name: stored.values.get(name) for name in names}
-            return Commit(changes, actor=OUTSIDE, old={name: old.get(name) for name in names})
+            before = {name: old.get(name) for name in names}
+            commit = Commit(changes, actor=OUTSIDE, old=before) if now == stored else None
+            return commit
 
         try:
             recorded = self._store.transact(build_commit)
@@ -148,6 +151,9 @@ class Fetcher:
             self._served.log(logging.WARNING, text)
             return stored
         self._ports.publish()
+        if commit is not None:
+            edit = Committed(recorded.revision, commit.old, commit.changes, OUTSIDE, None)
+            self._served.tell(edit)
         return recorded
 
 

@@ -19,7 +19,7 @@ from . import wake
 from .changes import Changeset, changes_for_update
 from .errors import SchemaError
 from .fetch import Fetcher
-from .hooks import Hook, Hooks, between_requests
+from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
 from .host import Alone, Host, HostFiles, snapshot_in
 from .overlay import Assigned
 from .pins import read_pins
@@ -27,10 +27,11 @@ from .ports import Ports
 from .schema import Schema
 from .served import Served
 from .settings import Settings, Watching
-from .snapshot import Encoded, Snapshot
+from .snapshot import Change, Committed, Encoded, Snapshot
 from .stores import Store, open_store
 from .sync import Sync
 from .update import UpdateOptions, UpdateResult, Writer
+from .updates import Observed, Updates
 from .view import View
 
 __all__ = ["EXTENSION", "WaffleState", "repairing", "state_of"]
@@ -74,9 +75,7 @@ class WaffleState:
             or nothing.
     """
 
-    def __init__(
-        self, app: Flask, store: Store | None, hooks: list[tuple[frozenset[str], Hook]]
-    ) -> None:
+    def __init__(self, app: Flask, store: Store | None, registered: Registered) -> None:
         self.settings = Settings.read(app)
         self.poll_interval = self.settings.poll_interval
         self.reconcile_interval = self.settings.reconcile_interval
@@ -97,9 +96,11 @@ class WaffleState:
             self.host = HostFiles(self.settings.watching.watcher_file)
             weakref.finalize(self, self.host.processes.leave)  # with the application, or at exit
             self.listener = self._build_listener(self.host, self.settings.watching)
+        self._change_hooks = on_change_hooks(app, registered)
+        self._updates = Updates(self.schema, on_update_hooks(app, registered))
         ports = Ports(
             process_name=wake.process_name,
-            call_hooks=Hooks(app, hooks).call,
+            call_hooks=self._call_hooks,
             ensure_watched=self._ensure_watched,
             publish=self._publish,
             describe=self._describe,
@@ -176,8 +177,14 @@ class WaffleState:
 
     def update(self, changeset: Changeset, **options: Unpack[UpdateOptions]) -> UpdateResult:
         """Write a change set, and let the present request or block go on with it."""
-        result = self.writer.update(changeset, **options)
+        wait, observed = options.pop("wait", None), Observed(self.schema, changeset)
+        result = self.writer.update(observed, **options)
         self.view.advance()
+        committed = observed.committed(result.revision, options.get("actor"), options.get("note"))
+        if committed is not None:
+            self._updates.tell(committed)
+        if wait is not None:
+            result = self.writer.wait_for(result, wait)
         formers = self.schema.former_names
         changed = tuple(name for name in result.changed if name not in formers)
         return replace(result, changed=changed)
@@ -205,6 +212,12 @@ class WaffleState:
         """Read the store now."""
         self.sync.refresh()
         self.view.advance()
+
+    def _call_hooks(self, event: Change | Committed) -> None:
+        if isinstance(event, Change):
+            self._change_hooks.call(event)
+        else:
+            self._updates.tell(event)
 
     def _ensure_watched(self) -> None:
         if self._attached:

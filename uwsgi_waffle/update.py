@@ -116,7 +116,7 @@ class Writer:
 
         stored = self.commit(build_commit)
         result = UpdateResult(stored.revision, changed)
-        return result if wait is None else self._wait_for(result, wait)
+        return result if wait is None else self.wait_for(result, wait)
 
     def commit(self, build_commit: CommitBuilder) -> Stored:
         """Carry out what ``build_commit`` makes of the store's newest values, and publish it.
@@ -200,7 +200,8 @@ class Writer:
         if not known:
             header.invalidate()
 
-    def _wait_for(self, result: UpdateResult, wait: float) -> UpdateResult:
+    def wait_for(self, result: UpdateResult, wait: float) -> UpdateResult:
+        """Wait until all processes of this host have applied an update, or so many seconds."""
         deadline = monotonic() + wait
         while True:
             newest = self._sync.sync()

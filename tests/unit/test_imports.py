@@ -26,6 +26,7 @@ FLOORS = (
     {"sync"},
     {"update"},
     {"hooks", "settings", "config", "view"},
+    {"updates"},
     {"state"},
     {"report", "transfer", "applications"},
     {"extension"},
