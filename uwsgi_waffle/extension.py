@@ -62,8 +62,14 @@ class WaffleConf(Generic[V]):
             SchemaError: ``WAFFLE_CONFS`` or a setting can't be used.
             StoreUnavailable: the store can't be read, and this host has no snapshot of it.
             HostFilesError: the watch file or its folder can't be used.
-            WaffleError: the application has the extension already.
+            WaffleError: the application has the extension already, or isn't Flask's.
         """
+        if not isinstance(app, Flask):
+            raise WaffleError(
+                f"WaffleConf serves flask.Flask applications, and {app!r} is a "
+                f"{type(app).__module__}.{type(app).__qualname__}. Quart and other ASGI frameworks "
+                "aren't supported; if this object wraps a Flask application, give that."
+            )
         if EXTENSION in app.extensions:
             raise WaffleError(
                 f"{app.name!r} has a WaffleConf already. Call init_app once for an application, "
