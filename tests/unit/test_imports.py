@@ -31,7 +31,7 @@ FLOORS = (
     {"report", "transfer", "applications"},
     {"extension"},
     {"doctor"},
-    {"cli", "mule", "admin", "testing", "health", "metrics"},
+    {"cli", "mule", "admin", "testing", "health", "metrics", "logging", "openfeature"},
     {"__init__"},
 )
 #: What only these files may import; the rest of the package doesn't know that it exists.
@@ -63,6 +63,7 @@ DOORS = {
     "blinker": {"hooks.py"},
     "click": {"wake/", "cli/"},
     "prometheus_client": {"metrics.py"},
+    "openfeature": {"openfeature.py"},
     "pytest": {"testing/pytest_plugin.py"},
     "xprocess": {"testing/pytest_plugin.py"},
     "wtforms": {"admin/"},
@@ -160,7 +161,16 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     assert "uwsgi_waffle" in loaded
     databases = {"redis", "peewee", "playhouse", "flask_sqlalchemy", "psycopg", "pymysql"}
     assert loaded.isdisjoint(
-        databases | {"wtforms", "flask_wtf", "gevent", "prometheus_client", "pytest", "xprocess"}
+        databases
+        | {
+            "wtforms",
+            "flask_wtf",
+            "gevent",
+            "prometheus_client",
+            "openfeature",
+            "pytest",
+            "xprocess",
+        }
     )
 
 

@@ -59,9 +59,12 @@ def run(folder: Path, program: str, uwsgi: str) -> subprocess.CompletedProcess[s
 
 
 class TestUwsgi:
-    def test_one_without_signals_is_told_of_and_a_thread_looks(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("more", ["", "register_signal = add_timer = masterpid"])
+    def test_one_without_signals_is_told_of_and_a_thread_looks(
+        self, tmp_path: Path, more: str
+    ) -> None:
         program = "import uwsgi_waffle; print(uwsgi_waffle.wake.process_name())"
-        done = run(tmp_path, program, "def masterpid():\n    return 1\n")
+        done = run(tmp_path, program, f"def masterpid():\n    return 1\n{more}\n")
         assert (done.returncode, done.stdout) == (0, "-c\n")
         assert "this uWSGI has no signals" in done.stderr
 

@@ -186,6 +186,23 @@ class TestSnapshot:
         asyncio.run(both())
         assert found == {"first": ("Waffle", "Waffle", 0), "second": ("New", "New", 1)}
 
+    def test_each_greenlet_has_its_own_block(self, site: Process, other: Process) -> None:
+        gevent = pytest.importorskip("gevent")
+        found = {}
+
+        def job(name: str) -> None:
+            with site.waffle.snapshot():
+                gevent.sleep(0)
+                gevent.sleep(0)
+                found[name] = seen(site)
+
+        first = gevent.spawn(job, "first")
+        gevent.sleep(0)
+        other.waffle.update({"SITENAME": "New"})
+        second = gevent.spawn(job, "second")
+        gevent.joinall([first, second])
+        assert found == {"first": ("Waffle", "Waffle", 0), "second": ("New", "New", 1)}
+
     def test_a_task_that_outlives_the_block_is_fresh(self, site: Process, other: Process) -> None:
         async def job() -> tuple[object, object, int]:
             await asyncio.sleep(0)
