@@ -14,16 +14,21 @@ __all__ = ["Applications"]
 
 
 class Applications:
-    """The applications of one `WaffleConf`. They come and go: nothing here keeps one alive."""
+    """The applications of one `WaffleConf`. They come and go: nothing here keeps one alive.
+
+    Attributes:
+        single: returns the state of the only application, ``None`` if there isn't just one; faster
+            than `state`.
+    """
 
     def __init__(self) -> None:
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
-        self._single: Callable[[], WaffleState | None] = _none
+        self.single: Callable[[], WaffleState | None] = _none
 
     def add(self, app: Flask, state: WaffleState) -> None:
         """Add an application that has the extension from now on."""
         self._apps.add(app)
-        self._single = weakref.ref(state) if len(self._apps) == 1 else _none
+        self.single = weakref.ref(state) if len(self._apps) == 1 else _none
 
     def states(self) -> list[WaffleState]:
         """Return the states of all applications."""
@@ -35,7 +40,7 @@ class Applications:
         Raises:
             WaffleError: there is none, or there are several and none is active.
         """
-        state = self._single()
+        state = self.single()
         if state is not None:
             return state
         apps = list(self._apps)
@@ -46,7 +51,7 @@ class Applications:
                 return state_of(app)
         if len(apps) == 1:  # the others are gone
             state = state_of(apps[0])
-            self._single = weakref.ref(state)
+            self.single = weakref.ref(state)
             return state
         if not apps:
             raise WaffleError(

@@ -13,7 +13,7 @@ from .applications import Applications
 from .changes import changes_for_reset, changes_for_rollback, changes_for_update
 from .config import Variables, install
 from .errors import WaffleError
-from .hooks import Hook, Registered
+from .hooks import Hook, Registered, register
 from .report import HistoryEntry, history, status
 from .state import EXTENSION, WaffleState
 from .stores import Store
@@ -77,7 +77,7 @@ class WaffleConf(Generic[V]):
             )
         state = WaffleState(app, configstore or self._configstore, self._registered)
         for names, _ in self._registered.on_change + self._registered.on_update:
-            _check_names(state, names)
+            state.schema.check(names)
         variables = Variables(
             schema=state.schema,
             current=lambda: state.current().values,
@@ -105,7 +105,8 @@ class WaffleConf(Generic[V]):
         In a request they are those of one revision, the newest at its first read. Outside a
         request they are the newest. If ``WAFFLE_CONFS`` is a pydantic model, an instance of it.
         """
-        return self._apps.state().view.current().values  # type: ignore[return-value]  # V's values
+        state = self._apps.single() or self._apps.state()
+        return state.view.current().values  # type: ignore[return-value]  # V's values
 
     @property
     def latest(self) -> V:
@@ -251,7 +252,7 @@ class WaffleConf(Generic[V]):
         Raises:
             UnknownVariable: a name isn't declared; at `init_app` if that comes later.
         """
-        return self._register(self._registered.on_change, names)
+        return register(self._registered.on_change, names, self._check)
 
     @overload
     def on_update(self, hook: H, /) -> H: ...
@@ -279,21 +280,8 @@ class WaffleConf(Generic[V]):
             >>> result = waffle.update({"SITENAME": "New"}, actor="ann")
             1 ann New
         """
-        return self._register(self._registered.on_update, names)
+        return register(self._registered.on_update, names, self._check)
 
-    def _register(self, hooks: list[tuple[frozenset[str], Hook]], given: tuple[Any, ...]) -> Any:
-        decorates = len(given) == 1 and callable(given[0])
-        names = frozenset[str]() if decorates else frozenset(given)
-
-        def register(hook: H) -> H:
-            for state in self._apps.states():
-                _check_names(state, names)
-            hooks.append((names, hook))
-            return hook
-
-        return register(given[0]) if decorates else register
-
-
-def _check_names(state: WaffleState, names: frozenset[str]) -> None:
-    for name in names:
-        state.schema.variable(name)
+    def _check(self, names: frozenset[str]) -> None:
+        for state in self._apps.states():
+            state.schema.check(names)

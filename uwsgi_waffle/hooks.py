@@ -26,6 +26,7 @@ __all__ = [
     "config_updated",
     "on_change_hooks",
     "on_update_hooks",
+    "register",
 ]
 
 log = logging.getLogger("uwsgi_waffle")
@@ -50,6 +51,29 @@ class Registered:
 
     on_change: list[tuple[frozenset[str], Hook]] = field(default_factory=list)
     on_update: list[tuple[frozenset[str], Hook]] = field(default_factory=list)
+
+
+def register(
+    hooks: list[tuple[frozenset[str], Hook]],
+    given: tuple[Any, ...],
+    check: Callable[[frozenset[str]], None],
+) -> Any:
+    """Register a hook as a decorator does: ``given`` is the function, or the names for the next.
+
+    Args:
+        hooks: where it is added.
+        given: what the decorator was given.
+        check: raises an error if a name isn't declared.
+    """
+    decorates = len(given) == 1 and callable(given[0])
+    names = frozenset[str]() if decorates else frozenset(given)
+
+    def add(hook: Hook) -> Hook:
+        check(names)
+        hooks.append((names, hook))
+        return hook
+
+    return add(given[0]) if decorates else add
 
 
 class _Event(Protocol):

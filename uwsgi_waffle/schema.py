@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -155,6 +155,11 @@ class Schema:
                 f"{name!r} is not declared in WAFFLE_CONFS (declared: {known})."
                 " Nothing was changed."
             ) from None
+
+    def check(self, names: Iterable[str]) -> None:
+        """Raise `UnknownVariable` if one of these isn't declared."""
+        for name in names:
+            self.variable(name)
 
     def changeable(self, name: str) -> Variable:
         """Return a declared variable that this process may change.

@@ -14,6 +14,7 @@ import pytest
 from ..host import Host, Process
 
 api = pytest.importorskip("openfeature.api")
+exception = pytest.importorskip("openfeature.exception")
 event = pytest.importorskip("openfeature.event")
 provider = pytest.importorskip("uwsgi_waffle.openfeature")
 
@@ -98,13 +99,14 @@ class TestValues:
 class TestErrors:
     def test_what_is_not_declared_is_not_found(self, client: Any) -> None:
         found = client.get_boolean_details("OPNE", True)
-        assert (found.value, found.reason, found.error_code) == (True, "ERROR", "FLAG_NOT_FOUND")
+        assert (found.value, found.reason) == (True, "ERROR")
+        assert found.error_code == exception.ErrorCode.FLAG_NOT_FOUND
         assert "'OPNE' is not declared" in found.error_message
 
     def test_a_secret_is_not_found(self, client: Any) -> None:
         """Hooks of OpenFeature write values into traces."""
         found = client.get_string_details("TOKEN", "")
-        assert (found.value, found.error_code) == ("", "FLAG_NOT_FOUND")
+        assert (found.value, found.error_code) == ("", exception.ErrorCode.FLAG_NOT_FOUND)
         assert "geheim" not in str(found)
 
     @pytest.mark.parametrize(
@@ -125,7 +127,7 @@ class TestErrors:
     ) -> None:
         found = getattr(client, f"get_{kind}_details")(name, default)
         assert (found.value, found.reason) == (default, "ERROR")
-        assert found.error_code == "TYPE_MISMATCH"
+        assert found.error_code == exception.ErrorCode.TYPE_MISMATCH
 
 
 class TestEvents:
