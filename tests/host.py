@@ -16,9 +16,10 @@ import signal
 import sqlite3
 import time
 import traceback
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO, Annotated, Any, NoReturn, TypeVar
 
 import pytest
@@ -148,7 +149,13 @@ class Host:
 
 
 def report_process(
-    files: HostFiles, pid: int, kind: str, *, snapshot: bytes = bytes(8), error: str = ""
+    files: HostFiles,
+    pid: int,
+    kind: str,
+    *,
+    snapshot: bytes = bytes(8),
+    error: str = "",
+    server: Mapping[str, Any] = MappingProxyType({}),
 ) -> HostFiles:
     """Put a living process, that stays at revision 0, into the host's folder.
 
@@ -164,6 +171,7 @@ def report_process(
             applied_at=time.monotonic(),
             snapshot=snapshot.hex(),
             error=error,
+            server=dict(server),
         )
     )
     return theirs

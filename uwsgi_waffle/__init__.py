@@ -14,6 +14,7 @@ from .errors import (
     HostFilesError,
     InvalidValue,
     ManagedVariable,
+    PinnedVariable,
     RevisionConflict,
     SchemaError,
     StoreReadOnly,
@@ -23,7 +24,7 @@ from .errors import (
     WaffleError,
 )
 from .extension import WaffleConf
-from .hooks import config_changed
+from .hooks import config_changed, config_updated
 from .host import ProcessInfo
 from .report import HistoryEntry
 from .snapshot import Change
@@ -36,6 +37,7 @@ from .stores import (
 )
 from .text import escape_record
 from .update import UpdateResult
+from .updates import Update
 
 if TYPE_CHECKING:
     from .stores import AlchemyWaffleStore, SQLStore
@@ -58,6 +60,7 @@ __all__ = [
     "ManagedVariable",
     "MemoryStore",
     "PeeweeWaffleStore",
+    "PinnedVariable",
     "ProcessInfo",
     "RedisStore",
     "RevisionConflict",
@@ -67,12 +70,14 @@ __all__ = [
     "StoreUnavailable",
     "UnknownRevision",
     "UnknownVariable",
+    "Update",
     "UpdateResult",
     "WaffleConf",
     "WaffleError",
     "WaffleMixin",
     "WaffleStore",
     "config_changed",
+    "config_updated",
 ]
 
 __version__ = "0.2.0"

@@ -34,9 +34,10 @@ def changes_for_update(
 
     Raises:
         UnknownVariable: one of them isn't declared.
+        PinnedVariable: the environment pins one of them.
     """
-    variables = [schema.variable(name) for name in values]
-    defaults: dict[str, str | None] = {schema.variable(name).name: None for name in reset}
+    variables = [schema.changeable(name) for name in values]
+    defaults: dict[str, str | None] = {schema.changeable(name).name: None for name in reset}
 
     def changes(stored: Stored) -> Mapping[str, str | None]:
         texts = dict(defaults)
@@ -57,13 +58,14 @@ def changes_for_reset(schema: Schema, names: tuple[str, ...]) -> Changeset:
 
 
 def changes_for_rollback(schema: Schema, store: Store, revision: int) -> Changeset:
-    """Give all variables the values of a former revision.
+    """Give all variables the values of a former revision; leave out those that are pinned.
 
     Raises:
         UnknownRevision: the store doesn't know it.
     """
     former = store.values_at(revision)
-    texts = {name: former.get(name) for name in schema.variables}
+    names = [name for name in schema.variables if name not in schema.pins]
+    texts = {name: former.get(schema.source(name, former)) for name in names}
     return lambda stored: _validated(schema, stored, texts, {})
 
 
@@ -135,7 +137,8 @@ def _validated(
 ) -> Mapping[str, str | None]:
     """Return ``texts`` as they come out of the validation of all values together."""
     try:
-        model = schema.load(encode_stored(stored.with_commit(Commit(texts))).values)
+        wanted = stored.with_commit(Commit(_with_former_names(schema, stored, texts)))
+        model = schema.load(encode_stored(wanted).values)
     except InvalidValue as error:
         for name, problem in error.problems.items():
             ours = not name or name in texts
@@ -143,7 +146,20 @@ def _validated(
             problems.setdefault(name, problem + hint)
     if problems:
         raise InvalidValue(problems)
-    return {
+    validated = {
         name: None if text is None else schema.variables[name].dump(getattr(model, name))
         for name, text in texts.items()
     }
+    return _with_former_names(schema, stored, validated)
+
+
+def _with_former_names(
+    schema: Schema, stored: Stored, texts: Mapping[str, str | None]
+) -> Mapping[str, str | None]:
+    """Move what is stored under former names, and keep their rows for code that reads them."""
+    written = dict(texts)
+    for name, formers in schema.former_rows(stored.values).items():
+        if name not in written:
+            written[name] = stored.values[schema.source(name, stored.values)]
+        written.update(dict.fromkeys(formers, written[name]))
+    return written

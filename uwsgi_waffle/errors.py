@@ -11,6 +11,7 @@ __all__ = [
     "HostFilesError",
     "InvalidValue",
     "ManagedVariable",
+    "PinnedVariable",
     "RevisionConflict",
     "SchemaError",
     "StoreReadOnly",
@@ -93,6 +94,10 @@ class UnknownRevision(WaffleError, LookupError):
 
 class ManagedVariable(WaffleError, TypeError):
     """A declared variable was assigned or changed in place instead of through ``update``."""
+
+
+class PinnedVariable(WaffleError):
+    """The process environment pins a variable, so that nothing else can change it here."""
 
 
 class StoreUnavailable(WaffleError):

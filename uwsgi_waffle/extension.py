@@ -2,28 +2,31 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, overload
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Generic, overload
 
-from flask import Flask, current_app, has_app_context
-from typing_extensions import Unpack
+from flask import Flask
+from typing_extensions import TypeVar, Unpack
 
+from .applications import Applications
 from .changes import changes_for_reset, changes_for_rollback, changes_for_update
 from .config import Variables, install
 from .errors import WaffleError
-from .hooks import Hook
+from .hooks import Hook, Registered, register
 from .report import HistoryEntry, history, status
-from .state import EXTENSION, WaffleState, state_of
+from .state import EXTENSION, WaffleState
 from .stores import Store
 from .update import UpdateOptions, UpdateResult
 
 __all__ = ["WaffleConf"]
 
 H = TypeVar("H", bound=Hook)
+#: The type of the values: the model in ``WAFFLE_CONFS``.
+V = TypeVar("V", default=Any)
 
 
-class WaffleConf:
+class WaffleConf(Generic[V]):
     """Variables of a Flask application that change while it runs, the same in all its processes.
 
     Args:
@@ -47,10 +50,8 @@ class WaffleConf:
 
     def __init__(self, app: Flask | None = None, configstore: Store | None = None) -> None:
         self._configstore = configstore
-        # Applications come and go: nothing here keeps one, or its state, alive.
-        self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
-        self._single_app: Callable[[], WaffleState | None] = _none
-        self._hooks: list[tuple[frozenset[str], Hook]] = []
+        self._apps = Applications()
+        self._registered = Registered()
         if app is not None:
             self.init_app(app)
 
@@ -61,16 +62,22 @@ class WaffleConf:
             SchemaError: ``WAFFLE_CONFS`` or a setting can't be used.
             StoreUnavailable: the store can't be read, and this host has no snapshot of it.
             HostFilesError: the watch file or its folder can't be used.
-            WaffleError: the application has the extension already.
+            WaffleError: the application has the extension already, or isn't Flask's.
         """
+        if not isinstance(app, Flask):
+            raise WaffleError(
+                f"WaffleConf serves flask.Flask applications, and {app!r} is a "
+                f"{type(app).__module__}.{type(app).__qualname__}. Quart and other ASGI frameworks "
+                "aren't supported; if this object wraps a Flask application, give that."
+            )
         if EXTENSION in app.extensions:
             raise WaffleError(
                 f"{app.name!r} has a WaffleConf already. Call init_app once for an application, "
                 "and import that WaffleConf where it is needed."
             )
-        state = WaffleState(app, configstore or self._configstore, self._hooks)
-        for names, _ in self._hooks:
-            self._check_names(state, names)
+        state = WaffleState(app, configstore or self._configstore, self._registered)
+        for names, _ in self._registered.on_change + self._registered.on_update:
+            state.schema.check(names)
         variables = Variables(
             schema=state.schema,
             current=lambda: state.current().values,
@@ -83,8 +90,7 @@ class WaffleConf:
         # First, so that a name of the application's own wins.
         app.shell_context_processors.insert(0, lambda: {"waffle": self})
         app.extensions[EXTENSION] = state
-        self._apps.add(app)
-        self._single_app = weakref.ref(state) if len(self._apps) == 1 else _none
+        self._apps.add(app, state)
         state.attach()
         if app.config.get("TESTING"):
             state.warn_if_live()
@@ -92,21 +98,50 @@ class WaffleConf:
     @property
     def state(self) -> WaffleState:
         """The same as ``app.extensions["waffleconf"]``, by Flask-WaffleConf's name."""
-        return self._state()
+        return self._apps.state()
 
     @property
-    def values(self) -> Any:
+    def values(self) -> V:
         """The variables: ``values.SITENAME`` or ``values["SITENAME"]``. Frozen.
 
         In a request they are those of one revision, the newest at its first read. Outside a
         request they are the newest. If ``WAFFLE_CONFS`` is a pydantic model, an instance of it.
         """
-        return (self._single_app() or self._state()).current().values
+        state = self._apps.single() or self._apps.state()
+        return state.view.current().values  # type: ignore[return-value]  # V's values
+
+    @property
+    def latest(self) -> V:
+        """The newest `values`, whatever revision the request or the block has.
+
+        For what goes on when its request has ended: a stream, a websocket, a job in a thread.
+        """
+        return self._apps.state().view.latest().values  # type: ignore[return-value]  # V's values
+
+    @contextmanager
+    def snapshot(self) -> Iterator[V]:
+        """Let all reads in this block see one revision: the request's, else the newest.
+
+        `values`, `revision` and ``app.config`` agree. Only an `update` or a `refresh` within the
+        block moves it on. A block within a block is part of it; other threads don't see it.
+
+        Example:
+            >>> from flask import Flask
+            >>> from uwsgi_waffle import MemoryStore, WaffleConf
+            >>> app = Flask(__name__)
+            >>> app.config["WAFFLE_CONFS"] = {"LOW": {"default": 1}, "HIGH": {"default": 9}}
+            >>> waffle = WaffleConf(app, MemoryStore())
+            >>> with waffle.snapshot() as values:
+            ...     values.LOW, app.config["HIGH"]
+            (1, 9)
+        """
+        with self._apps.state().view.hold() as snapshot:
+            yield snapshot.values  # type: ignore[misc]  # V's values
 
     @property
     def revision(self) -> int:
         """The revision of `values`."""
-        return self._state().current().revision
+        return self._apps.state().current().revision
 
     def update(
         self,
@@ -140,7 +175,7 @@ class WaffleConf:
             HostBusy: another process of this host has been writing for too long.
             HostFilesError: the host's files can't be written, so nothing was committed.
         """
-        state = self._state()
+        state = self._apps.state()
         changeset = changes_for_update(state.schema, values)
         return state.update(
             changeset, expect_revision=expect_revision, actor=actor, note=note, wait=wait
@@ -151,7 +186,7 @@ class WaffleConf:
 
         Keyword arguments and errors as in `update`.
         """
-        state = self._state()
+        state = self._apps.state()
         return state.update(changes_for_reset(state.schema, (name, *names)), **options)
 
     def rollback(self, revision: int, **options: Unpack[UpdateOptions]) -> UpdateResult:
@@ -162,7 +197,7 @@ class WaffleConf:
         Raises:
             UnknownRevision: the history doesn't hold it.
         """
-        state = self._state()
+        state = self._apps.state()
         if options.get("note") is None:
             options["note"] = f"rollback to revision {revision}"
         return state.update(changes_for_rollback(state.schema, state.store, revision), **options)
@@ -174,23 +209,23 @@ class WaffleConf:
             StoreUnavailable: it can't be read; what was served goes on being served.
             InvalidValue: it holds what the schema refuses; likewise.
         """
-        state = self._state()
+        state = self._apps.state()
         state.sync.refresh()
-        return state.advance_request().revision
+        return state.view.advance().revision
 
     def history(self, limit: int = 20, key: str | None = None) -> list[HistoryEntry]:
         """Return the newest changes, newest first; of one variable if ``key`` is given.
 
         Secrets are masked.
         """
-        return history(self._state(), limit, key)
+        return history(self._apps.state(), limit, key)
 
     def status(self) -> dict[str, Any]:
         """Return revision, store, errors and the processes of this host; ages in seconds.
 
         The values can be written as JSON.
         """
-        return status(self._state())
+        return status(self._apps.state())
 
     @overload
     def on_change(self, hook: H, /) -> H: ...
@@ -219,42 +254,36 @@ class WaffleConf:
         Raises:
             UnknownVariable: a name isn't declared; at `init_app` if that comes later.
         """
-        if len(names) == 1 and callable(names[0]):
-            return self._register(frozenset(), names[0])
-        return lambda hook: self._register(frozenset(names), hook)
+        return register(self._registered.on_change, names, self._check)
 
-    def _register(self, names: frozenset[str], hook: H) -> H:
-        for app in list(self._apps):
-            self._check_names(state_of(app), names)
-        self._hooks.append((names, hook))
-        return hook
+    @overload
+    def on_update(self, hook: H, /) -> H: ...
 
-    def _check_names(self, state: WaffleState, names: frozenset[str]) -> None:
-        for name in names:
-            state.schema.variable(name)
+    @overload
+    def on_update(self, *names: str) -> Callable[[H], H]: ...
 
-    def _state(self) -> WaffleState:
-        state = self._single_app()
-        if state is not None:
-            return state
-        apps = list(self._apps)
-        if has_app_context():
-            app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # public
-            if app in apps:
-                return state_of(app)
-        if len(apps) == 1:  # the others are gone
-            state = state_of(apps[0])
-            self._single_app = weakref.ref(state)
-            return state
-        if not apps:
-            raise WaffleError(
-                "This WaffleConf has no application yet: call waffle.init_app(app) first."
-            )
-        raise WaffleError(
-            "This WaffleConf serves several applications: use it within app.app_context() of "
-            "one of them."
-        )
+    def on_update(self, *names: Any) -> Any:
+        """Register a function that is called with the `Update` once, in the process that made it.
 
+        It is called after the commit, and before `update` waits for other processes. Names,
+        context, thread and errors are as for `on_change`. The process that finds an edit by hand
+        calls it with the actor ``outside``. If a process dies between the commit and the call,
+        nobody calls it.
 
-def _none() -> None:
-    """Stand for the state of the only application where there isn't just one."""
+        Example:
+            >>> from flask import Flask
+            >>> from uwsgi_waffle import MemoryStore, WaffleConf
+            >>> app = Flask(__name__)
+            >>> app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
+            >>> waffle = WaffleConf(app, MemoryStore())
+            >>> @waffle.on_update("SITENAME")
+            ... def told(update):
+            ...     print(update.revision, update.actor, update.new["SITENAME"])
+            >>> result = waffle.update({"SITENAME": "New"}, actor="ann")
+            1 ann New
+        """
+        return register(self._registered.on_update, names, self._check)
+
+    def _check(self, names: frozenset[str]) -> None:
+        for state in self._apps.states():
+            state.schema.check(names)

@@ -8,12 +8,12 @@ import time
 from time import monotonic
 
 from .changes import encode_readable, encode_stored
-from .declared import Declarations
+from .conflicts import Conflicts
 from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, name_commands
 from .host import Host, LockedHeader, snapshot_in
 from .ports import Ports
 from .served import Served, error_text
-from .snapshot import Encoded, Snapshot
+from .snapshot import Committed, Encoded, Snapshot
 from .stores import Commit, Store, Stored
 
 __all__ = ["Fetcher"]
@@ -28,10 +28,10 @@ class Fetcher:
     """Reads the store and publishes. All of it happens under the host's lock."""
 
     def __init__(
-        self, host: Host, store: Store, served: Served, ports: Ports, declarations: Declarations
+        self, host: Host, store: Store, served: Served, ports: Ports, conflicts: Conflicts
     ) -> None:
         self._host, self._store, self._served, self._ports = host, store, served, ports
-        self._declarations = declarations
+        self._conflicts = conflicts
 
     def fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> None:
         """Read the store and publish what it holds.
@@ -46,7 +46,7 @@ class Fetcher:
         published = self._host.snapshots.read(snapshot_in(words))
         try:
             stored = self._read_store()
-            self._declarations.check(stored)
+            self._conflicts.check(stored)
             if self._served.repairing and self._load_with_misfits(stored, words):
                 return
             stored = self._record_external_edits(stored, published)
@@ -138,6 +138,9 @@ class Fetcher:
             self._served.log(logging.WARNING, text)
             return stored
         self._ports.notify_hosts()
+        if recorded != stored:
+            edit = Committed(recorded.revision, commit.old, commit.changes, OUTSIDE, None)
+            self._served.tell(edit)
         return recorded
 
 

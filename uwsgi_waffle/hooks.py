@@ -6,28 +6,82 @@ import contextvars
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from blinker import Namespace
+from blinker import Namespace, Signal
 from flask import Flask
 
 from . import wake
-from .snapshot import Change
 
-__all__ = ["Hook", "Hooks", "between_requests", "config_changed"]
+__all__ = [
+    "Hook",
+    "Hooks",
+    "Registered",
+    "between_requests",
+    "config_changed",
+    "config_updated",
+    "on_change_hooks",
+    "on_update_hooks",
+    "register",
+]
 
 log = logging.getLogger("uwsgi_waffle")
 
-Hook = Callable[[Change], object]
+Hook = Callable[[Any], object]
 
 config_changed = Namespace().signal(
     "waffle-config-changed",
     doc="Sent in every process that applies a change: sender is the application, ``change`` the "
     "`Change`.",
 )
+config_updated = Namespace().signal(
+    "waffle-config-updated",
+    doc="Sent once for each update, in the process that made it: sender is the application, "
+    "``update`` the `Update`.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """The hooks of one `WaffleConf`: names and function of each; no names stand for all."""
+
+    on_change: list[tuple[frozenset[str], Hook]] = field(default_factory=list)
+    on_update: list[tuple[frozenset[str], Hook]] = field(default_factory=list)
+
+
+def register(
+    hooks: list[tuple[frozenset[str], Hook]],
+    given: tuple[Any, ...],
+    check: Callable[[frozenset[str]], None],
+) -> Any:
+    """Register a hook as a decorator does: ``given`` is the function, or the names for the next.
+
+    Args:
+        hooks: where it is added.
+        given: what the decorator was given.
+        check: raises an error if a name isn't declared.
+    """
+    decorates = len(given) == 1 and callable(given[0])
+    names = frozenset[str]() if decorates else frozenset(given)
+
+    def add(hook: Hook) -> Hook:
+        check(names)
+        hooks.append((names, hook))
+        return hook
+
+    return add(given[0]) if decorates else add
+
+
+class _Event(Protocol):
+    @property
+    def revision(self) -> int: ...
+    @property
+    def new(self) -> Mapping[str, object]: ...
+
 
 # Whether a signal or a thread of the package's own runs this: then nothing of the application's is
 # under way in this thread.
@@ -47,72 +101,98 @@ def between_requests() -> Iterator[None]:
 
 
 class Hooks:
-    """Calls the ``on_change`` hooks of one application, and the receivers of `config_changed`.
+    """Calls the hooks of one kind and one application, and the receivers of their signal.
 
     Args:
         app: the application.
-        registered: names and function of each hook; no names stand for all. It may still grow.
+        registered: names and function of each hook. It may still grow.
+        kind: how the hooks are registered, for the log.
+        signal: the signal that says the same.
+        keyword: the argument that a receiver gets.
     """
 
-    def __init__(self, app: Flask, registered: list[tuple[frozenset[str], Hook]]) -> None:
+    def __init__(
+        self,
+        app: Flask,
+        registered: list[tuple[frozenset[str], Hook]],
+        *,
+        kind: str,
+        signal: Signal,
+        keyword: str,
+    ) -> None:
         self._app, self._registered = weakref.ref(app), registered
+        self._kind, self._signal, self._keyword = kind, signal, keyword
 
-    def call(self, change: Change) -> None:
-        """Call those that a change concerns, in an application context of their own."""
+    def call(self, event: _Event) -> None:
+        """Call those that an event concerns, in an application context of their own."""
         app = self._app()
         calls = [
-            partial(hook, change)
+            partial(hook, event)
             for names, hook in self._registered
-            if not names or not names.isdisjoint(change.new)
+            if not names or not names.isdisjoint(event.new)
         ]
-        if app is not None and config_changed.receivers:
-            receivers = config_changed.receivers_for(app)
-            calls += [partial(receiver, app, change=change) for receiver in receivers]
+        if app is not None and self._signal.receivers:
+            told = {self._keyword: event}
+            calls += [partial(hear, app, **told) for hear in self._signal.receivers_for(app)]
         if not calls or app is None:
             return
+        run = partial(self._call_all, app, calls, event.revision)
         if _between_requests.get():
             # In a context of its own, so that a hook sees the newest values.
-            contextvars.Context().run(_call_all, app, calls, change)
+            contextvars.Context().run(run)
             return
         # When an application context ends, Flask's teardown functions end the sessions of this
         # thread, which may be in the middle of using them. So the hooks get a thread.
         thread = threading.Thread(
-            target=_call_all_in_thread,
-            args=(app, calls, change),
-            name="uwsgi_waffle hooks",
-            daemon=True,
+            target=_run_in_thread, args=(run,), name="uwsgi_waffle hooks", daemon=True
         )
         try:
             thread.start()
         except RuntimeError as error:
             log.error(
-                "uwsgi_waffle: the on_change hooks of revision %d were not called: %s",
-                change.revision,
+                "uwsgi_waffle: the %s hooks of revision %d were not called: %s",
+                self._kind,
+                event.revision,
                 error,
             )
             return
         thread.join()
 
+    def _call_all(self, app: Flask, calls: list[partial[Any]], revision: int) -> None:
+        try:
+            with app.app_context():
+                for call in calls:
+                    try:
+                        app.ensure_sync(call.func)(*call.args, **call.keywords)
+                    except (Exception, SystemExit):  # the other hooks and the process go on
+                        log.exception(
+                            "uwsgi_waffle: the %s hook %r failed at revision %d",
+                            self._kind,
+                            call.func,
+                            revision,
+                        )
+        except Exception:
+            log.exception(
+                "uwsgi_waffle: a teardown function failed after the %s hooks of revision %d",
+                self._kind,
+                revision,
+            )
 
-def _call_all_in_thread(app: Flask, calls: list[partial[Any]], change: Change) -> None:
+
+def on_change_hooks(app: Flask, registered: Registered) -> Hooks:
+    """Return what calls the ``on_change`` hooks of an application."""
+    return Hooks(
+        app, registered.on_change, kind="on_change", signal=config_changed, keyword="change"
+    )
+
+
+def on_update_hooks(app: Flask, registered: Registered) -> Hooks:
+    """Return what calls the ``on_update`` hooks of an application."""
+    return Hooks(
+        app, registered.on_update, kind="on_update", signal=config_updated, keyword="update"
+    )
+
+
+def _run_in_thread(run: Callable[[], None]) -> None:
     wake.block_signals()
-    _call_all(app, calls, change)
-
-
-def _call_all(app: Flask, calls: list[partial[Any]], change: Change) -> None:
-    try:
-        with app.app_context():
-            for call in calls:
-                try:
-                    call()
-                except (Exception, SystemExit):  # the other hooks and the process go on
-                    log.exception(
-                        "uwsgi_waffle: the on_change hook %r failed at revision %d",
-                        call.func,
-                        change.revision,
-                    )
-    except Exception:
-        log.exception(
-            "uwsgi_waffle: a teardown function failed after the on_change hooks of revision %d",
-            change.revision,
-        )
+    run()

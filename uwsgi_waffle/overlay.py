@@ -44,7 +44,7 @@ class Layer:
     def __init__(self, schema: Schema, snapshot: Snapshot, values: Mapping[str, object]) -> None:
         self.number, self.closed, self._schema = next(_numbers), False, schema
         stored = Stored(snapshot.revision, _texts(schema, snapshot.values))
-        changes = changes_for_update(schema, values)(stored)
+        changes = changes_for_update(schema.unpinned, values)(stored)
         self._texts = {name: text for name, text in changes.items() if text is not None}
         self._applied: tuple[Snapshot, Snapshot] | None = None  # the last input and result
 
@@ -76,7 +76,7 @@ class Layer:
     def _changed(self, snapshot: Snapshot) -> Snapshot:
         texts = {**_texts(self._schema, snapshot.values), **self._texts}
         try:
-            values = self._schema.load(encode(snapshot.revision, texts).values)
+            values = self._schema.unpinned.load(encode(snapshot.revision, texts).values)
         except InvalidValue as error:
             raise InvalidValue(
                 error.problems,

@@ -203,6 +203,7 @@ def status(state: WaffleState) -> dict[str, Any]:
         "store_checked": checked,
         "error": state.served.error,
         "misfits": dict(state.served.misfits),
+        "pinned": {name: pin.source for name, pin in state.schema.pins.items()},
         "watcher_file": str(host.watch_file) if isinstance(host, HostFiles) else None,
         "alone": why_alone(state),
         "pid": os.getpid(),

@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import json
-import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, ClassVar
+from typing import Any, ClassVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    JsonValue,
-    PydanticSchemaGenerationError,
-    PydanticUserError,
-    TypeAdapter,
-    ValidationError,
-    create_model,
-)
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 from pydantic.fields import FieldInfo
 
-from .errors import InvalidValue, SchemaError, UnknownVariable
+from .declarations import RESERVED_PREFIX, from_mapping, from_model
+from .errors import InvalidValue, PinnedVariable, SchemaError, UnknownVariable
 from .frozen import freeze
-from .variable import Variable, contains_secret, format_location, infer_type, validator_error
+from .pins import Pin
+from .variable import Variable, format_location, validator_error
 
 __all__ = ["MASK", "RESERVED_PREFIX", "Schema", "Values", "Variable"]
 
-log = logging.getLogger("uwsgi_waffle")
-
 MASK = "********"
-RESERVED_PREFIX = "WAFFLE_"
-MAX_NAME_LENGTH = 255
-LEGACY_TYPES: dict[str, Any] = {
-    "str": str,
-    "int": int,
-    "float": float,
-    "bool": bool,
-    "json": JsonValue,
-}
 NOTHING: Mapping[str, Any] = MappingProxyType({})
-DECLARATION_KEYS = ("desc", "default", "type", "secret")
 CONFIG = ConfigDict(
     frozen=True,
     extra="ignore",
@@ -76,12 +56,24 @@ class Values(BaseModel):
 
 
 class Schema:
-    """All declared variables, and the frozen model that validates them together."""
+    """All declared variables, and the frozen model that validates them together.
+
+    Attributes:
+        variables: in the order of their declaration.
+        model: validates all values together.
+        defaults: the values where nothing is stored or pinned.
+        secrets: the names of those that are secret.
+        pins: what the environment gives some of them, by name.
+        unpinned: the same without that.
+    """
 
     def __init__(self, variables: Mapping[str, Variable], model: type[BaseModel]) -> None:
         self.variables = dict(variables)
         self.model = model
         self.secrets = frozenset(name for name, variable in variables.items() if variable.secret)
+        self.pins: Mapping[str, Pin] = NOTHING
+        self.unpinned = self
+        self._renamed = {name: variable for name, variable in variables.items() if variable.was}
         texts = ",".join(
             f'"{name}":{variable.to_json(variable.default)}' for name, variable in variables.items()
         )
@@ -117,17 +109,7 @@ class Schema:
 
     @classmethod
     def _from_mapping(cls, confs: Mapping[Any, Any], configured: Mapping[str, Any]) -> Schema:
-        variables = {
-            name: _from_declaration(name, conf, configured) for name, conf in confs.items()
-        }
-        untyped = [v.name for v in variables.values() if v.default is None and v.type is JsonValue]
-        untyped = [name for name in untyped if confs[name].get("type") is None]
-        if untyped:
-            log.warning(
-                "uwsgi_waffle: WAFFLE_CONFS gives %s neither a type nor a default but None, so any "
-                "JSON fits: 123456 becomes a number. Declare, for instance, 'type': str | None.",
-                ", ".join(map(repr, untyped)),
-            )
+        variables = from_mapping(confs, configured)
         fields: dict[str, Any] = {
             v.name: (v.type, FieldInfo(default=v.default)) for v in variables.values()
         }
@@ -136,12 +118,28 @@ class Schema:
 
     @classmethod
     def _from_model(cls, model: type[BaseModel], configured: Mapping[str, Any]) -> Schema:
-        variables = {
-            name: _from_field(name, field, configured) for name, field in model.model_fields.items()
-        }
+        variables = from_model(model, configured)
         namespace = _namespace(variables, model.__module__, model.__doc__)
         metaclass: type[type] = type(model)  # pydantic's, or one of the application's own
         return cls(variables, metaclass(model.__name__, (Values, model), namespace))
+
+    def pinned(self, pins: Mapping[str, Pin]) -> Schema:
+        """Return a schema in which these values win over all that is stored.
+
+        Raises:
+            SchemaError: one is refused; the text names the environment variable.
+        """
+        schema = copy.copy(self)
+        schema.pins = pins
+        try:
+            schema.load("{}")
+        except InvalidValue as error:
+            # Together with stored values they may fit.
+            for name in error.problems.keys() & pins.keys():
+                raise SchemaError(
+                    f"{pins[name].source} can't be the value of {name!r}: {error.problems[name]}."
+                ) from None
+        return schema
 
     def variable(self, name: str) -> Variable:
         """Return a declared variable.
@@ -158,12 +156,67 @@ class Schema:
                 " Nothing was changed."
             ) from None
 
+    def check(self, names: Iterable[str]) -> None:
+        """Raise `UnknownVariable` if one of these isn't declared."""
+        for name in names:
+            self.variable(name)
+
+    def changeable(self, name: str) -> Variable:
+        """Return a declared variable that this process may change.
+
+        Raises:
+            UnknownVariable: it isn't declared.
+            PinnedVariable: the environment pins it.
+        """
+        variable = self.variable(name)
+        if name in self.pins:
+            source = self.pins[name].source
+            raise PinnedVariable(
+                f"{name!r} is pinned by the environment variable {source}, so nothing was changed. "
+                f"Change it there and restart, or unset {source}."
+            )
+        return variable
+
+    @property
+    def former_names(self) -> dict[str, str]:
+        """The name of the variable by each of its former names."""
+        return {former: name for name, v in self._renamed.items() for former in v.was}
+
+    def former_rows(self, stored: Mapping[str, object]) -> dict[str, list[str]]:
+        """Return which former names of each variable are stored, for those that have any."""
+        found = {name: [f for f in v.was if f in stored] for name, v in self._renamed.items()}
+        return {name: formers for name, formers in found.items() if formers}
+
+    def source(self, name: str, stored: Mapping[str, str]) -> str:
+        """Return the name under which the value of a variable is stored.
+
+        While rows under former names exist, each update writes them, too. One that differs was
+        written later, by code that knows the variable by that name.
+        """
+        formers = self._renamed[name].was if name in self._renamed else ()
+        differing = (f for f in formers if f in stored and stored[f] != stored.get(name))
+        return next(differing, name)
+
     def load(self, values: bytes | str) -> BaseModel:
         """Read one JSON object of stored values; a variable that it lacks has its default.
 
         Raises:
             InvalidValue: naming every variable whose value the schema rejects.
         """
+        return self._load(self._in_force(values))
+
+    def _in_force(self, values: bytes | str) -> bytes | str:
+        """Return stored values with those of former names, and with those that are pinned."""
+        if not self.pins and not self._renamed:
+            return values
+        stored = json.loads(values)
+        texts = {name: json.dumps(value) for name, value in stored.items()}
+        for name in self.former_rows(texts):
+            stored[name] = stored[self.source(name, texts)]
+        stored |= {name: json.loads(pin.text) for name, pin in self.pins.items()}
+        return json.dumps(stored)
+
+    def _load(self, values: bytes | str) -> BaseModel:
         try:
             loaded: BaseModel = freeze(self.model.model_validate_json(values))
             return loaded
@@ -181,9 +234,10 @@ class Schema:
             stored. ``""`` says why the values don't fit together: then all have their defaults.
         """
         errors: dict[str, str] = {}
+        values = self._in_force(values)
         while True:
             try:
-                return self.load(values), errors
+                return self._load(values), errors
             except InvalidValue as error:
                 errors.update(error.problems)
             stored = {} if "" in errors else json.loads(values)
@@ -212,83 +266,3 @@ def _namespace(
         "model_config": CONFIG,
         "secret_names": secrets,
     }
-
-
-def _check_name(name: object) -> str:
-    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
-        raise SchemaError(
-            f"WAFFLE_CONFS: {name!r} can't be a variable's name; use letters, digits and"
-            " underscores, as in 'SITENAME'."
-        )
-    if name.startswith(RESERVED_PREFIX):
-        raise SchemaError(
-            f"WAFFLE_CONFS: {name!r} is reserved: names that start with {RESERVED_PREFIX} are the"
-            " package's own."
-        )
-    if len(name) > MAX_NAME_LENGTH or hasattr(Values, name):
-        raise SchemaError(
-            f"WAFFLE_CONFS: {name[:40]!r} is too long or the name of a method; choose another."
-        )
-    return name
-
-
-def _from_declaration(name: object, conf: object, configured: Mapping[str, Any]) -> Variable:
-    name = _check_name(name)
-    if not isinstance(conf, Mapping):
-        raise SchemaError(
-            f"WAFFLE_CONFS[{name!r}] must be a dictionary with 'desc' and 'default', not {conf!r}."
-        )
-    unknown = sorted(str(key) for key in conf if key not in DECLARATION_KEYS)
-    if unknown:
-        raise SchemaError(
-            f"WAFFLE_CONFS[{name!r}] has unknown keys {unknown}; known are"
-            f" {list(DECLARATION_KEYS)}."
-        )
-    default = conf["default"] if "default" in conf else _configured(name, configured)
-    annotation = conf.get("type")
-    if isinstance(annotation, str):
-        if annotation not in LEGACY_TYPES:
-            raise SchemaError(
-                f"WAFFLE_CONFS[{name!r}]: unknown type {annotation!r}; use a Python type or one of"
-                f" {sorted(LEGACY_TYPES)}."
-            )
-        annotation = LEGACY_TYPES[annotation]
-    desc, secret = str(conf.get("desc", "")), bool(conf.get("secret"))
-    return _variable(name, desc, annotation or infer_type(default), default, secret)
-
-
-def _from_field(name: str, info: FieldInfo, configured: Mapping[str, Any]) -> Variable:
-    _check_name(name)
-    annotation: Any = info.annotation
-    for metadata in info.metadata:
-        annotation = Annotated[annotation, metadata]
-    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    if info.is_required():
-        default = _configured(name, configured)
-    else:
-        default = info.get_default(call_default_factory=True, validated_data={})
-    return _variable(name, info.description or "", annotation, default, bool(extra.get("secret")))
-
-
-def _configured(name: str, configured: Mapping[str, Any]) -> Any:
-    if name not in configured:
-        raise SchemaError(
-            f"WAFFLE_CONFS: {name!r} needs a default, there or as app.config[{name!r}]."
-        )
-    return configured[name]
-
-
-def _variable(name: str, desc: str, annotation: Any, default: Any, secret: bool) -> Variable:
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-    except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
-        raise SchemaError(
-            f"WAFFLE_CONFS[{name!r}]: pydantic can't validate {annotation!r}: {error}"
-        ) from error
-    secret = secret or contains_secret(annotation)
-    variable = Variable(name, desc, annotation, default, secret, adapter)
-    try:
-        variable.to_json(default)
-        return replace(variable, default=adapter.validate_python(default))
-    except ValueError as error:
-        raise SchemaError(f"WAFFLE_CONFS[{name!r}]: the default is refused: {error}") from None

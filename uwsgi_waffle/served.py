@@ -14,7 +14,7 @@ from types import MappingProxyType
 from .errors import InvalidValue, WaffleError
 from .ports import Ports
 from .schema import Schema
-from .snapshot import Change, Encoded, Snapshot, difference
+from .snapshot import Change, Committed, Encoded, Snapshot, difference
 
 __all__ = ["Current", "Served", "error_text"]
 
@@ -50,7 +50,7 @@ class Served:
         self.current = Current(None, Snapshot(0, b"", schema.defaults))
         self.error, self.misfits = "", dict[str, str]()
         self._rejected = b""  # the id of a published snapshot that our schema refuses
-        self._changes: deque[Change] = deque()
+        self._changes: deque[Change | Committed] = deque()
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -133,9 +133,13 @@ class Served:
                 self._hooks_lock.release()
         return not self._hooks_lock.locked()
 
+    def tell(self, committed: Committed) -> None:
+        """Have hooks called with what this process has committed, when the lock is free again."""
+        self._changes.append(committed)
+
     def forget_changes(self) -> None:
-        """Drop what hooks would be called with: a start is no change."""
-        self._changes.clear()
+        """Drop the changes that hooks would be called with: a start is no change."""
+        self._changes = deque(item for item in self._changes if isinstance(item, Committed))
 
     def clear_error(self) -> None:
         """Note that all is well, unless a snapshot was refused."""

@@ -89,6 +89,7 @@ class Settings:
     watching: Watching
     store_url: str = field(repr=False)  # it may hold a password
     namespace: str
+    env_prefix: str
     poll_interval: float
     reconcile_interval: float
     max_value_size: int
@@ -113,6 +114,7 @@ class Settings:
             watching=Watching.read(config, instance),
             store_url=_setting(config, "WAFFLE_STORE_URL", str, "sqlite:///waffle.db"),
             namespace=_namespace(config),
+            env_prefix=_env_prefix(config),
             poll_interval=_seconds(config, "WAFFLE_POLL_INTERVAL", 1.0),
             reconcile_interval=_seconds(config, "WAFFLE_RECONCILE_INTERVAL", 30.0),
             max_value_size=_size(config, "WAFFLE_MAX_VALUE_SIZE", 2**20),
@@ -165,6 +167,16 @@ def _namespace(config: Mapping[str, Any]) -> str:
             f"{namespace!r}."
         )
     return namespace
+
+
+def _env_prefix(config: Mapping[str, Any]) -> str:
+    prefix = _setting(config, "WAFFLE_ENV_PREFIX", str, "")
+    if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_]*)?", prefix) or prefix.startswith("WAFFLE_"):
+        raise SchemaError(
+            "WAFFLE_ENV_PREFIX must be letters, digits and underscores, and not begin with "
+            f"WAFFLE_, as in 'MYSITE_', not {prefix!r}."
+        )
+    return prefix
 
 
 def _seconds(config: Mapping[str, Any], name: str, default: float) -> float:

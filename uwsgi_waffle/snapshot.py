@@ -13,6 +13,7 @@ from pydantic import BaseModel
 __all__ = [
     "ID_SIZE",
     "Change",
+    "Committed",
     "Encoded",
     "Snapshot",
     "SnapshotDamaged",
@@ -50,6 +51,17 @@ class Change:
     revision: int
     old: Mapping[str, object] = field(repr=False)  # they may be secrets
     new: Mapping[str, object] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a revision changed in the store: JSON texts by name, ``None`` where none is stored."""
+
+    revision: int
+    old: Mapping[str, str | None] = field(repr=False)  # they may be secrets
+    new: Mapping[str, str | None] = field(repr=False)
+    actor: str | None
+    note: str | None
 
 
 @dataclass(frozen=True, slots=True)

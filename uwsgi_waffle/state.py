@@ -2,35 +2,38 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import os
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
-from flask import Flask, has_request_context, request
+from flask import Flask
 from typing_extensions import Unpack
 
 from . import unix, wake
 from .changes import Changeset, changes_for_update
-from .declared import Declarations
+from .conflicts import Conflicts
 from .errors import SchemaError
 from .fetch import Fetcher
-from .hooks import Hook, Hooks, between_requests
+from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
 from .host import Alone, Host, HostFiles, snapshot_in
-from .overlay import Assigned, overrides
+from .overlay import Assigned
+from .pins import read_pins
 from .ports import Ports
 from .schema import Schema
 from .served import Served
 from .settings import Settings, Watching
-from .snapshot import Encoded, Snapshot
+from .snapshot import Change, Committed, Encoded, Snapshot
 from .stores import Store, open_store
 from .sync import Sync
 from .update import UpdateOptions, UpdateResult, Writer
+from .updates import Observed, Updates
+from .view import View
 
 __all__ = ["EXTENSION", "WaffleState", "repairing", "state_of"]
 
@@ -38,11 +41,7 @@ log = logging.getLogger("uwsgi_waffle")
 
 EXTENSION = "waffleconf"
 
-_numbers = itertools.count()
 _repairing: ContextVar[bool] = ContextVar("uwsgi_waffle_repairing", default=False)
-
-
-_current_request: Any = request._get_current_object  # type: ignore[attr-defined]  # it's public
 
 
 @contextmanager
@@ -71,29 +70,30 @@ class WaffleState:
         host: what the processes of the host share.
         served: what this process serves.
         sync: how it follows its host.
+        view: what its code reads.
         writer: writes updates.
         listener: talks to other hosts, if it is wanted.
         notified_by: what tells this process of changes while it is idle: ``signal``, ``thread``
             or nothing.
     """
 
-    def __init__(
-        self, app: Flask, store: Store | None, hooks: list[tuple[frozenset[str], Hook]]
-    ) -> None:
+    def __init__(self, app: Flask, store: Store | None, registered: Registered) -> None:
         self.settings = Settings.read(app)
         self.poll_interval = self.settings.poll_interval
         self.reconcile_interval = self.settings.reconcile_interval
-        self.schema = Schema.declare(self.settings.confs, app.config)
+        declared = Schema.declare(self.settings.confs, app.config)
+        pins = read_pins(self.settings.env_prefix, declared.variables, os.environ)
+        self.schema = declared.pinned(pins)
         self.assigned = Assigned(self.schema)
         self._app = weakref.ref(app)
         self.notified_by = ""
         self._mule_is_configured = False
-        self._request_key = f"_uwsgi_waffle_{next(_numbers)}"
         self._attached = self._warned_of_live = False
         unbound = store or open_store(self.settings.locate_store())
         if self.settings.namespace:
             unbound = unbound.within(self.settings.namespace)
-        self.store = unbound.bind(frozenset(self.schema.variables), self._app_context)
+        names = self.schema.variables.keys() | self.schema.former_names.keys()
+        self.store = unbound.bind(frozenset(names), self._app_context)
         self.host: Host = Alone()
         self.listener: wake.Listener | None = None
         self.follows_store = self.settings.multiproc and self.store.shared
@@ -103,18 +103,21 @@ class WaffleState:
             self.host = HostFiles(self.settings.watching.watcher_file)
             weakref.finalize(self, self.host.processes.leave)  # with the application, or at exit
             self.listener = self._build_listener(self.host, self.settings.watching)
+        self._change_hooks = on_change_hooks(app, registered)
+        self._updates = Updates(self.schema, on_update_hooks(app, registered))
         ports = Ports(
             process_name=wake.process_name,
-            call_hooks=Hooks(app, hooks).call,
+            call_hooks=self._call_hooks,
             ensure_watched=self._ensure_watched,
             notify_hosts=self._notify_hosts,
             describe=self._describe,
         )
         self.served = Served(self.schema, ports, repairing=_repairing.get())
-        declared = Declarations(app.name, self.schema, self.store)
-        fetcher = Fetcher(self.host, self.store, self.served, ports, declared)
+        conflicts = Conflicts(app.name, self.schema, self.store)
+        fetcher = Fetcher(self.host, self.store, self.served, ports, conflicts)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
-        parts = self.host, self.store, self.served, fetcher, self.sync, ports, declared
+        self.view = View(self.sync, self.assigned)
+        parts = self.host, self.store, self.served, fetcher, self.sync, ports, conflicts
         self.writer = Writer(*parts, max_value_size=self.settings.max_value_size)
 
     @property
@@ -174,37 +177,26 @@ class WaffleState:
         return self.host.snapshots.read(published) or snapshot
 
     def current(self) -> Snapshot:
-        """Return the snapshot of this request's first read; outside a request, the newest."""
-        snapshot = self._served_here()
-        if self.assigned.layers or overrides.get():
-            return self.assigned.apply_to(snapshot)
-        return snapshot
-
-    def _served_here(self) -> Snapshot:
-        if not has_request_context():
-            return self.sync.current()
-        attributes = _current_request().__dict__
-        snapshot: Snapshot | None = attributes.get(self._request_key)
-        if snapshot is None:
-            snapshot = attributes[self._request_key] = self.sync.current()
-        return snapshot
+        """Return what the present code reads; see `View.current`."""
+        return self.view.current()
 
     def assign(self, values: Mapping[str, object], /, *, testing: bool) -> None:
         """Give variables other values in this process; errors as in `Assigned.assign`."""
-        self.assigned.assign(self._served_here(), values, testing=testing)
-
-    def advance_request(self) -> Snapshot:
-        """Let the present request, if there is one, go on with the newest snapshot."""
-        snapshot = self.sync.current()
-        if has_request_context():
-            _current_request().__dict__[self._request_key] = snapshot
-        return snapshot
+        self.assigned.assign(self.view.served(), values, testing=testing)
 
     def update(self, changeset: Changeset, **options: Unpack[UpdateOptions]) -> UpdateResult:
-        """Write a change set, and let the present request go on with it."""
-        result = self.writer.update(changeset, **options)
-        self.advance_request()
-        return result
+        """Write a change set, and let the present request or block go on with it."""
+        wait, observed = options.pop("wait", None), Observed(self.schema, changeset)
+        result = self.writer.update(observed, **options)
+        self.view.advance()
+        committed = observed.committed(result.revision, options.get("actor"), options.get("note"))
+        if committed is not None:
+            self._updates.tell(committed)
+        if wait is not None:
+            result = self.writer.wait_for(result, wait)
+        formers = self.schema.former_names
+        changed = tuple(name for name in result.changed if name not in formers)
+        return replace(result, changed=changed)
 
     def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the values of ``keys``, of all variables if there are none.
@@ -228,7 +220,13 @@ class WaffleState:
     def update_conf(self) -> None:
         """Read the store now."""
         self.sync.refresh()
-        self.advance_request()
+        self.view.advance()
+
+    def _call_hooks(self, event: Change | Committed) -> None:
+        if isinstance(event, Change):
+            self._change_hooks.call(event)
+        else:
+            self._updates.tell(event)
 
     def _ensure_watched(self) -> None:
         if self._attached:
@@ -247,6 +245,7 @@ class WaffleState:
             "gids": [unix.getegid(), *unix.getgroups()],
             "notified_by": self.notified_by,
             "watchtype": self.settings.watching.watchtype,
+            "pinned": {name: pin.digest for name, pin in self.schema.pins.items()},
         }
 
     def _build_listener(self, host: HostFiles, watching: Watching) -> wake.Listener | None:

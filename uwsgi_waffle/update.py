@@ -11,7 +11,7 @@ from typing import TypedDict
 from typing_extensions import Unpack
 
 from .changes import Changeset, check_sizes, encode_stored
-from .declared import Declarations
+from .conflicts import Conflicts
 from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
 from .host import Host, LockedHeader, ProcessInfo, snapshot_in
@@ -86,13 +86,13 @@ class Writer:
         fetcher: Fetcher,
         sync: Sync,
         ports: Ports,
-        declarations: Declarations,
+        conflicts: Conflicts,
         *,
         max_value_size: int,
     ) -> None:
         self._host, self._store, self._served = host, store, served
         self._fetcher, self._sync, self._ports = fetcher, sync, ports
-        self._declarations, self._max_value_size = declarations, max_value_size
+        self._conflicts, self._max_value_size = conflicts, max_value_size
 
     def update(
         self, changeset: Changeset, *, wait: float | None = None, **options: Unpack[CommitOptions]
@@ -144,7 +144,7 @@ class Writer:
                 def build_and_write(stored: Stored) -> Commit | None:
                     nonlocal written, seen
                     written, seen = None, stored
-                    declared = self._declarations.note(stored)
+                    declared = self._conflicts.note(stored)
                     commit = build_commit(stored)
                     if commit is not None:
                         commit = replace(commit, declared=declared)

@@ -27,7 +27,13 @@ MAX_SHOWN = 60  # characters of a rejected value in an error
 
 @dataclass(frozen=True)
 class Variable:
-    """One declared variable."""
+    """One declared variable.
+
+    Attributes:
+        group: the heading that it is shown under, ``""`` if none.
+        title: its name for people, ``""`` if it has none.
+        was: its former names, the latest first.
+    """
 
     name: str
     desc: str
@@ -35,6 +41,9 @@ class Variable:
     default: Any = field(repr=False)  # it may be a secret
     secret: bool
     adapter: TypeAdapter[Any]
+    group: str = ""
+    title: str = ""
+    was: tuple[str, ...] = ()
 
     @cached_property
     def json_schema(self) -> Mapping[str, Any]:

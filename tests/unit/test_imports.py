@@ -18,20 +18,22 @@ FLOORS = (
     {"text"},
     {"errors", "identity", "snapshot", "legacy", "unix", "urls"},
     {"ports", "privileges", "variable", "redis_client", "frozen", "formats"},
+    {"pins", "declarations"},
     {"schema"},
     {"stores", "host"},
     {"wake"},
-    {"changes", "declared", "served"},
+    {"changes", "conflicts", "served"},
     {"overlay"},
     {"fetch"},
     {"sync"},
     {"update"},
-    {"hooks", "settings", "config"},
+    {"hooks", "settings", "config", "view"},
+    {"updates"},
     {"state"},
-    {"report", "transfer"},
+    {"report", "transfer", "applications"},
     {"extension"},
     {"doctor"},
-    {"cli", "mule", "admin", "testing", "health", "metrics"},
+    {"cli", "mule", "admin", "testing", "health", "metrics", "logging", "openfeature"},
     {"__init__"},
 )
 #: What only these files may import; the rest of the package doesn't know that it exists.
@@ -54,6 +56,8 @@ DOORS = {
         "settings.py",
         "hooks.py",
         "state.py",
+        "view.py",
+        "applications.py",
         "extension.py",
         "cli/",
         "admin/",
@@ -63,6 +67,7 @@ DOORS = {
     "blinker": {"hooks.py"},
     "click": {"wake/", "cli/"},
     "prometheus_client": {"metrics.py"},
+    "openfeature": {"openfeature.py"},
     "pytest": {"testing/pytest_plugin.py"},
     "xprocess": {"testing/pytest_plugin.py"},
     "wtforms": {"admin/"},
@@ -160,7 +165,16 @@ def test_importing_the_package_loads_no_optional_library() -> None:
     assert "uwsgi_waffle" in loaded
     databases = {"redis", "peewee", "playhouse", "flask_sqlalchemy", "psycopg", "pymysql"}
     assert loaded.isdisjoint(
-        databases | {"wtforms", "flask_wtf", "gevent", "prometheus_client", "pytest", "xprocess"}
+        databases
+        | {
+            "wtforms",
+            "flask_wtf",
+            "gevent",
+            "prometheus_client",
+            "openfeature",
+            "pytest",
+            "xprocess",
+        }
     )
 
 

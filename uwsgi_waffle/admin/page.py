@@ -82,8 +82,8 @@ class Page:
             return self._error_page(InvalidValue(self.errors))
         if not values and not resets:
             return _redirect(None)
-        changeset = changes_for_update(self.schema, values, reset=tuple(resets))
         try:
+            changeset = changes_for_update(self.schema, values, reset=tuple(resets))
             return _redirect(self._update(changeset, [*values, *resets]))
         except WaffleError as error:
             return self._error_page(error)

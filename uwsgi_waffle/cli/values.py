@@ -54,6 +54,8 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
             "values": {name: json_value(state, name, text) for name, text in texts.items()},
             "set": sorted(is_set & texts.keys()),
         }
+        if state.schema.pins:
+            document["pinned"] = {name: pin.source for name, pin in state.schema.pins.items()}
         if marked:
             document["misfits"] = {name: _marks(misfit) for name, misfit in marked.items()}
         print_json(document, indent=2)
@@ -63,6 +65,8 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
         desc = f"  # {variables[name].desc}" if variables[name].desc else ""
         mark = "" if name in is_set else " (default)"
         print_line(f"{name:{width}}  {as_text(state, name, text)}{mark}{desc}")
+        if name in state.schema.pins:
+            print_line(f"{'':{width}}  pinned by {state.schema.pins[name].source}")
         if name in marked:
             _print_misfit(width, marked[name])
     for name in marked.keys() - texts.keys():

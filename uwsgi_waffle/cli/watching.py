@@ -55,6 +55,9 @@ def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
         "watch type": found["watchtype"],
         "watch file": found["watcher_file"] or f"none. {found['alone']}",
     }
+    if found["pinned"]:
+        pinned = (f"{name} by {source}" for name, source in found["pinned"].items())
+        lines["pinned"] = ", ".join(pinned)
     needs, channel = CHANNELS.get(found["watchtype"]), found.get(found["watchtype"])
     if needs and channel:
         listener = channel["listener"] or "none"

@@ -23,6 +23,7 @@ from ..state import WaffleState
 from ..wake import CHANNELS, ChannelDown, open_channel, server_of
 from .finding import Finding, named
 from .folder import check_folder
+from .pins import check_pins
 from .servers import Processes, check_servers
 
 __all__ = ["examine"]
@@ -55,6 +56,7 @@ def examine(state: WaffleState, patience: float) -> Iterator[Finding]:
     own = host.processes.token
     processes = [process for process in servers(state) if process.token != own]
     yield from check_servers(state, host, processes)
+    yield from check_pins(state, processes)
     yield from check_folder(state, host, processes)
     yield from check_channel(state, host, processes, patience)
     yield from check_processes(state, host, processes, patience)

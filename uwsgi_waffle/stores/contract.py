@@ -21,7 +21,7 @@ class Stored:
         values: not in the `repr`, because they may be secrets. A text that isn't JSON is a row that
             somebody else damaged.
         declared: a note of how the applications that write here declare their variables, see
-            `declared.Declarations`.
+            `conflicts.Conflicts`.
     """
 
     revision: int

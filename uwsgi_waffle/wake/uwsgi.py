@@ -20,6 +20,12 @@ except ImportError:  # not under uWSGI
     uwsgi = None
 if not hasattr(uwsgi, "masterpid"):  # a module of the application's that has this name, too
     uwsgi = None
+elif not all(hasattr(uwsgi, name) for name in ("register_signal", "add_file_monitor", "add_timer")):
+    log.warning(
+        "uwsgi_waffle: this uWSGI has no signals, so its master can't wake the workers, and a "
+        "thread in each looks. Install a uWSGI that is built with them: pip install uwsgi"
+    )
+    uwsgi = None
 
 __all__ = [
     "ensure_monitored",

@@ -11,12 +11,12 @@ from .errors import SchemaError
 from .schema import Schema
 from .stores import Store, Stored
 
-__all__ = ["Declarations"]
+__all__ = ["Conflicts"]
 
 log = logging.getLogger("uwsgi_waffle")
 
 
-class Declarations:
+class Conflicts:
     """What one application declares, beside what others have noted in the same store.
 
     The note says by variable what JSON holds it, and which application wrote last that declares it.

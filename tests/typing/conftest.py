@@ -1,0 +1,3 @@
+"""The sample is for type checkers; it isn't run."""
+
+collect_ignore = ["sample.py"]

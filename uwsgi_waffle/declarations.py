@@ -1,0 +1,196 @@
+"""How ``WAFFLE_CONFS`` is read: a dictionary of declarations, or a pydantic model."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+from pydantic import (
+    BaseModel,
+    JsonValue,
+    PydanticSchemaGenerationError,
+    PydanticUserError,
+    TypeAdapter,
+)
+from pydantic.fields import FieldInfo
+
+from .errors import SchemaError
+from .variable import Variable, contains_secret, infer_type
+
+__all__ = ["RESERVED_PREFIX", "from_mapping", "from_model"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+RESERVED_PREFIX = "WAFFLE_"
+RESERVED_NAMES = {"secret_names"}  # and those of a model's methods
+MAX_NAME_LENGTH = 255
+LEGACY_TYPES: dict[str, Any] = {
+    "str": str,
+    "int": int,
+    "float": float,
+    "bool": bool,
+    "json": JsonValue,
+}
+DECLARATION_KEYS = ("desc", "default", "type", "secret", "group", "title", "was")
+
+
+def from_mapping(confs: Mapping[Any, Any], configured: Mapping[str, Any]) -> dict[str, Variable]:
+    """Read a dictionary of declarations.
+
+    Args:
+        confs: the dictionary.
+        configured: has the defaults of those that declare none.
+
+    Raises:
+        SchemaError: naming the variable and what is wrong with it.
+    """
+    variables = {name: _from_declaration(name, conf, configured) for name, conf in confs.items()}
+    _check_former_names(variables)
+    untyped = [v.name for v in variables.values() if v.default is None and v.type is JsonValue]
+    untyped = [name for name in untyped if confs[name].get("type") is None]
+    if untyped:
+        log.warning(
+            "uwsgi_waffle: WAFFLE_CONFS gives %s neither a type nor a default but None, so any "
+            "JSON fits: 123456 becomes a number. Declare, for instance, 'type': str | None.",
+            ", ".join(map(repr, untyped)),
+        )
+    return variables
+
+
+def from_model(model: type[BaseModel], configured: Mapping[str, Any]) -> dict[str, Variable]:
+    """Read a pydantic model; arguments and errors as in `from_mapping`."""
+    if any(base.__module__.partition(".")[0] == "pydantic_settings" for base in model.__mro__):
+        raise SchemaError(
+            f"WAFFLE_CONFS: {model.__name__!r} is a model of pydantic-settings, which would read "
+            "the environment each time that values change. Derive it from pydantic.BaseModel. To "
+            "give a variable its value from the environment, set WAFFLE_ENV_PREFIX."
+        )
+    variables = {
+        name: _from_field(name, field, configured) for name, field in model.model_fields.items()
+    }
+    _check_former_names(variables)
+    return variables
+
+
+def _from_declaration(name: object, conf: object, configured: Mapping[str, Any]) -> Variable:
+    name = _check_name(name)
+    if not isinstance(conf, Mapping):
+        raise SchemaError(
+            f"WAFFLE_CONFS[{name!r}] must be a dictionary with 'desc' and 'default', not {conf!r}."
+        )
+    unknown = sorted(str(key) for key in conf if key not in DECLARATION_KEYS)
+    if unknown:
+        raise SchemaError(
+            f"WAFFLE_CONFS[{name!r}] has unknown keys {unknown}; known are"
+            f" {list(DECLARATION_KEYS)}."
+        )
+    default = conf["default"] if "default" in conf else _configured(name, configured)
+    annotation = conf.get("type")
+    if isinstance(annotation, str):
+        if annotation not in LEGACY_TYPES:
+            raise SchemaError(
+                f"WAFFLE_CONFS[{name!r}]: unknown type {annotation!r}; use a Python type or one of"
+                f" {sorted(LEGACY_TYPES)}."
+            )
+        annotation = LEGACY_TYPES[annotation]
+    return _variable(name, annotation or infer_type(default), default, conf)
+
+
+def _from_field(name: str, info: FieldInfo, configured: Mapping[str, Any]) -> Variable:
+    _check_name(name)
+    annotation: Any = info.annotation
+    for metadata in info.metadata:
+        annotation = Annotated[annotation, metadata]
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    if info.is_required():
+        default = _configured(name, configured)
+    else:
+        default = info.get_default(call_default_factory=True, validated_data={})
+    words = {"desc": info.description, "title": info.title}
+    return _variable(name, annotation, default, {**extra, **words})
+
+
+def _configured(name: str, configured: Mapping[str, Any]) -> Any:
+    if name not in configured:
+        raise SchemaError(
+            f"WAFFLE_CONFS: {name!r} needs a default, there or as app.config[{name!r}]."
+        )
+    return configured[name]
+
+
+def _variable(name: str, annotation: Any, default: Any, conf: Mapping[str, Any]) -> Variable:
+    try:
+        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+    except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
+        raise SchemaError(
+            f"WAFFLE_CONFS[{name!r}]: pydantic can't validate {annotation!r}: {error}"
+        ) from error
+    variable = Variable(
+        name=name,
+        desc=_words(conf, "desc"),
+        type=annotation,
+        default=default,
+        secret=bool(conf.get("secret")) or contains_secret(annotation),
+        adapter=adapter,
+        group=_words(conf, "group"),
+        title=_words(conf, "title"),
+        was=_former_names(name, conf.get("was")),
+    )
+    try:
+        variable.to_json(default)
+        return replace(variable, default=adapter.validate_python(default))
+    except ValueError as error:
+        raise SchemaError(f"WAFFLE_CONFS[{name!r}]: the default is refused: {error}") from None
+
+
+def _words(conf: Mapping[str, Any], key: str) -> str:
+    words = conf.get(key)
+    return "" if words is None else str(words)
+
+
+def _former_names(name: str, was: object) -> tuple[str, ...]:
+    if was is None:
+        return ()
+    names = [was] if isinstance(was, str) else was
+    if not isinstance(names, Iterable) or not all(isinstance(former, str) for former in names):
+        raise SchemaError(
+            f"WAFFLE_CONFS[{name!r}]: 'was' must be a former name or a list of them, not {was!r}."
+        )
+    return tuple(_check_name(former) for former in names)
+
+
+def _check_former_names(variables: Mapping[str, Variable]) -> None:
+    claimed: dict[str, str] = {}
+    for name, variable in variables.items():
+        for former in variable.was:
+            if former in variables:
+                raise SchemaError(
+                    f"WAFFLE_CONFS[{name!r}]: 'was' names {former!r}, which is declared. "
+                    "A variable has either name: remove one."
+                )
+            if former in claimed:
+                raise SchemaError(
+                    f"WAFFLE_CONFS: {claimed[former]!r} and {name!r} both say that they were "
+                    f"{former!r}. Its value can count for one of them only."
+                )
+            claimed[former] = name
+
+
+def _check_name(name: object) -> str:
+    if not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+        raise SchemaError(
+            f"WAFFLE_CONFS: {name!r} can't be a variable's name; use letters, digits and"
+            " underscores, as in 'SITENAME'."
+        )
+    if name.startswith(RESERVED_PREFIX):
+        raise SchemaError(
+            f"WAFFLE_CONFS: {name!r} is reserved: names that start with {RESERVED_PREFIX} are the"
+            " package's own."
+        )
+    if len(name) > MAX_NAME_LENGTH or hasattr(BaseModel, name) or name in RESERVED_NAMES:
+        raise SchemaError(
+            f"WAFFLE_CONFS: {name[:40]!r} is too long or the name of a method; choose another."
+        )
+    return name

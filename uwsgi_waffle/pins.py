@@ -1,0 +1,106 @@
+"""Variables that the process environment pins: it wins over the store, in that process."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .errors import SchemaError
+from .variable import Variable
+
+__all__ = ["Pin", "read_pins"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+FILE = "_FILE"
+SIMILAR = 0.85  # how much a name must be like another to be taken for a mistake
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """The value that the environment gives a variable.
+
+    Attributes:
+        source: the name of the environment variable.
+        text: the value as JSON.
+    """
+
+    source: str
+    text: str = field(repr=False)  # it may be a secret
+
+    @property
+    def digest(self) -> str:
+        """Differs for different values, so that two processes can be compared."""
+        return hashlib.sha256(self.text.encode()).hexdigest()[:8]
+
+
+def read_pins(
+    prefix: str, variables: Mapping[str, Variable], environment: Mapping[str, str]
+) -> dict[str, Pin]:
+    """Return what the environment pins, by the variable's name.
+
+    Args:
+        prefix: what such names begin with; if it is empty, nothing is pinned.
+        variables: the declared variables.
+        environment: the process environment.
+
+    Raises:
+        SchemaError: a value can't be read or is refused; the text names the environment variable.
+    """
+    if not prefix:
+        return {}
+    pins: dict[str, Pin] = {}
+    for name, variable in variables.items():
+        sources = [prefix + name]
+        if name + FILE not in variables:  # then it is that variable's
+            sources.append(prefix + name + FILE)
+        given = [source for source in sources if source in environment]
+        if len(given) > 1:
+            raise SchemaError(f"{given[0]} and {given[1]} are both set: unset one of them.")
+        for source in given:
+            from_file = source != sources[0]
+            value = environment[source]
+            text = _read_file(source, value) if from_file else value
+            pins[name] = Pin(source, _to_json(source, variable, text))
+    _warn_of_mistakes(prefix, variables, environment)
+    return pins
+
+
+def _read_file(source: str, path: str) -> str:
+    """Return the text of a file without its last line end."""
+    try:
+        text = Path(path).read_bytes().decode()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it isn't a text in UTF-8"
+        raise SchemaError(f"{source}: the file {path!r} can't be read: {reason}.") from None
+    return text.removesuffix("\n").removesuffix("\r") if text.endswith("\n") else text
+
+
+def _to_json(source: str, variable: Variable, text: str) -> str:
+    try:
+        return variable.dump(variable.parse(text))
+    except ValueError as error:
+        raise SchemaError(f"{source} can't be the value of {variable.name!r}: {error}.") from None
+
+
+def _warn_of_mistakes(
+    prefix: str, variables: Mapping[str, Variable], environment: Mapping[str, str]
+) -> None:
+    """Warn of names that look like a mistake. The prefix may serve for other settings, too."""
+    for source in sorted(environment):
+        name = source.removeprefix(prefix)
+        if not source.startswith(prefix) or {name, name.removesuffix(FILE)} & variables.keys():
+            continue
+        similar = difflib.get_close_matches(name.removesuffix(FILE), variables, 1, SIMILAR)
+        if similar:
+            log.warning(
+                "uwsgi_waffle: the environment variable %s pins nothing, because no variable has "
+                "this name. Is %s%s meant?",
+                source,
+                prefix,
+                similar[0],
+            )

@@ -1,0 +1,147 @@
+"""Updates are told once: a line in the audit log, then the ``on_update`` hooks."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from types import MappingProxyType
+from typing import Any
+
+from .changes import Changeset
+from .frozen import freeze
+from .hooks import Hooks
+from .schema import MASK, Schema
+from .snapshot import Committed
+from .stores import Stored
+from .text import escape_line, to_json
+
+__all__ = ["Observed", "Update", "Updates"]
+
+audit = logging.getLogger("uwsgi_waffle.audit")
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an ``on_update`` hook gets.
+
+    Attributes:
+        revision: the revision that the update made.
+        old: the changed variables with the values that were stored before, or their defaults.
+        new: the same variables with the values that count from now on.
+        actor: who changed them; ``outside`` for an edit behind the package's back.
+        note: why.
+        at: when, in UTC, by the clock of this host.
+    """
+
+    revision: int
+    old: Mapping[str, Any] = field(repr=False)  # they may be secrets
+    new: Mapping[str, Any] = field(repr=False)
+    actor: str | None
+    note: str | None
+    at: datetime
+
+
+class Observed:
+    """A change set that remembers what it has changed.
+
+    Args:
+        schema: the declared variables.
+        changeset: does the work.
+    """
+
+    def __init__(self, schema: Schema, changeset: Changeset) -> None:
+        self._schema, self._changeset = schema, changeset
+        self._old: dict[str, str | None] = {}
+        self._new: dict[str, str | None] = {}
+
+    def __call__(self, stored: Stored) -> Mapping[str, str | None]:
+        """Do what a change set does. The store may ask for it more than once."""
+        texts, schema = self._changeset(stored), self._schema
+        before = {n: stored.values.get(schema.source(n, stored.values)) for n in texts}
+        # A value that only moves to a new name doesn't change.
+        changed = [n for n in texts if n in schema.variables and texts[n] != before[n]]
+        self._old = {name: before[name] for name in changed}
+        self._new = {name: texts[name] for name in changed}
+        return texts
+
+    def committed(self, revision: int, actor: object, note: object) -> Committed | None:
+        """Return what was committed at last, ``None`` if nothing has changed."""
+        if not self._new:
+            return None
+        who, why = (None if text is None else str(text) for text in (actor, note))
+        return Committed(revision, self._old, self._new, who, why)
+
+
+class Updates:
+    """Tells of updates, in the process that made them or found them.
+
+    Args:
+        schema: the declared variables.
+        hooks: the ``on_update`` hooks.
+    """
+
+    def __init__(self, schema: Schema, hooks: Hooks) -> None:
+        self._schema, self._hooks = schema, hooks
+
+    def tell(self, committed: Committed) -> None:
+        """Write the line, and call the hooks that the update concerns."""
+        names = [name for name in committed.new if name in self._schema.variables]
+        if not names:
+            return
+        update = Update(
+            committed.revision,
+            MappingProxyType({name: self._value(name, committed.old.get(name)) for name in names}),
+            MappingProxyType({name: self._value(name, committed.new[name]) for name in names}),
+            committed.actor,
+            committed.note,
+            datetime.now(timezone.utc),
+        )
+        self._log(update)
+        self._hooks.call(update)
+
+    def _value(self, name: str, text: str | None) -> object:
+        if text is None:
+            return getattr(self._schema.defaults, name)
+        try:
+            plain = json.loads(text)
+            return freeze(self._schema.variables[name].load(plain))
+        except (ValueError, RecursionError):  # it is being repaired, or was edited by hand
+            return text
+
+    def _log(self, update: Update) -> None:
+        if not audit.isEnabledFor(logging.INFO):
+            return
+        changes = {
+            name: {"old": self._shown(name, old), "new": self._shown(name, update.new[name])}
+            for name, old in update.old.items()
+        }
+        words = ", ".join(
+            f"{name}: {to_json(change['old'], compact=True)} -> "
+            f"{to_json(change['new'], compact=True)}"
+            for name, change in changes.items()
+        )
+        note = "" if update.note is None else f" ({update.note})"
+        record = {
+            "revision": update.revision,
+            "changes": changes,
+            "actor": update.actor,
+            "note": update.note,
+            "at": update.at.isoformat(timespec="milliseconds"),
+        }
+        audit.info(
+            "%s",
+            escape_line(f"revision {update.revision} by {update.actor or '-'}: {words}{note}"),
+            extra={"waffle_update": record},
+        )
+
+    def _shown(self, name: str, value: object) -> object:
+        variable = self._schema.variables[name]
+        if variable.secret:
+            return MASK
+        try:
+            return json.loads(variable.dump(value))
+        except ValueError:
+            return str(value)

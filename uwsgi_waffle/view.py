@@ -1,0 +1,114 @@
+"""Which snapshot a reader sees: that of its block or its request, or else the newest."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
+
+from flask import has_request_context, request
+
+from .overlay import Assigned, overrides
+from .snapshot import Snapshot
+from .sync import Sync
+
+__all__ = ["View"]
+
+_numbers = itertools.count()
+
+# LocalProxy's public way to the object itself.
+_current_request: Callable[[], Any] = request._get_current_object  # type: ignore[attr-defined]
+
+
+@dataclass(eq=False, slots=True)
+class _Block:
+    snapshot: Snapshot
+    ended: bool = False  # a task may outlive the block that started it
+
+
+#: The open blocks of this thread or task, one for each application.
+_blocks: ContextVar[Mapping[str, _Block]] = ContextVar(
+    "uwsgi_waffle_blocks", default=MappingProxyType({})
+)
+
+
+class View:
+    """What the code of one application reads.
+
+    Args:
+        sync: how this process follows its host.
+        assigned: what tests have assigned in ``app.config``.
+    """
+
+    def __init__(self, sync: Sync, assigned: Assigned) -> None:
+        self._sync, self._assigned = sync, assigned
+        self._key = f"_uwsgi_waffle_{next(_numbers)}"
+
+    def current(self) -> Snapshot:
+        """Return the block's snapshot, or that of this request's first read, or the newest."""
+        snapshot = self.served()
+        if self._assigned.layers or overrides.get():
+            return self._assigned.apply_to(snapshot)
+        return snapshot
+
+    def served(self) -> Snapshot:
+        """Return the same without the values that tests have given to variables."""
+        if blocks := _blocks.get():
+            block = blocks.get(self._key)
+            if block is not None and not block.ended:
+                return block.snapshot
+        if not has_request_context():
+            return self._sync.current()
+        attributes = _current_request().__dict__
+        snapshot: Snapshot | None = attributes.get(self._key)
+        if snapshot is None:
+            snapshot = attributes[self._key] = self._sync.current()
+        return snapshot
+
+    def latest(self) -> Snapshot:
+        """Return the newest snapshot, whatever the block or the request has."""
+        return self._assigned.apply_to(self._sync.current())
+
+    def noted(self) -> Snapshot | None:
+        """Return what the block or the request has read, ``None`` if nothing. Look at no file."""
+        block = self._block()
+        if block is not None:
+            return block.snapshot
+        if not has_request_context():
+            return None
+        noted: Snapshot | None = _current_request().__dict__.get(self._key)
+        return noted
+
+    def advance(self) -> Snapshot:
+        """Let the present block and request, if there are any, go on with the newest snapshot."""
+        snapshot = self._sync.current()
+        block = self._block()
+        if block is not None:
+            block.snapshot = snapshot
+        if has_request_context():
+            _current_request().__dict__[self._key] = snapshot
+        return snapshot
+
+    @contextmanager
+    def hold(self) -> Iterator[Snapshot]:
+        """Let all reads in this block see one snapshot. An inner block is part of the outer one."""
+        if self._block() is not None:
+            yield self.current()
+            return
+        block = _Block(self.served())
+        token = _blocks.set({**_blocks.get(), self._key: block})
+        try:
+            yield self.current()
+        finally:
+            block.ended = True
+            # A generator may be closed in another context than it was begun in.
+            with suppress(ValueError):
+                _blocks.reset(token)
+
+    def _block(self) -> _Block | None:
+        block = _blocks.get().get(self._key)
+        return None if block is None or block.ended else block
