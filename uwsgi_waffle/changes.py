@@ -62,7 +62,12 @@ def changes_for_rollback(schema: Schema, store: Store, revision: int) -> Changes
     """
     former = store.values_at(revision)
     texts = {name: former.get(name) for name in schema.variables}
-    return lambda stored: _validated(schema, stored, texts, {})
+
+    def changes(stored: Stored) -> Mapping[str, str | None]:
+        differing = {name: text for name, text in texts.items() if text != stored.values.get(name)}
+        return _validated(schema, stored, differing, {})
+
+    return changes
 
 
 def encode_stored(stored: Stored) -> Encoded:

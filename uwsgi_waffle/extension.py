@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import Any, TypeVar, overload
 
 from flask import Flask, current_app, has_app_context
@@ -60,6 +61,7 @@ class WaffleConf:
         Raises:
             SchemaError: ``WAFFLE_CONFS`` or a setting can't be used.
             StoreUnavailable: the store can't be read, and this host has no snapshot of it.
+            ValueError: ``expires`` isn't positive.
             HostFilesError: the watch file or its folder can't be used.
             WaffleError: the application has the extension already.
         """
@@ -115,6 +117,7 @@ class WaffleConf:
         actor: str | None = None,
         note: str | None = None,
         wait: float | None = None,
+        expires: timedelta | None = None,
     ) -> UpdateResult:
         """Change variables, all of them in one transaction and one revision, or none.
 
@@ -127,6 +130,9 @@ class WaffleConf:
             actor: who changes them, for the history.
             note: why, for the history.
             wait: seconds to wait until all processes of this host have applied them, idle ones too.
+            expires: how long the new values count. Then those that were stored before come back,
+                by actor ``expiry``, unless somebody has set the variable since; at most
+                ``WAFFLE_RECONCILE_INTERVAL`` late.
 
         Raises:
             UnknownVariable: a name isn't declared.
@@ -141,7 +147,12 @@ class WaffleConf:
         state = self._state()
         changeset = changes_for_update(state.schema, values)
         return state.update(
-            changeset, expect_revision=expect_revision, actor=actor, note=note, wait=wait
+            changeset,
+            expect_revision=expect_revision,
+            actor=actor,
+            note=note,
+            wait=wait,
+            expires=expires,
         )
 
     def reset(self, name: str, /, *names: str, **options: Unpack[UpdateOptions]) -> UpdateResult:
@@ -174,6 +185,7 @@ class WaffleConf:
         """
         state = self._state()
         state.sync.refresh()
+        state.expire()
         return state.advance_request().revision
 
     def history(self, limit: int = 20, key: str | None = None) -> list[HistoryEntry]:

@@ -174,6 +174,7 @@ def status(state: WaffleState) -> dict[str, Any]:
         "store_error": notes.error if shared else "",
         "store_checked": checked,
         "error": state.served.error,
+        "temporary": {name: until.isoformat() for name, until in snapshot.temporary.items()},
         "misfits": dict(state.served.misfits),
         "watcher_file": str(host.watch_file) if isinstance(host, HostFiles) else None,
         "pid": os.getpid(),

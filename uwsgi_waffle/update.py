@@ -6,11 +6,13 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime, timedelta, timezone
 from time import monotonic
 from typing import TypedDict
 
 from typing_extensions import Unpack
 
+from . import expiry
 from .changes import Changeset, encode_stored
 from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
@@ -50,6 +52,7 @@ class CommitOptions(TypedDict, total=False):
     expect_revision: int | None
     actor: str | None
     note: str | None
+    expires: timedelta | None
 
 
 class UpdateOptions(CommitOptions, total=False):
@@ -103,20 +106,32 @@ class Writer:
         """Write a change set; arguments and errors as in `WaffleConf.update`."""
         expected = options.get("expect_revision")
         actor, note = _text(options.get("actor")), _text(options.get("note"))
+        expires = options.get("expires")
+        until = None if expires is None else expiry.end_of(expires)
         changed: tuple[str, ...] = ()
 
         def build_commit(stored: Stored) -> Commit | None:
             nonlocal changed
             if expected is not None and expected != stored.revision:
                 raise RevisionConflict(expected, stored.revision)
-            texts = changeset(stored).items()
-            changes = {name: text for name, text in texts if text != stored.values.get(name)}
+            texts = changeset(stored)
+            changes = {key: text for key, text in texts.items() if text != stored.values.get(key)}
             changed = tuple(sorted(changes))
+            changes = expiry.with_expiry(stored, changes, texts, until)
             return Commit(changes, actor, note) if changes else None
 
         stored = self.commit(build_commit)
         result = UpdateResult(stored.revision, changed)
         return result if wait is None else self._wait_for(result, wait)
+
+    def expire(self) -> None:
+        """End the temporary values whose time has come, unless another host was faster."""
+
+        def build_commit(stored: Stored) -> Commit | None:
+            changes = expiry.expired(stored, datetime.now(timezone.utc))
+            return Commit(changes, expiry.ACTOR) if changes else None
+
+        self.commit(build_commit)
 
     def commit(self, build_commit: CommitBuilder) -> Stored:
         """Carry out what ``build_commit`` makes of the store's newest values, and publish it.
