@@ -66,7 +66,13 @@ def changes_for_rollback(schema: Schema, store: Store, revision: int) -> Changes
     former = store.values_at(revision)
     names = [name for name in schema.variables if name not in schema.pins]
     texts = {name: former.get(schema.source(name, former)) for name in names}
-    return lambda stored: _validated(schema, stored, texts, {})
+
+    def changes(stored: Stored) -> Mapping[str, str | None]:
+        now = {name: stored.values.get(schema.source(name, stored.values)) for name in names}
+        differing = {name: text for name, text in texts.items() if text != now[name]}
+        return _validated(schema, stored, differing, {})
+
+    return changes
 
 
 def check_sizes(texts: Mapping[str, str | None], limit: int) -> None:

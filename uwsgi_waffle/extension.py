@@ -61,6 +61,7 @@ class WaffleConf(Generic[V]):
         Raises:
             SchemaError: ``WAFFLE_CONFS`` or a setting can't be used.
             StoreUnavailable: the store can't be read, and this host has no snapshot of it.
+            ValueError: ``expires`` isn't positive.
             HostFilesError: the watch file or its folder can't be used.
             WaffleError: the application has the extension already, or isn't Flask's.
         """
@@ -144,14 +145,7 @@ class WaffleConf(Generic[V]):
         return self._apps.state().current().revision
 
     def update(
-        self,
-        values: Mapping[str, object],
-        /,
-        *,
-        expect_revision: int | None = None,
-        actor: str | None = None,
-        note: str | None = None,
-        wait: float | None = None,
+        self, values: Mapping[str, object], /, **options: Unpack[UpdateOptions]
     ) -> UpdateResult:
         """Change variables, all of them in one transaction and one revision, or none.
 
@@ -164,6 +158,9 @@ class WaffleConf(Generic[V]):
             actor: who changes them, for the history.
             note: why, for the history.
             wait: seconds to wait until all processes of this host have applied them, idle ones too.
+            expires: how long the new values count. Then those that were stored before come back,
+                by actor ``expiry``, unless somebody has set the variable since; at most
+                ``WAFFLE_RECONCILE_INTERVAL`` late.
 
         Raises:
             UnknownVariable: a name isn't declared.
@@ -176,10 +173,7 @@ class WaffleConf(Generic[V]):
             HostFilesError: the host's files can't be written, so nothing was committed.
         """
         state = self._apps.state()
-        changeset = changes_for_update(state.schema, values)
-        return state.update(
-            changeset, expect_revision=expect_revision, actor=actor, note=note, wait=wait
-        )
+        return state.update(changes_for_update(state.schema, values), **options)
 
     def reset(self, name: str, /, *names: str, **options: Unpack[UpdateOptions]) -> UpdateResult:
         """Give variables their defaults back: a revision like any other.
@@ -211,6 +205,7 @@ class WaffleConf(Generic[V]):
         """
         state = self._apps.state()
         state.sync.refresh()
+        state.expire()
         return state.view.advance().revision
 
     def history(self, limit: int = 20, key: str | None = None) -> list[HistoryEntry]:

@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
+from dataclasses import replace
 from operator import attrgetter
 
 from pydantic import BaseModel
@@ -83,7 +84,7 @@ class Layer:
                 f"The override of {', '.join(self._texts)} doesn't fit the values of revision"
                 f" {snapshot.revision}",
             ) from None
-        return Snapshot(snapshot.revision, snapshot.id, values)
+        return replace(snapshot, values=values)
 
 
 class Assigned:

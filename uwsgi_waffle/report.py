@@ -202,6 +202,7 @@ def status(state: WaffleState) -> dict[str, Any]:
         "store_error": notes.error if followed else "",
         "store_checked": checked,
         "error": state.served.error,
+        "temporary": {name: until.isoformat() for name, until in snapshot.temporary.items()},
         "misfits": dict(state.served.misfits),
         "pinned": {name: pin.source for name, pin in state.schema.pins.items()},
         "watcher_file": str(host.watch_file) if isinstance(host, HostFiles) else None,

@@ -11,7 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from pydantic import BaseModel
+
 from .errors import InvalidValue, WaffleError
+from .expiry import temporary_in
 from .ports import Ports
 from .schema import Schema
 from .snapshot import Change, Committed, Encoded, Snapshot, difference
@@ -64,7 +67,7 @@ class Served:
         Raises:
             InvalidValue: the schema refuses it.
         """
-        return Snapshot(encoded.revision, encoded.id, self.schema.load(encoded.values))
+        return _snapshot(encoded, self.schema.load(encoded.values))
 
     def load(
         self,
@@ -86,7 +89,7 @@ class Served:
             self.apply(self.validate(encoded), words)
             return
         values, problems = self.schema.load_leniently(encoded.values)
-        self.apply(Snapshot(encoded.revision, encoded.id, values), words)
+        self.apply(_snapshot(encoded, values), words)
         self.misfits = {**unreadable, **problems}
 
     def apply(self, snapshot: Snapshot, words: bytes | None) -> None:
@@ -164,6 +167,10 @@ class Served:
             self.current.snapshot.revision,
             exc_info=cause,
         )
+
+
+def _snapshot(encoded: Encoded, values: BaseModel) -> Snapshot:
+    return Snapshot(encoded.revision, encoded.id, values, temporary_in(encoded.values))
 
 
 def error_text(error: Exception) -> tuple[str, Exception | None]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from types import MappingProxyType
 
 from pydantic import BaseModel
@@ -31,11 +32,19 @@ class SnapshotDamaged(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a process serves: the values of one revision, and the id of their encoded form."""
+    """What a process serves.
+
+    Attributes:
+        revision: its revision.
+        id: the id of its encoded form.
+        values: the values.
+        temporary: until when values count that go back by themselves, by name.
+    """
 
     revision: int
     id: bytes
     values: BaseModel
+    temporary: Mapping[str, datetime] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

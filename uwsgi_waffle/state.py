@@ -9,16 +9,17 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
 from flask import Flask
 from typing_extensions import Unpack
 
-from . import unix, wake
+from . import expiry, unix, wake
 from .changes import Changeset, changes_for_update
 from .conflicts import Conflicts
-from .errors import SchemaError
+from .errors import SchemaError, WaffleError
 from .fetch import Fetcher
 from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
 from .host import Alone, Host, HostFiles, snapshot_in
@@ -88,6 +89,7 @@ class WaffleState:
         self._app = weakref.ref(app)
         self.notified_by = ""
         self._mule_is_configured = False
+        self._expiry_failed = b""  # the id of the snapshot
         self._attached = self._warned_of_live = False
         unbound = store or open_store(self.settings.locate_store())
         if self.settings.namespace:
@@ -156,10 +158,25 @@ class WaffleState:
         """Follow the host, and read the store if that is due; signals and the thread call this."""
         with between_requests():
             self.sync.tick(self.reconcile_interval)
+            self.expire()
         self._try_to_lead()
         if wake.shows_metrics():
             wake.show("waffle.revision", self.newest().revision)
             wake.show("waffle.store_error", int(bool(self.host.notes().error)))
+
+    def expire(self) -> None:
+        """End the temporary values whose time has come; only once where that isn't possible."""
+        snapshot = self.sync.current()
+        now = datetime.now(timezone.utc)
+        due = any(until <= now for until in snapshot.temporary.values())
+        if not due or snapshot.id == self._expiry_failed or self.host.notes().error:
+            return
+        try:
+            self.update(expiry.ended, actor=expiry.ACTOR)
+        except WaffleError as error:
+            self._expiry_failed = snapshot.id
+            text = f"temporary values have expired and can't be set back: {error}"
+            self.served.log(logging.WARNING, text)
 
     def leave(self) -> None:
         """Stop being one of the processes that follow changes."""
@@ -220,6 +237,7 @@ class WaffleState:
     def update_conf(self) -> None:
         """Read the store now."""
         self.sync.refresh()
+        self.expire()
         self.view.advance()
 
     def _call_hooks(self, event: Change | Committed) -> None:

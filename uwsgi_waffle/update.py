@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from time import monotonic
 from typing import TypedDict
 
 from typing_extensions import Unpack
 
+from . import expiry
 from .changes import Changeset, check_sizes, encode_stored
 from .conflicts import Conflicts
 from .errors import InvalidValue, RevisionConflict
@@ -51,6 +54,7 @@ class CommitOptions(TypedDict, total=False):
     expect_revision: int | None
     actor: str | None
     note: str | None
+    expires: timedelta | None
 
 
 class UpdateOptions(CommitOptions, total=False):
@@ -99,12 +103,15 @@ class Writer:
     ) -> UpdateResult:
         """Write a change set; arguments and errors as in `WaffleConf.update`."""
         actor, note = _text(options.get("actor")), _text(options.get("note"))
+        expires = options.get("expires")
+        until = None if expires is None else expiry.end_of(expires)
         changed: tuple[str, ...] = ()
 
         def build_commit(stored: Stored) -> Commit | None:
             nonlocal changed
-            changes = self._changes(changeset, stored, options.get("expect_revision"))
+            texts, changes = self._changes(changeset, stored, options.get("expect_revision"))
             changed = tuple(sorted(changes))
+            changes = expiry.with_expiry(stored, changes, texts, until)
             return Commit(changes, actor, note) if changes else None
 
         stored = self.commit(build_commit)
@@ -115,17 +122,19 @@ class Writer:
         self, changeset: Changeset, *, expect_revision: int | None = None
     ) -> tuple[str, ...]:
         """Return the names of what an update would change, and write nothing; errors as above."""
-        return tuple(sorted(self._changes(changeset, self._store.load(), expect_revision)))
+        _, changes = self._changes(changeset, self._store.load(), expect_revision)
+        return tuple(sorted(changes))
 
     def _changes(
         self, changeset: Changeset, stored: Stored, expected: int | None
-    ) -> dict[str, str | None]:
+    ) -> tuple[Mapping[str, str | None], dict[str, str | None]]:
+        """Return all that the change set says, and what of it isn't stored yet."""
         if expected is not None and expected != stored.revision:
             raise RevisionConflict(expected, stored.revision)
-        texts = changeset(stored).items()
-        changes = {name: text for name, text in texts if text != stored.values.get(name)}
+        texts = changeset(stored)
+        changes = {key: text for key, text in texts.items() if text != stored.values.get(key)}
         check_sizes(changes, self._max_value_size)
-        return changes
+        return texts, changes
 
     def commit(self, build_commit: CommitBuilder) -> Stored:
         """Carry out what ``build_commit`` makes of the store's newest values, and publish it.

@@ -13,7 +13,7 @@ from typing import NoReturn
 import pytest
 
 from uwsgi_waffle import UnknownRevision
-from uwsgi_waffle.stores import Commit, Store, Stored
+from uwsgi_waffle.stores import EXPIRES, Commit, Store, Stored
 
 from .conftest import OpenStore, put
 
@@ -84,6 +84,13 @@ class TestTransact:
         put(store, A="1", B="2")
         returned = store.transact(lambda stored: Commit({"A": "3", "B": None}))
         assert returned == store.load() == Stored(2, {"A": "3"})
+
+    def test_the_row_of_temporary_values_is_kept_without_history(self, store: Store) -> None:
+        put(store, A="1", **{EXPIRES: '{"A":[0,"1",null]}'})
+        assert store.load() == Stored(1, {"A": "1", EXPIRES: '{"A":[0,"1",null]}'})
+        put(store, **{EXPIRES: None})
+        assert store.load() == Stored(2, {"A": "1"})
+        assert [row.key for row in store.history(10)] == ["A"]
 
     def test_decide_sees_the_newest_values(self, store: Store) -> None:
         seen: list[Stored] = []

@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SchemaError
-from .contract import Commit, CommitBuilder, Context, HistoryRow, Store, Stored
+from .contract import EXPIRES, Commit, CommitBuilder, Context, HistoryRow, Store, Stored
 from .custom import WaffleMixin, WaffleStore
 from .memory import MemoryStore
 from .peewee import PeeweeWaffleStore
@@ -29,6 +29,7 @@ else:
 
 
 __all__ = [
+    "EXPIRES",
     "AlchemyWaffleStore",
     "Commit",
     "CommitBuilder",

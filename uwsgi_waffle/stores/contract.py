@@ -10,7 +10,10 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
-__all__ = ["Commit", "CommitBuilder", "Context", "HistoryRow", "Store", "Stored"]
+__all__ = ["EXPIRES", "Commit", "CommitBuilder", "Context", "HistoryRow", "Store", "Stored"]
+
+#: The name under which a store keeps which values are temporary. No variable can have it.
+EXPIRES = "WAFFLE_EXPIRES"
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +67,7 @@ class Commit:
                 at=at,
             )
             for key, new in self.changes.items()
+            if key != EXPIRES
         ]
 
 

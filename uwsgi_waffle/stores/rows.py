@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from ..legacy import as_json
-from .contract import Commit, CommitBuilder, Context, HistoryRow, Store, Stored
+from .contract import EXPIRES, Commit, CommitBuilder, Context, HistoryRow, Store, Stored
 from .row_history import HISTORY_ROWS, RowHistory
 from .translation import TableMissing, TransactionConflict
 
@@ -261,5 +261,5 @@ def _without_reserved(found: Found) -> dict[str, str]:
     return {
         key: text
         for key, text in found.items()
-        if text is not None and not key.startswith(RESERVED)
+        if text is not None and (key == EXPIRES or not key.startswith(RESERVED))
     }

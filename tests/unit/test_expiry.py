@@ -1,0 +1,188 @@
+"""A value that is set for a time goes back by itself: once per store, in its own revision."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Annotated
+
+import pytest
+from annotated_types import Ge
+
+from uwsgi_waffle import InvalidValue, MemoryStore, expiry, state
+
+from ..host import Host, Process
+
+HOUR = timedelta(hours=1)
+
+
+class Clock:
+    """The time of day, which every process of the test reads."""
+
+    def __init__(self) -> None:
+        self.ahead = timedelta()
+
+    def now(self, zone: timezone) -> datetime:
+        return datetime.now(zone) + self.ahead
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    stand_in = SimpleNamespace(now=clock.now, fromtimestamp=datetime.fromtimestamp)
+    for module in (expiry, state):
+        monkeypatch.setattr(module, "datetime", stand_in)
+    return clock
+
+
+@pytest.fixture
+def site(host: Host, clock: Clock) -> Process:
+    return host.start()
+
+
+def values(site: Process) -> tuple[str, int]:
+    return site.waffle.values.SITENAME, site.waffle.values.LIMIT
+
+
+class TestEnd:
+    def test_the_values_before_come_back_in_one_revision(self, site: Process, clock: Clock) -> None:
+        site.waffle.update({"LIMIT": 15})
+        site.waffle.update({"SITENAME": "New", "LIMIT": 20}, expires=HOUR)
+        clock.ahead = HOUR - timedelta(minutes=1)
+        site.tick()
+        assert values(site) == ("New", 20)
+        clock.ahead = HOUR
+        site.tick()
+        assert (values(site), site.waffle.revision) == (("Waffle", 15), 3)
+        rows = site.waffle.history(limit=2)
+        assert {(row.key, row.old, row.new, row.actor, row.revision) for row in rows} == {
+            ("SITENAME", "New", "Waffle", "expiry", 3),
+            ("LIMIT", 20, 15, "expiry", 3),
+        }
+
+    def test_a_temporary_reset_ends_as_well(self, site: Process, clock: Clock) -> None:
+        site.waffle.update({"LIMIT": 15})
+        site.waffle.reset("LIMIT", expires=HOUR)
+        assert site.waffle.values.LIMIT == 10
+        clock.ahead = HOUR
+        site.tick()
+        assert site.waffle.values.LIMIT == 15
+
+    def test_whoever_ticks_first_does_it_and_nobody_else(
+        self, host: Host, site: Process, clock: Clock
+    ) -> None:
+        others = [host.start() for _ in range(3)]
+        site.waffle.update({"LIMIT": 20}, expires=HOUR)
+        clock.ahead = 2 * HOUR
+        for process in (*others, site):
+            process.tick()
+        assert {process.waffle.revision for process in (*others, site)} == {2}
+        assert [row.actor for row in site.waffle.history()] == ["expiry", None]
+
+    def test_ten_hosts_end_it_once(self, tmp_path: Path, site: Process, clock: Clock) -> None:
+        """They share a store, and no files."""
+        hosts = [Host(tmp_path / f"host{number}") for number in range(10)]
+        processes = [host.start(site.state.store) for host in hosts for _ in range(2)]
+        site.waffle.update({"LIMIT": 20}, expires=HOUR)
+        for process in processes:
+            process.waffle.refresh()
+        clock.ahead = HOUR
+        with ThreadPoolExecutor(len(processes)) as pool:
+            list(pool.map(Process.tick, processes))
+        assert {process.waffle.refresh() for process in processes} == {2}
+        assert [row.actor for row in site.waffle.history()] == ["expiry", None]
+
+    def test_a_refresh_ends_it_where_nothing_ticks(self, clock: Clock, host: Host) -> None:
+        site = host.start(MemoryStore())
+        site.waffle.update({"LIMIT": 20}, expires=HOUR)
+        clock.ahead = HOUR
+        assert site.waffle.refresh() == 2
+        assert site.waffle.values.LIMIT == 10
+
+    def test_it_survives_a_restart(self, host: Host, site: Process, clock: Clock) -> None:
+        site.waffle.update({"LIMIT": 20}, expires=HOUR)
+        clock.ahead = HOUR
+        later = host.start()
+        later.tick()
+        assert later.waffle.values.LIMIT == 10
+
+
+class TestMeanwhile:
+    @pytest.mark.parametrize("limit", [20, 30])
+    def test_what_was_set_since_stays(self, site: Process, clock: Clock, limit: int) -> None:
+        """Also if it was set to the same value."""
+        site.waffle.update({"LIMIT": 20, "SITENAME": "New"}, expires=HOUR)
+        site.waffle.update({"LIMIT": limit})
+        clock.ahead = HOUR
+        site.tick()
+        assert values(site) == ("Waffle", limit)
+
+    def test_set_for_a_time_again_it_goes_back_to_what_was_before_both(
+        self, site: Process, clock: Clock
+    ) -> None:
+        site.waffle.update({"LIMIT": 20}, expires=HOUR)
+        site.waffle.update({"LIMIT": 30}, expires=2 * HOUR)
+        clock.ahead = HOUR
+        site.tick()
+        assert site.waffle.values.LIMIT == 30
+        clock.ahead = 2 * HOUR
+        site.tick()
+        assert site.waffle.values.LIMIT == 10
+
+    def test_a_rollback_makes_what_it_changes_permanent(self, site: Process, clock: Clock) -> None:
+        site.waffle.update({"LIMIT": 15})
+        site.waffle.update({"LIMIT": 20, "SITENAME": "New"}, expires=HOUR)
+        site.waffle.update({"LIMIT": 30}, expires=HOUR)
+        site.waffle.rollback(2)
+        clock.ahead = HOUR
+        site.tick()
+        assert values(site) == ("Waffle", 20)
+
+    def test_a_version_that_knows_no_expiry_has_set_it(
+        self, host: Host, site: Process, clock: Clock
+    ) -> None:
+        """It leaves the row of temporary values as it was."""
+        site.waffle.update({"LIMIT": 20}, expires=HOUR)
+        host.sql("UPDATE waffle_values SET value = '30' WHERE key = 'LIMIT'")
+        site.waffle.refresh()
+        clock.ahead = HOUR
+        site.tick()
+        assert site.waffle.values.LIMIT == 30
+        assert site.state.newest().temporary == {}
+
+
+class TestErrors:
+    @pytest.mark.parametrize("expires", [timedelta(), -HOUR, timedelta.max])
+    def test_only_a_time_to_come(self, site: Process, expires: timedelta) -> None:
+        with pytest.raises(ValueError, match="expires="):
+            site.waffle.update({"LIMIT": 20}, expires=expires)
+        assert site.waffle.revision == 0
+
+    def test_what_does_not_fit_any_more_stays_and_is_said_once(
+        self, host: Host, site: Process, clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        site.waffle.update({"LIMIT": 15})
+        site.waffle.update({"LIMIT": 200}, expires=HOUR)
+        later = host.start(confs={"LIMIT": {"default": 100, "type": Annotated[int, Ge(100)]}})
+        clock.ahead = HOUR
+        later.tick()
+        later.tick()
+        assert later.waffle.values.LIMIT == 200
+        assert caplog.text.count("can't be set back") == 1
+        assert "LIMIT" in caplog.text
+
+    @pytest.mark.parametrize("row", ["[]", "{", '{"LIMIT": 1}', '{"LIMIT": ["x", null, null]}'])
+    def test_a_row_edited_by_hand_stops_no_update(
+        self, host: Host, site: Process, row: str
+    ) -> None:
+        site.waffle.update({"LIMIT": 20}, expires=HOUR)
+        edit = "UPDATE waffle_values SET value = ? WHERE key = 'WAFFLE_EXPIRES'"
+        host.sql(edit, row)
+        if row == "{":
+            with pytest.raises(InvalidValue, match="WAFFLE_EXPIRES"):
+                site.waffle.refresh()
+        else:
+            site.waffle.update({"LIMIT": 30}, expires=HOUR)
+            assert list(site.state.newest().temporary) == ["LIMIT"]

@@ -1,0 +1,124 @@
+"""Values that go back by themselves: one more row of the store says which, when, and to what."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta, timezone
+
+from .errors import InvalidValue
+from .stores import EXPIRES, Stored
+
+__all__ = ["ACTOR", "end_of", "ended", "temporary_in", "with_expiry"]
+
+log = logging.getLogger("uwsgi_waffle")
+
+ACTOR = "expiry"
+
+
+@dataclass(frozen=True, slots=True)
+class Temporary:
+    """A value that counts until a time.
+
+    Attributes:
+        until: when it ends, in UTC by the clock of the host that set it.
+        value: its JSON text; ``None`` is no value, so the default. If another one is stored by
+            then, nothing goes back.
+        before: the text to go back to, likewise.
+    """
+
+    until: datetime
+    value: str | None = field(repr=False)
+    before: str | None = field(repr=False)
+
+
+def temporary_in(values: bytes) -> dict[str, datetime]:
+    """Return until when values of an encoded snapshot count, by name; only of temporary ones."""
+    if EXPIRES.encode() not in values:
+        return {}
+    return {name: entry.until for name, entry in _entries(json.loads(values).get(EXPIRES)).items()}
+
+
+def end_of(expires: timedelta) -> datetime:
+    """Return when a value that is set now ends.
+
+    Raises:
+        ValueError: ``expires`` isn't positive, or no date is so far away.
+    """
+    if expires <= timedelta():
+        raise ValueError(f"expires={expires} must be a positive time")
+    try:
+        return datetime.now(timezone.utc) + expires
+    except OverflowError:
+        raise ValueError(f"expires={expires} is too long; leave it out") from None
+
+
+def with_expiry(
+    stored: Stored,
+    changes: Mapping[str, str | None],
+    names: Collection[str],
+    until: datetime | None,
+) -> dict[str, str | None]:
+    """Return ``changes``, and with them what becomes of the row of temporary values.
+
+    Args:
+        stored: what the store holds.
+        changes: what the update changes.
+        names: what it sets, also to the value that is stored.
+        until: when these values end; ``None`` is never.
+    """
+    entries = _entries_of(stored)
+    texts = {**stored.values, **changes}
+    for name in names:
+        earlier = entries.pop(name, None)
+        if until is not None:
+            value = stored.values.get(name)
+            before = earlier.before if earlier and earlier.value == value else value
+            entries[name] = Temporary(until, texts.get(name), before)
+    text = _to_json(entries)
+    return dict(changes) if text == stored.values.get(EXPIRES) else {**changes, EXPIRES: text}
+
+
+def ended(stored: Stored) -> dict[str, str | None]:
+    """Be the change set that ends what has expired; where another value is stored, that stays."""
+    now, found = datetime.now(timezone.utc), dict[str, str | None]()
+    for name, entry in _entries_of(stored).items():
+        if entry.until <= now:
+            value = stored.values.get(name)
+            found[name] = entry.before if value == entry.value else value
+    return found
+
+
+def _entries_of(stored: Stored) -> dict[str, Temporary]:
+    text = stored.values.get(EXPIRES)
+    try:
+        return {} if text is None else _entries(json.loads(text))
+    except ValueError as error:
+        raise InvalidValue({EXPIRES: str(error)}, "The store is damaged") from None
+
+
+def _entries(fields: object) -> dict[str, Temporary]:
+    try:
+        return {
+            name: Temporary(datetime.fromtimestamp(until, timezone.utc), value, before)
+            for name, (until, value, before) in fields.items()  # type: ignore[attr-defined] # below
+        }
+    except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
+        log.warning(
+            "uwsgi_waffle: no value goes back by itself, because the row %s can't be read: %s",
+            EXPIRES,
+            error,
+        )
+        return {}
+
+
+def _to_json(entries: Mapping[str, Temporary]) -> str | None:
+    if not entries:
+        return None
+    fields = {
+        name: (entry.until.timestamp(), entry.value, entry.before)
+        for name, entry in sorted(entries.items())
+    }
+    return json.dumps(fields, separators=(",", ":"))
