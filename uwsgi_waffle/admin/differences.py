@@ -45,18 +45,21 @@ def saved_changes(
     fields: Iterable[Field], entries: Iterable[HistoryEntry], revision: int | None
 ) -> list[Change]:
     """Return what a revision changed, as far as ``entries`` say so."""
-    by_name = {field.name: field for field in fields}
-    found = []
-    for entry in entries:
-        if entry.revision == revision:
-            field = by_name.get(entry.key)
-            old, new = _entry_words(field, entry.old), _entry_words(field, entry.new)
-            found.append(Change(entry.key, field.title if field else "", old, new))
-    return found
+    changed = {entry.key: entry for entry in entries if entry.revision == revision}
+    return [
+        Change(
+            field.name,
+            field.title,
+            _entry_words(field, changed[field.name].old),
+            _entry_words(field, changed[field.name].new),
+        )
+        for field in fields
+        if field.name in changed
+    ]
 
 
-def _entry_words(field: Field | None, value: object) -> str:
-    if field is None or value == MASK:
+def _entry_words(field: Field, value: object) -> str:
+    if value == MASK:
         return shorten_value(value)
     try:
         return _words(field, json.dumps(value))

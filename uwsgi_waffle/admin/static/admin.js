@@ -69,7 +69,10 @@ class Variable {
   }
 
   get change() {
-    if (this.reset?.checked) return [this.inWords(this.original), "its default"];
+    if (this.reset?.checked) {
+      const value = this.reset.parentElement.querySelector("code")?.textContent;
+      return [this.inWords(this.original), value ? `${value} (default)` : "its default"];
+    }
     if (this.element.dataset.kind === "secret") return ["********", "another value"];
     if (this.isInvalid) return [this.inWords(this.original), "not a value yet"];
     return [this.inWords(this.original), this.inWords(this.text)];
