@@ -208,12 +208,14 @@ def test_a_switch_says_its_state() -> None:
     [
         ("Largest upload (MB)", 1, "MB"),
         ("Time between two tries (seconds).", 1.5, "seconds"),
+        ("Largest upload, in MB", 1, "MB"),
         ("Largest upload", 1, ""),
+        ("Uploads in total", 1, ""),
         ("Name (of the site)", "a", ""),
         ("Limit (what is larger is refused at once)", 1, ""),
     ],
 )
 def test_the_unit_stands_beside_a_number(desc: str, default: Any, unit: str) -> None:
-    """It is in brackets at the end of the title or the description."""
+    """It is in brackets, or after "in", at the end of the title or the description."""
     field = Field(Schema.declare({"N": {"default": default, "desc": desc}}).variables["N"])
     assert field.unit == unit

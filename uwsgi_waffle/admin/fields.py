@@ -34,7 +34,7 @@ READERS: Mapping[str, Callable[[str], object]] = {
     "datetime-local": datetime.fromisoformat,
 }
 ZERO_SECONDS = re.compile(r"(?<=\d\d:\d\d):00$", re.ASCII)
-UNIT = re.compile(r"\(([^()]+)\)\.?$")
+UNIT = re.compile(r"(?:\(([^()]+)\)|, in ([^\s,]+?))\.?$")  # "Limit (MB)" or "Limit, in MB"
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,12 @@ class Field:
 
     @cached_property
     def unit(self) -> str:
-        """What stands beside the input: the brackets at the end of the title, or of the text."""
+        """What stands beside the input: the end of the title, or of the description, says it."""
         if self.input_type not in ("number", "decimal"):
             return ""
         found = UNIT.search(self.title) or UNIT.search(self.variable.desc)
-        return found[1] if found and len(found[1]) <= MAX_UNIT else ""
+        unit = found[1] or found[2] if found else ""
+        return unit if len(unit) <= MAX_UNIT else ""
 
     def text(self, value: object) -> str:
         """Return the input's text for a value. A secret's is its JSON; never show it."""
