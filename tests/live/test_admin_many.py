@@ -243,6 +243,17 @@ def test_what_a_save_will_change_is_beside_the_button(start: Start, visit: Visit
     assert site.waffle.values.BANNER_2 == "Hello"
 
 
+def test_a_value_that_no_form_holds_is_reset(start: Start, visit: Visit, scripts: bool) -> None:
+    site = start()
+    site.waffle.update({"NAME_1": "x" * 70_000})
+    page = visit(site, "?q=name_1", scripts=scripts)
+    page.locator("[name=reset-NAME_1]").check()
+    if scripts:
+        expect(page.locator("#changes li")).to_contain_text("Waffle (default)")
+    save(page)
+    assert site.waffle.values.NAME_1 == "Waffle"
+
+
 def test_the_filter(start: Start, visit: Visit, scripts: bool) -> None:
     """By name, by value and by what has changed; what is hidden keeps its edits."""
     site = start()

@@ -63,7 +63,7 @@ class Variable {
       const labels = this.items.filter((item) => ticked.includes(JSON.stringify(JSON.parse(item.value)))).map(labelOf);
       return labels.join(", ") || "none";
     }
-    const option = [...(this.input.options ?? [])].find((option) => option.value === text);
+    const option = [...(this.input?.options ?? [])].find((option) => option.value === text);
     const words = option ? option.textContent : text || "(empty)";
     return words.length > MAX_SHOWN ? `${words.slice(0, MAX_SHOWN)}…` : words;
   }
@@ -71,7 +71,8 @@ class Variable {
   get change() {
     if (this.reset?.checked) {
       const value = this.reset.parentElement.querySelector("code")?.textContent;
-      return [this.inWords(this.original), value ? `${value} (default)` : "its default"];
+      const before = this.editable ? this.inWords(this.original) : "a long value";
+      return [before, value ? `${value} (default)` : "its default"];
     }
     if (this.element.dataset.kind === "secret") return ["********", "another value"];
     if (this.isInvalid) return [this.inWords(this.original), "not a value yet"];
@@ -188,13 +189,27 @@ if (filter) {
 
 const all = byId("all");
 
+function remember(open) {
+  try {
+    sessionStorage.setItem("waffle-open", JSON.stringify(open));
+  } catch {} // this browser keeps nothing for us
+}
+
+function remembered() {
+  try {
+    return JSON.parse(sessionStorage.getItem("waffle-open") ?? "[]");
+  } catch {
+    return [];
+  }
+}
+
 function showGroups() {
   const open = groups.filter((group) => group.open).map((group) => group.id);
-  sessionStorage.setItem("waffle-open", JSON.stringify(open));
+  remember(open);
   if (all) setText(all, open.length === groups.length ? "Close all groups" : "Open all groups");
 }
 
-for (const id of JSON.parse(sessionStorage.getItem("waffle-open") ?? "[]")) {
+for (const id of remembered()) {
   if (groups.includes(byId(id))) byId(id).open = true;
 }
 for (const group of groups) group.addEventListener("toggle", showGroups);
