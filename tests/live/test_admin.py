@@ -106,7 +106,12 @@ def visit(browser: Browser, site: Server, scripts: bool) -> Iterator[Visit]:
 
 def save(page: Page, **secrets: str) -> None:
     """Save. Without JavaScript the page first shows what will change; secrets are typed again."""
-    page.get_by_role("button", name=re.compile("^Save")).last.click()
+    button = page.get_by_role("button", name=re.compile("^Save")).last
+    if button.get_attribute("name") != "preview":
+        button.click()
+        return
+    with page.expect_navigation():
+        button.click()
     if page.get_by_text("Not saved yet").is_visible():
         for name, secret in secrets.items():
             page.get_by_label(name, exact=True).fill(secret)

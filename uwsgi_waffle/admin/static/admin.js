@@ -63,7 +63,7 @@ class Variable {
       const labels = this.items.filter((item) => ticked.includes(JSON.stringify(JSON.parse(item.value)))).map(labelOf);
       return labels.join(", ") || "none";
     }
-    const option = [...(this.input?.options ?? [])].find((option) => option.value === text);
+    const option = [...(this.input.options ?? [])].find((option) => option.value === text);
     const words = option ? option.textContent : text || "(empty)";
     return words.length > MAX_SHOWN ? `${words.slice(0, MAX_SHOWN)}…` : words;
   }
