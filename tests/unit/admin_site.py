@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import html
 import re
 from collections.abc import Callable
 from html.parser import HTMLParser
@@ -39,17 +40,18 @@ class Form(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.forms: list[dict[str, str]] = []
+        self.forms: list[dict[str, Any]] = []
         self.tags: list[tuple[str, dict[str, str | None]]] = []
         self._name: str | None = None
         self._select: str | None = None
         self.feed(page)
 
     @classmethod
-    def save(cls, page: str) -> dict[str, str]:
+    def save(cls, page: str) -> dict[str, Any]:
         """Return the form that saves, line ends as a browser sends them."""
         return {
-            name: re.sub(r"\r\n|\r|\n", "\r\n", text) for name, text in cls(page).forms[0].items()
+            name: re.sub(r"\r\n|\r|\n", "\r\n", text) if isinstance(text, str) else text
+            for name, text in cls(page).forms[0].items()
         }
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -63,9 +65,13 @@ class Form(HTMLParser):
             and name
             and (attributes.get("type") != "checkbox" or "checked" in attributes)
         ):
-            self.forms[-1][name] = attributes.get("value") or (
+            value = attributes.get("value") or (
                 "on" if attributes.get("type") == "checkbox" else ""
             )
+            if name.startswith("item-"):  # one of several boxes
+                self.forms[-1].setdefault(name, []).append(value)
+            elif "disabled" not in attributes:
+                self.forms[-1][name] = value
         elif tag == "textarea":
             self._name = name
             self.forms[-1][name] = ""
@@ -85,6 +91,15 @@ class Form(HTMLParser):
             self.forms[-1][self._name] += data
 
 
+def changes(page: str) -> list[tuple[str, str, str]]:
+    """Return what the page says that is changed: names with their old and new values."""
+    found = []
+    for part in re.findall(r"<li>(.*?)</li>", page, re.DOTALL):
+        name, old, new = re.findall(r"<(?:strong|a |code class)[^>]*>([^<]+)<", part)[-3:]
+        found.append((html.unescape(name), html.unescape(old), html.unescape(new)))
+    return found
+
+
 class Site:
     """An application with the page, and one visitor."""
 
@@ -93,6 +108,7 @@ class Site:
         confs: Any = None,
         *,
         authorize: Callable[[], Any] = lambda: "ann",
+        may_change: Callable[[str], Any] | None = None,
         store: Any = None,
         jinja_options: Any = None,
         **config: Any,
@@ -107,7 +123,9 @@ class Site:
             }
         )
         self.waffle = WaffleConf(self.app, store or MemoryStore())
-        self.app.register_blueprint(admin_blueprint(self.waffle, authorize=authorize))
+        self.app.register_blueprint(
+            admin_blueprint(self.waffle, authorize=authorize, may_change=may_change)
+        )
         self.client: FlaskClient = self.app.test_client()
 
     def page(self, query: str = "") -> str:
@@ -115,10 +133,10 @@ class Site:
         assert answer.status_code == 200
         return answer.text
 
-    def form(self) -> dict[str, str]:
+    def form(self) -> dict[str, Any]:
         return Form.save(self.page())
 
-    def save(self, form: dict[str, str] | None = None, **fields: str | None) -> TestResponse:
+    def save(self, form: dict[str, Any] | None = None, **fields: Any) -> TestResponse:
         """Send a form, by default that of a page loaded now; ``None`` takes a field out."""
         sent = {
             **(self.form() if form is None else form),

@@ -18,7 +18,7 @@ from uwsgi_waffle.admin.page import HISTORY, MAX_HISTORY
 from uwsgi_waffle.schema import MASK
 from uwsgi_waffle.state import state_of
 
-from .admin_site import SCRIPT, Form, Site
+from .admin_site import SCRIPT, Form, Site, changes
 
 
 @pytest.fixture
@@ -136,10 +136,16 @@ class TestWhatLeaves:
 
 
 class TestHistory:
-    def test_rollback_is_one_click(self, site: Site) -> None:
+    def test_rollback_asks_once(self, site: Site) -> None:
+        """It shows what will change, changes nothing before the answer, and is one new revision."""
         site.waffle.update({"SITENAME": "Gent"})
         site.waffle.update({"SITENAME": "Namur", "LIMIT": 20})
-        (form,) = Form(site.page()).forms[1:]
+        assert "Roll back to revision 1</button>" in site.page()
+        question = site.page("?rollback=1")
+        assert "Back to revision 1?" in question
+        assert changes(question) == [("SITENAME", "Namur", "Gent"), ("LIMIT", "20", "10")]
+        assert site.waffle.revision == 2
+        (form,) = Form(question).forms
         answer = site.client.post("/waffle/rollback", data={**form, "to": "1"})
         assert (answer.status_code, answer.headers["Location"]) == (303, "/waffle/?saved=3")
         assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT) == ("Gent", 10)
@@ -148,12 +154,35 @@ class TestHistory:
             "rollback to revision 1",
         )
 
-    def test_what_a_button_shows_is_in_its_name(self, site: Site) -> None:
+    def test_back_to_before_the_first_change(self, site: Site) -> None:
+        """Revision 0 is offered; not where it is in force."""
+        assert "Roll back to revision" not in site.page()
+        site.waffle.update({"SITENAME": "Gent", "TOKEN": "geheim"})
+        assert "Roll back to revision 0</button>" in site.page()
+        question = site.page("?rollback=0")
+        assert changes(question) == [
+            ("SITENAME", "Gent", "Waffle"),
+            ("TOKEN", MASK, "another value"),
+        ]
+        assert site.rollback(0).status_code == 303
+        assert (site.waffle.values.SITENAME, site.waffle.values.TOKEN) == ("Waffle", "")
+
+    def test_a_rollback_that_changes_nothing_is_not_offered(self, site: Site) -> None:
+        site.waffle.update({"SITENAME": "Gent"})
+        question = site.page("?rollback=1")
+        assert "nothing to change" in question
+        assert Form(question).forms == []
+
+    @pytest.mark.parametrize("to", ["99", "-1"])
+    def test_asking_for_an_unknown_revision(self, site: Site, to: str) -> None:
+        answer = site.client.get(f"/waffle/?rollback={to}")
+        assert answer.status_code == 400
+        assert f"no revision {to}" in answer.text
+
+    def test_what_a_button_shows_is_its_name(self, site: Site) -> None:
         """Who speaks to the browser says what they read (WCAG 2.5.3)."""
         site.waffle.update({"SITENAME": "Gent"})
-        site.waffle.update({"SITENAME": "Namur"})
         page = site.page()
-        assert 'Roll back<span class="hidden"> to revision 1</span></button>' in page
         assert "aria-label" not in page.partition('id="variables"')[2].replace(
             'aria-labelledby="', ""
         )

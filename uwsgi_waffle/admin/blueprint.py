@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, cast
 
 from flask import Blueprint, Response, g, jsonify, request
@@ -11,13 +13,21 @@ from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from ..extension import WaffleConf
 from .access import Authorize, GuardedResponse, check_access
 from .form import MAX_FORM
+from .locks import MayChange
 from .page import Page, error_text
 
 __all__ = ["admin_blueprint"]
 
+# Not /static: the page may be at the root.
+STATIC: dict[str, Any] = {"static_folder": "static", "static_url_path": "/waffle-static"}
+
 
 def admin_blueprint(
-    waffle: WaffleConf, authorize: Authorize, *, name: str = "waffle_admin"
+    waffle: WaffleConf,
+    authorize: Authorize,
+    *,
+    may_change: MayChange | None = None,
+    name: str = "waffle_admin",
 ) -> Blueprint:
     """Return a page that lists the variables and changes them; by default at ``/waffle/``.
 
@@ -26,10 +36,12 @@ def admin_blueprint(
         authorize: called without arguments in every request. A non-empty string allows it and is
             the actor in the history; ``True`` allows it; a false value means 403; a response, such
             as a redirect to the login, is sent instead; anything else is an error (500).
+        may_change: called with a variable's name: whether this person may change it, or only see
+            it. Default: they may change all.
         name: the blueprint's name, for `flask.url_for`: ``url_for("waffle_admin.index")``.
 
     Raises:
-        TypeError: ``authorize`` isn't callable.
+        TypeError: ``authorize`` or ``may_change`` isn't callable.
 
     Example:
         >>> from flask import Flask
@@ -42,23 +54,27 @@ def admin_blueprint(
         >>> app.test_client().get("/waffle/").status
         '403 FORBIDDEN'
     """
+    _check_functions(authorize, may_change)
+    blueprint = Blueprint(name, __name__, url_prefix="/waffle", **STATIC)
+    make_page = partial(Page, waffle, may_change)
+    _add_guards(blueprint, make_page, authorize)
+    _add_views(blueprint, waffle, make_page)
+    return blueprint
+
+
+def _check_functions(authorize: object, may_change: object) -> None:
     if not callable(authorize):
         raise TypeError(
             f"authorize must be a function that says who may use the page, not {authorize!r}."
         )
-    blueprint = Blueprint(
-        name,
-        __name__,
-        url_prefix="/waffle",
-        static_folder="static",
-        static_url_path="/waffle-static",  # not /static: the page may be at the root
-    )
-    _add_guards(blueprint, waffle, authorize)
-    _add_views(blueprint, waffle)
-    return blueprint
+    if not (may_change is None or callable(may_change)):
+        raise TypeError(
+            "may_change must be a function that takes a variable's name and says whether this"
+            f" person may change it, not {may_change!r}."
+        )
 
 
-def _add_guards(blueprint: Blueprint, waffle: WaffleConf, authorize: Authorize) -> None:
+def _add_guards(blueprint: Blueprint, make_page: Callable[[], Page], authorize: Authorize) -> None:
     @blueprint.before_request
     def authorize_request() -> Any:
         g.waffle_actor, response = check_access(authorize)
@@ -86,24 +102,25 @@ def _add_guards(blueprint: Blueprint, waffle: WaffleConf, authorize: Authorize) 
         It does so before ``authorize`` was called.
         """
         try:
-            return authorize_request() or Page(waffle).check_csrf() or error
+            return authorize_request() or make_page().check_csrf() or error
         except HTTPException as refusal:
             return refusal
 
 
-def _add_views(blueprint: Blueprint, waffle: WaffleConf) -> None:
+def _add_views(blueprint: Blueprint, waffle: WaffleConf, make_page: Callable[[], Page]) -> None:
     @blueprint.get("/")
-    def index() -> str:
-        return Page(waffle).render()
+    def index() -> Any:
+        to = request.args.get("rollback", type=int)
+        return make_page().render() if to is None else make_page().confirm_rollback(to)
 
     @blueprint.post("/")
     def save() -> Any:
-        page = Page(waffle)
+        page = make_page()
         return page.check_csrf() or page.save()
 
     @blueprint.post("/rollback")
     def rollback() -> Any:
-        page = Page(waffle)
+        page = make_page()
         return page.check_csrf() or page.rollback(request.form.get("to", -1, type=int))
 
     @blueprint.get("/processes")

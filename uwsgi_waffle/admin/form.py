@@ -1,4 +1,4 @@
-"""The form that changes variables: what a person submitted, and the rows to show."""
+"""What a person submitted, and what fits into a form."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from urllib.parse import quote_plus
 
-from ..report import HistoryEntry
-from .fields import Field
+from werkzeug.datastructures import MultiDict
 
-__all__ = ["MAX_FORM", "Row", "Submitted", "editable_names", "read_form"]
+from .fields import NO_VALUE, Field
+
+__all__ = ["MAX_FORM", "Submitted", "editable_names", "read_form"]
 
 MAX_FORM = 4 * 2**20  # bytes of a submitted form
 # Bytes that the present values may take of it. Each is sent twice: in its input, and as the
@@ -26,57 +27,50 @@ class Submitted:
         text: the text of the input; ``None`` if there was none.
         original: the text that the form showed; empty for a secret; ``None`` if it isn't known.
         reset: whether the box for the default is ticked.
+        error: what is wrong with it, whatever the type.
     """
 
     text: str | None
     original: str | None
     reset: bool
+    error: str = ""
 
     @property
     def edited(self) -> bool:
         return self.text is not None and self.text != self.original
 
 
-@dataclass(frozen=True)
-class Row:
-    """One variable in the form.
-
-    Attributes:
-        text: the text of the input; of a secret always empty.
-        original: what to compare the submitted text with; ``None`` if the form doesn't hold it.
-        value: the text of the value in force.
-        default: the text of the default.
-        conflict: whether somebody else has changed what this person edited.
-        last: the last change, if the page shows it.
-    """
-
-    field: Field
-    text: str
-    original: str | None
-    value: str
-    default: str
-    editable: bool
-    edited: bool = False
-    reset: bool = False
-    error: str = ""
-    focused: bool = False
-    conflict: bool = False
-    last: HistoryEntry | None = None
-
-
-def read_form(fields: Iterable[Field], form: Mapping[str, str]) -> dict[str, Submitted]:
+def read_form(fields: Iterable[Field], form: MultiDict[str, str]) -> dict[str, Submitted]:
     """Return what a form sent, by name; without the variables that it had no input for."""
     submitted: dict[str, Submitted] = {}
     for field in fields:
-        secret = field.variable.secret
-        original = "" if secret else form.get(f"original-{field.name}")
-        text = form.get(f"value-{field.name}")
+        original = "" if field.variable.secret else _unix_lines(form.get(f"original-{field.name}"))
+        text, error = _read_input(field, form, original)
         reset = f"reset-{field.name}" in form
-        if text is None and field.input_type == "checkbox" and original is not None:
-            text = "false"  # a browser sends nothing for a box that isn't ticked
         if text is not None or reset:
-            submitted[field.name] = Submitted(_unix_lines(text), _unix_lines(original), reset)
+            if reset and text not in (None, original):
+                error = "there is a new value, and the box for the default is ticked: choose one"
+            submitted[field.name] = Submitted(text, original, reset, error)
     return submitted
+
+
+def _read_input(
+    field: Field, form: MultiDict[str, str], original: str | None
+) -> tuple[str | None, str]:
+    """Return the text of a variable's inputs, and what is wrong with them together."""
+    text = _unix_lines(form.get(f"value-{field.name}"))
+    if text is None and original is not None:  # a browser sends nothing for an empty box
+        if field.input_type == "checkbox" and not field.shape.is_optional:
+            return "false", ""
+        if f"items-{field.name}" in form:
+            return f"[{','.join(form.getlist(f'item-{field.name}'))}]", ""
+    if f"none-{field.name}" in form and field.shape.is_optional:
+        if text in (None, "", original):
+            return NO_VALUE, ""
+        return text, 'there is a new value, and the box "no value" is ticked: choose one'
+    if not text and f"again-{field.name}" in form:
+        return text, "type the new value again, or load the page again to keep the former one"
+    return text, ""
 
 
 def editable_names(fields: Iterable[Field], texts: Mapping[str, str]) -> set[str]:

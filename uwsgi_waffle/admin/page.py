@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from flask import current_app, g, redirect, request, url_for
@@ -11,7 +10,7 @@ from flask_wtf.csrf import generate_csrf, validate_csrf
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from wtforms import ValidationError
 
-from ..changes import Changeset, changes_for_update
+from ..changes import Changeset, changes_for_rollback, changes_for_update
 from ..errors import (
     HostBusy,
     HostFilesError,
@@ -22,17 +21,19 @@ from ..errors import (
 )
 from ..extension import WaffleConf
 from ..report import HistoryEntry
-from ..schema import MASK
+from ..stores import Stored
 from ..update import UpdateResult
-from .fields import Field
-from .form import Row, Submitted, editable_names, read_form
+from .differences import differences, saved_changes, shorten, shorten_value
+from .fields import NO_VALUE, Field
+from .form import Submitted, editable_names
+from .locks import Locks, MayChange, NotAllowed
+from .rows import Change, Filter, Row, first_problem, group_rows, in_page_order
+from .submission import Submission, form_revision
 
 __all__ = ["Page", "error_text"]
 
 HISTORY = 20  # changes that the page shows
 MAX_HISTORY = 100  # changes that it shows on request
-MAX_TEXT = 255  # characters of a value, name or note in the history
-MAX_ATTEMPTS = 10  # updates of other variables that may overtake one of ours
 NO_TIME_LIMIT = 10 * 365 * 86400  # seconds
 
 ViewResult = Any
@@ -41,7 +42,7 @@ ViewResult = Any
 class Page:
     """One request to the page, and its response."""
 
-    def __init__(self, waffle: WaffleConf) -> None:
+    def __init__(self, waffle: WaffleConf, may_change: MayChange | None = None) -> None:
         if not current_app.secret_key:
             raise WaffleError(
                 "The admin page needs a secret key for its forms: set app.secret_key to a random"
@@ -49,15 +50,12 @@ class Page:
             )
         self.waffle = waffle
         self.schema = waffle.state.schema
-        self.fields = [Field(self.schema.variables[name]) for name in sorted(self.schema.variables)]
-        self.submitted: Mapping[str, Submitted] = {}
-        self.note = ""
+        self.fields = in_page_order(map(Field, self.schema.variables.values()))
+        self.locks = Locks(waffle, may_change)
+        self.form = Submission(waffle, self.fields)
         self.error = ""
-        self.errors: dict[str, str] = {}  # by variable; "" is about all together
         self.conflict = False
-        # The edited variables that somebody else has changed, with the last change of each.
-        self.conflicts: Mapping[str, HistoryEntry | None] = {}
-        self.revision = waffle.revision  # of the form; it stays until the form shows a conflict
+        self.preview: Sequence[Change] = ()  # what the next save will change
 
     def check_csrf(self) -> ViewResult:
         """Return an error page if the request doesn't come from a form of this page."""
@@ -67,7 +65,7 @@ class Page:
         try:
             validate_csrf(token, time_limit=NO_TIME_LIMIT)
             # An expired token is this visitor's all the same: keep what was typed.
-            self._read_form()
+            self.form.read()
             validate_csrf(token)
         except ValidationError as error:
             self.error = f"{error} Nothing was changed. Check the page, then save again."
@@ -75,141 +73,133 @@ class Page:
         return None
 
     def save(self) -> ViewResult:
-        """Save what was submitted as one update."""
-        self._read_form()
-        values, resets = self._changes()
-        if self.errors:
-            return self._error_page(InvalidValue(self.errors))
-        if not values and not resets:
-            return _redirect(None)
+        """Save what was submitted as one update, or show what that will change."""
+        self.form.read()
+        values, resets = self.form.changes()
+        names = [*values, *resets]
         try:
+            self.locks.check(dict.fromkeys([*names, *(name for name in self.form.errors if name)]))
+            if self.form.errors:
+                raise InvalidValue(self.form.errors)
+            if not names:
+                return _redirect(None)
             changeset = changes_for_update(self.schema, values, reset=tuple(resets))
-            return _redirect(self._update(changeset, [*values, *resets]))
+            if "preview" not in request.form:
+                return _redirect(self.form.save(changeset, names))
+            self.form.check_conflict(names, self.waffle.revision)
+            self.preview = self._differences(changeset)
         except WaffleError as error:
             return self._error_page(error)
+        return self.render() if self.preview else _redirect(None)
 
     def rollback(self, revision: int) -> ViewResult:
         """Save the values of an earlier revision, unless anything has changed since the form."""
+        expected = form_revision()
         try:
-            result = self.waffle.rollback(
-                revision, expect_revision=_form_revision(), actor=g.waffle_actor
-            )
+            if expected != self.waffle.revision:
+                raise RevisionConflict(expected, self.waffle.revision)
+            self.locks.check(change.name for change in self._rollback_changes(revision))
+            result = self.waffle.rollback(revision, expect_revision=expected, actor=g.waffle_actor)
         except WaffleError as error:
             return self._error_page(error)
         return _redirect(result)
 
-    def _read_form(self) -> None:
-        self.submitted = read_form(self.fields, request.form)
-        self.note = request.form.get("note", "")
-        self.revision = _form_revision()
+    def confirm_rollback(self, revision: int) -> ViewResult:
+        """Ask before a rollback, and show what it will change."""
+        try:
+            changes = self._rollback_changes(revision)
+        except WaffleError as error:
+            return self._error_page(error)
+        try:
+            self.locks.check(change.name for change in changes)
+        except NotAllowed as error:
+            self.error = str(error)
+        return self._template("rollback.html", to=revision, changes=changes)
 
-    def _changes(self) -> tuple[dict[str, object], list[str]]:
-        """Return the new values and the resets; put what is wrong into ``errors``."""
-        names = {name.removeprefix("value-") for name in request.form if name.startswith("value-")}
-        if unknown := ", ".join(sorted(names - self.schema.variables.keys())):
-            self.errors[""] = (
-                f"No longer declared: {unknown}. Copy what you need and load the page again"
-            )
-        values: dict[str, object] = {}
-        for field in self.fields:
-            submitted = self.submitted.get(field.name)
-            if submitted is None or submitted.text is None or not submitted.edited:
-                continue
-            if submitted.reset:
-                self.errors[field.name] = (
-                    "there is a new value, and the box for the default is ticked: choose one"
-                )
-                continue
-            try:
-                values[field.name] = field.parse(submitted.text)
-            except ValueError as error:
-                self.errors[field.name] = str(error)
-        return values, [name for name, submitted in self.submitted.items() if submitted.reset]
+    def _rollback_changes(self, revision: int) -> list[Change]:
+        store = self.waffle.state.store
+        return self._differences(changes_for_rollback(self.schema, store, revision))
 
-    def _update(self, changeset: Changeset, names: Iterable[str]) -> UpdateResult:
-        """Update unless somebody else has changed one of ``names`` since the form was made.
-
-        Raises:
-            RevisionConflict: somebody has.
-        """
-        expected, note = self.revision, self.note or None
-        for _ in range(MAX_ATTEMPTS):
-            try:
-                return self.waffle.state.update(
-                    changeset, expect_revision=expected, actor=g.waffle_actor, note=note
-                )
-            except RevisionConflict as conflict:
-                self.conflicts = self._changed_since_form(names, conflict.actual)
-                if self.conflicts:
-                    raise
-                # Only other variables have changed.
-                expected = conflict.actual
-        raise RevisionConflict(self.revision, expected)
-
-    def _changed_since_form(
-        self, names: Iterable[str], newest: int
-    ) -> dict[str, HistoryEntry | None]:
-        # A store that was restored from a backup may be at an earlier revision than the form.
-        comparable = 0 <= self.revision <= newest
-        changed: dict[str, HistoryEntry | None] = {}
-        for name in names:
-            last = next(iter(self.waffle.history(limit=1, key=name)), None)
-            if not comparable or (last is not None and last.revision > self.revision):
-                changed[name] = last
-        return changed
+    def _differences(self, changeset: Changeset) -> list[Change]:
+        values = self.waffle.values
+        texts = {
+            field.name: field.variable.dump(getattr(values, field.name))
+            for field in self.fields
+            if field.name in values.model_fields_set
+        }
+        stored = Stored(self.waffle.revision, texts)
+        return differences(self.fields, self.schema, stored, changeset)
 
     def _error_page(self, error: WaffleError) -> ViewResult:
         """Return the page again, with what was submitted and what is wrong with it."""
         if isinstance(error, InvalidValue):
-            self.errors = error.problems
+            self.form.errors = error.problems
             return self.render(), 422
         if isinstance(error, RevisionConflict):
             # The next attempt is compared with what this one was compared with.
-            self.conflict, self.revision = True, error.actual
+            self.conflict, self.form.revision = True, error.actual
             try:
                 self.waffle.refresh()
             except WaffleError as unavailable:
                 self.error = str(unavailable)
             return self.render(), 409
         self.error = str(error)
+        if isinstance(error, NotAllowed):
+            return self.render(), 403
         temporary = isinstance(error, (StoreUnavailable, HostBusy, HostFilesError))
         return self.render(), 503 if temporary else 400
 
     def render(self) -> str:
         """Return the page as HTML."""
-        status = self.waffle.status()
         limit = min(max(request.args.get("history", HISTORY, type=int), 1), MAX_HISTORY)
         entries = self._history(limit)
-        saved = request.args.get("saved", type=int)
-        return TEMPLATES.get_template("admin.html").render(
+        saved, shown = request.args.get("saved", type=int), Filter.from_request()
+        rows = self._rows(entries, shown)
+        return self._template(
+            "admin.html",
+            saved="nothing" if request.args.get("saved") == "nothing" else saved,
+            saved_changes=saved_changes(self.fields, entries, saved),
+            filter=shown,
+            rows=rows,
+            groups=group_rows(rows, filtered=shown.active),
+            focused=first_problem(rows),
+            entries=entries,
+            max_history=MAX_HISTORY if len(entries) == limit < MAX_HISTORY else None,
+        )
+
+    def _template(self, name: str, **context: Any) -> str:
+        status = self.waffle.status()
+        return TEMPLATES.get_template(name).render(
             page=self,
+            form=self.form,
             site=current_app.name,
             actor=g.waffle_actor,
             status=status,
             error=self.error or error_text(status),
-            saved="nothing" if request.args.get("saved") == "nothing" else saved,
             revision=self.waffle.revision,
-            rows=self._rows(entries),
-            entries=entries,
-            max_history=MAX_HISTORY if len(entries) == limit < MAX_HISTORY else None,
             csrf_field=_csrf_field(),
             csrf_token=generate_csrf(),
             url_for=url_for,
+            **context,
         )
 
-    def _rows(self, entries: Iterable[HistoryEntry]) -> list[Row]:
+    def _rows(self, entries: Iterable[HistoryEntry], shown: Filter) -> list[Row]:
         values = self.waffle.values
         texts = {field.name: field.text(values[field.name]) for field in self.fields}
         last = {entry.key: entry for entry in reversed(list(entries))}
-        last.update({name: entry for name, entry in self.conflicts.items() if entry})
+        last.update({name: entry for name, entry in self.form.conflicts.items() if entry})
         editable = editable_names(self.fields, texts)
-        return [self._row(f, texts[f.name], f.name in editable, last) for f in self.fields]
+        rows = (self._row(f, texts[f.name], f.name in editable, last) for f in self.fields)
+        return [shown.applied_to(row) for row in rows]
 
     def _row(
         self, field: Field, value: str, editable: bool, last: Mapping[str, HistoryEntry]
     ) -> Row:
         name = field.name
-        submitted = self.submitted.get(name, Submitted(None, None, reset=False))
+        locked = self.locks.reason(name)
+        submitted = self.form.submitted.get(name)
+        if submitted is None or locked:
+            submitted = Submitted(None, None, reset=False)
         # What the form shows it goes on showing, until it has shown a conflict.
         original = None if self.conflict else submitted.original
         if original is None and editable:
@@ -218,15 +208,15 @@ class Page:
         return Row(
             field,
             text="" if field.variable.secret else text,
-            original=None if field.variable.secret else original,
+            original=None if field.variable.secret or locked else original,
             value=value,
             default=field.text(getattr(self.schema.defaults, name)),
             editable=original is not None or submitted.edited,
+            locked=locked,
             edited=submitted.edited,
             reset=submitted.reset,
-            error=self.errors.get(name, ""),
-            focused=name == next(iter(self.errors), None),
-            conflict=name in self.conflicts,
+            error=self.form.errors.get(name, ""),
+            conflict=name in self.form.conflicts,
             last=last.get(name),
         )
 
@@ -251,26 +241,14 @@ def _csrf_field() -> str:
     return str(current_app.config.get("WTF_CSRF_FIELD_NAME", "csrf_token"))
 
 
-def _form_revision() -> int:
-    """Return the revision that the form was made of; -1 if it doesn't say so."""
-    return request.form.get("revision", -1, type=int)
-
-
 def _redirect(result: UpdateResult | None) -> ViewResult:
     saved = result.revision if result is not None and result.changed else "nothing"
     return redirect(url_for(".index", saved=saved), 303)
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text):,} characters)"
-
-
-def _shorten_value(value: object) -> str:
-    return _shorten(MASK if value == MASK else json.dumps(value, ensure_ascii=False))
 
 
 # The application's own environment may have other delimiters, filters and templates.
 TEMPLATES = Environment(
     loader=PackageLoader("uwsgi_waffle.admin"), autoescape=True, undefined=StrictUndefined
 )
-TEMPLATES.filters.update(shorten=_shorten, shorten_value=_shorten_value)
+TEMPLATES.globals["no_value"] = NO_VALUE
+TEMPLATES.filters.update(shorten=shorten, shorten_value=shorten_value)

@@ -1,0 +1,85 @@
+"""What a save or a rollback would change, and what one has changed, for people to read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+
+from ..changes import Changeset
+from ..report import HistoryEntry
+from ..schema import MASK, Schema
+from ..stores import Stored
+from .fields import Field
+from .rows import Change
+
+__all__ = ["MAX_TEXT", "differences", "saved_changes", "shorten", "shorten_value"]
+
+MAX_TEXT = 255  # characters of a value, name or note in the history
+
+
+def differences(
+    fields: Iterable[Field], schema: Schema, stored: Stored, changeset: Changeset
+) -> list[Change]:
+    """Return what a change set would change, in the order of the page.
+
+    Raises:
+        InvalidValue: the values are refused together.
+    """
+    texts = changeset(stored)
+    found = []
+    for field in fields:
+        if field.name not in texts:
+            continue
+        old, new = _json(schema, field, stored.values), _json(schema, field, texts)
+        if old != new:
+            words = (
+                (MASK, "another value")
+                if field.variable.secret
+                else (_words(field, old), _words(field, new))
+            )
+            found.append(Change(field.name, field.title, *words))
+    return found
+
+
+def saved_changes(
+    fields: Iterable[Field], entries: Iterable[HistoryEntry], revision: int | None
+) -> list[Change]:
+    """Return what a revision changed, as far as ``entries`` say so."""
+    changed = {entry.key: entry for entry in entries if entry.revision == revision}
+    return [
+        Change(
+            field.name,
+            field.title,
+            _entry_words(field, changed[field.name].old),
+            _entry_words(field, changed[field.name].new),
+        )
+        for field in fields
+        if field.name in changed
+    ]
+
+
+def _entry_words(field: Field, value: object) -> str:
+    if value == MASK:
+        return shorten_value(value)
+    try:
+        return _words(field, json.dumps(value))
+    except ValueError:  # the declaration is another one by now
+        return shorten_value(value)
+
+
+def _json(schema: Schema, field: Field, texts: Mapping[str, str | None]) -> str:
+    """Return the JSON text of a variable; of its default if ``texts`` has none."""
+    text = texts.get(field.name)
+    return field.variable.dump(getattr(schema.defaults, field.name)) if text is None else text
+
+
+def _words(field: Field, text: str) -> str:
+    return shorten(field.in_words(field.text(field.variable.load(json.loads(text)))))
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text):,} characters)"
+
+
+def shorten_value(value: object) -> str:
+    return shorten(MASK if value == MASK else json.dumps(value, ensure_ascii=False))

@@ -1,0 +1,63 @@
+"""Which variables can't be changed on the page, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from flask import current_app
+
+from ..errors import WaffleError
+from ..extension import WaffleConf
+
+__all__ = ["Locks", "MayChange", "NotAllowed"]
+
+MayChange = Callable[[str], bool]
+
+
+class NotAllowed(WaffleError):
+    """A request would change what this person may not change."""
+
+
+@dataclass(frozen=True)
+class Locks:
+    """The variables that this person, in this process, can't change."""
+
+    waffle: WaffleConf
+    may_change: MayChange | None
+    _answers: dict[str, bool] = field(default_factory=dict)
+
+    def reason(self, name: str) -> str:
+        """Return why a variable can't be changed here; empty if it can."""
+        if pinned := self.pinned_by(name):
+            return f"Set by the environment variable {pinned}, so it can't be changed here."
+        return "" if self._allows(name) else "You may not change this variable."
+
+    def pinned_by(self, name: str) -> str:
+        """Return the environment variable that pins a variable; empty if none does."""
+        pin = getattr(self.waffle.state.schema, "pins", {}).get(name)
+        return "" if pin is None else str(pin.source)
+
+    def check(self, names: Iterable[str]) -> None:
+        """Check that this person may change all of ``names``.
+
+        Raises:
+            NotAllowed: naming those that they may not change.
+        """
+        refused = ", ".join(name for name in names if not self._allows(name))
+        if refused:
+            raise NotAllowed(
+                f"You may not change {refused}, so nothing was changed. Ask somebody who may."
+            )
+
+    def _allows(self, name: str) -> bool:
+        if self.may_change is None:
+            return True
+        if name not in self._answers:
+            allowed = current_app.ensure_sync(self.may_change)(name)
+            if not isinstance(allowed, (bool, type(None))):  # a coroutine is true, but no answer
+                raise TypeError(
+                    f"may_change must return True or False, not {type(allowed).__name__}."
+                )
+            self._answers[name] = bool(allowed)
+        return self._answers[name]

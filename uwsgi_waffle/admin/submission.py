@@ -1,0 +1,105 @@
+"""What a person asks to have changed: the submitted form, checked and saved."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from flask import g, request
+
+from ..changes import Changeset
+from ..errors import RevisionConflict
+from ..extension import WaffleConf
+from ..report import HistoryEntry
+from ..update import UpdateResult
+from .fields import Field
+from .form import Submitted, read_form
+
+__all__ = ["Submission", "form_revision"]
+
+MAX_ATTEMPTS = 10  # updates of other variables that may overtake one of ours
+
+
+class Submission:
+    """The form of one request; empty until it is read.
+
+    Attributes:
+        revision: of the form; it stays until the form shows a conflict.
+        errors: by variable; ``""`` is about all together.
+        conflicts: the edited variables that somebody else has changed, with the last change of
+            each.
+    """
+
+    def __init__(self, waffle: WaffleConf, fields: Sequence[Field]) -> None:
+        self._waffle, self._fields = waffle, fields
+        self.submitted: Mapping[str, Submitted] = {}
+        self.note = ""
+        self.revision = waffle.revision
+        self.errors: dict[str, str] = {}
+        self.conflicts: Mapping[str, HistoryEntry | None] = {}
+
+    def read(self) -> None:
+        self.submitted = read_form(self._fields, request.form)
+        self.note = request.form.get("note", "")
+        self.revision = form_revision()
+
+    def changes(self) -> tuple[dict[str, object], list[str]]:
+        """Return the new values and the resets; put what is wrong into ``errors``."""
+        declared = self._waffle.state.schema.variables.keys()
+        names = {name.removeprefix("value-") for name in request.form if name.startswith("value-")}
+        if unknown := ", ".join(sorted(names - declared)):
+            self.errors[""] = (
+                f"No longer declared: {unknown}. Copy what you need and load the page again"
+            )
+        values: dict[str, object] = {}
+        for field in self._fields:
+            submitted = self.submitted.get(field.name)
+            if submitted is not None and submitted.error:
+                self.errors[field.name] = submitted.error
+            elif submitted is not None and submitted.text is not None and submitted.edited:
+                try:
+                    values[field.name] = field.parse(submitted.text)
+                except ValueError as error:
+                    self.errors[field.name] = str(error)
+        return values, [name for name, submitted in self.submitted.items() if submitted.reset]
+
+    def save(self, changeset: Changeset, names: Iterable[str]) -> UpdateResult:
+        """Update unless somebody else has changed one of ``names`` since the form was made.
+
+        Raises:
+            RevisionConflict: somebody has.
+        """
+        expected, note = self.revision, self.note or None
+        for _ in range(MAX_ATTEMPTS):
+            try:
+                return self._waffle.state.update(
+                    changeset, expect_revision=expected, actor=g.waffle_actor, note=note
+                )
+            except RevisionConflict as conflict:
+                self.check_conflict(names, conflict.actual)
+                # Only other variables have changed.
+                expected = conflict.actual
+        raise RevisionConflict(self.revision, expected)
+
+    def check_conflict(self, names: Iterable[str], newest: int) -> None:
+        """Check that nobody else has changed one of ``names`` since the form was made.
+
+        Raises:
+            RevisionConflict: somebody has.
+        """
+        if self.revision == newest:
+            return
+        # A store that was restored from a backup may be at an earlier revision than the form.
+        comparable = 0 <= self.revision <= newest
+        changed: dict[str, HistoryEntry | None] = {}
+        for name in names:
+            last = next(iter(self._waffle.history(limit=1, key=name)), None)
+            if not comparable or (last is not None and last.revision > self.revision):
+                changed[name] = last
+        self.conflicts = changed
+        if changed:
+            raise RevisionConflict(self.revision, newest)
+
+
+def form_revision() -> int:
+    """Return the revision that the form was made of; -1 if it doesn't say so."""
+    return request.form.get("revision", -1, type=int)
