@@ -45,8 +45,7 @@ class Applications:
             return state
         apps = list(self._apps)
         if has_app_context():
-            # LocalProxy's public way
-            app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]
+            app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # public
             if app in apps:
                 return state_of(app)
         if len(apps) == 1:  # the others are gone

@@ -96,9 +96,7 @@ def undeclared(schema: Schema, names: Iterable[str]) -> list[str]:
 
     The package's own, and former names of variables, aren't among them.
     """
-    read = set(schema.variables)
-    for variable in schema.variables.values():
-        read.update(getattr(variable, "was", ()))
+    read = schema.variables.keys() | schema.former_names.keys()
     return sorted(
         name for name in names if name not in read and not name.startswith(RESERVED_PREFIX)
     )

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 from .errors import InvalidValue
 from .stores import EXPIRES, Stored
@@ -99,11 +100,11 @@ def _entries_of(stored: Stored) -> dict[str, Temporary]:
         raise InvalidValue({EXPIRES: str(error)}, "The store is damaged") from None
 
 
-def _entries(fields: object) -> dict[str, Temporary]:
+def _entries(fields: Any) -> dict[str, Temporary]:
     try:
         return {
             name: Temporary(datetime.fromtimestamp(until, timezone.utc), value, before)
-            for name, (until, value, before) in fields.items()  # type: ignore[attr-defined] # below
+            for name, (until, value, before) in fields.items()
         }
     except (ValueError, TypeError, AttributeError, OverflowError, OSError) as error:
         log.warning(

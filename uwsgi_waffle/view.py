@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,8 +20,7 @@ __all__ = ["View"]
 
 _numbers = itertools.count()
 
-# LocalProxy's public way to the object itself.
-_current_request: Callable[[], Any] = request._get_current_object  # type: ignore[attr-defined]
+_current_request: Any = request._get_current_object  # type: ignore[attr-defined]  # it's public
 
 
 @dataclass(eq=False, slots=True)

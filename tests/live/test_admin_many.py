@@ -19,10 +19,8 @@ from werkzeug.serving import make_server
 
 from uwsgi_waffle import MemoryStore, WaffleConf
 from uwsgi_waffle.admin import admin_blueprint
-from uwsgi_waffle.schema import Variable
 
 GROUPS = ("Site", "Uploads", "Mail", "Payment", "Search", "Experiments")
-HAS_GROUPS = "group" in Variable.__dataclass_fields__
 NOON = dt.datetime(2026, 11, 27, 12, 0)
 
 
@@ -80,7 +78,7 @@ class Site:
                 annotation,
                 Field(
                     default,
-                    title=f"{title} {position // len(KINDS)}" if HAS_GROUPS and title else None,
+                    title=f"{title} {position // len(KINDS)}" if title else None,
                     description="What it is for, in a sentence of a usual length",
                     json_schema_extra={"group": group},
                 ),
@@ -236,8 +234,7 @@ def test_what_a_save_will_change_is_beside_the_button(start: Start, visit: Visit
     ]
     expect(page.get_by_role("button", name="Save 5 changes")).to_be_visible()
     expect(page.locator("[name=none-BANNER_2]")).not_to_be_checked()
-    if HAS_GROUPS:
-        expect(page.locator(".unsaved").first).to_have_text("5 not saved")
+    expect(page.locator(".unsaved").first).to_have_text("5 not saved")
     expect(control(page, "UNTOUCHED_0")).to_be_disabled()
     page.locator("#value-OPEN_1").check()
     expect(page.get_by_role("button", name="Save 4 changes")).to_be_visible()
@@ -289,7 +286,6 @@ def test_the_filter(start: Start, visit: Visit, scripts: bool) -> None:
         expect(control(page, "LIMIT_2")).to_be_visible()
 
 
-@pytest.mark.skipif(not HAS_GROUPS, reason="declarations have no groups here")
 def test_groups_with_the_keyboard(start: Start, visit: Visit, scripts: bool) -> None:
     """A group opens with Enter; an error in one opens it and has the focus."""
     page = visit(start(), scripts=scripts)

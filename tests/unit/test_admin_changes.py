@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, model_validator
 
-import uwsgi_waffle
 from uwsgi_waffle.schema import MASK
 
 from .admin_site import Form, Site, changes
@@ -178,9 +177,6 @@ class TestMayChange:
             Site(may_change={"SITENAME"})  # type: ignore[arg-type]  # that is the point
 
 
-@pytest.mark.skipif(
-    not hasattr(uwsgi_waffle, "PinnedVariable"), reason="nothing can be pinned here"
-)
 class TestPinned:
     """What the environment pins is shown with its reason."""
 

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.metadata import entry_points
 from types import SimpleNamespace
 
@@ -18,7 +18,7 @@ from flask import Flask
 from uwsgi_waffle import wake
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.cli import watching
-from uwsgi_waffle.schema import MASK, Variable
+from uwsgi_waffle.schema import MASK
 
 from .conftest import ALWAYS, Host, Process
 
@@ -51,12 +51,8 @@ class TestList:
         assert "LIMIT     10  # Upload limit in bytes" in run("list").output.splitlines()
 
     def test_a_group(self, site: Process, run: Run) -> None:
-        @dataclass(frozen=True)
-        class Grouped(Variable):
-            group: str = ""
-
         variables = site.state.schema.variables
-        variables["LIMIT"] = Grouped(**{**vars(variables["LIMIT"]), "group": "Uploads"})
+        variables["LIMIT"] = replace(variables["LIMIT"], group="Uploads")
         (line,) = run("list", "--group", "Uploads").output.splitlines()
         assert line.startswith("LIMIT  10")
         document = json.loads(run("list", "--group", "Uploads", "--json").output)

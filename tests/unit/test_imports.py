@@ -49,7 +49,7 @@ DOORS = {
     "flask_sqlalchemy": set(),  # a user's object is given to us
     "fcntl": {"unix.py"},
     "pwd": {"unix.py"},
-    "ctypes": {"unix.py"},
+    "ctypes": {"unix.py", "wake/inotify.py"},
     "mmap": {"wake/uwsgi.py"},
     "flask": {
         "wake/thread.py",

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from flask import Flask, current_app
 
-from uwsgi_waffle import InvalidValue, WaffleConf, sync
+from uwsgi_waffle import InvalidValue, WaffleConf, sync, unix
 
 from ..host import CONFS, Host, Process
 
@@ -23,8 +23,11 @@ class Calls:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[str] = []
         self._thread = threading.get_ident()
-        for name in self.NAMES:
-            monkeypatch.setattr(os, name, self._counting(name, getattr(os, name)))
+        for module in (os, unix):
+            for name in self.NAMES:
+                if hasattr(module, name):
+                    call = self._counting(name, getattr(module, name))
+                    monkeypatch.setattr(module, name, call)
 
     def _counting(self, name: str, genuine: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:

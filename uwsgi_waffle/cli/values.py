@@ -78,7 +78,7 @@ def _variables(state: WaffleState, group: str | None) -> dict[str, Variable]:
     variables = state.schema.variables
     if group is None:
         return variables
-    groups = {name: getattr(variable, "group", "") or "" for name, variable in variables.items()}
+    groups = {name: variable.group or "" for name, variable in variables.items()}
     found = {name: variables[name] for name in variables if groups[name] == group}
     if not found:
         known = ", ".join(map(repr, sorted({*groups.values()} - {""}))) or "none"
