@@ -164,6 +164,7 @@ class WaffleConf(Generic[V]):
 
         Raises:
             UnknownVariable: a name isn't declared.
+            ValueError: ``expires`` isn't positive, or no date is so far away.
             InvalidValue: with all values that are refused.
             RevisionConflict: somebody else was faster.
             StoreUnavailable: the store can't be written. If the connection broke during the commit,

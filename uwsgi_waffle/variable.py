@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from decimal import Decimal
 from functools import cached_property
 from typing import Annotated, Any, get_args, get_origin
 
@@ -103,9 +104,14 @@ class Variable:
     def parse(self, text: str) -> object:
         """Validate what a person typed: as JSON if the type accepts that, else as plain text.
 
+        Decimals are text first: a number in JSON would lose digits.
+
         Raises:
             ValueError: the type accepts neither.
         """
+        if self._has_decimals():
+            with suppress(ValueError):
+                return self._validate(text)
         if not self._is_text():
             with suppress(ValidationError):
                 return self.adapter.validate_json(text)
@@ -116,6 +122,9 @@ class Variable:
             return self.adapter.validate_python(value)
         except Exception as error:
             raise self._as_value_error(error, value) from None
+
+    def _has_decimals(self) -> bool:
+        return Decimal in (self.type, *get_args(self.type))
 
     def _is_text(self) -> bool:
         bare = self.type.__origin__ if get_origin(self.type) is Annotated else self.type

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+from decimal import Decimal
 from typing import Annotated, Any, Literal
 
 import pytest
@@ -22,6 +23,18 @@ class Colour(enum.Enum):
 def declare(default: Any, **declaration: Any) -> Variable:
     """Declare one variable, X."""
     return Schema.declare({"X": {"default": default, **declaration}}).variable("X")
+
+
+class TestDecimals:
+    @pytest.mark.parametrize(
+        "annotation", [Decimal, Decimal | None, Annotated[Decimal, Field(gt=0)]]
+    )
+    def test_typed_digits_are_kept(self, annotation: Any) -> None:
+        variable = declare(Decimal(1), type=annotation)
+        assert variable.parse("8259.488927008254") == Decimal("8259.488927008254")
+
+    def test_no_value_can_be_typed(self) -> None:
+        assert declare(Decimal(1), type=Decimal | None).parse("null") is None
 
 
 class TestValues:

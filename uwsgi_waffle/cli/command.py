@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import click
@@ -15,6 +17,7 @@ from flask import Flask, current_app
 from flask.cli import ScriptInfo
 
 from ..errors import InvalidValue, RevisionConflict, WaffleError
+from ..expiry import end_of
 from ..report import is_masked
 from ..schema import MASK
 from ..state import WaffleState, repairing, state_of
@@ -29,10 +32,14 @@ __all__ = [
     "as_text",
     "command",
     "complete_names",
+    "duration",
     "json_value",
     "load_app",
     "seconds",
 ]
+
+UNITS = ("days", "hours", "minutes", "seconds")
+DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d{{1,9}}){unit[0]})?" for unit in UNITS))
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -111,6 +118,19 @@ def seconds(value: str) -> float:
     if not 0 <= number < 10**9:
         raise click.BadParameter(f"{value!r} is no number of seconds.")
     return number
+
+
+def duration(value: str) -> timedelta:
+    """Read a time such as ``30m`` or ``1d12h``."""
+    match = DURATION.fullmatch(value.replace(" ", ""))
+    parts = {unit: int(number) for unit, number in match.groupdict("0").items()} if match else {}
+    try:
+        total = timedelta(**parts)
+        end_of(total)
+    except (OverflowError, ValueError):
+        text = f"{value!r} is no time; write 90s, 30m, 12h, 7d, or 1h30m."
+        raise click.BadParameter(text) from None
+    return total
 
 
 def app_state() -> WaffleState:

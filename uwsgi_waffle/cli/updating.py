@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any, TypedDict, TypeVar
 
 import click
-from typing_extensions import Unpack
+from typing_extensions import NotRequired, Unpack
 
 from ..changes import Changeset
 from ..report import why_no_server
@@ -45,6 +46,7 @@ class Options(TypedDict):
     actor: str | None
     expect: int | None
     wait: float | None
+    expires: NotRequired[timedelta | None]
     dry_run: bool
     as_json: bool
 
@@ -161,6 +163,7 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
         expect_revision=options["expect"],
         actor=options["actor"],
         note=options["note"],
+        expires=options.get("expires"),
     )
     result, is_over = _wait(state, result, options["wait"])
     with after_update(result.revision):

@@ -18,7 +18,7 @@ from ..schema import MASK, Variable
 from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
-from .command import app_state, as_json, as_text, command, complete_names, json_value
+from .command import app_state, as_json, as_text, command, complete_names, duration, json_value
 from .output import print_error, print_json, print_line, print_value, shorten
 from .sources import assigned
 from .updating import carry_out, update_options
@@ -54,6 +54,9 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
             "values": {name: json_value(state, name, text) for name, text in texts.items()},
             "set": sorted(is_set & texts.keys()),
         }
+        if snapshot.temporary:
+            until = {name: end.isoformat() for name, end in snapshot.temporary.items()}
+            document["temporary"] = until
         if state.schema.pins:
             document["pinned"] = {name: pin.source for name, pin in state.schema.pins.items()}
         if marked:
@@ -65,6 +68,8 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
         desc = f"  # {variables[name].desc}" if variables[name].desc else ""
         mark = "" if name in is_set else " (default)"
         print_line(f"{name:{width}}  {as_text(state, name, text)}{mark}{desc}")
+        if name in snapshot.temporary:
+            print_line(f"{'':{width}}  until {snapshot.temporary[name]:%Y-%m-%d %H:%M:%S} UTC")
         if name in state.schema.pins:
             print_line(f"{'':{width}}  pinned by {state.schema.pins[name].source}")
         if name in marked:
@@ -134,6 +139,13 @@ def _marks(misfit: Misfit) -> dict[str, Any]:
 @command("set")
 @click.argument(
     "assignments", metavar="NAME=VALUE...", nargs=-1, required=True, shell_complete=complete_names
+)
+@click.option(
+    "--for",
+    "expires",
+    type=duration,
+    metavar="TIME",
+    help="For so long only, such as 30m or 1h30m; then the values before come back.",
 )
 @update_options
 def set_(assignments: tuple[str, ...], **options: Any) -> None:
