@@ -43,7 +43,7 @@ class Variables:
 
     Attributes:
         schema: declares them.
-        current: returns the values in force.
+        current: returns the snapshot in force, or what has its ``values``.
         assign: gives some of them other values in this process, or refuses.
         assigned: returns the names of those that have one.
         forget: undoes that, or refuses.
@@ -98,7 +98,7 @@ def _warn_of(
     given: Mapping[str, Any], variables: Variables, flask_defaults: Mapping[str, Any]
 ) -> None:
     """Warn of values that somebody has set, and that don't count."""
-    schema, current = variables.schema, variables.current()
+    schema, current = variables.schema, variables.current().values
     names = []
     for name, variable in schema.variables.items():
         if name not in given or (name in flask_defaults and given[name] == flask_defaults[name]):
@@ -137,7 +137,7 @@ class _ManagedConfig(Config):
 
     def __missing__(self, key: str) -> Any:
         if key in self._variables.schema.variables:
-            return getattr(self._variables.current(), key)
+            return getattr(self._variables.current().values, key)
         missing = getattr(super(), "__missing__", None)  # of the class below
         if missing is None:
             raise KeyError(key)
@@ -250,13 +250,13 @@ class _ManagedConfig(Config):
     @contextmanager
     def _loading(self) -> Iterator[None]:
         """Load a file, an object or the environment: variables that it may not set are left out."""
-        variables, current = self._variables, self._variables.current()
+        variables, current = self._variables, self._variables.current().values
         loaded = {
             name: copy.deepcopy(getattr(current, name)) for name in variables.schema.variables
         }
         self._variables = replace(
             variables,
-            current=lambda: SimpleNamespace(**loaded),
+            current=lambda: SimpleNamespace(values=SimpleNamespace(**loaded)),
             assign=lambda values, *, testing: loaded.update(values),
         )
         try:
@@ -287,10 +287,10 @@ class _ManagedReading(_ManagedConfig):
 
     def __getitem__(self, key: str) -> Any:
         if key in self._variables.schema.variables:
-            return getattr(self._variables.current(), key)
+            return getattr(self._variables.current().values, key)
         return super().__getitem__(key)
 
     def __getattr__(self, name: str) -> Any:
         if name in self._variables.schema.variables:
-            return getattr(self._variables.current(), name)
+            return getattr(self._variables.current().values, name)
         return super().__getattr__(name)  # type: ignore[misc]  # of the class below

@@ -81,7 +81,7 @@ class WaffleConf(Generic[V]):
             state.schema.check(names)
         variables = Variables(
             schema=state.schema,
-            current=lambda: state.current().values,
+            current=state.view.current,
             assign=state.assign,
             assigned=state.assigned.names,
             forget=state.assigned.forget,

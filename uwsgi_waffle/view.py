@@ -49,23 +49,22 @@ class View:
 
     def current(self) -> Snapshot:
         """Return the block's snapshot, or that of this request's first read, or the newest."""
-        snapshot = self.served()
+        try:
+            snapshot: Snapshot = _current_request().__dict__[self._key]
+        except (KeyError, RuntimeError):  # the first read, or no request
+            snapshot = self.served()
         if self._assigned.layers or overrides.get():
             return self._assigned.apply_to(snapshot)
         return snapshot
 
     def served(self) -> Snapshot:
         """Return the same without the values that tests have given to variables."""
-        if blocks := _blocks.get():
-            block = blocks.get(self._key)
-            if block is not None and not block.ended:
-                return block.snapshot
-        if not has_request_context():
-            return self._sync.current()
-        attributes = _current_request().__dict__
-        snapshot: Snapshot | None = attributes.get(self._key)
-        if snapshot is None:
-            snapshot = attributes[self._key] = self._sync.current()
+        noted = self.noted()
+        if noted is not None:
+            return noted
+        snapshot = self._sync.current()
+        if has_request_context():
+            _current_request().__dict__[self._key] = snapshot
         return snapshot
 
     def latest(self) -> Snapshot:

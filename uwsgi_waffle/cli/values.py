@@ -15,6 +15,7 @@ from ..changes import changes_for_reset, changes_for_rollback, changes_for_updat
 from ..errors import InvalidValue, WaffleError
 from ..report import Misfit, history, history_since, misfits
 from ..schema import MASK, Variable
+from ..snapshot import Snapshot
 from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
@@ -46,23 +47,11 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
     texts = {
         name: variable.dump(getattr(snapshot.values, name)) for name, variable in variables.items()
     }
-    is_set = snapshot.values.model_fields_set
     marked = {misfit.name: misfit for misfit in misfits(state) if group is None}
     if as_json:
-        document: dict[str, Any] = {
-            "revision": snapshot.revision,
-            "values": {name: json_value(state, name, text) for name, text in texts.items()},
-            "set": sorted(is_set & texts.keys()),
-        }
-        if snapshot.temporary:
-            until = {name: end.isoformat() for name, end in snapshot.temporary.items()}
-            document["temporary"] = until
-        if state.schema.pins:
-            document["pinned"] = {name: pin.source for name, pin in state.schema.pins.items()}
-        if marked:
-            document["misfits"] = {name: _marks(misfit) for name, misfit in marked.items()}
-        print_json(document, indent=2)
+        _list_as_json(state, snapshot, texts, marked)
         return
+    is_set = snapshot.values.model_fields_set
     width = max(map(len, texts), default=0)
     for name, text in texts.items():
         desc = f"  # {variables[name].desc}" if variables[name].desc else ""
@@ -77,6 +66,24 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
     for name in marked.keys() - texts.keys():
         print_line(name or "values")
         _print_misfit(width, marked[name])
+
+
+def _list_as_json(
+    state: WaffleState, snapshot: Snapshot, texts: Mapping[str, str], marked: Mapping[str, Misfit]
+) -> None:
+    document: dict[str, Any] = {
+        "revision": snapshot.revision,
+        "values": {name: json_value(state, name, text) for name, text in texts.items()},
+        "set": sorted(snapshot.values.model_fields_set & texts.keys()),
+    }
+    if snapshot.temporary:
+        until = {name: end.isoformat() for name, end in snapshot.temporary.items()}
+        document["temporary"] = until
+    if state.schema.pins:
+        document["pinned"] = {name: pin.source for name, pin in state.schema.pins.items()}
+    if marked:
+        document["misfits"] = {name: _marks(misfit) for name, misfit in marked.items()}
+    print_json(document, indent=2)
 
 
 def _variables(state: WaffleState, group: str | None) -> dict[str, Variable]:
