@@ -34,6 +34,7 @@ from .stores import (
     WaffleStore,
 )
 from .update import UpdateResult
+from .wake import HostInfo
 
 if TYPE_CHECKING:
     from .stores import AlchemyWaffleStore, SQLStore
@@ -52,6 +53,7 @@ __all__ = [
     "HistoryEntry",
     "HostBusy",
     "HostFilesError",
+    "HostInfo",
     "InvalidValue",
     "ManagedVariable",
     "MemoryStore",

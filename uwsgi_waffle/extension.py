@@ -16,7 +16,7 @@ from .hooks import Hook
 from .report import HistoryEntry, history, status
 from .state import EXTENSION, WaffleState, state_of
 from .stores import Store
-from .update import UpdateOptions, UpdateResult
+from .update import CommitOptions, UpdateOptions, UpdateResult
 
 __all__ = ["WaffleConf"]
 
@@ -115,6 +115,7 @@ class WaffleConf:
         actor: str | None = None,
         note: str | None = None,
         wait: float | None = None,
+        hosts: bool = False,
     ) -> UpdateResult:
         """Change variables, all of them in one transaction and one revision, or none.
 
@@ -127,6 +128,7 @@ class WaffleConf:
             actor: who changes them, for the history.
             note: why, for the history.
             wait: seconds to wait until all processes of this host have applied them, idle ones too.
+            hosts: wait for all processes of all hosts that listen to other hosts.
 
         Raises:
             UnknownVariable: a name isn't declared.
@@ -137,12 +139,12 @@ class WaffleConf:
             StoreReadOnly: the store refuses to be written.
             HostBusy: another process of this host has been writing for too long.
             HostFilesError: the host's files can't be written, so nothing was committed.
+            WaffleError: ``hosts`` without ``wait``, or without a channel between hosts.
         """
         state = self._state()
         changeset = changes_for_update(state.schema, values)
-        return state.update(
-            changeset, expect_revision=expect_revision, actor=actor, note=note, wait=wait
-        )
+        commit = CommitOptions(expect_revision=expect_revision, actor=actor, note=note)
+        return state.update(changeset, wait=wait, hosts=hosts, **commit)
 
     def reset(self, name: str, /, *names: str, **options: Unpack[UpdateOptions]) -> UpdateResult:
         """Give variables their defaults back: a revision like any other.
@@ -183,12 +185,19 @@ class WaffleConf:
         """
         return history(self._state(), limit, key)
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, hosts: bool = False) -> dict[str, Any]:
         """Return revision, store, errors and the processes of this host; ages in seconds.
 
         The values can be written as JSON.
+
+        Args:
+            hosts: ask all hosts that listen, which takes a second at most. ``hosts`` are those that
+                have answered, each as a `HostInfo`; ``hosts_subscribed`` is how many listen.
+
+        Raises:
+            WaffleError: ``hosts`` without a channel between hosts.
         """
-        return status(self._state())
+        return status(self._state(), hosts=hosts)
 
     @overload
     def on_change(self, hook: H, /) -> H: ...

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +17,13 @@ from flask import Flask, has_request_context, request
 from typing_extensions import Unpack
 
 from . import wake
+from .barrier import Barrier
 from .changes import Changeset, changes_for_update
 from .errors import SchemaError
 from .fetch import Fetcher
 from .hooks import Hook, Hooks, between_requests
 from .host import Alone, Host, HostFiles, snapshot_in
+from .meeting import meet_at_store, open_listener
 from .overlay import Assigned, overrides
 from .ports import Ports
 from .schema import Schema
@@ -96,7 +99,7 @@ class WaffleState:
         if self.settings.multiproc and self.store.shared:
             self.host = HostFiles(self.settings.watching.watcher_file)
             weakref.finalize(self, self.host.processes.leave)  # with the application, or at exit
-            self.listener = self._build_listener(self.host, self.settings.watching)
+            self._meet_other_hosts(self.host, self.settings.store_url if store is None else "")
         ports = Ports(
             process_name=wake.process_name,
             call_hooks=Hooks(app, hooks).call,
@@ -107,7 +110,10 @@ class WaffleState:
         self.served = Served(self.schema, ports, repairing=_repairing.get())
         fetcher = Fetcher(self.host, self.store, self.served, ports)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
-        self.writer = Writer(self.host, self.store, self.served, fetcher, self.sync, ports)
+        self.writer = Writer(
+            *(self.host, self.store, self.served, fetcher, self.sync, ports),
+            barrier=self.listener and Barrier(self.listener, self.host.notes, self.sync.sync),
+        )
 
     @property
     def watched(self) -> tuple[Path, ...]:
@@ -241,28 +247,18 @@ class WaffleState:
             "watchtype": self.settings.watching.watchtype,
         }
 
-    def _build_listener(self, host: HostFiles, watching: Watching) -> wake.Listener | None:
-        watchtype = watching.watchtype
-        if watchtype not in wake.CHANNELS:
-            return None
-        try:
-            self._mule_is_configured = Watching.from_environment() == watching
-            channel = wake.open_channel(watchtype, watching.channel_url, watching.channel_name)
-        except ImportError:
-            needs = wake.CHANNELS[watchtype]
-            log.warning(
-                "uwsgi_waffle: WAFFLE_WATCHTYPE is %r and %s isn't installed, so hosts don't tell "
-                "each other of changes. Run: %s",
-                *(watchtype, needs.driver, needs.install),
-            )
-            return None
+    def _meet_other_hosts(self, host: HostFiles, own_url: str) -> None:
         reference = weakref.ref(self)
 
         def is_needed() -> bool:
             state = reference()
             return state is not None and state._can_subscribe()
 
-        return wake.Listener(host, channel, is_needed=is_needed)
+        watching = self.settings.watching
+        self.store, watching = meet_at_store(self.store, host, watching, own_url)
+        self.settings = replace(self.settings, watching=watching)
+        self._mule_is_configured = Watching.from_environment() == watching
+        self.listener = open_listener(host, watching, is_needed)
 
     def _can_subscribe(self) -> bool:
         return wake.can_subscribe(mule_is_configured=self._mule_is_configured)

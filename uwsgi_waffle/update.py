@@ -10,8 +10,9 @@ from typing import TypedDict
 
 from typing_extensions import Unpack
 
+from .barrier import NO_CHANNEL, Barrier
 from .changes import Changeset, encode_stored
-from .errors import InvalidValue, RevisionConflict
+from .errors import InvalidValue, RevisionConflict, WaffleError
 from .fetch import Fetcher
 from .host import Host, LockedHeader, ProcessInfo, snapshot_in
 from .ports import Ports
@@ -19,8 +20,9 @@ from .served import Served
 from .snapshot import Encoded, Snapshot
 from .stores import Commit, CommitBuilder, Store, Stored
 from .sync import LOCK_TIMEOUT, Sync
+from .wake import HostInfo
 
-__all__ = ["UpdateOptions", "UpdateResult", "Writer"]
+__all__ = ["CommitOptions", "UpdateOptions", "UpdateResult", "Writer"]
 
 WAIT_PAUSE = 0.002  # seconds between two looks at the other processes
 
@@ -36,12 +38,17 @@ class UpdateResult:
         applied: with ``wait``, the processes of this host that serve this revision or a later one
             and have called their hooks.
         pending: with ``wait``, those that didn't within the time.
+        hosts: with ``hosts``, the hosts that listen and have answered, this one among them.
+        pending_hosts: with ``hosts``, what isn't done there within the time: each host with its
+            processes, and how many hosts don't answer.
     """
 
     revision: int
     changed: tuple[str, ...]
     applied: tuple[ProcessInfo, ...] = ()
     pending: tuple[ProcessInfo, ...] = ()
+    hosts: tuple[HostInfo, ...] = ()
+    pending_hosts: tuple[str, ...] = ()
 
 
 class CommitOptions(TypedDict, total=False):
@@ -53,9 +60,10 @@ class CommitOptions(TypedDict, total=False):
 
 
 class UpdateOptions(CommitOptions, total=False):
-    """The same, and how long to wait."""
+    """The same, how long to wait, and whether for all hosts."""
 
     wait: float | None
+    hosts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +86,31 @@ class Writer:
     """
 
     def __init__(
-        self, host: Host, store: Store, served: Served, fetcher: Fetcher, sync: Sync, ports: Ports
+        self,
+        host: Host,
+        store: Store,
+        served: Served,
+        fetcher: Fetcher,
+        sync: Sync,
+        ports: Ports,
+        *,
+        barrier: Barrier | None = None,
     ) -> None:
         self._host, self._store, self._served = host, store, served
         self._fetcher, self._sync, self._ports = fetcher, sync, ports
+        self._barrier = barrier
 
     def update(
-        self, changeset: Changeset, *, wait: float | None = None, **options: Unpack[CommitOptions]
+        self,
+        changeset: Changeset,
+        *,
+        wait: float | None = None,
+        hosts: bool = False,
+        **options: Unpack[CommitOptions],
     ) -> UpdateResult:
         """Write a change set; arguments and errors as in `WaffleConf.update`."""
+        if hosts:
+            self.check_barrier(wait)
         expected = options.get("expect_revision")
         actor, note = _text(options.get("actor")), _text(options.get("note"))
         changed: tuple[str, ...] = ()
@@ -102,7 +126,18 @@ class Writer:
 
         stored = self.commit(build_commit)
         result = UpdateResult(stored.revision, changed)
-        return result if wait is None else self._wait_for(result, wait)
+        return result if wait is None else self.wait_for(result, wait, hosts=hosts)
+
+    def check_barrier(self, wait: float | None) -> None:
+        """Check that all hosts can be waited for.
+
+        Raises:
+            WaffleError: they can't.
+        """
+        if wait is None:
+            raise WaffleError("hosts=True waits for all hosts: say with wait= for how long.")
+        if self._barrier is None:
+            raise WaffleError(NO_CHANNEL)
 
     def commit(self, build_commit: CommitBuilder) -> Stored:
         """Carry out what ``build_commit`` makes of the store's newest values, and publish it.
@@ -183,8 +218,16 @@ class Writer:
         if not known:
             header.invalidate()
 
-    def _wait_for(self, result: UpdateResult, wait: float) -> UpdateResult:
+    def wait_for(self, result: UpdateResult, wait: float, *, hosts: bool = False) -> UpdateResult:
+        """Wait for the processes of this host, then for those of all hosts."""
         deadline = monotonic() + wait
+        result = self._wait_here(result, deadline)
+        if not hosts or self._barrier is None:
+            return result
+        found, pending = self._barrier.wait_for(result.revision, deadline - monotonic())
+        return replace(result, hosts=found, pending_hosts=pending)
+
+    def _wait_here(self, result: UpdateResult, deadline: float) -> UpdateResult:
         while True:
             newest = self._sync.sync()
             applied: list[ProcessInfo] = []

@@ -38,6 +38,11 @@ def update_options(function: F) -> F:
             "runs here, the exit code is 3.",
         ),
         click.option(
+            "--hosts",
+            is_flag=True,
+            help="With --wait: wait for all processes of all hosts that listen.",
+        ),
+        click.option(
             "--expect",
             type=int,
             metavar="REVISION",
@@ -56,9 +61,12 @@ def carry_out(
     note: str | None,
     expect: int | None,
     wait: float | None,
+    hosts: bool,
     as_json: bool,
 ) -> None:
     """Make an update, and print what it did."""
+    if hosts and wait is None:
+        raise click.UsageError("--hosts needs --wait SECONDS.")
     old: dict[str, str] = {}
     new: dict[str, str] = {}
 
@@ -69,18 +77,22 @@ def carry_out(
             new[name] = _text(state, name, text)
         return texts
 
-    result = state.update(observed, expect_revision=expect, actor=login(), note=note, wait=wait)
+    result = state.update(
+        observed, expect_revision=expect, actor=login(), note=note, wait=wait, hosts=hosts
+    )
     with after_update(result.revision):
         if as_json:
-            _print_json(state, result, old, new, waited=wait is not None)
+            _print_json(state, result, old, new, waited=wait is not None, hosts=hosts)
         else:
             _print(state, result, old, new)
     for process in result.pending:
         print_error(f"not yet applied by {process.kind} (pid {process.pid})")
-    nobody = why_no_server(state)
+    for text in result.pending_hosts:
+        print_error(f"not yet applied by {text}")
+    nobody = "" if hosts and result.hosts else why_no_server(state)
     if nobody:
         print_error(nobody)
-    if wait is not None and (result.pending or nobody):
+    if wait is not None and (result.pending or result.pending_hosts or nobody):
         sys.exit(PENDING)
 
 
@@ -92,7 +104,7 @@ def _print(state: WaffleState, result: UpdateResult, old: Texts, new: Texts) -> 
 
 
 def _print_json(
-    state: WaffleState, result: UpdateResult, old: Texts, new: Texts, *, waited: bool
+    state: WaffleState, result: UpdateResult, old: Texts, new: Texts, *, waited: bool, hosts: bool
 ) -> None:
     document: dict[str, Any] = {"revision": result.revision, "changed": list(result.changed)}
     for key, texts in (("old", old), ("new", new)):
@@ -100,6 +112,11 @@ def _print_json(
     if waited:
         document["applied"] = [process.pid for process in result.applied]
         document["pending"] = [process.pid for process in result.pending]
+    if hosts:
+        document["hosts"] = [
+            {"name": host.name, "revision": host.revision} for host in result.hosts
+        ]
+        document["pending_hosts"] = list(result.pending_hosts)
     print_json(document)
 
 

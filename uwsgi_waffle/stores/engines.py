@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -10,7 +12,14 @@ from sqlalchemy.pool import NullPool
 
 from .drivers import ISOLATION, connect_limits, limit_answers, transaction_limits
 
-__all__ = ["connect", "create_engine", "identity_of", "redact_url"]
+__all__ = [
+    "Notification",
+    "connect",
+    "create_engine",
+    "identity_of",
+    "libpq_url",
+    "redact_url",
+]
 
 PORTS = {"postgresql": 5432, "mysql": 3306}
 # The parts of a URL's query that name another place.
@@ -57,6 +66,30 @@ def redact_url(url: sa.URL) -> str:
     if "@" in (url.host or ""):  # the end of a password with an '@' in it
         url = url.set(host=str(url.host).rpartition("@")[2])
     return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+NOTIFY = sa.text("SELECT pg_notify(:channel, :message)")
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What a commit sends to other hosts, see `Store.notifying`."""
+
+    channel: str
+    message: Callable[[], str]
+
+    def send(self, connection: sa.Connection) -> None:
+        """Send it when, and only if, the present transaction is committed."""
+        connection.execute(NOTIFY, {"channel": self.channel, "message": self.message()})
+
+
+def libpq_url(url: sa.URL) -> str:
+    """Return a URL as libpq reads it, with its password; empty if it isn't of PostgreSQL."""
+    if url.get_backend_name() != "postgresql":
+        return ""
+    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    start, mark, query = text.partition("?")
+    return start + mark + query.replace("+", "%20")  # libpq takes a plus for a plus
 
 
 def identity_of(url: sa.URL) -> str:

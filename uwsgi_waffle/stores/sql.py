@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from datetime import datetime, timezone
 from pathlib import Path
@@ -21,7 +22,7 @@ from ..privileges import acting_as, is_root, owner_of_new
 from . import tables
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, in_memory
-from .engines import create_engine, identity_of, redact_url
+from .engines import Notification, create_engine, identity_of, libpq_url, redact_url
 from .translation import map_errors
 
 __all__ = ["SQLStore"]
@@ -61,6 +62,7 @@ class SQLStore(Store):
             raise SchemaError("WAFFLE_STORE_URL: write an '@' in its password as %40.")
         self._timeout = timeout
         self._engine: sa.Engine | None = None
+        self._notification: Notification | None = None
         self._pid = 0
         self._sqlite = self._url.get_backend_name() == "sqlite"
         if self._sqlite and in_memory(self._url.database, self._url.query.get("mode")):
@@ -76,6 +78,17 @@ class SQLStore(Store):
     @property
     def identity(self) -> str:
         return identity_of(self._url)
+
+    @property
+    def libpq_url(self) -> str:
+        return libpq_url(self._url)
+
+    def notifying(self, channel: str, message: Callable[[], str]) -> Store:
+        if not self.libpq_url:
+            return super().notifying(channel, message)
+        bound = copy.copy(self)
+        bound._notification = Notification(channel, message)
+        return bound
 
     def prepare(self) -> None:
         with self._mapped(), self._as_owner():
@@ -110,6 +123,8 @@ class SQLStore(Store):
                 transaction.rollback()
                 return stored
             self._write(connection, stored, commit)
+            if self._notification is not None:
+                self._notification.send(connection)
             return stored.with_commit(commit)
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
