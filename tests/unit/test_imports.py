@@ -14,7 +14,7 @@ import uwsgi_waffle
 
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
-    {"errors", "privileges", "snapshot", "text", "legacy"},
+    {"errors", "privileges", "redis_sentinel", "snapshot", "text", "legacy"},
     {"ports", "variable", "redis_client", "frozen"},
     {"schema"},
     {"stores", "host"},

@@ -88,6 +88,7 @@ class RedisStore(Store):
         place = client.connection_pool.connection_kwargs
         server = f"{place.get('host', 'localhost')}:{place.get('port', 6379)}"
         server = os.path.realpath(place["path"]) if "path" in place else server
+        server = getattr(client.connection_pool, "service_name", server)  # of sentinels
         self._identity = f"redis://{server}/{place.get('db') or 0} {prefix}"
         self._redis: Any = redis
         self._url, self._timeout = url, timeout

@@ -53,12 +53,25 @@ class RedisChannel:
         message = f"{time.time():.6f}{host_id:020d}"
         with self._map_errors("can't publish to"):
             try:
-                self._publisher.publish(self.name, message)
+                self._publish(message)
             except self._lost:
                 if kept is None:
                     raise
                 # A connection that was kept may have been closed meanwhile.
-                self._publisher.publish(self.name, message)
+                self._publish(message)
+
+    def _publish(self, message: str) -> None:
+        """Publish, and ask in the same breath what the server is: a replica tells no other."""
+        with self._publisher.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("HELLO").publish(self.name, message)
+            hello, published = pipeline.execute(raise_on_error=False)
+        if isinstance(published, Exception):
+            raise published
+        if isinstance(hello, list) and b"replica" in hello:  # versions before 6 refuse to say it
+            raise ChannelDown(
+                "can't publish to Redis: it is a replica, whose messages reach no other server. "
+                "Set WAFFLE_REDIS_URL to its master"
+            )
 
     def listeners(self) -> int:
         with self._map_errors("can't ask"), self._connect() as client:
