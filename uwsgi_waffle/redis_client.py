@@ -42,16 +42,7 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
         f"{setting} can't be used. Write it as redis://user:password@host:6379/0, with special "
         "characters percent-encoded"
     )
-    ours: dict[str, Any] = {
-        "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
-        "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
-        "retry_on_error": [],
-        "retry_on_timeout": False,
-        "health_check_interval": 0,
-        "decode_responses": False,
-        "protocol": 2,
-    }
+    ours = _limits(redis, timeout)
     try:
         parts = urlsplit(url)
         if parts.fragment or "@" in parts.path + parts.query:
@@ -70,6 +61,20 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     if sentinels is not None:
         return sentinels.client(redis, pool)
     return redis.Redis(connection_pool=pool)
+
+
+def _limits(redis: Any, timeout: float) -> dict[str, Any]:
+    """Return the options of a connection that a URL can't change."""
+    return {
+        "socket_timeout": timeout,
+        "socket_connect_timeout": timeout,
+        "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
+        "retry_on_error": [],
+        "retry_on_timeout": False,
+        "health_check_interval": 0,
+        "decode_responses": False,
+        "protocol": 2,
+    }
 
 
 def redact_url(url: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import weakref
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -39,7 +41,11 @@ class Sentinels:
         )
         own = {key: value for key, value in options.items() if key not in ("host", "port")}
         ssl = issubclass(pool.connection_class, redis.SSLConnection)
-        return sentinel.master_for(self.service, ssl=ssl, **own)
+        client = sentinel.master_for(self.service, ssl=ssl, **own)
+        # They refer to each other, so that they would stay open until a garbage collection.
+        opened = (client.connection_pool, *(one.connection_pool for one in sentinel.sentinels))
+        weakref.finalize(client, _disconnect, opened).atexit = False
+        return client
 
 
 def read_url(url: str) -> tuple[str, Sentinels | None]:
@@ -64,6 +70,11 @@ def read_url(url: str) -> tuple[str, Sentinels | None]:
     query = f"?{parts.query}" if parts.query else ""
     plain = f"{scheme}://{login}{at}{addresses[0][0]}/{database}{query}"
     return plain, Sentinels(addresses, unquote(service))
+
+
+def _disconnect(pools: Iterable[Any]) -> None:
+    for pool in pools:
+        pool.disconnect()
 
 
 def _address(server: str) -> tuple[str, int]:

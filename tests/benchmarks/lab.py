@@ -15,7 +15,6 @@ import psutil
 
 from ..live.servers import Server, Servers
 from ..redis_server import RedisServer
-from ..sql_servers import PostgreSQL
 
 SITES = "tests.benchmarks.sites"
 
@@ -42,18 +41,6 @@ class Lab:
     @cached_property
     def redis(self) -> RedisServer:
         return RedisServer(self.folder)
-
-    @contextmanager
-    def postgresql(self) -> Iterator[PostgreSQL]:
-        """Start a PostgreSQL for the block, in a folder that root's server can use, too."""
-        folder = Path(tempfile.mkdtemp(prefix="bench-"))
-        server = PostgreSQL(folder)
-        try:
-            yield server
-        finally:
-            self.servers.stop_all()  # they would wait for it
-            server.stop()
-            shutil.rmtree(folder)
 
     def end(self, *servers: Server) -> None:
         """End servers with -9: there is nothing to save, and many processes that end in order take

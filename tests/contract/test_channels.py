@@ -70,8 +70,19 @@ def listening(channel: Channel, answer: Callable[[], str] = str) -> Iterator[Hea
 
 
 def test_all_but_a_hosts_own_messages_count(meeting: Meeting) -> None:
-    with listening(meeting.channel) as heard:
+    """What is asked behind a message is answered when the listener has dealt with the message."""
+    answers: list[None] = []
+
+    def answer() -> str:
+        answers.append(None)
+        return DESCRIPTION
+
+    with listening(meeting.channel, answer) as heard:
         meeting.tell(OWN)
+        for number in (1, 2):
+            meeting.send(ASK, meeting_name("waffleconf"))
+            eventually(lambda n=number: len(answers) >= n)
+        assert len(heard.times) == 1
         meeting.tell(FOREIGN)
         heard.wait_for(2)
         meeting.send("anything else, from whomever")
