@@ -38,6 +38,7 @@ from .stores import (
 from .text import escape_record
 from .update import UpdateResult
 from .updates import Update
+from .wake import HostInfo
 
 if TYPE_CHECKING:
     from .stores import AlchemyWaffleStore, SQLStore
@@ -56,6 +57,7 @@ __all__ = [
     "HistoryEntry",
     "HostBusy",
     "HostFilesError",
+    "HostInfo",
     "InvalidValue",
     "ManagedVariable",
     "MemoryStore",

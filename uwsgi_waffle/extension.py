@@ -161,6 +161,7 @@ class WaffleConf(Generic[V]):
             expires: how long the new values count. Then those that were stored before come back,
                 by actor ``expiry``, unless somebody has set the variable since; at most
                 ``WAFFLE_RECONCILE_INTERVAL`` late.
+            hosts: wait for all processes of all hosts that listen to other hosts.
 
         Raises:
             UnknownVariable: a name isn't declared.
@@ -172,6 +173,7 @@ class WaffleConf(Generic[V]):
             StoreReadOnly: the store refuses to be written.
             HostBusy: another process of this host has been writing for too long.
             HostFilesError: the host's files can't be written, so nothing was committed.
+            WaffleError: ``hosts`` without ``wait``, or without a channel between hosts.
         """
         state = self._apps.state()
         return state.update(changes_for_update(state.schema, values), **options)
@@ -216,12 +218,19 @@ class WaffleConf(Generic[V]):
         """
         return history(self._apps.state(), limit, key)
 
-    def status(self) -> dict[str, Any]:
+    def status(self, *, hosts: bool = False) -> dict[str, Any]:
         """Return revision, store, errors and the processes of this host; ages in seconds.
 
         The values can be written as JSON.
+
+        Args:
+            hosts: ask all hosts that listen, which takes a second at most. ``hosts`` are those that
+                have answered, each as a `HostInfo`; ``hosts_subscribed`` is how many listen.
+
+        Raises:
+            WaffleError: ``hosts`` without a channel between hosts.
         """
-        return status(self._apps.state())
+        return status(self._apps.state(), hosts=hosts)
 
     @overload
     def on_change(self, hook: H, /) -> H: ...

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from .extension import WaffleConf
@@ -18,9 +18,21 @@ except ImportError as error:
 
 __all__ = ["WaffleCollector"]
 
+#: What is exported of each host of a roll call.
+HOST_GAUGES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float]], ...] = (
+    ("host_revision", "Newest revision of a host", lambda host: host["revision"]),
+    ("host_processes", "Processes of a host", lambda host: host["processes"]),
+    ("host_processes_behind", "Processes of a host that lag", lambda host: len(host["behind"])),
+    ("host_errors", "Errors of a host", lambda host: len(host["errors"])),
+)
+
 
 class WaffleCollector(Collector):
     """Exports `WaffleConf.status`. All metrics but ``uwsgi_waffle_revision`` cover the whole host.
+
+    Args:
+        waffle: what it is about.
+        hosts: ask all hosts at each scrape, which takes a second at most. One host's is enough.
 
     Register it beside a ``MultiProcessCollector`` as well, because it reports each process once.
     If the `WaffleConf` has several applications, collect in the application context of one.
@@ -38,8 +50,8 @@ class WaffleCollector(Collector):
         uwsgi_waffle_store_revision 0.0
     """
 
-    def __init__(self, waffle: WaffleConf) -> None:
-        self._waffle = waffle
+    def __init__(self, waffle: WaffleConf, *, hosts: bool = False) -> None:
+        self._waffle, self._hosts = waffle, hosts
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing, so that the collector can be registered before `WaffleConf.init_app`."""
@@ -47,7 +59,7 @@ class WaffleCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; only the revisions if the store isn't shared with other processes."""
-        status = self._waffle.status()
+        status = self._waffle.status(hosts=self._hosts)
         yield _gauge("revision", "Revision that the answering process serves", status["revision"])
         yield _gauge(
             "store_revision",
@@ -56,6 +68,8 @@ class WaffleCollector(Collector):
         )
         if status["watcher_file"] is not None:
             yield from self._collect_host(status)
+        if self._hosts:
+            yield from self._collect_hosts(status)
 
     def _collect_host(self, status: Mapping[str, Any]) -> Iterator[Metric]:
         processes = status["processes"]
@@ -93,6 +107,15 @@ class WaffleCollector(Collector):
                 "Whether receiving from or publishing to other hosts fails",
                 bool(channel["error"]),
             )
+
+    def _collect_hosts(self, status: Mapping[str, Any]) -> Iterator[Metric]:
+        yield _gauge("hosts", "Hosts that listen", status["hosts_subscribed"])
+        yield _gauge("hosts_answered", "Hosts that have described themselves", len(status["hosts"]))
+        for name, documentation, value in HOST_GAUGES:
+            metric = GaugeMetricFamily(f"uwsgi_waffle_{name}", documentation, labels=["host"])
+            for host in status["hosts"]:
+                metric.add_metric([host["name"]], value(host))
+            yield metric
 
 
 def _gauge(name: str, documentation: str, value: float) -> Metric:

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from .errors import SchemaError
+from .redis_sentinel import read_url
 
 __all__ = ["connect", "import_redis"]
 
@@ -27,7 +28,7 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     """Return a `redis.Redis` that isn't connected yet, and doesn't retry by itself.
 
     Args:
-        url: as redis-py reads it: ``redis://``, ``rediss://`` or ``unix://``.
+        url: as redis-py reads it, ``redis://``, ``rediss://`` or ``unix://``, or as `read_url`.
         setting: where the URL comes from, for the error.
         timeout: seconds to connect, to send, and to wait for an answer.
 
@@ -41,7 +42,30 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
         f"{setting} can't be used. Write it as redis://user:password@host:6379/0, with special "
         "characters percent-encoded"
     )
-    ours: dict[str, Any] = {
+    ours = _limits(redis, timeout)
+    try:
+        parts = urlsplit(url)
+        if parts.fragment or "@" in parts.path + parts.query:
+            raise SchemaError(f"{hint}: it has an '@' or '#' in the wrong place.")
+        options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
+        url, sentinels = read_url(url)
+        pool = redis.ConnectionPool.from_url(_with_query(url, options), **ours)
+        pool.connection_class(**pool.connection_kwargs)  # rejects unknown options
+    except TypeError as error:
+        raise SchemaError(f"{hint}: {error}.") from None
+    except ValueError:
+        raise SchemaError(
+            f"{hint}; rediss://, unix://, valkey:// and redis+sentinel://host,host/service work, "
+            "too."
+        ) from None
+    if sentinels is not None:
+        return sentinels.client(redis, pool)
+    return redis.Redis(connection_pool=pool)
+
+
+def _limits(redis: Any, timeout: float) -> dict[str, Any]:
+    """Return the options of a connection that a URL can't change."""
+    return {
         "socket_timeout": timeout,
         "socket_connect_timeout": timeout,
         "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
@@ -51,18 +75,6 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
         "decode_responses": False,
         "protocol": 2,
     }
-    try:
-        parts = urlsplit(url)
-        if parts.fragment or "@" in parts.path + parts.query:
-            raise SchemaError(f"{hint}: it has an '@' or '#' in the wrong place.")
-        options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
-        pool = redis.ConnectionPool.from_url(_with_query(url, options), **ours)
-        pool.connection_class(**pool.connection_kwargs)  # rejects unknown options
-    except TypeError as error:
-        raise SchemaError(f"{hint}: {error}.") from None
-    except ValueError:
-        raise SchemaError(f"{hint}; rediss:// and unix:// work, too.") from None
-    return redis.Redis(connection_pool=pool)
 
 
 def _with_query(url: str, query: str) -> str:

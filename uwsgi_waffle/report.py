@@ -10,7 +10,8 @@ from time import monotonic
 from typing import Any
 
 from . import wake
-from .errors import StoreUnavailable, UnknownRevision, repair_commands
+from .barrier import NO_CHANNEL
+from .errors import StoreUnavailable, UnknownRevision, WaffleError, repair_commands
 from .host import HostFiles, ProcessInfo, is_current, snapshot_in
 from .schema import MASK, Schema
 from .state import WaffleState
@@ -182,12 +183,16 @@ def _read(text: str) -> Any:
         return text
 
 
-def status(state: WaffleState) -> dict[str, Any]:
+def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
     """Return what an operator wants to know, as JSON-able values; ages in seconds.
 
     Among them are the ``newest`` revision that this host has, and how many ``updates`` it has
     published.
+
+    Args:
+        hosts: ask the other hosts, too; see `WaffleConf.status`.
     """
+    asked = _ask_hosts(state) if hosts else {}
     snapshot, now, host = state.sync.current(), monotonic(), state.host
     notes, processes = host.notes(), list(host.processes)
     newest = state.newest()
@@ -215,7 +220,26 @@ def status(state: WaffleState) -> dict[str, Any]:
         "watchtype": watchtype,
         **dict.fromkeys(wake.CHANNELS),  # one of them may have the next
         **({} if state.listener is None else {watchtype: state.listener.status()}),
+        **asked,
     }
+
+
+def _ask_hosts(state: WaffleState) -> dict[str, Any]:
+    if state.listener is None:
+        raise WaffleError(NO_CHANNEL)
+    call = state.listener.ask_hosts()
+    found = [
+        {
+            "name": host.name,
+            "revision": host.revision,
+            "processes": host.processes,
+            "oldest": host.oldest,
+            "behind": list(host.behind),
+            "errors": list(host.errors),
+        }
+        for host in call.hosts
+    ]
+    return {"hosts": found, "hosts_subscribed": call.subscribed, "hosts_error": call.error}
 
 
 def _process(process: ProcessInfo, now: float, newest: str) -> dict[str, Any]:

@@ -7,7 +7,9 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -19,11 +21,27 @@ from .ports import Ports
 from .schema import Schema
 from .snapshot import Change, Committed, Encoded, Snapshot, difference
 
-__all__ = ["Current", "Served", "error_text"]
+__all__ = ["Current", "Served", "error_text", "is_repairing", "repairing"]
 
 logger = logging.getLogger("uwsgi_waffle")
 
 NO_PROBLEMS: Mapping[str, str] = MappingProxyType({})
+
+_repairing: ContextVar[bool] = ContextVar("uwsgi_waffle_repairing", default=False)
+is_repairing = _repairing.get
+
+
+@contextmanager
+def repairing() -> Iterator[None]:
+    """Let an application that is loaded in this block start with values that don't fit.
+
+    A variable whose stored value doesn't fit its declaration has its default.
+    """
+    token = _repairing.set(True)
+    try:
+        yield
+    finally:
+        _repairing.reset(token)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
@@ -73,11 +73,19 @@ class Watching:
         try:
             watching = cls.read({}, Path())
             multiproc = _setting({}, "WAFFLE_MULTIPROC", bool, True)
+            store_url = _setting({}, "WAFFLE_STORE_URL", str, "")
         except SchemaError as error:
             log.warning("uwsgi_waffle: a mule can't read its environment: %s", error)
             return None
-        wanted = multiproc and watching.watchtype in CHANNEL_URLS
+        watching = watching.beside_store(store_url)
+        wanted = multiproc and watching.channel_url
         return watching if wanted and watching.watcher_file.is_absolute() else None
+
+    def beside_store(self, url: str) -> Watching:
+        """Return these settings for hosts that meet at their store, unless another URL is set."""
+        if self.watchtype != "postgres" or self.channel_url or not url.startswith("postgres"):
+            return self
+        return replace(self, channel_url=url)
 
 
 @dataclass(frozen=True)
@@ -207,4 +215,7 @@ def _redis_url(config: Mapping[str, Any]) -> str:
 
 
 #: Where the URL of each channel's server comes from; `wake.CHANNELS` opens it.
-CHANNEL_URLS: dict[str, Callable[[Mapping[str, Any]], str]] = {"redis": _redis_url}
+CHANNEL_URLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "redis": _redis_url,
+    "postgres": lambda config: _setting(config, "WAFFLE_LISTEN_URL", str, ""),
+}

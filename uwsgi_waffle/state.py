@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import weakref
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from contextvars import ContextVar
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
@@ -17,45 +16,32 @@ from flask import Flask
 from typing_extensions import Unpack
 
 from . import expiry, unix, wake
+from .barrier import Barrier
 from .changes import Changeset, changes_for_update
 from .conflicts import Conflicts
 from .errors import SchemaError, WaffleError
 from .fetch import Fetcher
 from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
 from .host import Alone, Host, HostFiles, snapshot_in
+from .meeting import meet_at_store, open_listener
 from .overlay import Assigned
 from .pins import read_pins
 from .ports import Ports
 from .schema import Schema
-from .served import Served
+from .served import Served, is_repairing
 from .settings import Settings, Watching
 from .snapshot import Change, Committed, Encoded, Snapshot
 from .stores import Store, open_store
 from .sync import Sync
-from .update import UpdateOptions, UpdateResult, Writer
+from .update import CommitOptions, UpdateResult, Writer
 from .updates import Observed, Updates
 from .view import View
 
-__all__ = ["EXTENSION", "WaffleState", "repairing", "state_of"]
+__all__ = ["EXTENSION", "WaffleState", "state_of"]
 
 log = logging.getLogger("uwsgi_waffle")
 
 EXTENSION = "waffleconf"
-
-_repairing: ContextVar[bool] = ContextVar("uwsgi_waffle_repairing", default=False)
-
-
-@contextmanager
-def repairing() -> Iterator[None]:
-    """Let an application that is loaded in this block start with values that don't fit.
-
-    A variable whose stored value doesn't fit its declaration has its default.
-    """
-    token = _repairing.set(True)
-    try:
-        yield
-    finally:
-        _repairing.reset(token)
 
 
 class WaffleState:
@@ -91,20 +77,12 @@ class WaffleState:
         self._mule_is_configured = False
         self._expiry_failed = b""  # the id of the snapshot
         self._attached = self._warned_of_live = False
-        unbound = store or open_store(self.settings.locate_store())
-        if self.settings.namespace:
-            unbound = unbound.within(self.settings.namespace)
-        names = self.schema.variables.keys() | self.schema.former_names.keys()
-        self.store = unbound.bind(frozenset(names), self._app_context)
+        self.store = self._open_store(store)
         self.host: Host = Alone()
         self.listener: wake.Listener | None = None
         self.follows_store = self.settings.multiproc and self.store.shared
-        if self.follows_store and not unix.PRESENT:
-            self.reconcile_interval = self.poll_interval
-        elif self.follows_store:
-            self.host = HostFiles(self.settings.watching.watcher_file)
-            weakref.finalize(self, self.host.processes.leave)  # with the application, or at exit
-            self.listener = self._build_listener(self.host, self.settings.watching)
+        if self.follows_store:
+            self._join_others(self.settings.store_url if store is None else "")
         self._change_hooks = on_change_hooks(app, registered)
         self._updates = Updates(self.schema, on_update_hooks(app, registered))
         ports = Ports(
@@ -114,13 +92,31 @@ class WaffleState:
             notify_hosts=self._notify_hosts,
             describe=self._describe,
         )
-        self.served = Served(self.schema, ports, repairing=_repairing.get())
+        self.served = Served(self.schema, ports, repairing=is_repairing())
         conflicts = Conflicts(app.name, self.schema, self.store)
         fetcher = Fetcher(self.host, self.store, self.served, ports, conflicts)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
         self.view = View(self.sync, self.assigned)
-        parts = self.host, self.store, self.served, fetcher, self.sync, ports, conflicts
-        self.writer = Writer(*parts, max_value_size=self.settings.max_value_size)
+        self.writer = Writer(
+            *(self.host, self.store, self.served, fetcher, self.sync, ports, conflicts),
+            max_value_size=self.settings.max_value_size,
+            barrier=self.listener and Barrier(self.listener, self.host.notes, self.sync.sync),
+        )
+
+    def _open_store(self, given: Store | None) -> Store:
+        store = given or open_store(self.settings.locate_store())
+        if self.settings.namespace:
+            store = store.within(self.settings.namespace)
+        names = self.schema.variables.keys() | self.schema.former_names.keys()
+        return store.bind(frozenset(names), self._app_context)
+
+    def _join_others(self, own_url: str) -> None:
+        if not unix.PRESENT:
+            self.reconcile_interval = self.poll_interval
+            return
+        self.host = HostFiles(self.settings.watching.watcher_file)
+        weakref.finalize(self, self.host.processes.leave)  # with the application, or at exit
+        self._meet_other_hosts(self.host, own_url)
 
     @property
     def watched(self) -> tuple[Path, ...]:
@@ -201,16 +197,25 @@ class WaffleState:
         """Give variables other values in this process; errors as in `Assigned.assign`."""
         self.assigned.assign(self.view.served(), values, testing=testing)
 
-    def update(self, changeset: Changeset, **options: Unpack[UpdateOptions]) -> UpdateResult:
+    def update(
+        self,
+        changeset: Changeset,
+        *,
+        wait: float | None = None,
+        hosts: bool = False,
+        **options: Unpack[CommitOptions],
+    ) -> UpdateResult:
         """Write a change set, and let the present request or block go on with it."""
-        wait, observed = options.pop("wait", None), Observed(self.schema, changeset)
+        if hosts:
+            self.writer.check_barrier(wait)
+        observed = Observed(self.schema, changeset)
         result = self.writer.update(observed, **options)
         self.view.advance()
         committed = observed.committed(result.revision, options.get("actor"), options.get("note"))
         if committed is not None:
             self._updates.tell(committed)
         if wait is not None:
-            result = self.writer.wait_for(result, wait)
+            result = self.writer.wait_for(result, wait, hosts=hosts)
         formers = self.schema.former_names
         changed = tuple(name for name in result.changed if name not in formers)
         return replace(result, changed=changed)
@@ -266,28 +271,18 @@ class WaffleState:
             "pinned": {name: pin.digest for name, pin in self.schema.pins.items()},
         }
 
-    def _build_listener(self, host: HostFiles, watching: Watching) -> wake.Listener | None:
-        watchtype = watching.watchtype
-        if watchtype not in wake.CHANNELS:
-            return None
-        try:
-            self._mule_is_configured = Watching.from_environment() == watching
-            channel = wake.open_channel(watchtype, watching.channel_url, watching.channel_name)
-        except ImportError:
-            needs = wake.CHANNELS[watchtype]
-            log.warning(
-                "uwsgi_waffle: WAFFLE_WATCHTYPE is %r and %s isn't installed, so hosts don't tell "
-                "each other of changes. Run: %s",
-                *(watchtype, needs.driver, needs.install),
-            )
-            return None
+    def _meet_other_hosts(self, host: HostFiles, own_url: str) -> None:
         reference = weakref.ref(self)
 
         def is_needed() -> bool:
             state = reference()
             return state is not None and state._can_subscribe()
 
-        return wake.Listener(host, channel, is_needed=is_needed)
+        watching = self.settings.watching
+        self.store, watching = meet_at_store(self.store, host, watching, own_url)
+        self.settings = replace(self.settings, watching=watching)
+        self._mule_is_configured = Watching.from_environment() == watching
+        self.listener = open_listener(host, watching, is_needed)
 
     def _can_subscribe(self) -> bool:
         return wake.can_subscribe(mule_is_configured=self._mule_is_configured)

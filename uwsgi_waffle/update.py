@@ -13,9 +13,10 @@ from typing import TypedDict
 from typing_extensions import Unpack
 
 from . import expiry
+from .barrier import NO_CHANNEL, Barrier
 from .changes import Changeset, check_sizes, encode_stored
 from .conflicts import Conflicts
-from .errors import InvalidValue, RevisionConflict
+from .errors import InvalidValue, RevisionConflict, WaffleError
 from .fetch import Fetcher
 from .host import Host, LockedHeader, ProcessInfo, snapshot_in
 from .ports import Ports
@@ -23,8 +24,9 @@ from .served import Served
 from .snapshot import Encoded, Snapshot
 from .stores import Commit, CommitBuilder, Store, Stored
 from .sync import LOCK_TIMEOUT, Sync
+from .wake import HostInfo
 
-__all__ = ["UpdateOptions", "UpdateResult", "Writer"]
+__all__ = ["CommitOptions", "UpdateOptions", "UpdateResult", "Writer"]
 
 WAIT_PAUSE = 0.002  # seconds between two looks at the other processes
 
@@ -40,12 +42,17 @@ class UpdateResult:
         applied: with ``wait``, the processes of this host that serve this revision or a later one
             and have called their hooks.
         pending: with ``wait``, those that didn't within the time.
+        hosts: with ``hosts``, the hosts that listen and have answered, this one among them.
+        pending_hosts: with ``hosts``, what isn't done there within the time: each host with its
+            processes, and how many hosts don't answer.
     """
 
     revision: int
     changed: tuple[str, ...]
     applied: tuple[ProcessInfo, ...] = ()
     pending: tuple[ProcessInfo, ...] = ()
+    hosts: tuple[HostInfo, ...] = ()
+    pending_hosts: tuple[str, ...] = ()
 
 
 class CommitOptions(TypedDict, total=False):
@@ -58,9 +65,10 @@ class CommitOptions(TypedDict, total=False):
 
 
 class UpdateOptions(CommitOptions, total=False):
-    """The same, and how long to wait."""
+    """The same, how long to wait, and whether for all hosts."""
 
     wait: float | None
+    hosts: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,14 +101,14 @@ class Writer:
         conflicts: Conflicts,
         *,
         max_value_size: int,
+        barrier: Barrier | None = None,
     ) -> None:
         self._host, self._store, self._served = host, store, served
         self._fetcher, self._sync, self._ports = fetcher, sync, ports
         self._conflicts, self._max_value_size = conflicts, max_value_size
+        self._barrier = barrier
 
-    def update(
-        self, changeset: Changeset, *, wait: float | None = None, **options: Unpack[CommitOptions]
-    ) -> UpdateResult:
+    def update(self, changeset: Changeset, **options: Unpack[CommitOptions]) -> UpdateResult:
         """Write a change set; arguments and errors as in `WaffleConf.update`."""
         actor, note = _text(options.get("actor")), _text(options.get("note"))
         expires = options.get("expires")
@@ -115,8 +123,7 @@ class Writer:
             return Commit(changes, actor, note) if changes else None
 
         stored = self.commit(build_commit)
-        result = UpdateResult(stored.revision, changed)
-        return result if wait is None else self.wait_for(result, wait)
+        return UpdateResult(stored.revision, changed)
 
     def preview(
         self, changeset: Changeset, *, expect_revision: int | None = None
@@ -135,6 +142,17 @@ class Writer:
         changes = {key: text for key, text in texts.items() if text != stored.values.get(key)}
         check_sizes(changes, self._max_value_size)
         return texts, changes
+
+    def check_barrier(self, wait: float | None) -> None:
+        """Check that all hosts can be waited for.
+
+        Raises:
+            WaffleError: they can't.
+        """
+        if wait is None:
+            raise WaffleError("hosts=True waits for all hosts: say with wait= for how long.")
+        if self._barrier is None:
+            raise WaffleError(NO_CHANNEL)
 
     def commit(self, build_commit: CommitBuilder) -> Stored:
         """Carry out what ``build_commit`` makes of the store's newest values, and publish it.
@@ -217,9 +235,16 @@ class Writer:
         if not known:
             header.invalidate()
 
-    def wait_for(self, result: UpdateResult, wait: float) -> UpdateResult:
-        """Wait until all processes of this host have applied an update, or ``wait`` seconds."""
+    def wait_for(self, result: UpdateResult, wait: float, *, hosts: bool = False) -> UpdateResult:
+        """Wait for the processes of this host, then for those of all hosts."""
         deadline = monotonic() + wait
+        result = self._wait_here(result, deadline)
+        if not hosts or self._barrier is None:
+            return result
+        found, pending = self._barrier.wait_for(result.revision, deadline - monotonic())
+        return replace(result, hosts=found, pending_hosts=pending)
+
+    def _wait_here(self, result: UpdateResult, deadline: float) -> UpdateResult:
         while True:
             newest = self._sync.sync()
             applied: list[ProcessInfo] = []

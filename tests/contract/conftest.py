@@ -59,6 +59,19 @@ def store(open_store: OpenStore) -> Store:
     return store
 
 
+@pytest.fixture(params=["redis", "postgres"])
+def meeting(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """Where hosts meet: a `channels.Meeting`."""
+    from .channels import OverPostgreSQL, OverRedis
+
+    if request.param == "redis":
+        yield OverRedis(request.getfixturevalue("redis_server"))
+        return
+    opened = OverPostgreSQL(request.getfixturevalue("postgresql_server"))
+    yield opened
+    opened.end()
+
+
 @pytest.fixture
 def sqlite(tmp_path: Path) -> SQLStore:
     """A SQLite store that holds revision 1, A = 1."""

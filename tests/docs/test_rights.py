@@ -115,18 +115,36 @@ class TestRedis:
             use(tmp_path / "instance", RedisStore(self.url(redis_server, acl)))
 
     def test_the_messages(self, redis_server: RedisServer, tmp_path: Path) -> None:
-        """The second user has a channel and no key."""
-        app = Flask("site", instance_path=str(tmp_path / "instance"))
-        app.config.update(
-            WAFFLE_CONFS={"SITENAME": {"default": "Waffle"}},
-            WAFFLE_WATCHTYPE="redis",
-            WAFFLE_REDIS_URL=self.url(redis_server, ACLS[1]),
-        )
-        waffle = WaffleConf(app)
-        waffle.update({"SITENAME": "Gent"})
+        """The second user has two channels and no key."""
+        waffle = listening(tmp_path, self.url(redis_server, ACLS[1]))
         end = time.monotonic() + 20
-        with redis_server.client() as client:
-            while client.pubsub_numsub("waffleconf")[0][1] != 1:
-                assert time.monotonic() < end, waffle.status()["redis"]
-                time.sleep(0.01)
+        while not waffle.status(hosts=True)["hosts"]:
+            assert time.monotonic() < end, waffle.status()["redis"]
+        waffle.update({"SITENAME": "Gent"})
         assert waffle.status()["redis"]["error"] == ""
+
+    @pytest.mark.parametrize("right", [word for word in ACLS[1] if word[0] in "+&"])
+    def test_each_is_needed_for_messages(
+        self, redis_server: RedisServer, tmp_path: Path, right: str
+    ) -> None:
+        """With one right less the listener or the roll call fails."""
+        if right in ("+@connection", "+unsubscribe"):
+            return  # for a password in the URL, and for an end in order
+        acl = [word for word in ACLS[1] if word != right]
+        waffle = listening(tmp_path, self.url(redis_server, acl))
+        end = time.monotonic() + 20
+        while not waffle.status()["redis"]["error"]:
+            if waffle.status(hosts=True)["hosts_error"]:
+                return
+            assert time.monotonic() < end
+
+
+def listening(folder: Path, url: str) -> WaffleConf:
+    app = Flask("site", instance_path=str(folder / "instance"))
+    app.config.update(
+        WAFFLE_CONFS={"SITENAME": {"default": "Waffle"}},
+        WAFFLE_WATCHTYPE="redis",
+        WAFFLE_REDIS_URL=url,
+    )
+    APPS.append(app)
+    return WaffleConf(app)

@@ -8,7 +8,8 @@ import pytest
 from playwright.sync_api import Browser, sync_playwright
 
 from ..redis_server import RedisServer
-from .hosts import Hosts
+from ..sql_servers import PostgreSQL
+from .hosts import Hosts, InPostgreSQL, InRedis
 from .servers import Servers
 
 CHROMIUM = Path("/usr/bin/chromium")
@@ -34,7 +35,14 @@ def servers(tmp_path: Path) -> Iterator[Servers]:
 @pytest.fixture
 def hosts(servers: Servers, redis_server: RedisServer) -> Iterator[Hosts]:
     """Starts servers on hosts of their own; stops them before Redis is stopped."""
-    yield Hosts(servers, redis_server)
+    yield Hosts(servers, InRedis(redis_server, servers.folder))
+    servers.stop_all()
+
+
+@pytest.fixture
+def postgres_hosts(servers: Servers, postgresql_server: PostgreSQL) -> Iterator[Hosts]:
+    """The same for hosts that meet in PostgreSQL."""
+    yield Hosts(servers, InPostgreSQL(postgresql_server))
     servers.stop_all()
 
 

@@ -1,10 +1,13 @@
-"""Several hosts, each with its own folder, that share one store and one Redis."""
+"""Several hosts, each with its own folder, that share one store and one channel."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from uwsgi_waffle.wake import open_channel
+
 from ..redis_server import RedisServer
+from ..sql_servers import PostgreSQL
 from .servers import Server, Servers
 
 __all__ = [
@@ -13,6 +16,8 @@ __all__ = [
     "MULE",
     "WORKERS",
     "Hosts",
+    "InPostgreSQL",
+    "InRedis",
     "listener",
     "loads",
     "mule",
@@ -26,19 +31,49 @@ GEVENT = ("--gevent", "10", "--gevent-monkey-patch")
 WORKERS = 2
 
 
-class Hosts:
-    """Starts servers that share a database and a Redis, but no folder."""
+class InRedis:
+    """Hosts that share a SQLite database and meet in a Redis."""
 
-    def __init__(self, servers: Servers, redis: RedisServer) -> None:
-        self._servers, self.redis = servers, redis
+    def __init__(self, redis: RedisServer, folder: Path) -> None:
+        self.redis, self.environ = redis, {"SITE_DATABASE": str(folder)}
+        self.environ |= {"WAFFLE_WATCHTYPE": "redis", "WAFFLE_REDIS_URL": redis.url}
+
+    def subscribers(self) -> int:
+        with self.redis.client() as client:
+            return int(client.pubsub_numsub("waffleconf")[0][1])
+
+
+class InPostgreSQL:
+    """Hosts that meet in the PostgreSQL that they share."""
+
+    def __init__(self, server: PostgreSQL) -> None:
+        self.server, self.url = server, server.fresh()
+        self.environ = {
+            "SITE_SQL": self.url,
+            "WAFFLE_WATCHTYPE": "postgres",
+            "WAFFLE_LISTEN_URL": self.url,
+        }
+
+    def subscribers(self) -> int:
+        return open_channel("postgres", self.url, "waffleconf").listeners()
+
+
+class Hosts:
+    """Starts servers that share a database and a channel, but no folder."""
+
+    def __init__(self, servers: Servers, meeting: InRedis | InPostgreSQL) -> None:
+        self._servers, self.meeting = servers, meeting
         self.database = servers.folder / "waffle.db"
+
+    @property
+    def redis(self) -> RedisServer:
+        assert isinstance(self.meeting, InRedis)
+        return self.meeting.redis
 
     def environ(self, folder: Path) -> dict[str, str]:
         return {
-            "SITE_DATABASE": str(self.database.parent),
-            "WAFFLE_WATCHTYPE": "redis",
+            **self.meeting.environ,
             "WAFFLE_WATCHER_FILE": str(folder / "instance" / "waffle.watch"),
-            "WAFFLE_REDIS_URL": self.redis.url,
         }
 
     def start(self, name: str, *options: str, workers: int = WORKERS, **environ: str) -> Server:
@@ -59,9 +94,9 @@ class Hosts:
         folder.mkdir()
         return self._servers.start(command, folder=folder, **self.environ(folder))
 
-    def pair(self, *options: str) -> list[Server]:
-        """Start two hosts and wait until both are heard of in Redis."""
-        pair = [self.start(name, *options) for name in ("left", "right")]
+    def pair(self, *options: str, **environ: str) -> list[Server]:
+        """Start two hosts and wait until both listen."""
+        pair = [self.start(name, *options, **environ) for name in ("left", "right")]
         self.wait_for_listeners(pair)
         return pair
 
@@ -69,8 +104,7 @@ class Hosts:
         hosts[0].eventually(self.subscribers, until=lambda found: found == len(hosts))
 
     def subscribers(self) -> int:
-        with self.redis.client() as client:
-            return int(client.pubsub_numsub("waffleconf")[0][1])
+        return self.meeting.subscribers()
 
 
 def told(server: Server, number: int) -> set[str]:
@@ -90,7 +124,13 @@ def loads(server: Server) -> int:
 
 def listener(server: Server) -> int:
     """Return the pid of the process of a host that listens."""
-    return int(server.eventually(lambda: server.get("/status")["redis"]["listener"]))
+
+    def found() -> int | None:
+        status = server.get("/status")
+        pid: int | None = status[status["watchtype"]]["listener"]
+        return pid
+
+    return int(server.eventually(found) or 0)
 
 
 def mule(server: Server) -> int:

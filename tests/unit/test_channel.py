@@ -30,7 +30,7 @@ class FakeSubscription:
     def __exit__(self, *_: object) -> None:
         """End."""
 
-    def subscribe(self, name: str) -> None:
+    def subscribe(self, *names: str) -> None:
         """Begin."""
 
     def ping(self) -> None:
@@ -41,7 +41,7 @@ class FakeSubscription:
             time.sleep(min(timeout, 0.05))
             return None
         time.sleep(self.between)
-        return {"type": "message", "data": self.left.pop(0)}
+        return {"type": "message", "channel": b"x", "data": self.left.pop(0)}
 
 
 @pytest.fixture
@@ -64,7 +64,9 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Any:
         monkeypatch.setattr(redis, "CHECK_INTERVAL", 0.03)
         channel = RedisChannel("redis://", "x")
         monkeypatch.setattr(redis, "connect", lambda *_, **__: Client())
-        answers = channel.listen(own_id=lambda: 7, should_continue=lambda: bool(subscription.left))
+        answers = channel.listen(
+            own_id=lambda: 7, should_continue=lambda: bool(subscription.left), answer=str
+        )
         return [time.monotonic() for _ in answers]
 
     return listen

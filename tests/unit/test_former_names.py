@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from uwsgi_waffle import SchemaError
-from uwsgi_waffle.state import repairing
+from uwsgi_waffle.served import repairing
 
 from ..host import recorded
 from .conftest import Host, Process

@@ -18,6 +18,8 @@ from uwsgi_waffle.wake import CHANNELS, ChannelDown, Listener, listener
 
 from ..host import Host, Process, eventually, forked, logged
 
+URLS = {"redis": "redis://", "postgres": "postgresql://"}
+
 
 class FakeChannel:
     """A channel of the test's own; it fails while ``down`` says why."""
@@ -37,7 +39,11 @@ class FakeChannel:
         self.sent.append(host_id)
 
     def listen(
-        self, *, own_id: Callable[[], int], should_continue: Callable[[], bool]
+        self,
+        *,
+        own_id: Callable[[], int],
+        should_continue: Callable[[], bool],
+        answer: Callable[[], str],
     ) -> Iterator[None]:
         self._fail()
         yield
@@ -334,6 +340,7 @@ def test_without_redis_py_the_file_is_watched_and_it_is_said_once(
 
 def test_the_channel_has_what_the_listener_needs() -> None:
     """The test's own has it, too."""
-    channels = [FakeChannel(), *(kind.open("redis://", "x") for kind in CHANNELS.values())]
+    channels = [FakeChannel(), *(kind.open(URLS[name], "x") for name, kind in CHANNELS.items())]
     for channel in channels:
-        assert all(hasattr(channel, name) for name in ("publish", "listen", "name", "server"))
+        names = ("publish", "listen", "name", "server")
+        assert all(hasattr(channel, name) for name in names)

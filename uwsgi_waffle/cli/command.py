@@ -20,7 +20,8 @@ from ..errors import InvalidValue, RevisionConflict, WaffleError
 from ..expiry import end_of
 from ..report import is_masked
 from ..schema import MASK
-from ..state import WaffleState, repairing, state_of
+from ..served import repairing
+from ..state import WaffleState, state_of
 from ..text import escape_line, to_json
 from .output import OutputError, print_error, print_json, shorten
 

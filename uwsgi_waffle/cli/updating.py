@@ -46,6 +46,7 @@ class Options(TypedDict):
     actor: str | None
     expect: int | None
     wait: float | None
+    hosts: bool
     expires: NotRequired[timedelta | None]
     dry_run: bool
     as_json: bool
@@ -80,6 +81,11 @@ def update_options(function: F) -> F:
             metavar="SECONDS",
             help="Wait until all processes of this host have it. If they don't, or if no server "
             "runs here, the exit code is 3.",
+        ),
+        click.option(
+            "--hosts",
+            is_flag=True,
+            help="With --wait: wait for all processes of all hosts that listen.",
         ),
         click.option(
             "--expect",
@@ -158,6 +164,10 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
         changed = preview.look(options["expect"])
         _print(preview, UpdateResult(preview.revision, changed), options)
         sys.exit(DIFFERENT if changed else 0)
+    if options["hosts"]:
+        if options["wait"] is None:
+            raise click.UsageError("--hosts needs --wait SECONDS.")
+        state.writer.check_barrier(options["wait"])
     result = state.update(
         preview.observed,
         expect_revision=options["expect"],
@@ -165,26 +175,27 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
         note=options["note"],
         expires=options.get("expires"),
     )
-    result, is_over = _wait(state, result, options["wait"])
+    result, is_over = _wait(state, result, options)
     with after_update(result.revision):
         _print(preview, result, options)
     for process in result.pending:
         print_error(f"not yet applied by {process.kind} (pid {process.pid})")
-    nobody = why_no_server(state)
+    for text in result.pending_hosts:
+        print_error(f"not yet applied by {text}")
+    nobody = "" if result.hosts else why_no_server(state)
     if nobody:
         print_error(nobody)
-    if not is_over or (options["wait"] is not None and (result.pending or nobody)):
+    pending = result.pending or result.pending_hosts or nobody
+    if not is_over or (options["wait"] is not None and pending):
         sys.exit(PENDING)
 
 
-def _wait(
-    state: WaffleState, result: UpdateResult, wait: float | None
-) -> tuple[UpdateResult, bool]:
+def _wait(state: WaffleState, result: UpdateResult, options: Options) -> tuple[UpdateResult, bool]:
     """Wait for the others. Return also whether that ended by itself and not by Ctrl-C."""
-    if wait is None:
+    if options["wait"] is None:
         return result, True
     try:
-        return state.writer.wait_for(result, wait), True
+        return state.writer.wait_for(result, options["wait"], hosts=options["hosts"]), True
     except KeyboardInterrupt:
         print_error(f"revision {result.revision} is stored; not all processes may have it yet")
         return result, False
@@ -206,4 +217,9 @@ def _print(preview: Preview, result: UpdateResult, options: Options) -> None:
     if options["wait"] is not None:
         document["applied"] = [process.pid for process in result.applied]
         document["pending"] = [process.pid for process in result.pending]
+    if options["hosts"]:
+        document["hosts"] = [
+            {"name": host.name, "revision": host.revision} for host in result.hosts
+        ]
+        document["pending_hosts"] = list(result.pending_hosts)
     print_json(document)

@@ -14,20 +14,22 @@ from ..snapshot import difference
 from ..state import WaffleState
 from ..wake import CHANNELS
 from .command import app_state, as_json, as_text, command, json_value, seconds
+from .hosts import hosts_errors, print_hosts
 from .output import print_json, print_line
 
 __all__ = ["status_", "watch"]
 
 
 @command("status")
+@click.option("--hosts", is_flag=True, help="Ask all hosts that listen, too.")
 @as_json
-def status_(as_json: bool) -> None:
+def status_(hosts: bool, as_json: bool) -> None:
     """Show the state of the store and of the processes of this host.
 
     The exit code is 1 if something is wrong.
     """
     state = app_state()
-    found = status(state)
+    found = status(state, hosts=hosts)
     errors = _errors(state, found)
     if as_json:
         print_json(found, indent=2)
@@ -40,6 +42,8 @@ def _errors(state: WaffleState, found: Mapping[str, Any]) -> dict[str, str]:
     errors = {"store's error": found["store_error"], "error": found["error"]}
     if channel := found.get(found["watchtype"]):
         errors[f"{CHANNELS[found['watchtype']].server}'s error"] = channel["error"]
+    if "hosts" in found:
+        errors |= hosts_errors(found)
     errors |= {
         misfit.name or "values": f"{misfit}. Run {misfit.commands}" for misfit in misfits(state)
     }
@@ -74,6 +78,8 @@ def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
             f"{process['kind']:<14} pid {process['pid']}{ours}, revision {process['revision']}, "
             f"for {process['age']:.0f} s{error}"
         )
+    if "hosts" in found:
+        print_hosts(found)
 
 
 @command("watch")

@@ -48,7 +48,7 @@ __all__ = [
 
 LAZY = {"AlchemyWaffleStore": ".alchemy", "SQLStore": ".sql"}
 SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb")
-REDIS_SCHEMES = ("redis", "rediss", "unix")
+REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 
 def open_store(url: str | URL) -> Store:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -15,7 +16,8 @@ from sqlalchemy.dialects import mysql
 from ..errors import SchemaError, StoreUnavailable
 from . import drivers
 from .borrowed import BorrowedConnection
-from .engines import connect, identity_of, shown
+from .contract import Store
+from .engines import Notification, connect, identity_of, libpq_url, shown
 from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
 from .translation import map_errors
 
@@ -78,6 +80,7 @@ class AlchemyWaffleStore(RowStore):
         self._found_engine: sa.Engine | None = None
         self._borrowed: BorrowedConnection | None = None
         self._engine: sa.Engine | None = None
+        self._notification: Notification | None = None
         self._pid = 0
 
     @property
@@ -87,6 +90,17 @@ class AlchemyWaffleStore(RowStore):
     @property
     def identity(self) -> str:
         return identity_of(self._app_engine().url, self._table.fullname)
+
+    @property
+    def libpq_url(self) -> str:
+        return libpq_url(self._app_engine().url)
+
+    def notifying(self, channel: str, message: Callable[[], str]) -> Store:
+        if not self.libpq_url:
+            return super().notifying(channel, message)
+        bound = copy.copy(self)
+        bound._notification = Notification(channel, message)
+        return bound
 
     @property
     def _has_server(self) -> bool:
@@ -122,7 +136,10 @@ class AlchemyWaffleStore(RowStore):
             with transaction() as connection:
                 if lock:
                     self._lock(connection)
-                yield AlchemyRows(connection, self._key, self._value)
+                rows = AlchemyRows(connection, self._key, self._value)
+                yield rows
+                if rows.changed and self._notification is not None:
+                    self._notification.send(connection)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -235,11 +252,16 @@ def _connect_with_limits(dialect: sa.Dialect, record: object, args: Any, options
 
 
 class AlchemyRows:
-    """The rows, within one transaction."""
+    """The rows, within one transaction.
+
+    Attributes:
+        changed: whether one of them was written.
+    """
 
     def __init__(
         self, connection: sa.Connection, key: sa.Column[Any], value: sa.Column[Any]
     ) -> None:
+        self.changed = False
         self._connection, self._key, self._value, self._table = connection, key, value, key.table
 
     def read(self, *, history: bool = False) -> Mapping[str, str | None]:
@@ -249,12 +271,14 @@ class AlchemyRows:
         return {key: text for key, text in self._connection.execute(query) if key is not None}
 
     def insert(self, key: str, text: str) -> None:
-        self._connection.execute(self._table.insert().values({self._key: key, self._value: text}))
+        self._write(self._table.insert().values({self._key: key, self._value: text}))
 
     def update(self, key: str, text: str) -> None:
-        self._connection.execute(
-            self._table.update().where(self._key == key).values({self._value: text})
-        )
+        self._write(self._table.update().where(self._key == key).values({self._value: text}))
 
     def delete(self, key: str) -> None:
-        self._connection.execute(self._table.delete().where(self._key == key))
+        self._write(self._table.delete().where(self._key == key))
+
+    def _write(self, statement: sa.Executable) -> None:
+        self._connection.execute(statement)
+        self.changed = True

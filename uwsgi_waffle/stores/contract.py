@@ -10,6 +10,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
+from ..errors import SchemaError
+
 __all__ = ["EXPIRES", "Commit", "CommitBuilder", "Context", "HistoryRow", "Store", "Stored"]
 
 #: The name under which a store keeps which values are temporary. No variable can have it.
@@ -139,6 +141,24 @@ class Store(ABC):
         A store in the application's own table stays as it is: the application has named the table.
         """
         return self
+
+    @property
+    def libpq_url(self) -> str:
+        """The URL of its PostgreSQL server, as libpq reads it; empty if it has none."""
+        return ""
+
+    def notifying(self, channel: str, message: Callable[[], str]) -> Store:
+        """Return this store, with each commit sending ``message()`` to a channel of PostgreSQL.
+
+        It is sent in the commit's own transaction: if and only if that is carried out.
+
+        Raises:
+            SchemaError: the store can't do this.
+        """
+        raise SchemaError(
+            f"WAFFLE_WATCHTYPE is 'postgres', and {self.name} can't notify other hosts. SQLStore "
+            "and AlchemyWaffleStore can, on PostgreSQL; with another store use 'redis'."
+        )
 
     @abstractmethod
     def prepare(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,7 +13,7 @@ from ..identity import file_identity, server_identity
 from ..urls import redact_url
 from .drivers import ISOLATION, connect_limits, limit_answers, transaction_limits
 
-__all__ = ["connect", "create_engine", "identity_of", "shown"]
+__all__ = ["Notification", "connect", "create_engine", "identity_of", "libpq_url", "shown"]
 
 # The parts of a URL's query that name another place.
 PLACE = ("dbname", "database", "db", "service", "options")
@@ -54,6 +56,30 @@ def connect(dialect: sa.Dialect, args: Any, options: dict[str, Any], timeout: fl
 def shown(url: sa.URL) -> str:
     """Return a URL for people, without a password."""
     return redact_url(url.render_as_string(hide_password=False))
+
+
+NOTIFY = sa.text("SELECT pg_notify(:channel, :message)")
+
+
+@dataclass(frozen=True, slots=True)
+class Notification:
+    """What a commit sends to other hosts, see `Store.notifying`."""
+
+    channel: str
+    message: Callable[[], str]
+
+    def send(self, connection: sa.Connection) -> None:
+        """Send it when, and only if, the present transaction is committed."""
+        connection.execute(NOTIFY, {"channel": self.channel, "message": self.message()})
+
+
+def libpq_url(url: sa.URL) -> str:
+    """Return a URL as libpq reads it, with its password; empty if it isn't of PostgreSQL."""
+    if url.get_backend_name() != "postgresql":
+        return ""
+    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
+    start, mark, query = text.partition("?")
+    return start + mark + query.replace("+", "%20")  # libpq takes a plus for a plus
 
 
 def identity_of(url: sa.URL, table: str) -> str:

@@ -86,6 +86,7 @@ class RedisStore(Store):
             ) from None
         place = client.connection_pool.connection_kwargs
         host = place.get("path") or place.get("host", "localhost")
+        host = getattr(client.connection_pool, "service_name", host)  # of sentinels
         what = f"{place.get('db') or 0} {prefix}"
         self._identity = server_identity("redis", host, place.get("port"), what)
         self._redis: Any = redis

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -23,7 +24,7 @@ from ..errors import (
 )
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
-from .engines import create_engine, identity_of, shown
+from .engines import Notification, create_engine, identity_of, libpq_url, shown
 from .sqlite_file import SQLiteFile, absolute
 from .tables import DECLARED, TABLES_VERSION, tables_of
 from .translation import map_errors
@@ -65,6 +66,7 @@ class SQLStore(Store):
         self._timeout, self._namespace = timeout, namespace
         self._tables = tables_of(namespace)
         self._engine: sa.Engine | None = None
+        self._notification: Notification | None = None
         self._pid = 0
         self._file: SQLiteFile | None = None
         if self._url.get_backend_name() == "sqlite":
@@ -81,6 +83,17 @@ class SQLStore(Store):
 
     def within(self, namespace: str) -> SQLStore:
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
+
+    @property
+    def libpq_url(self) -> str:
+        return libpq_url(self._url)
+
+    def notifying(self, channel: str, message: Callable[[], str]) -> Store:
+        if not self.libpq_url:
+            return super().notifying(channel, message)
+        bound = copy.copy(self)
+        bound._notification = Notification(channel, message)
+        return bound
 
     def prepare(self) -> None:
         with self._mapped(writing=True), self._as_owner():
@@ -115,6 +128,8 @@ class SQLStore(Store):
                 transaction.rollback()
                 return stored
             self._write(connection, stored, commit)
+            if self._notification is not None:
+                self._notification.send(connection)
             return stored.with_commit(commit)
 
     def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:

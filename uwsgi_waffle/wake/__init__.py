@@ -13,6 +13,7 @@ from . import thread, uwsgi
 from .channel import Channel, ChannelDown
 from .channels import CHANNELS, open_channel
 from .listener import ELECTION_INTERVAL, Listener
+from .roll_call import HostInfo, RollCall
 from .thread import block_signals
 from .uwsgi import is_our_mule, serve_as_mule, show, shows_metrics
 from .watchers import Watcher, log, tick_all, watchers
@@ -22,7 +23,9 @@ __all__ = [
     "ELECTION_INTERVAL",
     "Channel",
     "ChannelDown",
+    "HostInfo",
     "Listener",
+    "RollCall",
     "Watcher",
     "attach",
     "block_signals",

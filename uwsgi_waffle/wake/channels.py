@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .channel import Channel
+from .postgres import PostgresChannel
 from .redis import RedisChannel
 
 __all__ = ["CHANNELS", "ChannelType", "open_channel"]
@@ -36,7 +37,12 @@ class ChannelType:
         return f"pip install 'uwsgi_waffle[{self.extra}]'"
 
 
-CHANNELS = {"redis": ChannelType(RedisChannel, "Redis", "WAFFLE_REDIS_URL", "redis-py", "redis")}
+CHANNELS = {
+    "redis": ChannelType(RedisChannel, "Redis", "WAFFLE_REDIS_URL", "redis-py", "redis"),
+    "postgres": ChannelType(
+        PostgresChannel, "PostgreSQL", "WAFFLE_LISTEN_URL", "psycopg", "postgres"
+    ),
+}
 
 
 def open_channel(watchtype: str, url: str, name: str) -> Channel:

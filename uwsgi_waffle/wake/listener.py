@@ -8,11 +8,13 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 from ..host import HostFiles, new_host_id
-from .channel import Channel, ChannelDown
+from .channel import GAP, Channel, ChannelDown
+from .roll_call import RollCall, ask_hosts, describe_host
 from .thread import block_signals, tick_in_thread
 
 __all__ = ["ELECTION_INTERVAL", "Listener"]
@@ -23,6 +25,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # seconds between two attempts to reach the
 ELECTION_INTERVAL = 0.5  # seconds between two attempts to become the host's listener
 # A publication that took longer than the first is followed by none for the second; in seconds.
 SLOW_PUBLISH, BACKOFF = 0.2, 2.0
+ANSWER_TIMEOUT, LEAST_TIMEOUT = 0.8, 0.2  # seconds that hosts have to answer a roll call
 DOWN_HINT = (
     "Until {} responds, changes reach other hosts, and theirs this one, only after "
     "WAFFLE_RECONCILE_INTERVAL"
@@ -96,6 +99,30 @@ class Listener:
             "error": listener.get("error", ""),
         }
 
+    def ask_hosts(
+        self,
+        *,
+        until: Callable[[RollCall], bool] = lambda _: True,
+        seconds: float = ANSWER_TIMEOUT,
+    ) -> RollCall:
+        """Ask all hosts that listen to describe themselves. Never raise a `ChannelDown`.
+
+        Args:
+            until: returns whether the answers are as they should be.
+            seconds: how long to ask again until they are. Ask once, at least.
+        """
+        deadline, call = monotonic() + seconds, RollCall()
+        try:
+            with self._channel.meet() as meeting:
+                while True:
+                    left = max(LEAST_TIMEOUT, deadline - monotonic())
+                    call = ask_hosts(meeting, min(left, ANSWER_TIMEOUT))
+                    if until(call) or monotonic() >= deadline:
+                        return call
+                    time.sleep(GAP)
+        except ChannelDown as down:
+            return replace(call, error=str(down))
+
     def _run(self) -> None:
         block_signals()
         pause = FIRST_PAUSE
@@ -106,6 +133,7 @@ class Listener:
                     for _ in self._channel.listen(
                         own_id=lambda: self._host.notes().host_id,
                         should_continue=self._should_continue,
+                        answer=lambda: describe_host(self._host),
                     ):
                         self._notify()
                     continue

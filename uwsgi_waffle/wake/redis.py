@@ -11,14 +11,18 @@ from time import monotonic
 from typing import Any
 
 from ..redis_client import connect, import_redis
-from .channel import ChannelDown
+from .channel import (
+    ASK,
+    CHECK_INTERVAL,
+    GAP,
+    PING_AFTER,
+    RESPONSE_TIMEOUT,
+    ChannelDown,
+    meeting_name,
+)
 
 __all__ = ["RedisChannel"]
 
-RESPONSE_TIMEOUT = 1.0  # seconds for connecting, sending, and for the answer to a ping
-PING_AFTER = 5.0  # seconds of silence after which the listener asks whether Redis still responds
-CHECK_INTERVAL = 0.5  # seconds between two checks whether to go on
-GAP = 0.02  # seconds between two answers to messages, however many come
 # Bytes of messages after which the listener connects anew: redis-py frees its buffer only when it
 # has read all of it.
 MAX_BUFFERED = 2**24
@@ -35,9 +39,9 @@ class RedisChannel:
 
     def __init__(self, url: str, name: str) -> None:
         redis = import_redis()
-        self.name, self._url = name, url
+        self.name, self._url, self._meeting = name, url, meeting_name(name)
         self._errors = (redis.RedisError, OSError, UnicodeError)
-        self._lost = redis.ConnectionError
+        self._lost, self._denied = redis.ConnectionError, redis.exceptions.NoPermissionError
         self._connect()
         self._publisher: Any = None
         self._pid = 0
@@ -47,68 +51,154 @@ class RedisChannel:
         kept = self._publisher if self._pid == os.getpid() else None
         self._pid, self._publisher = os.getpid(), kept or self._connect()
         message = f"{time.time():.6f}{host_id:020d}"
-        with self._map_errors("can't publish to Redis"):
+        with self._map_errors("can't publish to"):
             try:
-                self._publisher.publish(self.name, message)
+                self._publish(message)
             except self._lost:
                 if kept is None:
                     raise
                 # A connection that was kept may have been closed meanwhile.
-                self._publisher.publish(self.name, message)
+                self._publish(message)
+
+    def _publish(self, message: str) -> None:
+        """Publish, and ask in the same breath what the server is: a replica tells no other."""
+        with self._publisher.pipeline(transaction=False) as pipeline:
+            pipeline.execute_command("HELLO").publish(self.name, message)
+            hello, published = pipeline.execute(raise_on_error=False)
+        if isinstance(published, Exception):
+            raise published
+        if isinstance(hello, list) and b"replica" in hello:  # versions before 6 refuse to say it
+            raise ChannelDown(
+                "can't publish to Redis: it is a replica, whose messages reach no other server. "
+                "Set WAFFLE_REDIS_URL to its master"
+            )
 
     def listeners(self) -> int:
-        with self._map_errors("can't ask Redis"), self._connect() as client:
-            ((_, count),) = client.pubsub_numsub(self.name)
-            return int(count)
+        with self._map_errors("can't ask"), self._connect() as client:
+            return _count(client, self.name)
 
     def listen(
-        self, *, own_id: Callable[[], int], should_continue: Callable[[], bool]
+        self,
+        *,
+        own_id: Callable[[], int],
+        should_continue: Callable[[], bool],
+        answer: Callable[[], str],
     ) -> Iterator[None]:
         """Yield at most once in a `GAP`, whatever messages come; else see `Channel.listen`.
 
         Ask now and then whether Redis still responds.
         """
-        news, size, yielded_at = False, 0, 0.0
-        heard_at, pinged_at, checked_at = monotonic(), 0.0, monotonic()
-        with self._connect() as client, client.pubsub() as subscription:
-            with self._map_errors("can't listen to Redis"):
-                subscription.subscribe(self.name)
-            while size <= MAX_BUFFERED:
-                left = max(0.0, yielded_at + GAP - monotonic()) if news else CHECK_INTERVAL
-                with self._map_errors("can't listen to Redis"):
-                    message = subscription.get_message(timeout=left)
-                    if not pinged_at and monotonic() - heard_at > PING_AFTER:
-                        subscription.ping()
-                        pinged_at = monotonic()
-                now = monotonic()
+        news = asked = False
+        acted_at, checked_at = 0.0, monotonic()
+        with (
+            self._map_errors("can't listen to"),
+            self._connect() as client,
+            client.pubsub() as pubsub,
+        ):
+            pubsub.subscribe(self.name, self._meeting)
+            subscription = _Subscription(pubsub)
+            while subscription.size <= MAX_BUFFERED:
+                due = news or asked
+                left = max(0.0, acted_at + GAP - monotonic()) if due else CHECK_INTERVAL
+                message = subscription.receive(left)
                 if message is not None:
-                    heard_at, pinged_at = now, 0.0
-                    size += len(message["data"]) if message["type"] == "message" else 0
-                    news = news or _is_news(message, own_id)
-                elif pinged_at and now - pinged_at > RESPONSE_TIMEOUT:
-                    raise ChannelDown(f"Redis has not responded for {now - heard_at:.0f} s")
-                if news and now - yielded_at >= GAP:
-                    news, yielded_at = False, now
-                    yield
+                    asked = asked or self._is_question(message)
+                    news = news or self._is_news(message, own_id)
+                now = monotonic()
+                if (news or asked) and now - acted_at >= GAP:
+                    acted_at = now
+                    if asked:
+                        self._answer(answer())
+                    if news:
+                        yield
+                    news = asked = False
                 if now - checked_at > CHECK_INTERVAL:
                     checked_at = now
                     if not should_continue():
                         return
 
     @contextmanager
+    def meet(self) -> Iterator[_Meeting]:
+        with (
+            self._map_errors("can't ask"),
+            self._connect() as client,
+            client.pubsub(ignore_subscribe_messages=True) as pubsub,
+        ):
+            pubsub.subscribe(self._meeting)
+            while not pubsub.subscribed:
+                pubsub.get_message(timeout=RESPONSE_TIMEOUT)
+            yield _Meeting(client, pubsub, self.name, self._meeting)
+
+    def _answer(self, text: str) -> None:
+        with self._connect() as client:  # that of the listener is busy with listening
+            client.publish(self._meeting, text)
+
+    def _is_news(self, message: dict[str, Any], own_id: Callable[[], int]) -> bool:
+        if message["channel"] != self.name.encode():
+            return False
+        if message["type"] != "message":
+            return bool(message["type"] == "subscribe")
+        data = message["data"]
+        match = MESSAGE.fullmatch(data) if len(data) < 64 else None
+        return match is None or int(match[1]) != own_id()
+
+    def _is_question(self, message: dict[str, Any]) -> bool:
+        question = (self._meeting.encode(), ASK.encode())
+        return (message["channel"], message["data"]) == question
+
+    @contextmanager
     def _map_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except self._errors as error:
-            raise ChannelDown(f"{what}: {str(error).rstrip('.')}") from error
+            text = f"{what} Redis: {str(error).rstrip('.')}"
+            if isinstance(error, self._denied):
+                text += f" (it needs {self.name} and {self._meeting})"
+            raise ChannelDown(text) from error
 
     def _connect(self) -> Any:
         return connect(self._url, setting="WAFFLE_REDIS_URL", timeout=RESPONSE_TIMEOUT)
 
 
-def _is_news(message: dict[str, Any], own_id: Callable[[], int]) -> bool:
-    if message["type"] != "message":
-        return bool(message["type"] == "subscribe")
-    data = message["data"]
-    match = MESSAGE.fullmatch(data) if len(data) < 64 else None
-    return match is None or int(match[1]) != own_id()
+class _Subscription:
+    """What the listener receives, and whether Redis still responds."""
+
+    def __init__(self, pubsub: Any) -> None:
+        self._pubsub = pubsub
+        self._heard_at, self._pinged_at = monotonic(), 0.0
+        self.size = 0  # bytes received
+
+    def receive(self, seconds: float) -> dict[str, Any] | None:
+        """Return the next message, or ``None`` if there is none within ``seconds``."""
+        message: dict[str, Any] | None = self._pubsub.get_message(timeout=seconds)
+        now = monotonic()
+        if message is not None:
+            self._heard_at, self._pinged_at = now, 0.0
+            self.size += len(message["data"]) if message["type"] == "message" else 0
+        elif self._pinged_at:
+            if now - self._pinged_at > RESPONSE_TIMEOUT:
+                raise ChannelDown(f"Redis has not responded for {now - self._heard_at:.0f} s")
+        elif now - self._heard_at > PING_AFTER:
+            self._pubsub.ping()
+            self._pinged_at = now
+        return message
+
+
+class _Meeting:
+    def __init__(self, client: Any, pubsub: Any, listeners: str, name: str) -> None:
+        self._client, self._pubsub, self._listeners, self._name = client, pubsub, listeners, name
+
+    def listeners(self) -> int:
+        return _count(self._client, self._listeners)
+
+    def send(self, text: str) -> None:
+        self._client.publish(self._name, text)
+
+    def receive(self, seconds: float) -> list[str]:
+        message = self._pubsub.get_message(timeout=seconds)
+        return [] if message is None else [message["data"].decode(errors="replace")]
+
+
+def _count(client: Any, channel: str) -> int:
+    ((_, count),) = client.pubsub_numsub(channel)
+    return int(count)

@@ -51,9 +51,8 @@ application.config["WAFFLE_CONFS"] = {
     f"V{number}": {"desc": "", "default": 0}
     for number in range(int(os.environ.get("SITE_VARIABLES", "10")))
 }
-waffle = WaffleConf(
-    application, TimedStore(f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db")
-)
+SQLITE = f"sqlite:///{os.environ.get('SITE_DATABASE', FOLDER)}/waffle.db"
+waffle = WaffleConf(application, TimedStore(os.environ.get("SITE_SQL", SQLITE)))
 waffle.on_change()(told)
 
 

@@ -1,0 +1,216 @@
+"""Several hosts, each with a folder of its own: who is there, and when do all have an update?"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from uwsgi_waffle import WaffleError, wake
+from uwsgi_waffle.cli import waffle as command
+from uwsgi_waffle.stores import open_store
+from uwsgi_waffle.wake.roll_call import LARGEST_ANSWER, describe_host
+
+from ..host import Host, Process, eventually, forked, recorded, report_process
+from .channels import Meeting
+from .conftest import put
+from .test_channels import listening
+
+
+class Sites:
+    """Processes on hosts of their own, that all listen."""
+
+    def __init__(self, meeting: Meeting, folder: Path) -> None:
+        self._meeting, self._folder = meeting, folder
+
+    def start(self, name: str, **settings: Any) -> Process:
+        process = Host(self._folder / name).start(
+            STORE_URL=self._meeting.url,
+            WATCHTYPE=self._meeting.watchtype,
+            **({"REDIS_URL": self._meeting.url} if self._meeting.watchtype == "redis" else {}),
+            RECONCILE_INTERVAL=300,
+            **settings,
+        )
+        count = self._meeting.channel.listeners()
+        process.tick()
+        eventually(lambda: self._meeting.channel.listeners() == count + 1)
+        return process
+
+    def name(self, name: str) -> str:
+        return f"{socket.gethostname()} {self._folder / name}/instance/waffle.watch"
+
+
+@pytest.fixture
+def sites(meeting: Meeting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sites]:
+    gc.collect()  # a listener ticks all applications of its process, also forgotten ones
+    yield Sites(meeting, tmp_path)
+    monkeypatch.setattr(wake, "can_subscribe", lambda **_: False)
+    eventually(lambda: meeting.channel.listeners() == 0)
+
+
+@pytest.fixture
+def left(sites: Sites) -> Process:
+    return sites.start("left")
+
+
+@pytest.fixture
+def right(sites: Sites, left: Process) -> Process:
+    return sites.start("right")
+
+
+class TestRollCall:
+    def test_every_host_that_listens_describes_itself(
+        self, sites: Sites, left: Process, right: Process
+    ) -> None:
+        left.waffle.update({"LIMIT": 20}, wait=5, hosts=True)
+        found = left.waffle.status(hosts=True)
+        assert json.loads(json.dumps(found["hosts"])) == [
+            {
+                "name": sites.name(name),
+                "revision": 1,
+                "processes": 1,
+                "oldest": 1,
+                "behind": [],
+                "errors": [],
+            }
+            for name in ("left", "right")
+        ]
+        assert (found["hosts_subscribed"], found["hosts_error"]) == (2, "")
+
+    def test_it_says_what_lags_and_what_is_wrong(self, right: Process, left: Process) -> None:
+        stuck = report_process(right.files, 4711, "worker 9", error="no disk")
+        host = left.waffle.status(hosts=True)["hosts"][1]
+        assert host["behind"] == ["worker 9 (pid 4711)"]
+        assert host["errors"] == ["worker 9 (pid 4711): no disk"]
+        stuck.processes.leave()
+
+    def test_who_listens_and_does_not_answer_is_counted(
+        self, meeting: Meeting, left: Process
+    ) -> None:
+        def mute() -> str:
+            return "nothing that describes a host"
+
+        with listening(meeting.channel, mute):
+            found = left.waffle.status(hosts=True)
+        assert (len(found["hosts"]), found["hosts_subscribed"]) == (1, 2)
+
+    def test_a_name_that_one_host_has_stands_alone(self, left: Process) -> None:
+        (host,) = left.waffle.status(hosts=True)["hosts"]
+        assert host["name"] == socket.gethostname()
+
+    def test_without_a_channel_it_is_refused(self, tmp_path: Path) -> None:
+        alone = Host(tmp_path).start()
+        with pytest.raises(WaffleError, match="WAFFLE_WATCHTYPE"):
+            alone.waffle.status(hosts=True)
+
+
+class TestBarrier:
+    def test_it_returns_when_every_process_of_every_host_has_the_update(
+        self, left: Process, right: Process
+    ) -> None:
+        """Its hooks have been called, though nothing was read there."""
+        changes = recorded(right, "LIMIT")
+        for number in range(1, 11):
+            result = left.waffle.update({"LIMIT": 20 + number}, wait=10, hosts=True)
+            assert [change.revision for change in changes] == list(range(1, number + 1))
+            assert (result.pending, result.pending_hosts) == ((), ())
+            assert [host.revision for host in result.hosts] == [number, number]
+
+    def test_it_names_who_does_not_follow(
+        self, sites: Sites, left: Process, right: Process
+    ) -> None:
+        stuck = report_process(right.files, 4711, "worker 9")
+        result = left.waffle.update({"LIMIT": 20}, wait=0.3, hosts=True)
+        assert result.pending_hosts == (f"{sites.name('right')}: worker 9 (pid 4711)",)
+        assert result.pending == ()
+        stuck.processes.leave()
+        assert left.waffle.update({"LIMIT": 21}, wait=10, hosts=True).pending_hosts == ()
+
+    def test_it_says_how_many_do_not_answer(self, meeting: Meeting, left: Process) -> None:
+        with listening(meeting.channel, str):
+            result = left.waffle.update({"LIMIT": 20}, wait=0.3, hosts=True)
+        assert result.pending_hosts == ("1 of 2 hosts: no answer",)
+
+    def test_a_hook_may_wait_for_all_hosts(self, meeting: Meeting, sites: Sites) -> None:
+        """Its thread may be the one that answers for its own host, so that isn't waited for."""
+        keep: list[Process] = []
+        with forked(lambda: keep.append(sites.start("right"))):
+            left, pending = sites.start("left"), list[tuple[str, ...]]()
+
+            @left.waffle.on_change("SITENAME")
+            def follow(change: Any) -> None:
+                result = left.waffle.update({"LIMIT": 30}, wait=10, hosts=True)
+                pending.append(result.pending_hosts)
+
+            put(open_store(meeting.url), SITENAME='"New"')
+            meeting.send("look")
+            assert eventually(lambda: pending) == [()]
+
+    def test_what_cannot_be_waited_for_is_refused_before_anything_is_stored(
+        self, left: Process, tmp_path: Path
+    ) -> None:
+        alone = Host(tmp_path).start()
+        with pytest.raises(WaffleError, match="WAFFLE_WATCHTYPE"):
+            alone.waffle.update({"LIMIT": 20}, wait=1, hosts=True)
+        with pytest.raises(WaffleError, match="wait="):
+            left.waffle.update({"LIMIT": 20}, hosts=True)
+        assert (left.waffle.refresh(), alone.waffle.refresh()) == (0, 0)
+
+
+class TestCommands:
+    def test_status_lists_the_hosts(self, sites: Sites, left: Process, right: Process) -> None:
+        result = left.app.test_cli_runner().invoke(command, ["status", "--hosts"])
+        lines = result.output.splitlines()
+        assert lines[-3:] == [
+            "hosts: 2 of 2 answered",
+            *(f"{sites.name(name)} revision 0, 1 processes" for name in ("left", "right")),
+        ]
+        assert result.exit_code == 0
+
+    def test_status_fails_where_a_host_has_an_error_or_is_silent(
+        self, meeting: Meeting, left: Process, right: Process
+    ) -> None:
+        runner = left.app.test_cli_runner()
+        stuck = report_process(right.files, 4711, "worker 9", error="no disk")
+        result = runner.invoke(command, ["status", "--hosts"])
+        assert result.exit_code == 1
+        assert "worker 9 (pid 4711): no disk" in result.output
+        stuck.processes.leave()
+        with listening(meeting.channel, str):
+            result = runner.invoke(command, ["status", "--hosts"])
+        assert result.exit_code == 1
+        assert "silent hosts:  1 of 3 gave no answer" in result.output
+
+    def test_set_waits_for_the_hosts(self, sites: Sites, left: Process, right: Process) -> None:
+        runner = left.app.test_cli_runner()
+        done = runner.invoke(command, ["set", "LIMIT=20", "--wait", "10", "--hosts", "--json"])
+        assert done.exit_code == 0
+        assert [host["revision"] for host in json.loads(done.stdout)["hosts"]] == [1, 1]
+        stuck = report_process(right.files, 4711, "worker 9")
+        late = runner.invoke(command, ["set", "LIMIT=21", "--wait", "0.3", "--hosts"])
+        stuck.processes.leave()
+        assert late.exit_code == 3
+        text = f"not yet applied by {sites.name('right')}: worker 9 (pid 4711)"
+        assert text in late.stderr
+        usage = runner.invoke(command, ["set", "LIMIT=22", "--hosts"])
+        assert (usage.exit_code, left.waffle.refresh()) == (2, 2)
+
+
+def test_a_description_fits_into_a_message_of_postgresql(tmp_path: Path) -> None:
+    """Whatever is wrong with however many processes; then numbers take the place of names."""
+    host = Host(tmp_path)
+    process = host.start()
+    files = process.files
+    stuck = [report_process(files, os.getpid(), f"worker {n}", error="ü" * 400) for n in range(150)]
+    text = describe_host(files)
+    assert len(text.encode()) <= LARGEST_ANSWER
+    assert json.loads(text)["processes"] == 151
+    assert json.loads(text)["behind"][-1].endswith(" more")
+    for other in stuck:
+        other.processes.leave()
