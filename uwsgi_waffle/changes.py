@@ -20,6 +20,7 @@ __all__ = [
     "encode_readable",
     "encode_stored",
     "undeclared",
+    "with_former_names",
 ]
 
 #: Gets what the store holds. Returns the JSON texts to write by name; ``None`` stands for "no
@@ -141,7 +142,7 @@ def _validated(
 ) -> Mapping[str, str | None]:
     """Return ``texts`` as they come out of the validation of all values together."""
     try:
-        wanted = stored.with_commit(Commit(_with_former_names(schema, stored, texts)))
+        wanted = stored.with_commit(Commit(with_former_names(schema, stored, texts)))
         model = schema.load(encode_stored(wanted).values)
     except InvalidValue as error:
         for name, problem in error.problems.items():
@@ -150,16 +151,15 @@ def _validated(
             problems.setdefault(name, problem + hint)
     if problems:
         raise InvalidValue(problems)
-    validated = {
+    return {
         name: None if text is None else schema.variables[name].dump(getattr(model, name))
         for name, text in texts.items()
     }
-    return _with_former_names(schema, stored, validated)
 
 
-def _with_former_names(
+def with_former_names(
     schema: Schema, stored: Stored, texts: Mapping[str, str | None]
-) -> Mapping[str, str | None]:
+) -> dict[str, str | None]:
     """Move what is stored under former names, and keep their rows for code that reads them."""
     written = dict(texts)
     for name, formers in schema.former_rows(stored.values).items():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -59,35 +59,36 @@ def end_of(expires: timedelta) -> datetime:
 def with_expiry(
     stored: Stored,
     changes: Mapping[str, str | None],
-    names: Collection[str],
+    before: Mapping[str, str | None],
     until: datetime | None,
 ) -> dict[str, str | None]:
     """Return ``changes``, and with them what becomes of the row of temporary values.
 
     Args:
         stored: what the store holds.
-        changes: what the update changes.
-        names: what it sets, also to the value that is stored.
+        changes: the rows that the update changes.
+        before: the present texts of the variables that it sets, also of those that it sets to the
+            value that they have.
         until: when these values end; ``None`` is never.
     """
     entries = _entries_of(stored)
     texts = {**stored.values, **changes}
-    for name in names:
+    for name, value in before.items():
         earlier = entries.pop(name, None)
         if until is not None:
-            value = stored.values.get(name)
-            before = earlier.before if earlier and earlier.value == value else value
-            entries[name] = Temporary(until, texts.get(name), before)
+            first = earlier.before if earlier and earlier.value == value else value
+            entries[name] = Temporary(until, texts.get(name), first)
     text = _to_json(entries)
     return dict(changes) if text == stored.values.get(EXPIRES) else {**changes, EXPIRES: text}
 
 
 def ended(stored: Stored) -> dict[str, str | None]:
-    """Be the change set that ends what has expired; where another value is stored, that stays."""
+    """Return the changes that end expired values. A value that was set since is kept."""
     now, found = datetime.now(timezone.utc), dict[str, str | None]()
     for name, entry in _entries_of(stored).items():
         if entry.until <= now:
             value = stored.values.get(name)
+            # Writing the stored value again only drops the entry.
             found[name] = entry.before if value == entry.value else value
     return found
 

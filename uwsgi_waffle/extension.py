@@ -61,7 +61,7 @@ class WaffleConf(Generic[V]):
         Raises:
             SchemaError: ``WAFFLE_CONFS`` or a setting can't be used.
             StoreUnavailable: the store can't be read, and this host has no snapshot of it.
-            ValueError: ``expires`` isn't positive.
+            HostBusy: another process of this host holds its lock for too long.
             HostFilesError: the watch file or its folder can't be used.
             WaffleError: the application has the extension already, or isn't Flask's.
         """
@@ -165,6 +165,7 @@ class WaffleConf(Generic[V]):
 
         Raises:
             UnknownVariable: a name isn't declared.
+            PinnedVariable: the environment pins it.
             ValueError: ``expires`` isn't positive, or no date is so far away.
             InvalidValue: with all values that are refused.
             RevisionConflict: somebody else was faster.
@@ -207,9 +208,8 @@ class WaffleConf(Generic[V]):
             InvalidValue: it holds what the schema refuses; likewise.
         """
         state = self._apps.state()
-        state.sync.refresh()
-        state.expire()
-        return state.view.advance().revision
+        state.update_conf()
+        return state.current().revision
 
     def history(self, limit: int = 20, key: str | None = None) -> list[HistoryEntry]:
         """Return the newest changes, newest first; of one variable if ``key`` is given.
@@ -272,8 +272,8 @@ class WaffleConf(Generic[V]):
 
         It is called after the commit, and before `update` waits for other processes. Names,
         context, thread and errors are as for `on_change`. The process that finds an edit by hand
-        calls it with the actor ``outside``. If a process dies between the commit and the call,
-        nobody calls it.
+        calls it with the actor ``outside``. If a process dies between the commit and the call, or
+        loses its connection during the commit, nobody calls it.
 
         Example:
             >>> from flask import Flask

@@ -60,10 +60,12 @@ class Fetcher:
             # Values that don't fit a process which starts, or is asked, concern it alone: another
             # version of the application may run beside it.
             if not (raise_errors and isinstance(error, InvalidValue)):
-                self._note_failure(header, failure, monotonic() - began)
-            if raise_errors:
-                raise failure from None if failure is error else error
-            return
+                self._note_failure(header, words[:8], failure, monotonic() - began)
+            if not raise_errors:
+                return
+            if failure is error:
+                raise
+            raise failure from error
         if failed:
             self._served.log(logging.WARNING, "the store is back")
         if published is not None and stored.revision < published.revision:
@@ -109,12 +111,14 @@ class Fetcher:
         self._served.load(encoded, words, unreadable=unreadable)
         return bool(self._served.misfits)
 
-    def _note_failure(self, header: LockedHeader, error: Exception, seconds: float) -> None:
+    def _note_failure(
+        self, header: LockedHeader, generation: bytes, error: Exception, seconds: float
+    ) -> None:
         pause = min(max(FIRST_RETRY, RETRY_FACTOR * seconds), LAST_RETRY)
         text, cause = error_text(error)
         text, known = text[:ERROR_LENGTH], header.notes().error
         retry_at = time.monotonic_ns() + round(pause * 1e9)
-        header.set_notes(error=text, failed=header.words()[:8].hex(), retry_at=retry_at)
+        header.set_notes(error=text, failed=generation.hex(), retry_at=retry_at)
         if text != known:
             text = f"can't use the store, serving the last good values: {text}"
             self._served.log(logging.ERROR, text, cause)

@@ -8,18 +8,18 @@ import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, cast
 
 from flask import Flask
 from typing_extensions import Unpack
 
-from . import expiry, unix, wake
+from . import unix, wake
 from .barrier import Barrier
 from .changes import Changeset, changes_for_update
 from .conflicts import Conflicts
-from .errors import SchemaError, WaffleError
+from .ending import Ending
+from .errors import SchemaError
 from .fetch import Fetcher
 from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
 from .host import Alone, Host, HostFiles, snapshot_in
@@ -75,7 +75,6 @@ class WaffleState:
         self._app = weakref.ref(app)
         self.notified_by = ""
         self._mule_is_configured = False
-        self._expiry_failed = b""  # the id of the snapshot
         self._attached = self._warned_of_live = False
         self.store = self._open_store(store)
         self.host: Host = Alone()
@@ -97,6 +96,7 @@ class WaffleState:
         fetcher = Fetcher(self.host, self.store, self.served, ports, conflicts)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
         self.view = View(self.sync, self.assigned)
+        self._ending = Ending(self.served, self.update, self.reconcile_interval)
         self.writer = Writer(
             *(self.host, self.store, self.served, fetcher, self.sync, ports, conflicts),
             max_value_size=self.settings.max_value_size,
@@ -161,18 +161,8 @@ class WaffleState:
             wake.show("waffle.store_error", int(bool(self.host.notes().error)))
 
     def expire(self) -> None:
-        """End the temporary values whose time has come; only once where that isn't possible."""
-        snapshot = self.sync.current()
-        now = datetime.now(timezone.utc)
-        due = any(until <= now for until in snapshot.temporary.values())
-        if not due or snapshot.id == self._expiry_failed or self.host.notes().error:
-            return
-        try:
-            self.update(expiry.ended, actor=expiry.ACTOR)
-        except WaffleError as error:
-            self._expiry_failed = snapshot.id
-            text = f"temporary values have expired and can't be set back: {error}"
-            self.served.log(logging.WARNING, text)
+        """End the temporary values whose time has come."""
+        self._ending.end_due(self.sync.current())
 
     def leave(self) -> None:
         """Stop being one of the processes that follow changes."""

@@ -205,8 +205,11 @@ class Sync:
                 words = header.words()
                 # Another process of a server that starts may have read the store just now.
                 fresh = header.notes().checked_at >= asked_at and is_current(words)
-                if not fresh or not self._load_published(words):
+                published = self._host.snapshots.read(snapshot_in(words)) if fresh else None
+                if published is None:
                     self._fetcher.fetch(header, raise_errors=True)
+                else:
+                    self._served.load(published, words)
         except (StoreUnavailable, InvalidValue, OSError) as error:
             self._start_with_last_snapshot(error)
 

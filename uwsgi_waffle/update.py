@@ -14,7 +14,7 @@ from typing_extensions import Unpack
 
 from . import expiry
 from .barrier import NO_CHANNEL, Barrier
-from .changes import Changeset, check_sizes, encode_stored
+from .changes import Changeset, check_sizes, encode_stored, with_former_names
 from .conflicts import Conflicts
 from .errors import InvalidValue, RevisionConflict, WaffleError
 from .fetch import Fetcher
@@ -119,7 +119,9 @@ class Writer:
             nonlocal changed
             texts, changes = self._changes(changeset, stored, options.get("expect_revision"))
             changed = tuple(sorted(changes))
-            changes = expiry.with_expiry(stored, changes, texts, until)
+            source = self._served.schema.source
+            before = {name: stored.values.get(source(name, stored.values)) for name in texts}
+            changes = expiry.with_expiry(stored, changes, before, until)
             return Commit(changes, actor, note) if changes else None
 
         stored = self.commit(build_commit)
@@ -135,11 +137,12 @@ class Writer:
     def _changes(
         self, changeset: Changeset, stored: Stored, expected: int | None
     ) -> tuple[Mapping[str, str | None], dict[str, str | None]]:
-        """Return all that the change set says, and what of it isn't stored yet."""
+        """Return what the change set says, and the rows that it changes."""
         if expected is not None and expected != stored.revision:
             raise RevisionConflict(expected, stored.revision)
         texts = changeset(stored)
-        changes = {key: text for key, text in texts.items() if text != stored.values.get(key)}
+        rows = with_former_names(self._served.schema, stored, texts)
+        changes = {key: text for key, text in rows.items() if text != stored.values.get(key)}
         check_sizes(changes, self._max_value_size)
         return texts, changes
 
@@ -255,7 +258,7 @@ class Writer:
                 same = process.snapshot == newest.id.hex()
                 done = same or result.revision <= process.revision <= newest.revision
                 (applied if done or ours else pending).append(process)
-            if not pending or monotonic() >= deadline:
+            if not pending or not monotonic() < deadline:
                 return replace(result, applied=tuple(applied), pending=tuple(pending))
             time.sleep(WAIT_PAUSE)
 

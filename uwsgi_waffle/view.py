@@ -50,8 +50,10 @@ class View:
     def current(self) -> Snapshot:
         """Return the block's snapshot, or that of this request's first read, or the newest."""
         try:
-            snapshot: Snapshot = _current_request().__dict__[self._key]
+            snapshot = None if _blocks.get() else _current_request().__dict__[self._key]
         except (KeyError, RuntimeError):  # the first read, or no request
+            snapshot = None
+        if snapshot is None:
             snapshot = self.served()
         if self._assigned.layers or overrides.get():
             return self._assigned.apply_to(snapshot)

@@ -11,9 +11,9 @@ from typing import Annotated
 import pytest
 from annotated_types import Ge
 
-from uwsgi_waffle import InvalidValue, MemoryStore, expiry, state
+from uwsgi_waffle import InvalidValue, MemoryStore, ending, expiry
 
-from ..host import Host, Process
+from ..host import ALWAYS, NEVER, Host, Process, eventually
 
 HOUR = timedelta(hours=1)
 
@@ -32,7 +32,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
     stand_in = SimpleNamespace(now=clock.now, fromtimestamp=datetime.fromtimestamp)
-    for module in (expiry, state):
+    for module in (expiry, ending):
         monkeypatch.setattr(module, "datetime", stand_in)
     return clock
 
@@ -170,7 +170,7 @@ class TestErrors:
         later.tick()
         later.tick()
         assert later.waffle.values.LIMIT == 200
-        assert caplog.text.count("can't be set back") == 1
+        assert caplog.text.count("can't be set back yet") == 1
         assert "LIMIT" in caplog.text
 
     @pytest.mark.parametrize("row", ["[]", "{", '{"LIMIT": 1}', '{"LIMIT": ["x", null, null]}'])
@@ -186,3 +186,43 @@ class TestErrors:
         else:
             site.waffle.update({"LIMIT": 30}, expires=HOUR)
             assert list(site.state.newest().temporary) == ["LIMIT"]
+
+
+class TestFormerNames:
+    @pytest.fixture
+    def site(self, host: Host, clock: Clock) -> Process:
+        host.start(confs={"OLD": {"default": 1}}).waffle.update({"OLD": 5})
+        return host.start(confs={"NEW": {"default": 1, "was": "OLD"}, "OTHER": {"default": 0}})
+
+    def test_an_update_of_another_variable_changes_nothing_about_it(
+        self, site: Process, clock: Clock
+    ) -> None:
+        site.waffle.update({"NEW": 7}, expires=HOUR)
+        site.waffle.update({"OTHER": 1})
+        assert list(site.waffle.status()["temporary"]) == ["NEW"]
+        clock.ahead = HOUR
+        site.tick()
+        assert (site.waffle.values.NEW, site.waffle.values.OTHER) == (5, 1)
+        assert site.state.store.load().values["OLD"] == "5"
+
+    def test_only_what_was_set_is_temporary(self, site: Process, clock: Clock) -> None:
+        site.waffle.update({"OTHER": 2}, expires=HOUR)
+        assert list(site.waffle.status()["temporary"]) == ["OTHER"]
+        clock.ahead = HOUR
+        site.tick()
+        assert (site.waffle.values.NEW, site.waffle.values.OTHER) == (5, 0)
+
+
+def test_a_store_that_was_down_at_the_time_is_tried_again(
+    host: Host, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = host.store()
+    site = host.start(store, RECONCILE_INTERVAL=0.001)
+    site.waffle.update({"LIMIT": 20}, expires=HOUR)
+    clock.ahead = HOUR
+    store.failing = ALWAYS
+    site.state.expire()
+    assert site.waffle.values.LIMIT == 20
+    assert "can't be set back yet: the store is down" in caplog.text
+    store.failing = NEVER
+    eventually(lambda: [site.tick(), site.waffle.values.LIMIT][1] == 10)

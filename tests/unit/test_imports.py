@@ -28,7 +28,7 @@ FLOORS = (
     {"fetch"},
     {"sync"},
     {"update"},
-    {"hooks", "settings", "config", "view"},
+    {"ending", "hooks", "settings", "config", "view"},
     {"meeting", "updates"},
     {"state"},
     {"report", "transfer", "applications"},

@@ -94,6 +94,21 @@ def channel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeChannel]:
         thread.join(20)
 
 
+def test_a_process_without_room_for_a_thread_leaves_the_listening_to_others(
+    host: Host, site: Process, channel: FakeChannel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        site.tick()
+    assert site.waffle.status()["redis"]["listener"] is None
+    other = host.start(WATCHTYPE="redis")
+    other.tick()
+    eventually(lambda: channel.listening == 1)
+
+
 def listening_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name == "uwsgi_waffle listener"]
 

@@ -5,13 +5,19 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from typing import ClassVar
 
 import pytest
+from sqlalchemy.exc import DatabaseError
 
 from uwsgi_waffle import InvalidValue, StoreUnavailable, fetch, sync
+from uwsgi_waffle.host.header import Header, LockedHeader
+from uwsgi_waffle.stores import Stored
 
 from ..host import ALWAYS, CONFS, NEVER, FaultyStore, Host, Process, eventually, logged, recorded
 
@@ -208,6 +214,12 @@ class TestStoreDown:
         assert process.waffle.refresh() == 0
         assert process.waffle.status()["store_error"] == ""
 
+    def test_its_error_names_the_drivers_as_its_cause(self, host: Host, site: Process) -> None:
+        host.sql("DROP TABLE waffle_values")
+        with pytest.raises(StoreUnavailable) as caught:
+            site.waffle.refresh()
+        assert isinstance(caught.value.__cause__, DatabaseError)
+
     def test_a_writers_success_ends_the_incident(
         self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -304,6 +316,29 @@ class TestStart:
         site.waffle.update({"SITENAME": "New"})
         with pytest.raises(StoreUnavailable, match="down"):
             host.start(host.store(ALWAYS), confs={"SITENAME": {"default": 1}})
+
+    def test_it_is_refused_after_waiting_for_a_writer_as_at_any_other_time(
+        self, host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The writer has another release, with another type."""
+        writer = host.start(confs={"LIMIT": {"default": "none"}})
+        lock, waits = Header.lock, threading.Event()
+
+        def noted(header: Header, timeout: float) -> AbstractContextManager[LockedHeader]:
+            waits.set()
+            return lock(header, timeout)
+
+        def slow(stored: Stored) -> dict[str, str | None]:
+            monkeypatch.setattr(Header, "lock", noted)
+            starting.append(pool.submit(host.start))
+            assert waits.wait(20)
+            return {"LIMIT": '"many"'}
+
+        starting: list[Future[Process]] = []
+        with ThreadPoolExecutor() as pool:
+            writer.state.update(slow)
+            with pytest.raises(InvalidValue, match="LIMIT"):
+                starting[0].result(20)
 
     def test_a_vanished_database_is_not_replaced_by_an_empty_one(
         self, host: Host, site: Process

@@ -62,8 +62,14 @@ class Listener:
             self._log_once(str(error), hint="")
             return
         if elected and self._listener_pid != os.getpid():
+            thread = threading.Thread(target=self._run, name="uwsgi_waffle listener", daemon=True)
             self._listener_pid = os.getpid()
-            threading.Thread(target=self._run, name="uwsgi_waffle listener", daemon=True).start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the system allows no more threads
+                self._listener_pid = 0
+                self._host.listener_lock.release()
+                self._log_once(f"this process can't listen: {error}")
 
     def _renew_host_id(self) -> None:
         """Take another id: the files may be a copy of another host's, whose messages we'd miss."""

@@ -1,0 +1,46 @@
+"""How temporary values end: whichever process ticks first after their time sets them back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from datetime import datetime, timezone
+from time import monotonic
+
+from . import expiry
+from .served import Served, error_text
+from .snapshot import Snapshot
+
+__all__ = ["Ending"]
+
+
+class Ending:
+    """Ends temporary values of one application.
+
+    Args:
+        served: writes the log.
+        update: makes an update like `WaffleState.update`.
+        interval: seconds between two attempts, if one fails.
+    """
+
+    def __init__(self, served: Served, update: Callable[..., object], interval: float) -> None:
+        self._served, self._update, self._interval = served, update, interval
+        self._next_attempt, self._error = 0.0, ""
+
+    def end_due(self, snapshot: Snapshot) -> None:
+        """End those of ``snapshot`` whose time has come. Never raise: the next tick tries again."""
+        now = datetime.now(timezone.utc)
+        due = any(until <= now for until in snapshot.temporary.values())
+        if not due or monotonic() < self._next_attempt:
+            return
+        self._next_attempt = monotonic() + self._interval
+        try:
+            self._update(expiry.ended, actor=expiry.ACTOR)
+        except Exception as error:  # a store of the user's own may raise anything
+            text, cause = error_text(error)
+            if text != self._error:
+                said = f"temporary values have expired and can't be set back yet: {text}"
+                self._served.log(logging.WARNING, said, cause)
+            self._error = text
+        else:
+            self._next_attempt, self._error = 0.0, ""
