@@ -15,7 +15,7 @@ from uwsgi_waffle.host import HostFiles, ProcessInfo, is_current, snapshot_in
 from uwsgi_waffle.schema import Schema
 from uwsgi_waffle.snapshot import ID_SIZE, SnapshotDamaged, decode
 from uwsgi_waffle.stores.rows import RowHistory
-from uwsgi_waffle.wake.redis import _is_news
+from uwsgi_waffle.wake.redis import RedisChannel
 
 
 @cache
@@ -23,6 +23,11 @@ def files() -> HostFiles:
     opened = HostFiles(Path(tempfile.mkdtemp(prefix="waffle-")) / "waffle.watch")
     opened.open()
     return opened
+
+
+@cache
+def channel() -> RedisChannel:
+    return RedisChannel("redis://localhost", "waffleconf")
 
 
 @cache
@@ -79,7 +84,8 @@ def process(data: bytes) -> None:
 
 def message(data: bytes) -> None:
     """Hear them in the channel."""
-    assert _is_news({"type": "message", "data": data}, lambda: -1)
+    heard = {"type": "message", "channel": b"waffleconf", "data": data}
+    assert channel()._is_news(heard, lambda: -1)
 
 
 def history(data: bytes) -> None:
