@@ -18,7 +18,7 @@ from . import drivers
 from .borrowed import BorrowedConnection
 from .contract import Store
 from .engines import Notification, connect, identity_of, libpq_url, shown
-from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
+from .rows import HISTORY, HISTORY_SIZE, MYSQL_HISTORY_SIZE, MYSQL_TEXT, REVISION, RowStore
 from .translation import map_errors
 
 __all__ = ["AlchemyWaffleStore"]
@@ -105,6 +105,11 @@ class AlchemyWaffleStore(RowStore):
     @property
     def _has_server(self) -> bool:
         return self._app_engine().dialect.name != "sqlite"
+
+    @property
+    def _history_size(self) -> int:
+        is_mysql = self._app_engine().dialect.name in ("mysql", "mariadb")
+        return MYSQL_HISTORY_SIZE if is_mysql else HISTORY_SIZE
 
     def _column_lengths(self) -> tuple[int | None, int | None]:
         key, value = (getattr(column.type, "length", None) for column in (self._key, self._value))

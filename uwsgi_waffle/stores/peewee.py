@@ -14,7 +14,7 @@ from ..errors import SchemaError, StoreUnavailable
 from ..identity import file_identity, server_identity
 from ..urls import redact_url
 from . import drivers
-from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
+from .rows import HISTORY, HISTORY_SIZE, MYSQL_HISTORY_SIZE, MYSQL_TEXT, REVISION, RowStore
 from .translation import TableMissing, map_errors
 
 __all__ = ["PeeweeWaffleStore"]
@@ -125,6 +125,10 @@ class PeeweeWaffleStore(RowStore):
     @property
     def _has_server(self) -> bool:
         return self._backend() != "sqlite"
+
+    @property
+    def _history_size(self) -> int:
+        return MYSQL_HISTORY_SIZE if self._backend() == "mysql" else HISTORY_SIZE
 
     def _column_lengths(self) -> tuple[int | None, int | None]:
         fields = self.model._meta.fields

@@ -86,9 +86,10 @@ class RedisStore(Store):
             ) from None
         place = client.connection_pool.connection_kwargs
         host = place.get("path") or place.get("host", "localhost")
-        host = getattr(client.connection_pool, "service_name", host)  # of sentinels
         what = f"{place.get('db') or 0} {prefix}"
         self._identity = server_identity("redis", host, place.get("port"), what)
+        if master := getattr(client.connection_pool, "service_name", None):  # of sentinels
+            self._identity = f"redis://{master}/{what}"
         self._redis: Any = redis
         self._url, self._timeout = url, timeout
         # What is in braces alone chooses the slot. 0.1 wrote the list without them.

@@ -17,7 +17,16 @@ from .contract import EXPIRES, Commit, CommitBuilder, Context, HistoryRow, Store
 from .row_history import HISTORY_ROWS, RowHistory
 from .translation import TableMissing, TransactionConflict
 
-__all__ = ["HISTORY", "MYSQL_TEXT", "REVISION", "RowStore", "Rows", "names_in"]
+__all__ = [
+    "HISTORY",
+    "HISTORY_SIZE",
+    "MYSQL_HISTORY_SIZE",
+    "MYSQL_TEXT",
+    "REVISION",
+    "RowStore",
+    "Rows",
+    "names_in",
+]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -26,7 +35,8 @@ REVISION = "WAFFLE_REVISION"
 HISTORY = "WAFFLE_HISTORY"
 NAMES = "WAFFLE_NAMES"
 RESERVED = "WAFFLE_"
-HISTORY_SIZE = 2**19  # characters; with others escaped, less than a packet of MySQL
+HISTORY_SIZE = 2**22  # characters
+MYSQL_HISTORY_SIZE = 2**19  # the same; in one statement with the values it fits a packet of MySQL
 MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
 
 ATTEMPTS = 5
@@ -93,6 +103,11 @@ class RowStore(Store):
         """Return the maximum length of keys and of values in characters; ``None`` is unlimited."""
 
     @property
+    def _history_size(self) -> int:
+        """How many characters of history are kept."""
+        return HISTORY_SIZE
+
+    @property
     @abstractmethod
     def _has_server(self) -> bool:
         """Whether a server may still commit for a writer that has died."""
@@ -156,7 +171,7 @@ class RowStore(Store):
         texts = {
             **(_names_rows(names | new, max_value) if new else {}),
             **commit.changes,
-            HISTORY: past.to_json(min(max_value or HISTORY_SIZE, HISTORY_SIZE)),
+            HISTORY: past.to_json(min(max_value or self._history_size, self._history_size)),
             REVISION: str(stored.revision + 1),  # last, for a table without transactions
         }
         for key, text in texts.items():
