@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from time import monotonic
@@ -19,6 +20,8 @@ from .stores import HistoryRow
 from .text import to_json
 
 __all__ = [
+    "BEGINNING",
+    "Beginning",
     "HistoryEntry",
     "Misfit",
     "history",
@@ -34,6 +37,10 @@ __all__ = [
 
 #: Seconds that a comparison with the store may be late: a store has so long to respond.
 GRACE = 5.0
+#: Characters of a value's JSON text that are enough to show its beginning.
+BEGINNING = 4096
+
+ESCAPES = re.compile(r"""(?:\\u[0-9a-fA-F]{4})+|\\["\\/bfnrt]""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,20 +67,35 @@ class HistoryEntry:
     at: datetime
 
 
-def history(state: WaffleState, limit: int, key: str | None) -> list[HistoryEntry]:
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The first `BEGINNING` characters of a value's JSON text, in the place of a long value."""
+
+    text: str
+
+
+def history(
+    state: WaffleState, limit: int, key: str | None, *, beginnings: bool = False
+) -> list[HistoryEntry]:
     """Return the newest changes, newest first.
+
+    Args:
+        beginnings: of a long value return a `Beginning`, and read no more from the store.
 
     Raises:
         UnknownVariable: ``key`` is neither declared nor in the history.
     """
-    rows = state.store.history(limit, key)
+    # One character more says that there is more.
+    rows = state.store.history(limit, key, max_length=BEGINNING + 1 if beginnings else None)
     if not rows and key is not None:
         state.schema.variable(key)
-    return [_entry(state.schema, row) for row in rows]
+    return [_entry(state.schema, row, beginnings=beginnings) for row in rows]
 
 
-def history_since(state: WaffleState, revision: int, key: str | None) -> list[HistoryEntry]:
-    """Return the changes that were made after ``revision``, newest first.
+def history_since(
+    state: WaffleState, revision: int, key: str | None, *, beginnings: bool = False
+) -> list[HistoryEntry]:
+    """Return the changes that were made after ``revision``, newest first; arguments as above.
 
     Raises:
         UnknownRevision: the store has never been there.
@@ -84,19 +106,21 @@ def history_since(state: WaffleState, revision: int, key: str | None) -> list[Hi
         raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
     limit = 100
     while True:
-        entries = history(state, limit, key)
+        entries = history(state, limit, key, beginnings=beginnings)
         if len(entries) < limit or entries[-1].revision <= revision:
             return [entry for entry in entries if entry.revision > revision]
         limit *= 10
 
 
-def _entry(schema: Schema, row: HistoryRow) -> HistoryEntry:
+def _entry(schema: Schema, row: HistoryRow, *, beginnings: bool) -> HistoryEntry:
     def shown(text: str | None) -> Any:
         if is_masked(schema, row.key):
             return MASK
         if text is None:
             variable = schema.variables[row.key]
             text = variable.dump(getattr(schema.defaults, row.key))
+        if beginnings and len(text) > BEGINNING:
+            return Beginning(_readable(text[:BEGINNING]))
         return _read(text)
 
     old, new = shown(row.old), shown(row.new)
@@ -181,6 +205,11 @@ def _read(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def _readable(text: str) -> str:
+    """Return the beginning of a JSON text with its letters as they are."""
+    return ESCAPES.sub(lambda found: to_json(json.loads(f'"{found[0]}"'))[1:-1], text)
 
 
 def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:

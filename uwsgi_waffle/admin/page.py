@@ -20,7 +20,7 @@ from ..errors import (
     WaffleError,
 )
 from ..extension import WaffleConf
-from ..report import HistoryEntry
+from ..report import HistoryEntry, history
 from ..stores import Stored
 from ..update import UpdateResult
 from .differences import differences, saved_changes, shorten, shorten_value
@@ -222,7 +222,7 @@ class Page:
 
     def _history(self, limit: int) -> list[HistoryEntry]:
         try:
-            return self.waffle.history(limit)
+            return history(self.waffle.state, limit, None, beginnings=True)
         except WaffleError as error:
             self.error = self.error or str(error)
             return []

@@ -9,7 +9,7 @@ from flask import g, request
 from ..changes import Changeset
 from ..errors import RevisionConflict
 from ..extension import WaffleConf
-from ..report import HistoryEntry
+from ..report import HistoryEntry, history
 from ..update import UpdateResult
 from .fields import Field
 from .form import Submitted, read_form
@@ -92,7 +92,7 @@ class Submission:
         comparable = 0 <= self.revision <= newest
         changed: dict[str, HistoryEntry | None] = {}
         for name in names:
-            last = next(iter(self._waffle.history(limit=1, key=name)), None)
+            last = next(iter(history(self._waffle.state, 1, name, beginnings=True)), None)
             if not comparable or (last is not None and last.revision > self.revision):
                 changed[name] = last
         self.conflicts = changed
