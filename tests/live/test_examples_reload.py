@@ -55,12 +55,19 @@ def start(
     return start
 
 
-def ready(server: Server, workers: int) -> None:
-    """Wait until the workers have started: until then uWSGI can't stop them."""
+def ready(server: Server, mode: str = "prefork") -> None:
+    """Wait until the workers have started, and loaded the application: until then they don't stop."""
     files = HostFiles(server.folder / "waffle.watch")
+    workers = 2 if mode == "cheaper" else 4
+
+    def started() -> tuple[int, int]:
+        kinds = {process.kind for process in files.processes}
+        _, _, log = server.log.rpartition("*** Starting uWSGI")
+        return sum(kind.startswith("worker") for kind in kinds), log.count("WSGI app 0 ")
+
+    loads = 4 if mode == "lazy-apps" else 1
     server.eventually(
-        lambda: {process.kind for process in files.processes},
-        until=lambda kinds: sum(kind.startswith("worker") for kind in kinds) >= workers,
+        started, until=lambda seen: seen[0] >= workers and seen[1] >= loads, deadline=60
     )
 
 
@@ -94,15 +101,16 @@ def test_it_reloads_once_for_each_change(
     """However many workers ask for it, and whichever of them `cheaper` has stopped."""
     server = start(MODES[mode])
     assert answer(server) == "one of 4 threads\n"
-    workers = 2 if mode == "cheaper" else 4
     for reloads, size in enumerate((8, 16), 1):
-        ready(server, workers)
+        ready(server, mode)
         change(size)
         server.eventually(
-            lambda: answer(server), until=lambda text, size=size: text == f"one of {size} threads\n"
+            lambda: answer(server),
+            until=lambda text, size=size: text == f"one of {size} threads\n",
+            deadline=60,
         )
         assert server.log.count("gracefully killing workers") == reloads
-    ready(server, workers)
+    ready(server, mode)
     assert "uwsgi_waffle:" not in server.log
 
 
@@ -124,5 +132,5 @@ def test_a_change_at_a_time(start: Start, environ: dict[str, str]) -> None:
         capture_output=True,
         text=True,
     )
-    ready(server, 4)
+    ready(server)
     assert re.search(rf"^POOL_SIZE  {size}  .*\n  +until ", shown.stdout, re.MULTILINE)
