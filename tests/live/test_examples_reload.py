@@ -56,7 +56,7 @@ def start(
 
 
 def ready(server: Server, mode: str = "prefork") -> None:
-    """Wait until the workers have started, and loaded the application: until then they don't stop."""
+    """Wait until the workers have loaded the application: until then they don't stop."""
     files = HostFiles(server.folder / "waffle.watch")
     workers = 2 if mode == "cheaper" else 4
 

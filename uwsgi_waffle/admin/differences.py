@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from ..changes import Changeset
-from ..report import BEGINNING, Beginning, HistoryEntry
+from ..history import BEGINNING, Beginning, HistoryEntry
 from ..schema import MASK, Schema
 from ..stores import Stored
 from .fields import Field

@@ -20,7 +20,7 @@ from ..errors import (
     WaffleError,
 )
 from ..extension import WaffleConf
-from ..report import HistoryEntry, history
+from ..history import HistoryEntry, history
 from ..stores import Stored
 from ..update import UpdateResult
 from .differences import differences, saved_changes, shorten, shorten_value

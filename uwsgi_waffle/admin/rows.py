@@ -8,7 +8,7 @@ from datetime import datetime
 
 from flask import request
 
-from ..report import HistoryEntry
+from ..history import HistoryEntry
 from .fields import Field
 
 __all__ = [

@@ -11,7 +11,7 @@ from .. import expiry
 from ..changes import Changeset
 from ..errors import RevisionConflict
 from ..extension import WaffleConf
-from ..report import HistoryEntry, history
+from ..history import HistoryEntry, history
 from ..update import UpdateResult
 from .fields import Field
 from .form import Submitted, read_form

@@ -17,7 +17,7 @@ from flask.cli import ScriptInfo
 
 from .. import expiry
 from ..errors import InvalidValue, RevisionConflict, WaffleError
-from ..report import is_masked
+from ..history import is_masked
 from ..schema import MASK
 from ..served import repairing
 from ..state import WaffleState, state_of

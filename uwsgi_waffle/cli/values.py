@@ -13,7 +13,8 @@ from click.core import ParameterSource
 from .. import changes
 from ..changes import changes_for_reset, changes_for_rollback, changes_for_update
 from ..errors import InvalidValue, WaffleError
-from ..report import BEGINNING, Beginning, Misfit, history, history_since, misfits
+from ..history import BEGINNING, Beginning, history, history_since
+from ..report import Misfit, misfits
 from ..schema import MASK, Variable
 from ..snapshot import Snapshot
 from ..state import WaffleState
