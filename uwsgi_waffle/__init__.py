@@ -24,9 +24,9 @@ from .errors import (
     WaffleError,
 )
 from .extension import WaffleConf
+from .history import HistoryEntry
 from .hooks import config_changed, config_updated
 from .host import ProcessInfo
-from .report import HistoryEntry
 from .snapshot import Change
 from .stores import (
     MemoryStore,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -12,11 +13,14 @@ from typing import Any
 from .errors import InvalidValue
 from .stores import EXPIRES, Stored
 
-__all__ = ["ACTOR", "end_of", "ended", "temporary_in", "with_expiry"]
+__all__ = ["ACTOR", "duration", "end_of", "ended", "temporary_in", "with_expiry"]
 
 log = logging.getLogger("uwsgi_waffle")
 
 ACTOR = "expiry"
+
+UNITS = ("days", "hours", "minutes", "seconds")
+DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d{{1,9}}){unit[0]})?" for unit in UNITS))
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,22 @@ def temporary_in(values: bytes) -> dict[str, datetime]:
     if EXPIRES.encode() not in values:
         return {}
     return {name: entry.until for name, entry in _entries(json.loads(values).get(EXPIRES)).items()}
+
+
+def duration(text: str) -> timedelta:
+    """Read a time such as ``30m`` or ``1d12h``.
+
+    Raises:
+        ValueError: it is no such time, or none after which a value can end.
+    """
+    match = DURATION.fullmatch(text.replace(" ", ""))
+    parts = {unit: int(number) for unit, number in match.groupdict("0").items()} if match else {}
+    try:
+        total = timedelta(**parts)
+        end_of(total)
+    except (OverflowError, ValueError):
+        raise ValueError(f"{text!r} is no time; write 90s, 30m, 12h, 7d, or 1h30m.") from None
+    return total
 
 
 def end_of(expires: timedelta) -> datetime:

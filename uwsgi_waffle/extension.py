@@ -13,8 +13,9 @@ from .applications import Applications
 from .changes import changes_for_reset, changes_for_rollback, changes_for_update
 from .config import Variables, install
 from .errors import WaffleError
+from .history import HistoryEntry, history
 from .hooks import Hook, Registered, register
-from .report import HistoryEntry, history, status
+from .report import status
 from .state import EXTENSION, WaffleState
 from .stores import Store
 from .update import UpdateOptions, UpdateResult

@@ -1,29 +1,23 @@
-"""What a person sees of it: the history, and the state of store and processes."""
+"""What a person sees of it: the state of store and processes."""
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
-from datetime import datetime
 from time import monotonic
 from typing import Any
 
 from . import wake
 from .barrier import NO_CHANNEL
-from .errors import StoreUnavailable, UnknownRevision, WaffleError, repair_commands
+from .errors import StoreUnavailable, WaffleError, repair_commands
+from .history import is_masked, read_text
 from .host import HostFiles, ProcessInfo, is_current, snapshot_in
-from .schema import MASK, Schema
+from .schema import MASK
 from .state import WaffleState
-from .stores import HistoryRow
 from .text import to_json
 
 __all__ = [
-    "HistoryEntry",
     "Misfit",
-    "history",
-    "history_since",
-    "is_masked",
     "misfits",
     "problems",
     "servers",
@@ -34,73 +28,6 @@ __all__ = [
 
 #: Seconds that a comparison with the store may be late: a store has so long to respond.
 GRACE = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class HistoryEntry:
-    """One changed variable of one revision.
-
-    Attributes:
-        revision: the revision that changed it.
-        key: its name.
-        old: its value before, as JSON gives it; the default if none was stored; a mask if it is
-            secret, or may be: of a variable that isn't declared any more nobody knows.
-        new: likewise, after.
-        actor: who changed it; ``outside`` for an edit that was made behind the package's back.
-        note: why.
-        at: when, in UTC, by the clock of the host that wrote it; for people, never compared.
-    """
-
-    revision: int
-    key: str
-    old: Any
-    new: Any
-    actor: str | None
-    note: str | None
-    at: datetime
-
-
-def history(state: WaffleState, limit: int, key: str | None) -> list[HistoryEntry]:
-    """Return the newest changes, newest first.
-
-    Raises:
-        UnknownVariable: ``key`` is neither declared nor in the history.
-    """
-    rows = state.store.history(limit, key)
-    if not rows and key is not None:
-        state.schema.variable(key)
-    return [_entry(state.schema, row) for row in rows]
-
-
-def history_since(state: WaffleState, revision: int, key: str | None) -> list[HistoryEntry]:
-    """Return the changes that were made after ``revision``, newest first.
-
-    Raises:
-        UnknownRevision: the store has never been there.
-        UnknownVariable: as for `history`.
-    """
-    newest = state.store.load().revision
-    if not 0 <= revision <= newest:
-        raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
-    limit = 100
-    while True:
-        entries = history(state, limit, key)
-        if len(entries) < limit or entries[-1].revision <= revision:
-            return [entry for entry in entries if entry.revision > revision]
-        limit *= 10
-
-
-def _entry(schema: Schema, row: HistoryRow) -> HistoryEntry:
-    def shown(text: str | None) -> Any:
-        if is_masked(schema, row.key):
-            return MASK
-        if text is None:
-            variable = schema.variables[row.key]
-            text = variable.dump(getattr(schema.defaults, row.key))
-        return _read(text)
-
-    old, new = shown(row.old), shown(row.new)
-    return HistoryEntry(row.revision, row.key, old, new, row.actor, row.note, row.at)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,16 +65,11 @@ def misfits(state: WaffleState) -> list[Misfit]:
     for name, problem in state.served.misfits.items():
         stored, masked = rows.get(name), is_masked(state.schema, name)
         if stored is not None:
-            stored = MASK if masked else to_json(_read(stored), compact=True)
+            stored = MASK if masked else to_json(read_text(stored), compact=True)
         declared = not name or name in state.schema.variables
         commands = repair_commands(name) if declared else f"flask waffle unset {name}"
         found.append(Misfit(name, problem, stored, commands))
     return found
-
-
-def is_masked(schema: Schema, name: str) -> bool:
-    """Return whether a variable is secret, or may be because it isn't declared."""
-    return name not in schema.variables or name in schema.secrets
 
 
 def servers(state: WaffleState) -> list[ProcessInfo]:
@@ -173,14 +95,6 @@ def why_alone(state: WaffleState) -> str:
         "Nothing is shared with other processes: WAFFLE_MULTIPROC is False, or the store is "
         "in memory"
     )
-
-
-def _read(text: str) -> Any:
-    """Return the value of a JSON text; the text itself if somebody has written no JSON."""
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):
-        return text
 
 
 def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:

@@ -249,6 +249,15 @@ class TestTexts:
         assert store.values_at(1) == {"A": text}
         assert [(row.old, row.new) for row in store.history(2)] == [(None, text), (text, None)]
 
+    def test_the_beginnings_of_values_can_be_asked_for(self, store: Store) -> None:
+        """The values in the history are cut to so many characters; nothing else is."""
+        put(store, A='"ü🧇ab"', actor="a long name")
+        put(store, A="1")
+        shown = [(row.old, row.new, row.actor) for row in store.history(2, max_length=3)]
+        assert shown == [('"ü🧇', "1", None), (None, '"ü🧇', "a long name")]
+        assert [row.new for row in store.history(1, "A", max_length=0)] == [""]
+        assert [row.new for row in store.history(2, "A")] == ["1", '"ü🧇ab"']
+
     def test_long_and_odd_actors_and_notes_are_kept(self, store: Store) -> None:
         long = "ü'\"🧇" * 10_000
         put(store, A="1", actor=long, note=long)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel, model_validator
 
+from uwsgi_waffle import MemoryStore
 from uwsgi_waffle.schema import MASK
 
 from .admin_site import Form, Site, changes
@@ -197,7 +198,11 @@ class TestPinned:
         assert (answer.status_code, site.waffle.revision) == (400, 0)
         assert "MYSITE_LIMIT" in answer.text
 
-    def test_a_rollback_leaves_it_out(self, site: Site) -> None:
-        site.waffle.update({"SITENAME": "Gent"})
+    def test_a_rollback_leaves_it_out(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        store = MemoryStore()
+        Site(store=store).waffle.update({"SITENAME": "Gent", "LIMIT": 15})
+        monkeypatch.setenv("MYSITE_LIMIT", "77")
+        site = Site(store=store, WAFFLE_ENV_PREFIX="MYSITE_")
         assert changes(site.page("?rollback=0")) == [("SITENAME", "Gent", "Waffle")]
         assert site.rollback(0).status_code == 303
+        assert store.load().values == {"LIMIT": "15"}

@@ -288,9 +288,10 @@ class TestOutput:
 
     def test_a_terminal_shows_the_beginning_of_a_long_value(self, shell: Shell) -> None:
         shell.bash("head -c 150000 /dev/zero | tr '\\0' y | flask waffle set TEXT=-")
-        for command in ("list", "history"):
+        long = {"list": "150,002", "history": "more than 4,096"}
+        for command, length in long.items():
             seen = shell.on_terminal(f"flask waffle {command}")
-            assert "yyy... (150,002 characters)" in seen
+            assert f"yyy... ({length} characters)" in seen
             assert len(seen) < 2_000
             assert "y" * 150_000 in shell.run(command).stdout
 

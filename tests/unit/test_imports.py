@@ -31,6 +31,7 @@ FLOORS = (
     {"ending", "hooks", "settings", "config", "view"},
     {"meeting", "updates"},
     {"state"},
+    {"history"},
     {"report", "transfer", "applications"},
     {"extension"},
     {"doctor"},

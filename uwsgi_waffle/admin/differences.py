@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping
 
 from ..changes import Changeset
-from ..report import HistoryEntry
+from ..history import BEGINNING, Beginning, HistoryEntry
 from ..schema import MASK, Schema
 from ..stores import Stored
 from .fields import Field
@@ -59,7 +59,7 @@ def saved_changes(
 
 
 def _entry_words(field: Field, value: object) -> str:
-    if value == MASK:
+    if value == MASK or isinstance(value, Beginning):
         return shorten_value(value)
     try:
         return _words(field, json.dumps(value))
@@ -82,4 +82,6 @@ def shorten(text: str) -> str:
 
 
 def shorten_value(value: object) -> str:
+    if isinstance(value, Beginning):
+        return f"{value.text[:MAX_TEXT]}… (more than {BEGINNING:,} characters)"
     return shorten(MASK if value == MASK else json.dumps(value, ensure_ascii=False))

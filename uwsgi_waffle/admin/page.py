@@ -20,7 +20,7 @@ from ..errors import (
     WaffleError,
 )
 from ..extension import WaffleConf
-from ..report import HistoryEntry
+from ..history import HistoryEntry, history
 from ..stores import Stored
 from ..update import UpdateResult
 from .differences import differences, saved_changes, shorten, shorten_value
@@ -28,7 +28,7 @@ from .fields import NO_VALUE, Field
 from .form import Submitted, editable_names
 from .locks import Locks, MayChange, NotAllowed
 from .rows import Change, Filter, Row, first_problem, group_rows, in_page_order
-from .submission import Submission, form_revision
+from .submission import TIME, Submission, form_revision
 
 __all__ = ["Page", "error_text"]
 
@@ -78,7 +78,8 @@ class Page:
         values, resets = self.form.changes()
         names = [*values, *resets]
         try:
-            self.locks.check(dict.fromkeys([*names, *(name for name in self.form.errors if name)]))
+            refused = (name for name in self.form.errors if name in self.schema.variables)
+            self.locks.check(dict.fromkeys([*names, *refused]))
             if self.form.errors:
                 raise InvalidValue(self.form.errors)
             if not names:
@@ -162,7 +163,7 @@ class Page:
             filter=shown,
             rows=rows,
             groups=group_rows(rows, filtered=shown.active),
-            focused=first_problem(rows),
+            focused=first_problem(rows) or (TIME if TIME in self.form.errors else ""),
             entries=entries,
             max_history=MAX_HISTORY if len(entries) == limit < MAX_HISTORY else None,
         )
@@ -218,11 +219,12 @@ class Page:
             error=self.form.errors.get(name, ""),
             conflict=name in self.form.conflicts,
             last=last.get(name),
+            until=self.waffle.state.current().temporary.get(name),
         )
 
     def _history(self, limit: int) -> list[HistoryEntry]:
         try:
-            return self.waffle.history(limit)
+            return history(self.waffle.state, limit, None, beginnings=True)
         except WaffleError as error:
             self.error = self.error or str(error)
             return []
@@ -250,5 +252,5 @@ def _redirect(result: UpdateResult | None) -> ViewResult:
 TEMPLATES = Environment(
     loader=PackageLoader("uwsgi_waffle.admin"), autoescape=True, undefined=StrictUndefined
 )
-TEMPLATES.globals["no_value"] = NO_VALUE
+TEMPLATES.globals.update(no_value=NO_VALUE, TIME=TIME)
 TEMPLATES.filters.update(shorten=shorten, shorten_value=shorten_value)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from flask import request
 
-from ..report import HistoryEntry
+from ..history import HistoryEntry
 from .fields import Field
 
 __all__ = [
@@ -48,6 +49,7 @@ class Row:
         locked: why it can't be changed here; empty if it can.
         conflict: whether somebody else has changed what this person edited.
         last: the last change, if the page shows it.
+        until: when the value goes back by itself, if it does.
         hidden: whether the filter leaves it out.
     """
 
@@ -63,6 +65,7 @@ class Row:
     error: str = ""
     conflict: bool = False
     last: HistoryEntry | None = None
+    until: datetime | None = None
     hidden: bool = False
 
     @property

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 
 from flask import g, request
 
+from .. import expiry
 from ..changes import Changeset
 from ..errors import RevisionConflict
 from ..extension import WaffleConf
-from ..report import HistoryEntry
+from ..history import HistoryEntry, history
 from ..update import UpdateResult
 from .fields import Field
 from .form import Submitted, read_form
 
-__all__ = ["Submission", "form_revision"]
+__all__ = ["TIME", "Submission", "form_revision"]
 
+TIME = "WAFFLE_TIME"  # the key of the error that the time has; no variable can have it
 MAX_ATTEMPTS = 10  # updates of other variables that may overtake one of ours
 
 
@@ -23,6 +26,7 @@ class Submission:
     """The form of one request; empty until it is read.
 
     Attributes:
+        time: for how long the new values count, as it was typed; empty is for good.
         revision: of the form; it stays until the form shows a conflict.
         errors: by variable; ``""`` is about all together.
         conflicts: the edited variables that somebody else has changed, with the last change of
@@ -32,7 +36,7 @@ class Submission:
     def __init__(self, waffle: WaffleConf, fields: Sequence[Field]) -> None:
         self._waffle, self._fields = waffle, fields
         self.submitted: Mapping[str, Submitted] = {}
-        self.note = ""
+        self.note = self.time = ""
         self.revision = waffle.revision
         self.errors: dict[str, str] = {}
         self.conflicts: Mapping[str, HistoryEntry | None] = {}
@@ -40,6 +44,7 @@ class Submission:
     def read(self) -> None:
         self.submitted = read_form(self._fields, request.form)
         self.note = request.form.get("note", "")
+        self.time = request.form.get("time", "").strip()
         self.revision = form_revision()
 
     def changes(self) -> tuple[dict[str, object], list[str]]:
@@ -50,6 +55,10 @@ class Submission:
             self.errors[""] = (
                 f"No longer declared: {unknown}. Copy what you need and load the page again"
             )
+        try:
+            self._expires()
+        except ValueError as error:
+            self.errors[TIME] = str(error).rstrip(".")
         values: dict[str, object] = {}
         for field in self._fields:
             submitted = self.submitted.get(field.name)
@@ -72,13 +81,20 @@ class Submission:
         for _ in range(MAX_ATTEMPTS):
             try:
                 return self._waffle.state.update(
-                    changeset, expect_revision=expected, actor=g.waffle_actor, note=note
+                    changeset,
+                    expect_revision=expected,
+                    actor=g.waffle_actor,
+                    note=note,
+                    expires=self._expires(),
                 )
             except RevisionConflict as conflict:
                 self.check_conflict(names, conflict.actual)
                 # Only other variables have changed.
                 expected = conflict.actual
         raise RevisionConflict(self.revision, expected)
+
+    def _expires(self) -> timedelta | None:
+        return expiry.duration(self.time) if self.time else None
 
     def check_conflict(self, names: Iterable[str], newest: int) -> None:
         """Check that nobody else has changed one of ``names`` since the form was made.
@@ -92,7 +108,7 @@ class Submission:
         comparable = 0 <= self.revision <= newest
         changed: dict[str, HistoryEntry | None] = {}
         for name in names:
-            last = next(iter(self._waffle.history(limit=1, key=name)), None)
+            last = next(iter(history(self._waffle.state, 1, name, beginnings=True)), None)
             if not comparable or (last is not None and last.revision > self.revision):
                 changed[name] = last
         self.conflicts = changed

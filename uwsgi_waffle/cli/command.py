@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -16,9 +15,9 @@ from click.shell_completion import CompletionItem
 from flask import Flask, current_app
 from flask.cli import ScriptInfo
 
+from .. import expiry
 from ..errors import InvalidValue, RevisionConflict, WaffleError
-from ..expiry import end_of
-from ..report import is_masked
+from ..history import is_masked
 from ..schema import MASK
 from ..served import repairing
 from ..state import WaffleState, state_of
@@ -38,9 +37,6 @@ __all__ = [
     "load_app",
     "seconds",
 ]
-
-UNITS = ("days", "hours", "minutes", "seconds")
-DURATION = re.compile("".join(rf"(?:(?P<{unit}>\d{{1,9}}){unit[0]})?" for unit in UNITS))
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -123,15 +119,10 @@ def seconds(value: str) -> float:
 
 def duration(value: str) -> timedelta:
     """Read a time such as ``30m`` or ``1d12h``."""
-    match = DURATION.fullmatch(value.replace(" ", ""))
-    parts = {unit: int(number) for unit, number in match.groupdict("0").items()} if match else {}
     try:
-        total = timedelta(**parts)
-        end_of(total)
-    except (OverflowError, ValueError):
-        text = f"{value!r} is no time; write 90s, 30m, 12h, 7d, or 1h30m."
-        raise click.BadParameter(text) from None
-    return total
+        return expiry.duration(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def app_state() -> WaffleState:

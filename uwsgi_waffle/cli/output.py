@@ -11,8 +11,10 @@ from typing import Any, TextIO
 from ..text import escape_line, to_json
 
 __all__ = [
+    "MAX_SHOWN",
     "OutputError",
     "after_update",
+    "is_terminal",
     "print_error",
     "print_json",
     "print_line",
@@ -56,14 +58,14 @@ def print_text(text: str) -> None:
 def print_value(text: str) -> None:
     """Print a text as it is; on a terminal, escape all but its line ends. Errors as above."""
     encoding = stdout_encoding()
-    if _is_terminal():
+    if is_terminal():
         text = "\n".join(escape_line(part, encoding) for part in text.split("\n"))
     _write(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def shorten(text: str) -> str:
     """Return what a terminal shows of a value; all of it goes to files and pipes."""
-    if len(text) <= MAX_SHOWN or not _is_terminal():
+    if len(text) <= MAX_SHOWN or not is_terminal():
         return text
     return f"{text[:MAX_SHOWN]}... ({len(text):,} characters)"
 
@@ -73,7 +75,8 @@ def stdout_encoding() -> str:
     return _encoding(sys.stdout)
 
 
-def _is_terminal() -> bool:
+def is_terminal() -> bool:
+    """Return whether a person reads the standard output."""
     return sys.stdout is not None and sys.stdout.isatty()
 
 

@@ -13,14 +13,23 @@ from click.core import ParameterSource
 from .. import changes
 from ..changes import changes_for_reset, changes_for_rollback, changes_for_update
 from ..errors import InvalidValue, WaffleError
-from ..report import Misfit, history, history_since, misfits
+from ..history import BEGINNING, Beginning, history, history_since
+from ..report import Misfit, misfits
 from ..schema import MASK, Variable
 from ..snapshot import Snapshot
 from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
 from .command import app_state, as_json, as_text, command, complete_names, duration, json_value
-from .output import print_error, print_json, print_line, print_value, shorten
+from .output import (
+    MAX_SHOWN,
+    is_terminal,
+    print_error,
+    print_json,
+    print_line,
+    print_value,
+    shorten,
+)
 from .sources import assigned
 from .updating import carry_out, update_options
 
@@ -223,18 +232,24 @@ def history_(
     Secrets are masked.
     """
     state = app_state()
+    beginnings = is_terminal() and not as_json
     if since is None:
-        entries = history(state, limit, name)
+        entries = history(state, limit, name, beginnings=beginnings)
     else:
         given = ctx.get_parameter_source("limit") is ParameterSource.COMMANDLINE
-        entries = history_since(state, since, name)[: limit if given else None]
+        entries = history_since(state, since, name, beginnings=beginnings)
+        entries = entries[: limit if given else None]
     if as_json:
         print_json([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2)
         return
     for entry in entries:
-        old, new = (
-            MASK if value == MASK else shorten(to_json(value)) for value in (entry.old, entry.new)
-        )
+        old, new = _history_text(entry.old), _history_text(entry.new)
         note = f"  # {entry.note}" if entry.note else ""
         when, who = f"{entry.at:%Y-%m-%d %H:%M:%S} UTC", entry.actor or "-"
         print_line(f"{entry.revision}  {when}  {who}  {entry.key}: {old} -> {new}{note}")
+
+
+def _history_text(value: object) -> str:
+    if isinstance(value, Beginning):
+        return f"{value.text[:MAX_SHOWN]}... (more than {BEGINNING:,} characters)"
+    return MASK if value == MASK else shorten(to_json(value))

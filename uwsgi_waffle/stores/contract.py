@@ -6,7 +6,7 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -84,6 +84,13 @@ class HistoryRow:
     actor: str | None
     note: str | None
     at: datetime
+
+    def cut(self, max_length: int | None) -> HistoryRow:
+        """Return the row with the first ``max_length`` characters of its values."""
+        if max_length is None:
+            return self
+        old, new = (text and text[:max_length] for text in (self.old, self.new))
+        return replace(self, old=old, new=new)
 
     def to_json(self) -> str:
         """Return the row as a JSON object."""
@@ -200,8 +207,13 @@ class Store(ABC):
         self.transact(lambda stored: None)
 
     @abstractmethod
-    def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
-        """Return the newest ``limit`` rows, newest first; of one variable if ``key`` is given."""
+    def history(
+        self, limit: int, key: str | None = None, *, max_length: int | None = None
+    ) -> list[HistoryRow]:
+        """Return the newest ``limit`` rows, newest first; of one variable if ``key`` is given.
+
+        With ``max_length``, only so many characters of each value, for who shows no more.
+        """
 
     @abstractmethod
     def values_at(self, revision: int) -> Mapping[str, str]:

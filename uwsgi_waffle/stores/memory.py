@@ -44,9 +44,11 @@ class MemoryStore(Store):
                 self._stored = self._stored.with_commit(commit)
             return self._stored
 
-    def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
+    def history(
+        self, limit: int, key: str | None = None, *, max_length: int | None = None
+    ) -> list[HistoryRow]:
         rows = [row for row in reversed(self._history) if key is None or row.key == key]
-        return rows[: max(0, limit)]
+        return [row.cut(max_length) for row in rows[: max(0, limit)]]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         if not 0 <= revision <= self._stored.revision:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from heapq import merge
-from itertools import count, islice
+from itertools import islice
 from time import monotonic
 from typing import Any
 
@@ -24,7 +24,8 @@ __all__ = ["RedisStore"]
 # Reserved names, which no variable can have; the second counts the rows of the history, the third
 # holds `Stored.declared`.
 REVISION, ROWS, DECLARED = "WAFFLE_REVISION", "WAFFLE_ROWS", "WAFFLE_DECLARED"
-PAGE = 500  # history rows fetched at a time
+FIRST_PAGE = 20  # history rows fetched at first, because they may be long; then twice as many
+PAGE = 500  # history rows fetched at a time at most
 
 # Carries out a commit if the revision is still the one that it was made for. What can fail comes
 # before what writes.
@@ -139,9 +140,12 @@ class RedisStore(Store):
         with self._connected() as client, self._mapped(writing=True):
             client.hdel(self._hash, "")  # a write, of a field that doesn't exist
 
-    def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
+    def history(
+        self, limit: int, key: str | None = None, *, max_length: int | None = None
+    ) -> list[HistoryRow]:
         with self._connected() as client:
-            rows = (row for row in self._rows(client) if key is None or row.key == key)
+            found = (row for row in self._rows(client) if key is None or row.key == key)
+            rows = (row.cut(max_length) for row in found)
             return list(islice(rows, max(0, limit)))
 
     def values_at(self, revision: int) -> Mapping[str, str]:
@@ -212,11 +216,11 @@ class RedisStore(Store):
                 length = client.llen(name)
             except absent:
                 return
-        for start in count(-length, PAGE):  # from the end, which stays where it is
-            if start >= 0:
-                return
+        start, size = -length, FIRST_PAGE  # from the end, which stays where it is
+        while start < 0:
             with self._mapped():
-                page = client.lrange(name, start, min(start + PAGE, 0) - 1)
+                page = client.lrange(name, start, min(start + size, 0) - 1)
+            start, size = start + size, min(2 * size, PAGE)
             for raw in page:
                 try:
                     row = HistoryRow.from_fields(json.loads(raw))

@@ -197,10 +197,12 @@ class RowStore(Store):
         if problems:
             raise InvalidValue(problems)
 
-    def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
+    def history(
+        self, limit: int, key: str | None = None, *, max_length: int | None = None
+    ) -> list[HistoryRow]:
         _, past = self._read_history()
         rows = [row for row in reversed(past.rows) if key is None or row.key == key]
-        return rows[: max(0, limit)]
+        return [row.cut(max_length) for row in rows[: max(0, limit)]]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         stored, past = self._read_history()

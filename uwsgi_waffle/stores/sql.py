@@ -132,9 +132,17 @@ class SQLStore(Store):
                 self._notification.send(connection)
             return stored.with_commit(commit)
 
-    def history(self, limit: int, key: str | None = None) -> list[HistoryRow]:
+    def history(
+        self, limit: int, key: str | None = None, *, max_length: int | None = None
+    ) -> list[HistoryRow]:
         history = self._tables.history
-        query = sa.select(history).order_by(history.c.id.desc()).limit(max(0, limit))
+        columns = [
+            sa.func.substr(c, 1, max_length).label(c.name)
+            if max_length is not None and c.name in ("old", "new")
+            else c
+            for c in history.c
+        ]
+        query = sa.select(*columns).order_by(history.c.id.desc()).limit(max(0, limit))
         if key is not None:
             query = query.where(history.c.key == key)
         with self._open() as connection:

@@ -125,7 +125,8 @@ function count() {
   }
   byId("preview").hidden = edited.length === 0;
   byId("changes").replaceChildren(...edited.map(entryOf));
-  setText(save, edited.length ? `Save ${plural(edited.length, "change")}` : "Save");
+  const time = byId("time").value.trim();
+  setText(save, edited.length ? `Save ${plural(edited.length, "change")}${time && ` for ${time}`}` : "Save");
   return edited.length;
 }
 
@@ -136,7 +137,7 @@ form.addEventListener("input", ({ target }) => {
     if (target === variable.none && target.checked) variable.input.value = "";
     if (target === variable.input) variable.none.checked = false;
   }
-  if (variable || target.name === "note") count();
+  if (variable || target.name === "note" || target.name === "time") count();
 });
 form.addEventListener("submit", (event) => {
   // The browser would send an empty text instead of what isn't a number or a date.

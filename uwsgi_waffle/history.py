@@ -1,0 +1,132 @@
+"""The history as a person sees it: values by their declarations, secrets masked."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from .errors import UnknownRevision
+from .schema import MASK, Schema
+from .state import WaffleState
+from .stores import HistoryRow
+from .text import to_json
+
+__all__ = [
+    "BEGINNING",
+    "Beginning",
+    "HistoryEntry",
+    "history",
+    "history_since",
+    "is_masked",
+    "read_text",
+]
+
+#: Characters of a value's JSON text that are enough to show its beginning.
+BEGINNING = 4096
+
+ESCAPES = re.compile(r"""(?:\\u[0-9a-fA-F]{4})+|\\["\\/bfnrt]""")
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryEntry:
+    """One changed variable of one revision.
+
+    Attributes:
+        revision: the revision that changed it.
+        key: its name.
+        old: its value before, as JSON gives it; the default if none was stored; a mask if it is
+            secret, or may be: of a variable that isn't declared any more nobody knows.
+        new: likewise, after.
+        actor: who changed it; ``outside`` for an edit that was made behind the package's back.
+        note: why.
+        at: when, in UTC, by the clock of the host that wrote it; for people, never compared.
+    """
+
+    revision: int
+    key: str
+    old: Any
+    new: Any
+    actor: str | None
+    note: str | None
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Beginning:
+    """The first `BEGINNING` characters of a value's JSON text, in the place of a long value."""
+
+    text: str
+
+
+def history(
+    state: WaffleState, limit: int, key: str | None, *, beginnings: bool = False
+) -> list[HistoryEntry]:
+    """Return the newest changes, newest first.
+
+    Args:
+        beginnings: of a long value return a `Beginning`, and read no more from the store.
+
+    Raises:
+        UnknownVariable: ``key`` is neither declared nor in the history.
+    """
+    # One character more says that there is more.
+    rows = state.store.history(limit, key, max_length=BEGINNING + 1 if beginnings else None)
+    if not rows and key is not None:
+        state.schema.variable(key)
+    return [_entry(state.schema, row, beginnings=beginnings) for row in rows]
+
+
+def history_since(
+    state: WaffleState, revision: int, key: str | None, *, beginnings: bool = False
+) -> list[HistoryEntry]:
+    """Return the changes that were made after ``revision``, newest first; arguments as above.
+
+    Raises:
+        UnknownRevision: the store has never been there.
+        UnknownVariable: as for `history`.
+    """
+    newest = state.store.load().revision
+    if not 0 <= revision <= newest:
+        raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
+    limit = 100
+    while True:
+        entries = history(state, limit, key, beginnings=beginnings)
+        if len(entries) < limit or entries[-1].revision <= revision:
+            return [entry for entry in entries if entry.revision > revision]
+        limit *= 10
+
+
+def _entry(schema: Schema, row: HistoryRow, *, beginnings: bool) -> HistoryEntry:
+    def shown(text: str | None) -> Any:
+        if is_masked(schema, row.key):
+            return MASK
+        if text is None:
+            variable = schema.variables[row.key]
+            text = variable.dump(getattr(schema.defaults, row.key))
+        if beginnings and len(text) > BEGINNING:
+            return Beginning(_readable(text[:BEGINNING]))
+        return read_text(text)
+
+    old, new = shown(row.old), shown(row.new)
+    return HistoryEntry(row.revision, row.key, old, new, row.actor, row.note, row.at)
+
+
+def is_masked(schema: Schema, name: str) -> bool:
+    """Return whether a variable is secret, or may be because it isn't declared."""
+    return name not in schema.variables or name in schema.secrets
+
+
+def read_text(text: str) -> Any:
+    """Return the value of a JSON text; the text itself if somebody has written no JSON."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _readable(text: str) -> str:
+    """Return the beginning of a JSON text with its letters as they are."""
+    return ESCAPES.sub(lambda found: to_json(json.loads(f'"{found[0]}"'))[1:-1], text)
