@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,12 @@ ACLS = [
 
 
 APPS: list[Flask] = []  # a WaffleConf forgets an application that nobody else refers to
+
+
+@pytest.fixture(autouse=True)
+def forget_applications() -> Iterator[None]:
+    yield
+    APPS.clear()
 
 
 def site(folder: Path, store: Store) -> WaffleConf:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,6 @@ from uwsgi_waffle.stores import Commit, Store
 
 from ..redis_server import RedisServer
 
-APPS: list[Flask] = []  # a WaffleConf forgets an application that nobody else refers to
-
 
 @pytest.fixture(params=["sqlite", "redis"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
@@ -25,15 +24,18 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 
 
 @pytest.fixture
-def make(tmp_path: Path, store: Store) -> Any:
+def make(tmp_path: Path, store: Store) -> Iterator[Any]:
+    apps: list[Flask] = []  # a WaffleConf forgets an application that nobody else refers to
+
     def make(name: str, *, folder: str = "", namespace: str = "", **defaults: Any) -> WaffleConf:
         app = Flask(name, instance_path=str(tmp_path / (folder or name)))
         confs = {key: {"default": default} for key, default in defaults.items()}
         app.config.update(WAFFLE_CONFS=confs, WAFFLE_NAMESPACE=namespace)
-        APPS.append(app)
+        apps.append(app)
         return WaffleConf(app, store)
 
-    return make
+    yield make
+    apps.clear()
 
 
 def test_a_contradiction_is_refused_at_the_start(make: Any) -> None:
