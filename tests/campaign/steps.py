@@ -20,6 +20,8 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from uwsgi_waffle import unix
+
 MODULES = frozenset(
     {
         "posix",
@@ -132,15 +134,15 @@ def walk(
         elif running:
             after(*running.pop())
 
-    pwrite = os.pwrite
+    pwrite = unix.pwrite
     # The hook isn't called for what `functools.partial` calls, unless that is Python.
-    os.pwrite = lambda fd, data, at: pwrite(fd, data, at)
+    unix.pwrite = lambda fd, data, at: pwrite(fd, data, at)
     sys.setprofile(watch)
     try:
         work()
     finally:
         sys.setprofile(None)
-        os.pwrite = pwrite
+        unix.pwrite = pwrite
     return count
 
 
@@ -209,7 +211,7 @@ def killed_within(work: Do, number: int) -> End:
     """Do ``work`` in a child that is killed in the middle of one of its writes: half of the bytes
     are there.
     """
-    genuine = {"write": os.write, "pwrite": os.pwrite}
+    genuine = {"write": os.write, "pwrite": unix.pwrite}
     count = -1
 
     def half(name: str) -> Callable[..., int]:
@@ -224,10 +226,11 @@ def killed_within(work: Do, number: int) -> End:
         return write
 
     def torn() -> None:
-        os.write, os.pwrite = half("write"), half("pwrite")  # type: ignore[assignment]  # in the child only
+        # in the child only
+        os.write, unix.pwrite = half("write"), half("pwrite")  # type: ignore[assignment]  # as above
         try:
             work()
         finally:
-            os.write, os.pwrite = genuine["write"], genuine["pwrite"]
+            os.write, unix.pwrite = genuine["write"], genuine["pwrite"]
 
     return in_child(torn)

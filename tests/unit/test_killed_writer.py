@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from uwsgi_waffle import unix
 from uwsgi_waffle.host import is_current
 from uwsgi_waffle.stores import Commit, CommitBuilder, Stored
 
@@ -52,8 +53,9 @@ class Deadly:
         self.left = at
 
     def install(self) -> None:
-        for name in CALLS:
-            setattr(os, name, self._counting(getattr(os, name)))
+        for module in (os, unix):
+            for name in set(CALLS) & set(dir(module)):
+                setattr(module, name, self._counting(getattr(module, name)))
 
     def _counting(self, genuine: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any, **options: Any) -> Any:
