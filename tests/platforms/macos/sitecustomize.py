@@ -9,10 +9,12 @@ import _thread
 import ctypes
 import errno
 import fcntl
+import importlib
 import mmap
 import os
 import resource
 import select
+import shutil
 import signal
 import socket
 import sys
@@ -64,6 +66,7 @@ def take_away() -> None:
         for name in names.split():
             if hasattr(module, name):
                 delattr(module, name)
+    importlib.reload(shutil)  # it looks for listxattr when it is imported
     find = ctypes.CDLL.__getitem__
 
     def find_on_macos(library: ctypes.CDLL, name: str) -> Any:
