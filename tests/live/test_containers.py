@@ -15,7 +15,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from .servers import UWSGI, Server, Servers, kill, script
+from .servers import ROOT, UWSGI, Server, Servers, kill, script
 
 WORKERS = 2
 
@@ -104,7 +104,7 @@ def test_inotify_is_used_up(servers: Servers) -> None:
     assert server.get("/status")["woken_by"] == "thread"
     answer = server.update(1, wait=20.0)
     assert (answer["pending"], answer["applied"]) == ([], WORKERS)
-    (line,) = [line for line in server.log.splitlines() if "uWSGI can't monitor" in line]
+    (line,) = {line for line in server.log.splitlines() if "uWSGI can't monitor" in line}
     assert "Raise fs.inotify.max_user_instances, then restart uWSGI" in line
 
 
@@ -119,8 +119,7 @@ class Locked:
         self._place = Path(tempfile.mkdtemp(prefix="waffle-"))  # every user may enter /tmp
         self._place.chmod(0o755)
         self.volume, self.tmpfs = self._place / "volume", self._place / "tmpfs"
-        self._interpreter = self._place / "interpreter"
-        for folder in (self.volume, self.tmpfs, self._interpreter):
+        for folder in (self.volume, self.tmpfs):
             folder.mkdir()
         os.chown(self.volume, self.USER, self.USER)
 
@@ -135,20 +134,21 @@ class Locked:
         return self._running[-1]
 
     def _mounts(self) -> str:
-        base = Path(sys.base_prefix)
-        # The interpreter may be where only root can go, as in root's home.
-        closed = [above for above in base.parents if not above.stat().st_mode & 0o001]
         lines = [
             f"mount --bind {self.volume} {self.volume}",
             f"mount -t tmpfs -o uid={self.USER},gid={self.USER},mode=700 tmpfs {self.tmpfs}",
         ]
-        if closed:
-            lines += [
-                f"mount --bind {base} {self._interpreter}",
-                f"mount -t tmpfs -o mode=755 tmpfs {closed[-1]}",
-                f"mkdir -p {base}",
-                f"mount --bind {self._interpreter} {base}",
-            ]
+        needed = {Path(sys.base_prefix), Path(sys.prefix), ROOT}
+        # They may be where only root can go, as in root's home: put open folders above them.
+        closed = {place: [a for a in place.parents if not a.stat().st_mode & 1] for place in needed}
+        kept = {place: self._place / f"kept{n}" for n, place in enumerate(needed) if closed[place]}
+        for place, copy in kept.items():
+            copy.mkdir(exist_ok=True)
+            lines.append(f"mount --bind {place} {copy}")
+        for folder in {closed[place][-1] for place in kept}:
+            lines.append(f"mount -t tmpfs -o mode=755 tmpfs {folder}")
+        for place, copy in kept.items():
+            lines += [f"mkdir -p {place}", f"mount --bind {copy} {place}"]
         return "\n".join([*lines, "mount -o remount,bind,ro /"])
 
     def _rights(self) -> str:

@@ -46,7 +46,7 @@ LONGEST_PATH = 255  # bytes of a path, from which on uWSGI monitors it no more
 _signal: int | None = None
 _table: mmap.mmap | None = None  # what is monitored; shared with all processes forked later
 _after_fork: Callable[[], None] | None = None
-_monitor_error = ""  # why the master doesn't wake this process
+_monitor_error = _logged_error = ""  # why the master doesn't wake this process
 
 
 def is_present() -> bool:
@@ -192,9 +192,10 @@ def ensure_monitored(watcher: Watcher) -> bool:
 
 def _report(error: str) -> None:
     """Log once why the master doesn't wake this process; keep it for `describe`."""
-    global _monitor_error
-    if error and error != _monitor_error and is_first():
+    global _monitor_error, _logged_error
+    if error and error != _logged_error and is_first():
         log.warning("uwsgi_waffle: uWSGI can't monitor %s; a thread looks", error)
+        _logged_error = error
     _monitor_error = error
 
 
