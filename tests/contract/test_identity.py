@@ -76,6 +76,7 @@ def identities(prelude: str, *urls: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.skipif(not hasattr(os, "listxattr"), reason="namespaces are Linux's")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make namespaces")
 class TestContainers:
     """Namespaces of mounts and of the network, as containers have them."""
