@@ -13,15 +13,16 @@ from .extension import WaffleConf
 __all__ = ["health_blueprint"]
 
 
-def health_blueprint(waffle: WaffleConf, details: Callable[[], bool] | None = None) -> Blueprint:
+def health_blueprint(waffle: WaffleConf, details: Callable[[], Any] | None = None) -> Blueprint:
     """Return a blueprint for ``GET /health``.
 
     It responds with 200 if this process serves what the store holds, else with 503.
 
     Args:
         waffle: the application's extension.
-        details: called in each request; return true to include `WaffleConf.status`, which shows
-            paths, process ids and error texts. Default: never included.
+        details: called in each request; return ``True``, or a person's name, to include
+            `WaffleConf.status`, which shows paths, process ids and error texts. Anything else
+            doesn't. Default: never included.
 
     Example:
         >>> from flask import Flask
@@ -39,7 +40,7 @@ def health_blueprint(waffle: WaffleConf, details: Callable[[], bool] | None = No
     def health() -> Response:
         problems = report.problems(waffle.state)
         body: dict[str, Any] = {"healthy": not problems, "problems": problems}
-        if details is not None and current_app.ensure_sync(details)():
+        if details is not None and _allows(current_app.ensure_sync(details)()):
             body["status"] = waffle.status()
         response = jsonify(body)
         response.status_code = 503 if problems else 200
@@ -47,3 +48,8 @@ def health_blueprint(waffle: WaffleConf, details: Callable[[], bool] | None = No
         return response
 
     return blueprint
+
+
+def _allows(answer: object) -> bool:
+    """Return whether an answer is permission; 403, or ("no", 401), is true and isn't."""
+    return answer is True or (isinstance(answer, str) and bool(answer))

@@ -9,7 +9,6 @@ them has none, the first.
 from __future__ import annotations
 
 import os
-import platform
 import re
 from functools import cache
 from pathlib import Path
@@ -22,7 +21,10 @@ LOOPBACK = re.compile(r"|localhost|localhost\.localdomain|127\.\d+\.\d+\.\d+|::1
 
 
 def same_store(one: str, other: str) -> bool:
-    """Return whether two identities are of one store."""
+    """Return whether two identities are of one store.
+
+    If one of them couldn't find out where it really is, as without /proc, what is written counts.
+    """
     (place, _, really), (other_place, _, other_really) = (
         text.partition(REALLY) for text in (one, other)
     )
@@ -37,7 +39,8 @@ def same_place(one: str, other: str) -> bool:
 def file_identity(kind: str, path: str, rest: str = "") -> str:
     """Return the identity of what a file holds."""
     path = os.path.realpath(path)
-    return f"{kind}/{path}{rest}{REALLY}{_mounted(path)}{rest}"
+    mounted = _mounted(path)
+    return f"{kind}/{path}{rest}" + (f"{REALLY}{mounted}{rest}" if mounted else "")
 
 
 def server_identity(backend: str, host: str, port: int | str | None, rest: str) -> str:
@@ -53,27 +56,30 @@ def server_identity(backend: str, host: str, port: int | str | None, rest: str) 
     if host.startswith("/"):
         return file_identity(f"{backend}:/", host, rest)
     if LOOPBACK.fullmatch(host.lower()):
-        return f"{backend}://localhost{rest}{REALLY}{_network()}{rest}"
+        network = _network()
+        return f"{backend}://localhost{rest}" + (f"{REALLY}{network}{rest}" if network else "")
     return f"{backend}://{host.lower()}{rest}"
 
 
 def _network() -> str:
-    """Return what tells this process's network from those of other containers."""
+    """Return what tells this process's network from those of other containers, "" without /proc."""
     try:
         return os.readlink("/proc/self/ns/net")
-    except OSError:  # no /proc
-        return platform.node()
+    except OSError:
+        return ""
 
 
 def _mounted(path: str) -> str:
-    """Return a real path as its file system knows it, wherever that is mounted."""
+    """Return a real path as its file system knows it, wherever mounted; "" without /proc."""
     best = ("", "", "")
     for device, root, mount in _mounts():
         inside = path == mount or path.startswith(mount.rstrip("/") + "/")
         if inside and len(mount) >= len(best[2]):  # the last one covers those before it
             best = (device, root, mount)
     device, root, mount = best
-    below = path[len(mount) :].lstrip("/") if mount else path
+    if not mount:
+        return ""
+    below = path[len(mount) :].lstrip("/")
     return f"{device}:{os.path.join(root, below)}"
 
 

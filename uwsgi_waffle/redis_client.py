@@ -10,6 +10,8 @@ from .redis_sentinel import read_url
 
 __all__ = ["connect", "import_redis"]
 
+CONNECT_TIMEOUT = 2.0  # seconds
+
 
 def import_redis() -> Any:
     """Import redis-py.
@@ -30,7 +32,7 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     Args:
         url: as redis-py reads it, ``redis://``, ``rediss://`` or ``unix://``, or as `read_url`.
         setting: where the URL comes from, for the error.
-        timeout: seconds to connect, to send, and to wait for an answer.
+        timeout: seconds to send and to wait for an answer; connecting takes at most 2.
 
     Raises:
         SchemaError: the URL can't be used; the text doesn't quote it, as it may hold a password.
@@ -67,7 +69,7 @@ def _limits(redis: Any, timeout: float) -> dict[str, Any]:
     """Return the options of a connection that a URL can't change."""
     return {
         "socket_timeout": timeout,
-        "socket_connect_timeout": timeout,
+        "socket_connect_timeout": min(timeout, CONNECT_TIMEOUT),
         "retry": redis.retry.Retry(redis.backoff.NoBackoff(), 0),
         "retry_on_error": [],
         "retry_on_timeout": False,

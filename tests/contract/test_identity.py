@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 import peewee
 import pytest
@@ -159,3 +160,15 @@ def test_the_url_of_tests_and_image_builds() -> None:
     assert isinstance(open_store("memory:"), MemoryStore)
     with pytest.raises(SchemaError, match=r"no store for 'mongo' URLs; use one of .*memory"):
         open_store("mongo://x")
+
+
+@pytest.mark.parametrize("url", ["sqlite:////srv/site.db", "redis://localhost"])
+def test_without_proc_what_is_written_counts(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process in a chroot uses the same store as one that sees /proc."""
+    known = open_store(url).identity
+
+    def missing(*_: object) -> NoReturn:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(os, "readlink", missing)
+    assert same_store(open_store(url).identity, known)

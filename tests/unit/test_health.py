@@ -156,3 +156,14 @@ def test_a_coroutine_is_no_permission(site: Process) -> None:
     site.app.register_blueprint(health_blueprint(site.waffle, details=nobody))
     answer = site.app.test_client().get("/health")
     assert "status" not in (answer.get_json(silent=True) or {})
+
+
+@pytest.mark.parametrize(
+    ("answer", "shown"),
+    [(True, True), ("ann", True), (403, False), (-1, False), (("no", 401), False), ("", False)],
+)
+def test_details_need_permission(host: Host, answer: object, shown: bool) -> None:
+    """``True`` or a name, as for the page: a number or a tuple is true, and no permission."""
+    site = host.start()
+    site.app.register_blueprint(health_blueprint(site.waffle, details=lambda: answer))
+    assert ("status" in (site.app.test_client().get("/health").json or {})) is shown

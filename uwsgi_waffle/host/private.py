@@ -129,11 +129,12 @@ class PrivateFolder:
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
-        try:
-            with acting_as(self.owner):
-                fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
+        with _explaining(self.path):
+            try:
+                with acting_as(self.owner):
+                    fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
+            except (FileNotFoundError, NotADirectoryError):
+                return []
         try:
             return os.listdir(fd)
         finally:
@@ -177,8 +178,8 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
         raise HostFilesError(f"{path} must be a plain file, not a folder, a link or a device.")
     if found.st_uid not in (owner, unix.getuid()):
         raise HostFilesError(
-            f"{path} belongs to user {found.st_uid}, not to user {owner}. Remove it, or set "
-            "WAFFLE_WATCHER_FILE to another path."
+            f"{path} belongs to user {found.st_uid}, not to user {owner}. Run this as user "
+            f"{found.st_uid}, or set WAFFLE_WATCHER_FILE to another path."
         )
     return found
 
