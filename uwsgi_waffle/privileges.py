@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 from . import unix
 
-__all__ = ["acting_as", "is_root", "make_folder", "owner_of_new"]
+__all__ = ["acting_as", "as_owner_of", "is_root", "make_folder", "owner_of_new"]
 
 NO_CHANGE = -1  # asks setfsuid(2) who it is
 
@@ -98,3 +98,8 @@ def _can_enter(uid: int, folder: Path) -> bool:
     except PermissionError:
         return False
     return True
+
+
+def as_owner_of(path: Path) -> AbstractContextManager[None]:
+    """Act as the owner of a file that may have to be created, if this is a command of root's."""
+    return acting_as(owner_of_new(path)) if is_root() else nullcontext()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,9 @@ from flask import Flask
 from uwsgi_waffle import SchemaError, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.privileges import acting_as, owner_of_new
 from uwsgi_waffle.stores import Commit
+from uwsgi_waffle.stores.rows import RowStore
+
+from ..contract.models import alchemy_store, peewee_store
 
 USER, OTHER = 54_321, 54_322
 
@@ -159,6 +164,39 @@ class TestDatabase:
         with pytest.raises(StoreUnavailable):
             SQLStore(f"sqlite:///{path}").prepare()
         assert list(cron.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", [alchemy_store, peewee_store])
+class TestTableOfTheApplication:
+    """`AlchemyWaffleStore` and `PeeweeWaffleStore` in a SQLite file of the server's user."""
+
+    def test_what_sqlite_adds_belongs_to_its_owner(
+        self, home: Path, make: Callable[[Path], RowStore]
+    ) -> None:
+        store = make(home)
+        os.chown(home / "site.db", USER, USER)
+        with closing(sqlite3.connect(home / "site.db")) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+        found: dict[str, int] = {}
+
+        def build_commit(stored: object) -> Commit:
+            found.update({path.name: path.stat().st_uid for path in home.glob("site.db*")})
+            return Commit({"A": "1"})
+
+        store.transact(build_commit)
+        assert found == dict.fromkeys(("site.db", "site.db-shm", "site.db-wal"), USER)
+
+    def test_a_link_leads_nowhere(
+        self, root: Path, home: Path, make: Callable[[Path], RowStore]
+    ) -> None:
+        store = make(home)
+        (root / "cron").mkdir()
+        (home / "site.db").unlink()
+        (home / "site.db").symlink_to(root / "cron" / "job")
+        os.lchown(home / "site.db", USER, USER)
+        with pytest.raises(StoreUnavailable):
+            store.load()
+        assert list((root / "cron").iterdir()) == []
 
 
 class TestModes:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,6 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
 
 from ..errors import SchemaError, StoreUnavailable
+from ..privileges import as_owner_of
 from . import drivers
 from .borrowed import BorrowedConnection
 from .contract import Store
@@ -146,9 +148,14 @@ class AlchemyWaffleStore(RowStore):
                 if rows.changed and self._notification is not None:
                     self._notification.send(connection)
 
+    def _as_owner(self) -> AbstractContextManager[None]:
+        url = self._app_engine().url
+        is_file = url.get_backend_name() == "sqlite" and not str(url.database).startswith("file:")
+        return as_owner_of(Path(str(url.database))) if is_file else nullcontext()
+
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with self._connect() as connection:
+        with self._as_owner(), self._connect() as connection:
             connection.detach()  # closed with this block, whatever the pool
             backend = connection.dialect.name
             # Whatever the application's connections are set to: a transaction that sees what the

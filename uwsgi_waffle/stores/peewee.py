@@ -7,11 +7,13 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable
 from ..identity import file_identity, server_identity
+from ..privileges import as_owner_of
 from ..urls import redact_url
 from . import drivers
 from .rows import HISTORY, HISTORY_SIZE, MYSQL_HISTORY_SIZE, MYSQL_TEXT, REVISION, RowStore
@@ -152,7 +154,7 @@ class PeeweeWaffleStore(RowStore):
                     yield rows
                 return
             database = self._own_database()
-            with database.connection_context():
+            with self._as_owner(database), database.connection_context():
                 drivers.limit_answers(database.connection(), drivers.TIMEOUT)
                 backend = self._backend()
                 level = f"TRANSACTION ISOLATION LEVEL {drivers.ISOLATION.get(backend)}"
@@ -167,6 +169,11 @@ class PeeweeWaffleStore(RowStore):
                     if lock:
                         self._lock(database)
                     yield PeeweeRows(database, self.model)
+
+    def _as_owner(self, database: Any) -> AbstractContextManager[None]:
+        path = str(database.database)
+        is_file = not self._has_server and not path.startswith("file:")
+        return as_owner_of(Path(path)) if is_file else nullcontext()
 
     @contextmanager
     def _borrowed(self) -> Iterator[PeeweeRows]:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
-from ..privileges import acting_as, is_root, make_folder, owner_of_new
+from ..privileges import as_owner_of, make_folder
 from .drivers import in_memory
 
 __all__ = ["SQLiteFile", "absolute"]
@@ -46,9 +46,7 @@ class SQLiteFile:
 
     def as_owner(self) -> AbstractContextManager[None]:
         """Act as the file's owner if this is a command of root's."""
-        if self.is_uri or not is_root():
-            return nullcontext()
-        return acting_as(owner_of_new(self._path))
+        return nullcontext() if self.is_uri else as_owner_of(self._path)
 
     def is_gone(self) -> bool:
         """Return whether the file is missing, as far as this process may look."""
