@@ -214,7 +214,11 @@ class Runner:
             ports = [self._port("5000")]
         if not ports:
             raise PageError(f"no port in {text!r}: show output that says that it is ready")
-        return lambda: all(map(_listens, ports))
+        # uWSGI listens before it has workers.
+        workers = bool(re.search(r"\buwsgi\b", text)) and "daemonize" not in text
+        return lambda: (
+            all(map(_listens, ports)) and not (workers and "spawned uWSGI w" not in server.output)
+        )
 
     def _do_stop(self, step: Step) -> None:
         self._stop_servers()

@@ -235,7 +235,7 @@ def test_the_reloaders_parent_is_quiet(servers: Servers) -> None:
 @pytest.mark.parametrize("replaced", [False, True])
 def test_a_touch_makes_everyone_look(servers: Servers, replaced: bool) -> None:
     """A row edited by hand and a touch of the watch file, also of one that was replaced: idle
-    workers are told, as of a revision.
+    workers are told, as of a revision; within the reconcile interval at the latest.
     """
     server = servers.uwsgi(addressed=True)
     server.update(1, wait=20.0)
@@ -250,7 +250,9 @@ def test_a_touch_makes_everyone_look(servers: Servers, replaced: bool) -> None:
             fresh.rename(watch)
         else:
             watch.touch()
-        server.eventually(lambda n=number: changed(server, n), until=lambda pids: len(pids) == 4)
+        server.eventually(
+            lambda n=number: changed(server, n), until=lambda pids: len(pids) == 4, deadline=45.0
+        )
     assert server.read()["revision"] == 4
 
 
