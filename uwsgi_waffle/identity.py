@@ -85,10 +85,7 @@ def _mounted(path: str) -> str:
 
 @cache
 def _mounts_of(namespace: str) -> tuple[tuple[str, str, str], ...]:
-    try:
-        lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
-    except OSError:
-        return ()
+    lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
     fields = [line.split(" ") for line in lines if line]
     return tuple((each[2], _unescaped(each[3]), _unescaped(each[4])) for each in fields)
 

@@ -31,7 +31,7 @@ def test_a_path_is_the_same_by_whichever_way(
         f"sqlite:///file:{tmp_path}/current/waffle.db?mode=ro&uri=true",
     ]
     (identity,) = {SQLStore(url).identity for url in urls}
-    assert identity.startswith(f"sqlite:///{tmp_path}/releases/waffle.db = ")
+    assert same_place(identity, f"sqlite:///{tmp_path}/releases/waffle.db")
 
 
 @pytest.mark.parametrize(
