@@ -104,7 +104,7 @@ def test_inotify_is_used_up(servers: Servers) -> None:
     assert server.get("/status")["woken_by"] == "thread"
     answer = server.update(1, wait=20.0)
     assert (answer["pending"], answer["applied"]) == ([], WORKERS)
-    (line,) = {line for line in server.log.splitlines() if "uWSGI can't monitor" in line}
+    (line,) = (line for line in server.log.splitlines() if "uWSGI can't monitor" in line)
     assert "Raise fs.inotify.max_user_instances, then restart uWSGI" in line
 
 

@@ -184,8 +184,8 @@ def ensure_monitored(watcher: Watcher) -> bool:
     seconds = max(1, round(watcher.reconcile_interval / 3))
     errors = [_register_once(f"timer {seconds}", lambda: uwsgi.add_timer(_signal, seconds))]
     for path in map(str, watcher.watched):
-        add = partial(_add_monitor, path)
-        errors.append(_register_once(path, add, version=str(file_id(path))))
+        add, check = partial(_add_monitor, path), partial(check_inotify, path)
+        errors.append(_register_once(path, add, check=check, version=str(file_id(path))))
     _report(next(filter(None, errors), ""))
     return not any(errors)
 
@@ -200,7 +200,6 @@ def _report(error: str) -> None:
 
 
 def _add_monitor(path: str) -> None:
-    check_inotify(path)
     try:
         uwsgi.add_file_monitor(_signal, path)
     except ValueError as error:
@@ -209,8 +208,18 @@ def _add_monitor(path: str) -> None:
         raise ValueError(f"{error}. Set WAFFLE_WATCHER_FILE to a shorter path") from None
 
 
-def _register_once(what: str, register: Callable[[], Any], *, version: str = "") -> str:
-    """Register something with the master, unless another process has. Return why it can't be."""
+def _register_once(
+    what: str,
+    register: Callable[[], Any],
+    *,
+    check: Callable[[], None] = lambda: None,
+    version: str = "",
+) -> str:
+    """Register something with the master, unless another process has. Return why it can't be.
+
+    Args:
+        check: raises why it can't be, before others may take it for registered.
+    """
     assert _table is not None
     key = hashlib.blake2b(f"{what} {version}".encode(), digest_size=KEY_SIZE).digest()
     keys = [_table[at : at + KEY_SIZE] for at in range(0, len(_table), KEY_SIZE)]
@@ -218,15 +227,23 @@ def _register_once(what: str, register: Callable[[], Any], *, version: str = "")
         return ""
     if bytes(KEY_SIZE) not in keys:
         return f"{what} (there are {KEY_COUNT} monitors already. Restart uWSGI)"
+    if error := _error_of(check):
+        return f"{what} ({error})"
     at = keys.index(bytes(KEY_SIZE)) * KEY_SIZE
     _table[at : at + KEY_SIZE] = key
-    try:
-        register()
-    except (ValueError, OSError) as error:
+    if error := _error_of(register):
         _table[at : at + KEY_SIZE] = bytes(KEY_SIZE)
-        return f"{what} ({getattr(error, 'strerror', None) or error})"
+        return f"{what} ({error})"
     if uwsgi.worker_id():  # the master takes it up when its loop turns: make it turn
         uwsgi.signal(_signal)
+    return ""
+
+
+def _error_of(step: Callable[[], Any]) -> str:
+    try:
+        step()
+    except (ValueError, OSError) as error:
+        return getattr(error, "strerror", None) or str(error)
     return ""
 
 
