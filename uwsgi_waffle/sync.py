@@ -129,12 +129,14 @@ class Sync:
         snapshot = snapshot_in(words)
         if words and words == self._unshared_words:  # b"" stands for any new header
             return True
-        self._unshared_words = b""
         if not self._served.knows(snapshot):
             published = self._host.snapshots.read(snapshot)
             if published is None:
                 return False
+            if self._unshared_words and published.revision < self._served.current.snapshot.revision:
+                return False  # whoever held the lock had read it before this process read for itself
             self._served.apply_published(published)
+        self._unshared_words = b""
         if is_current(words):
             self._served.see(words)
         return True

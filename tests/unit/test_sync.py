@@ -457,3 +457,38 @@ def test_who_holds_the_lock_for_too_long_keeps_nobody_from_the_store(
             assert "held this host's lock" in site.waffle.status()["error"]
     site.tick()
     assert (site.waffle.values.LIMIT, site.waffle.status()["error"]) == (20, "")
+
+
+class SlowStore(FaultyStore):
+    """What it has read arrives late, after ``meanwhile`` was called."""
+
+    meanwhile: Callable[[], object] | None = None
+
+    def load_after_pending_writes(self) -> Stored:
+        stored = super().load_after_pending_writes()
+        if self.meanwhile is not None:
+            self.meanwhile()
+        return stored
+
+
+def test_a_process_that_read_for_itself_does_not_go_back(host: Host, site: Process) -> None:
+    """Whoever held the lock for too long publishes what it had read before."""
+    slow = host.start(store := SlowStore(f"sqlite:///{host.database}"))
+    with host.open_files().lock(1) as header:
+        header.set_notes(checked_at=time.monotonic_ns() - 90 * 10**9)
+
+    def change_elsewhere(value: int) -> None:
+        host.sql(f"INSERT OR REPLACE INTO waffle_values VALUES ('LIMIT', '{value}')")
+        host.sql("UPDATE waffle_meta SET revision = revision + 1")
+
+    def change_and_look() -> None:
+        change_elsewhere(20)
+        site.tick()
+        assert site.waffle.values.LIMIT == 20
+
+    change_elsewhere(10)
+    store.meanwhile = change_and_look
+    slow.waffle.refresh()
+    store.meanwhile = None
+    assert site.waffle.values.LIMIT == 20
+    assert slow.waffle.values.LIMIT == 20
