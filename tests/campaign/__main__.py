@@ -23,6 +23,8 @@ PARTS = (
     "clocks",
     "corpus",
     "long_run",
+    "judge",
+    "hosts_run",
 )
 
 
