@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask.testing import FlaskClient
 
 from uwsgi_waffle import WaffleError, wake
+from uwsgi_waffle.admin import admin_blueprint
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.stores import open_store
 from uwsgi_waffle.wake.roll_call import LARGEST_ANSWER, describe_host
@@ -108,6 +110,38 @@ class TestRollCall:
         alone = Host(tmp_path).start()
         with pytest.raises(WaffleError, match="WAFFLE_WATCHTYPE"):
             alone.waffle.status(hosts=True)
+
+
+class TestPage:
+    """The admin page asks all hosts if one wants it to."""
+
+    @pytest.fixture
+    def page(self, left: Process) -> FlaskClient:
+        left.app.secret_key = "of the test"
+        left.app.register_blueprint(admin_blueprint(left.waffle, authorize=lambda: True))
+        return left.app.test_client()
+
+    def test_it_shows_each_and_what_lags_there(
+        self, sites: Sites, page: FlaskClient, right: Process
+    ) -> None:
+        stuck = report_process(right.files, 4711, "worker 9", error="no disk")
+        html = page.get("/waffle/?hosts=1").text
+        assert "2 of 2 answered." in html
+        for text in (sites.name("left"), sites.name("right"), "worker 9 (pid 4711): no disk"):
+            assert text in html
+        stuck.processes.leave()
+
+    def test_else_nobody_is_asked(self, page: FlaskClient) -> None:
+        html = page.get("/waffle/").text
+        assert 'href="/waffle/?hosts=1#hosts"' in html
+        assert "answered" not in html
+
+    def test_without_a_channel_there_is_no_link(self, tmp_path: Path) -> None:
+        alone = Host(tmp_path).start()
+        alone.app.secret_key = "of the test"
+        alone.app.register_blueprint(admin_blueprint(alone.waffle, authorize=lambda: True))
+        for query in ("", "?hosts=1"):
+            assert "hosts=1" not in alone.app.test_client().get(f"/waffle/{query}").text
 
 
 class TestBarrier:

@@ -169,13 +169,15 @@ class Page:
         )
 
     def _template(self, name: str, **context: Any) -> str:
-        status = self.waffle.status()
+        has_hosts = self.waffle.state.listener is not None
+        status = self.waffle.status(hosts=has_hosts and "hosts" in request.args)
         return TEMPLATES.get_template(name).render(
             page=self,
             form=self.form,
             site=current_app.name,
             actor=g.waffle_actor,
             status=status,
+            has_hosts=has_hosts,
             error=self.error or error_text(status),
             revision=self.waffle.revision,
             csrf_field=_csrf_field(),
