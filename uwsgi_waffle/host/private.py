@@ -10,8 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import unix
-from ..errors import HostFilesError
-from ..privileges import acting_as, is_root, make_folder, owner_of_new
+from ..errors import OPEN_FILES_ADVICE, HostFilesError
+from ..privileges import acting_as, is_root, make_folder, owner_of_new, warn_if_exposed
 
 __all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
 
@@ -25,8 +25,7 @@ ADVICE = {
     errno.ELOOP: "It must not be a link. Remove it.",
     errno.ENOTDIR: "It must be a folder. Remove what is there.",
     errno.EISDIR: "It must be a plain file. Remove the folder.",
-    errno.EMFILE: "Raise this process's limit of open files (ulimit -n).",
-    errno.ENFILE: "Raise the system's limit of open files (fs.file-max).",
+    **OPEN_FILES_ADVICE,
     errno.ENAMETOOLONG: "Set WAFFLE_WATCHER_FILE to a shorter path.",
 }
 OPEN_ATTEMPTS = 10  # somebody may be removing files
@@ -129,16 +128,14 @@ class PrivateFolder:
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
-        with _explaining(self.path):
+        with _explaining(self.path), suppress(FileNotFoundError, NotADirectoryError):
+            with acting_as(self.owner):
+                fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
             try:
-                with acting_as(self.owner):
-                    fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-        try:
-            return os.listdir(fd)
-        finally:
-            os.close(fd)
+                return os.listdir(fd)
+            finally:
+                os.close(fd)
+        return []
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -157,7 +154,11 @@ class PrivateFolder:
 
 
 def owner_of_folder(path: Path) -> int:
-    """Return as whom this process works in a folder, which may not exist yet."""
+    """Return as whom this process works in a folder, which may not exist yet.
+
+    Warn if other users can exchange it.
+    """
+    warn_if_exposed(path)
     return owner_of_new(path) if is_root() else unix.geteuid()
 
 
@@ -207,4 +208,6 @@ def _explaining(path: Path | str) -> Iterator[None]:
         raise
     except OSError as error:
         advice = ADVICE.get(error.errno or 0, LOCAL.format(unix.geteuid()))
-        raise HostFilesError(f"{path}: {error.strerror or error}. {advice}") from error
+        explained = HostFilesError(f"{path}: {error.strerror or error}. {advice}")
+        explained.errno = error.errno
+        raise explained from error
