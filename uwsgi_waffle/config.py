@@ -22,6 +22,7 @@ from typing import Any, Protocol
 from flask import Config, Flask
 
 from .errors import ManagedVariable
+from .overlay import Assigned
 from .schema import Schema
 
 __all__ = ["Variables", "install"]
@@ -33,10 +34,6 @@ class _Assign(Protocol):
     def __call__(self, values: Mapping[str, object], /, *, testing: bool) -> None: ...
 
 
-class _Forget(Protocol):
-    def __call__(self, names: Collection[str], /, *, testing: bool) -> None: ...
-
-
 @dataclass(frozen=True)
 class Variables:
     """How a configuration reaches the declared variables.
@@ -45,17 +42,17 @@ class Variables:
         schema: declares them.
         current: returns the snapshot in force, or what has its ``values``.
         assign: gives some of them other values in this process, or refuses.
-        assigned: returns the names of those that have one.
-        forget: undoes that, or refuses.
+        assigned: knows those that have one, and forgets them or refuses.
         on_testing: called when somebody sets ``TESTING``.
+        on_setting: called with whatever somebody sets.
     """
 
     schema: Schema
     current: Callable[[], Any]
     assign: _Assign
-    assigned: Callable[[], Collection[str]]
-    forget: _Forget
+    assigned: Assigned
     on_testing: Callable[[], None]
+    on_setting: Callable[[Mapping[str, Any]], None]
 
 
 def install(app: Flask, variables: Variables) -> None:
@@ -86,6 +83,7 @@ class _ConfigAttribute:
 
 def _manage(config: Config, variables: Variables, flask_defaults: Mapping[str, Any]) -> None:
     _warn_of(config, variables, flask_defaults)
+    variables.on_setting(config)
     for name in variables.schema.variables:
         dict.pop(config, name, None)  # so that `__missing__` is asked
     vars(config)["_variables"] = variables
@@ -180,7 +178,9 @@ class _ManagedConfig(Config):
     __hash__ = None  # type: ignore[assignment]  # as every mapping that can change
 
     def copy(self) -> dict[str, Any]:
-        return _Copy(self, self._variables.schema.variables.keys() - self._variables.assigned())
+        return _Copy(
+            self, self._variables.schema.variables.keys() - self._variables.assigned.names()
+        )
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A copy, shallow, deep or pickled, is of the values as they are now.
@@ -204,7 +204,7 @@ class _ManagedConfig(Config):
 
     def __delitem__(self, key: str) -> None:
         if key in self._variables.schema.variables:
-            self._variables.forget({key}, testing=self._is_testing({}))
+            self._variables.assigned.forget({key}, testing=self._is_testing({}))
         else:
             super().__delitem__(key)
 
@@ -216,7 +216,7 @@ class _ManagedConfig(Config):
         return value
 
     def clear(self) -> None:
-        self._variables.forget(self._variables.schema.variables, testing=True)
+        self._variables.assigned.forget(self._variables.schema.variables, testing=True)
         super().clear()
 
     def from_mapping(self, mapping: Mapping[str, Any] | None = None, **kwargs: Any) -> bool:
@@ -241,6 +241,7 @@ class _ManagedConfig(Config):
         """Assign the variables among ``given``, all or none. Return the rest."""
         if given.get("TESTING"):
             self._variables.on_testing()
+        self._variables.on_setting(given)
         names = self._variables.schema.variables
         declared = {key: value for key, value in given.items() if key in names}
         if declared:

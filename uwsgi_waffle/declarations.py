@@ -104,12 +104,18 @@ def _from_field(name: str, info: FieldInfo, configured: Mapping[str, Any]) -> Va
     for metadata in info.metadata:
         annotation = Annotated[annotation, metadata]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    if info.is_required():
-        default = _configured(name, configured)
-    else:
-        default = info.get_default(call_default_factory=True, validated_data={})
+    default = _configured(name, configured) if info.is_required() else _default(name, info)
     words = {"desc": info.description, "title": info.title}
     return _variable(name, annotation, default, {**extra, **words})
+
+
+def _default(name: str, info: FieldInfo) -> Any:
+    try:
+        return info.get_default(call_default_factory=True)
+    except Exception as error:
+        raise SchemaError(
+            f"WAFFLE_CONFS: the default_factory of {name!r} fails: {error}"
+        ) from error
 
 
 def _configured(name: str, configured: Mapping[str, Any]) -> Any:

@@ -16,6 +16,7 @@ from .errors import WaffleError
 from .history import HistoryEntry, history
 from .hooks import Hook, Registered, register
 from .report import status
+from .settings import LateSettings
 from .state import EXTENSION, WaffleState
 from .stores import Store
 from .update import UpdateOptions, UpdateResult
@@ -84,9 +85,9 @@ class WaffleConf(Generic[V]):
             schema=state.schema,
             current=state.view.current,
             assign=state.assign,
-            assigned=state.assigned.names,
-            forget=state.assigned.forget,
+            assigned=state.assigned,
             on_testing=state.warn_if_live,
+            on_setting=LateSettings(app.config).warn,
         )
         install(app, variables)
         # First, so that a name of the application's own wins.

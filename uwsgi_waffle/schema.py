@@ -26,8 +26,8 @@ CONFIG = ConfigDict(
     extra="ignore",
     hide_input_in_errors=True,
     protected_namespaces=(),
-    validate_by_alias=False,
-    validate_by_name=True,
+    alias_generator=None,
+    populate_by_name=True,
     arbitrary_types_allowed=False,
 )
 
@@ -81,6 +81,7 @@ class Schema:
         # The model's validators may have changed a default: every process uses the result.
         for name, field in model.model_fields.items():
             field.default, field.default_factory = getattr(self.defaults, name), None
+            field.alias = field.validation_alias = None  # the store has names
         model.model_rebuild(force=True)
 
     @classmethod

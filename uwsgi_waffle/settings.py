@@ -20,7 +20,7 @@ from .errors import SchemaError, missing_library
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-__all__ = ["Settings", "Watching"]
+__all__ = ["LateSettings", "Settings", "Watching"]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -157,6 +157,33 @@ class Settings:
             folder = quote(os.path.realpath(self.instance))
             return url.set(database=f"file:{folder}/{path.removeprefix('file:')}")
         return url.set(database=os.path.realpath(self.instance / path))
+
+
+class LateSettings:
+    """Warns once of each ``WAFFLE_*`` that is set after the extension has read it."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self._read = {name: config[name] for name in config if _is_setting(name)}
+        self._warned: set[str] = set()
+
+    def warn(self, given: Mapping[str, Any]) -> None:
+        """Warn of the settings among ``given`` that aren't as they were read."""
+        late = {
+            name
+            for name, value in given.items()
+            if _is_setting(name) and not (name in self._read and self._read[name] == value)
+        }
+        if new := sorted(late - self._warned):
+            self._warned |= late
+            log.warning(
+                "uwsgi_waffle: app.config sets %s too late, so it has no effect. Set it "
+                "before WaffleConf gets the application.",
+                ", ".join(new),
+            )
+
+
+def _is_setting(name: object) -> bool:
+    return str(name).startswith("WAFFLE_")
 
 
 def _setting(config: Mapping[str, Any], name: str, wanted: type[T], default: T) -> T:

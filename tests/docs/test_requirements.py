@@ -34,7 +34,7 @@ def test_each_extra_with_its_versions(extra: str) -> None:
         assert version in row(f"`{extra}`"), requirement
 
 
-@pytest.mark.parametrize("name", ["Flask", "pydantic", "SQLAlchemy", "tomli"])
+@pytest.mark.parametrize("name", ["Flask", "pydantic", "SQLAlchemy", "typing_extensions", "tomli"])
 def test_what_is_always_needed(name: str) -> None:
     lines = SETUP["options"]["install_requires"].strip().lower().splitlines()
     required = dict(line.partition(";")[0].split(">=") for line in lines)

@@ -46,7 +46,7 @@ def test_two_hosts(tmp_path: Path, redis_server: RedisServer) -> None:
         settings = settings.replace(f"redis://cache.example:6379/{number}", real)
     app = block("from flask import Flask", "python").replace("waffle = ", f"{settings}waffle = ")
     (mule,) = re.findall(r"`(mule = .*?)`", README)
-    ini = block("[uwsgi]", "ini").replace("127.0.0.1:8000", "127.0.0.1:0") + f"{mule}\n"
+    ini = block("[uwsgi]", "ini").replace("127.0.0.1:8001", "127.0.0.1:0") + f"{mule}\n"
     hosts = [Host(tmp_path / name, app, ini) for name in ("left", "right")]
     try:
         for host in hosts:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
@@ -55,6 +55,7 @@ def texts_of(values: dict[str, Any]) -> dict[str, str]:
 
 @pytest.mark.parametrize("wanted", FORMATS)
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+@settings(deadline=None)
 @given(values=VALUES)
 def test_what_is_written_is_read_back(wanted: str, encoding: str, values: dict[str, Any]) -> None:
     """In each format, whatever it holds, whether its name says the format or not."""

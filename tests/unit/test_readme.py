@@ -9,11 +9,7 @@ import pytest
 from flask import Flask
 
 from uwsgi_waffle import MemoryStore, WaffleConf
-from uwsgi_waffle.admin import admin_blueprint
 from uwsgi_waffle.cli import waffle as commands
-from uwsgi_waffle.health import health_blueprint
-from uwsgi_waffle.metrics import WaffleCollector
-from uwsgi_waffle.testing import override
 
 from ..docs.page import ROOT
 
@@ -66,12 +62,12 @@ def test_doors(monkeypatch: pytest.MonkeyPatch) -> None:
         "app": app,
         "waffle": waffle,
         "who": lambda: "ann",
-        "admin_blueprint": admin_blueprint,
-        "health_blueprint": health_blueprint,
         "prometheus_client": prometheus_client,
-        "WaffleCollector": WaffleCollector,
-        "override": override,
     }
+    imports = re.findall(r"`(from uwsgi_waffle\.[^`]*)`", README)
+    assert len(imports) == 4
+    for line in imports:
+        exec(line, names)
     lines = re.findall(r"`((?:app|prometheus_client)\.[^`]*register[^`]*\))`", README)
     assert len(lines) == 3
     for line in lines:

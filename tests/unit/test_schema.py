@@ -15,7 +15,9 @@ from typing import Annotated, Any, Literal, NewType
 import pytest
 from annotated_types import Gt
 from pydantic import (
+    AliasChoices,
     BaseModel,
+    ConfigDict,
     Field,
     SecretBytes,
     SecretStr,
@@ -213,11 +215,31 @@ class TestModel:
 
         assert Schema.declare(Keys).secrets == {"key"}
 
-    def test_aliases_are_not_names_in_the_store(self) -> None:
-        class Aliased(BaseModel):
-            size: int = Field(default=1, alias="sizeAlias")
+    def test_a_default_factory_that_fails_is_named(self) -> None:
+        class Model(BaseModel):
+            SIZE: int = Field(default_factory=lambda: int("many"))
 
-        assert load(Schema.declare(Aliased), dumped(size=2, sizeAlias=3)).size == 2
+        with pytest.raises(SchemaError, match="default_factory of 'SIZE' fails: invalid literal"):
+            Schema.declare(Model)
+
+    @pytest.mark.parametrize(
+        ("field", "config"),
+        [
+            ({"alias": "sizeAlias"}, {}),
+            ({"validation_alias": AliasChoices("sizeAlias", "other")}, {}),
+            ({}, {"alias_generator": lambda name: f"{name}Alias"}),
+        ],
+    )
+    def test_aliases_are_not_names_in_the_store(
+        self, field: dict[str, Any], config: ConfigDict
+    ) -> None:
+        class Aliased(BaseModel):
+            model_config = config
+            size: int = Field(default=1, **field)
+
+        schema = Schema.declare(Aliased)
+        assert load(schema, dumped(size=2, sizeAlias=3)).size == 2
+        assert load(schema, dumped(sizeAlias=3)).size == 1
 
     def test_defaults_must_pass_the_validators(self) -> None:
         class Wrong(Page):

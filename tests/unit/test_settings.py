@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 from urllib.parse import urlsplit
 
 import pytest
-from flask import Flask
+from flask import Config, Flask
 
 from uwsgi_waffle import MemoryStore, SchemaError, WaffleConf, WaffleError
 from uwsgi_waffle.settings import Settings, Watching
@@ -289,3 +291,53 @@ class TestPaths:
 def test_memory() -> None:
     """``memory:`` needs no file and starts no thread."""
     assert isinstance(open_store("memory:"), MemoryStore)
+
+
+class TestTooLate:
+    """Settings are read once: what is set later has no effect, and the log says so."""
+
+    @pytest.fixture
+    def served(self, app: Flask) -> Flask:
+        app.config["WAFFLE_POLL_INTERVAL"] = 2.0
+        app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
+        WaffleConf(app, MemoryStore())
+        return app
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda config: operator.setitem(config, "WAFFLE_STORE_URL", "memory:"),
+            lambda config: config.update(TESTING=True, WAFFLE_STORE_URL="memory:"),
+            lambda config: config.from_mapping(WAFFLE_STORE_URL="memory:"),
+            lambda config: config.from_object(type("Late", (), {"WAFFLE_STORE_URL": "memory:"})),
+            lambda config: config.setdefault("WAFFLE_STORE_URL", "memory:"),
+            lambda config: config.from_prefixed_env("MYSITE"),
+        ],
+    )
+    def test_it_is_named_once(
+        self,
+        served: Flask,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        change: Callable[[Config], object],
+    ) -> None:
+        monkeypatch.setenv("MYSITE_WAFFLE_STORE_URL", "memory:")
+        change(served.config)
+        change(served.config)
+        (line,) = caplog.messages
+        assert "app.config sets WAFFLE_STORE_URL too late" in line
+        assert "Set it before WaffleConf gets the application" in line
+
+    def test_another_configuration(self, served: Flask, caplog: pytest.LogCaptureFixture) -> None:
+        config = Config(served.root_path, served.config.copy())
+        config["WAFFLE_POLL_INTERVAL"] = 5
+        served.config = config
+        (line,) = caplog.messages
+        assert "WAFFLE_POLL_INTERVAL" in line
+
+    def test_what_was_read_may_be_put_back(
+        self, served: Flask, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with mock.patch.dict(served.config, OTHER=1):
+            served.config["WAFFLE_POLL_INTERVAL"] = 2.0
+        assert caplog.messages == []

@@ -78,7 +78,12 @@ def _add_guards(blueprint: Blueprint, make_page: Callable[[], Page], authorize: 
     @blueprint.before_request
     def authorize_request() -> Any:
         g.waffle_actor, response = check_access(authorize)
-        request.max_content_length = request.max_form_memory_size = MAX_FORM
+        request.max_form_memory_size = MAX_FORM
+        try:
+            request.max_content_length = MAX_FORM
+        except AttributeError:  # Flask 3.0 has the application's limit only
+            if response is None and (request.content_length or 0) > MAX_FORM:
+                raise RequestEntityTooLarge from None
         return response
 
     @blueprint.after_request

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterable, Mapping
+import selectors
+from collections.abc import Generator, Iterable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -128,26 +129,24 @@ def limit_answers(connection: Any, timeout: float) -> None:
         connection._read_timeout = max(1, round(timeout))
     if driver != "psycopg":
         return
-    import psycopg
+    from psycopg import OperationalError, waiting
 
-    wait: Callable[..., Any] = connection.wait
+    def wait(gen: Generator[Any, Any, Any], *_: object, **__: object) -> Any:
+        end, socket = monotonic() + timeout, connection.pgconn.socket
+        with selectors.DefaultSelector() as selector:
+            try:
+                selector.register(socket, next(gen))
+                while True:
+                    found = selector.select(end - monotonic())
+                    if not found:
+                        connection.close()
+                        raise OperationalError(f"no answer within {timeout:g} seconds")
+                    selector.modify(socket, gen.send(waiting.Ready(found[0][1])))
+            except StopIteration as done:
+                return done.value
 
-    def limited(gen: Generator[Any, Any, Any], end: float) -> Generator[Any, Any, Any]:
-        try:
-            wanted = next(gen)
-            while True:
-                ready = yield wanted
-                if not ready and monotonic() > end:
-                    connection.close()
-                    raise psycopg.OperationalError(f"no answer within {timeout:g} seconds")
-                wanted = gen.send(ready)
-        except StopIteration as done:
-            return done.value
-
-    def wait_limited(gen: Generator[Any, Any, Any], *args: Any, **options: Any) -> Any:
-        return wait(limited(gen, monotonic() + timeout), *args, **options)
-
-    connection.wait = wait_limited  # it resumes its generator ten times a second
+    # Before 3.2.11 psycopg's own sleeps as long as the server is silent.
+    connection.wait = wait
 
 
 def in_memory(database: str | None, mode: object = None) -> bool:
