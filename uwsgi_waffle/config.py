@@ -4,16 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import (
-    Callable,
-    Collection,
-    ItemsView,
-    Iterator,
-    KeysView,
-    Mapping,
-    MutableMapping,
-    ValuesView,
-)
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -21,7 +12,7 @@ from typing import Any, Protocol
 
 from flask import Config, Flask
 
-from .errors import ManagedVariable
+from .errors import InvalidValue, ManagedVariable
 from .overlay import Assigned
 from .schema import Schema
 
@@ -133,6 +124,10 @@ class _ManagedConfig(Config):
 
     _variables: Variables
 
+    def _declared(self, key: Any) -> Any:
+        """Return the name of the variable that a key means, ``None`` if it means none."""
+        return key if key in self._variables.schema.variables else None
+
     def __missing__(self, key: str) -> Any:
         if key in self._variables.schema.variables:
             return getattr(self._variables.current().values, key)
@@ -142,11 +137,10 @@ class _ManagedConfig(Config):
         return missing(key)
 
     def __contains__(self, key: object) -> bool:
-        return key in self._variables.schema.variables or super().__contains__(key)
+        return bool(self._declared(key)) or super().__contains__(key)
 
     def get(self, key: str, default: Any = None) -> Any:
-        declared = key in self._variables.schema.variables
-        return self[key] if declared else super().get(key, default)
+        return self[key] if self._declared(key) else super().get(key, default)
 
     def __iter__(self) -> Iterator[str]:
         names = self._variables.schema.variables
@@ -157,14 +151,9 @@ class _ManagedConfig(Config):
         return sum(1 for _ in self)
 
     # Views of this mapping, not of the dictionary below.
-    def keys(self) -> KeysView[str]:  # type: ignore[override]  # as above
-        return KeysView(self)
-
-    def items(self) -> ItemsView[str, Any]:  # type: ignore[override]  # as above
-        return ItemsView(self)
-
-    def values(self) -> ValuesView[Any]:  # type: ignore[override]  # as above
-        return ValuesView(self)
+    keys = MutableMapping.keys  # type: ignore[assignment]  # as above
+    items = MutableMapping.items  # type: ignore[assignment]  # as above
+    values = MutableMapping.values  # type: ignore[assignment]  # as above
 
     def __reversed__(self) -> Iterator[str]:
         yield from reversed(list(self))
@@ -184,7 +173,7 @@ class _ManagedConfig(Config):
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         # A copy, shallow, deep or pickled, is of the values as they are now.
-        return dict, (dict(self.items()),)
+        return Config, (self.root_path, dict(self.items()))
 
     def __setitem__(self, key: str, value: Any) -> None:
         if self._assign({key: value}):
@@ -203,13 +192,13 @@ class _ManagedConfig(Config):
     setdefault = MutableMapping.setdefault  # through the methods above
 
     def __delitem__(self, key: str) -> None:
-        if key in self._variables.schema.variables:
-            self._variables.assigned.forget({key}, testing=self._is_testing({}))
+        if name := self._declared(key):
+            self._variables.assigned.forget({name}, testing=self._is_testing({}))
         else:
             super().__delitem__(key)
 
     def pop(self, key: str, *default: Any) -> Any:
-        if key not in self._variables.schema.variables:
+        if not self._declared(key):
             return super().pop(key, *default)
         value = self[key]
         del self[key]
@@ -242,16 +231,17 @@ class _ManagedConfig(Config):
         if given.get("TESTING"):
             self._variables.on_testing()
         self._variables.on_setting(given)
-        names = self._variables.schema.variables
-        declared = {key: value for key, value in given.items() if key in names}
+        names = {key: self._declared(key) for key in given}
+        declared = {name: given[key] for key, name in names.items() if name}
         if declared:
             self._variables.assign(declared, testing=self._is_testing(given))
-        return {key: value for key, value in given.items() if key not in names}
+        return {key: given[key] for key, name in names.items() if not name}
 
     @contextmanager
     def _loading(self) -> Iterator[None]:
         """Load a file, an object or the environment: variables that it may not set are left out."""
         variables, current = self._variables, self._variables.current().values
+        before = dict(super().items())
         loaded = {
             name: copy.deepcopy(getattr(current, name)) for name in variables.schema.variables
         }
@@ -268,6 +258,10 @@ class _ManagedConfig(Config):
             self._assign(loaded)
         except ManagedVariable:
             _warn_of(loaded, variables, {})
+        except InvalidValue:
+            dict.clear(self)
+            dict.update(self, before)
+            raise
 
     def _filling(self) -> AbstractContextManager[None]:
         # After clear() somebody puts back what was saved. A refusal would leave nothing.
@@ -284,14 +278,23 @@ class _ManagedConfig(Config):
 
 
 class _ManagedReading(_ManagedConfig):
-    """For a configuration that reads in its own way, as dynaconf's: the variables come first."""
+    """For a configuration that reads in its own way, as dynaconf's: the variables come first.
+
+    dynaconf reads ``app.config.sitename``, too. Such a key means the variable unless it is set.
+    """
+
+    def _declared(self, key: Any) -> Any:
+        found = super()._declared(key)
+        if found or not isinstance(key, str) or dict.__contains__(self, key):
+            return found
+        return super()._declared(key.upper())
 
     def __getitem__(self, key: str) -> Any:
-        if key in self._variables.schema.variables:
-            return getattr(self._variables.current().values, key)
-        return super().__getitem__(key)
+        name = self._declared(key)
+        return getattr(self._variables.current().values, name) if name else super().__getitem__(key)
 
     def __getattr__(self, name: str) -> Any:
-        if name in self._variables.schema.variables:
-            return getattr(self._variables.current().values, name)
-        return super().__getattr__(name)  # type: ignore[misc]  # of the class below
+        if name.startswith("__"):  # as `copy` asks for
+            raise AttributeError(name)
+        found = self._declared(name)
+        return self[found] if found else super().__getattr__(name)  # type: ignore[misc]  # below

@@ -24,6 +24,8 @@ if sys.platform == "win32":
 
     def fchmod(fd: int, mode: int) -> None: ...
 
+    def fchown(fd: int, uid: int, gid: int) -> None: ...
+
     def at_fork(**calls: Callable[[], object]) -> None: ...
 
     def block_signals() -> None: ...
@@ -56,6 +58,7 @@ else:
         O_NOFOLLOW,
         O_NONBLOCK,
         fchmod,
+        fchown,
         getegid,
         geteuid,
         getgroups,
@@ -92,6 +95,7 @@ __all__ = [
     "at_fork",
     "block_signals",
     "fchmod",
+    "fchown",
     "flock",
     "getegid",
     "geteuid",

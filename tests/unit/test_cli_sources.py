@@ -83,6 +83,7 @@ def test_a_pipe(site: Process, run: Run, tmp_path: Path) -> None:
         (["SITENAME=@"], 2, "can't be read: No such file"),
         (["SITENAME=@a\0b"], 2, "can't be read: embedded null"),
         (["SITENAME=@/dev/zero"], 1, "SITENAME: /dev/zero has more than 4,194,304 bytes"),
+        (["SITENAME=a\udcff"], 1, "SITENAME: it isn't UTF-8 text"),
         (["SITENAME=-"], 1, "SITENAME: the standard input isn't UTF-8 text: see its byte 2"),
         (["SITENAME=-", "TOKEN=-"], 2, "Only one variable can have the standard input"),
         (["TOKEN"], 2, "no terminal to ask for TOKEN on; write TOKEN=- and give it"),
@@ -98,6 +99,12 @@ def test_what_can_not_be_read_changes_nothing(
     assert (result.exit_code, site.waffle.refresh()) == (code, 0)
     assert told in " ".join(result.output.split())
     assert "Traceback" not in result.output
+
+
+def test_an_argument_under_the_locale_c(site: Process, run: Run) -> None:
+    """Python has read UTF-8 as ASCII there."""
+    assert run("SITENAME=Br\udcc3\udcbcgge").exit_code == 0
+    assert site.waffle.values.SITENAME == "Brügge"
 
 
 def test_a_secret_in_a_file_that_is_refused_is_not_shown(run: Run) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import getpass
 import json
-from collections.abc import Callable
+import os
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,12 +19,29 @@ from uwsgi_waffle.schema import MASK
 from .conftest import ALWAYS, CONFS, Host, Process
 
 Run = Callable[..., Result]
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
 
 @pytest.fixture
 def run(site: Process) -> Run:
     """Run ``flask waffle`` with the given words."""
     return lambda *words: site.app.test_cli_runner().invoke(command, words)
+
+
+@pytest.fixture
+def mount() -> Iterator[Callable[..., Path]]:
+    """Mount something at the place given last."""
+    places: list[Path] = []
+
+    def mount(*words: str | Path) -> Path:
+        if subprocess.run(["mount", *words], capture_output=True).returncode:
+            pytest.skip("this user may not mount")
+        places.append(Path(words[-1]))
+        return places[-1]
+
+    yield mount
+    for place in places:
+        subprocess.run(["umount", place], check=True)
 
 
 class TestTransfer:
@@ -148,6 +167,61 @@ class TestTransfer:
             path.touch(mode=0o644)
         assert run("export", str(path), "--reveal").exit_code == 0
         assert path.stat().st_mode & 0o777 == 0o600
+
+    def test_a_file_keeps_its_mode(self, run: Run, tmp_path: Path) -> None:
+        path = tmp_path / "all.json"
+        path.touch()
+        path.chmod(0o640)
+        assert run("export", str(path)).exit_code == 0
+        assert path.stat().st_mode & 0o777 == 0o640
+
+    @needs_root
+    def test_a_file_keeps_its_owner(self, run: Run, tmp_path: Path) -> None:
+        """Root's export is readable for whom the file belonged to, unless secrets are in it."""
+        path = tmp_path / "all.json"
+        path.touch(mode=0o600)
+        os.chown(path, 1234, 1235)
+        assert run("export", str(path)).exit_code == 0
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 1235)
+        assert run("export", str(path), "--reveal").exit_code == 0
+        assert (path.stat().st_uid, path.stat().st_mode & 0o777) == (0, 0o600)
+
+    def test_an_open_file_is_written_as_it_is(self, run: Run, tmp_path: Path) -> None:
+        """As the shell opens it: `flask waffle export /dev/fd/3 3>values.json`, or a link to it."""
+        link = tmp_path / "log"
+        with open(tmp_path / "values.json", "w+b") as file:
+            name = f"/dev/fd/{file.fileno()}"
+            link.symlink_to(name)
+            for path in (name, str(link)):
+                assert run("export", path).exit_code == 0
+                file.seek(0)
+                assert json.load(file)["values"]["LIMIT"] == 10
+        assert link.is_symlink()
+
+    def test_a_full_disk_leaves_the_former_file_alone(
+        self, site: Process, run: Run, tmp_path: Path, mount: Callable[..., Path]
+    ) -> None:
+        """And nothing beside it."""
+        (tmp_path / "disk").mkdir()
+        disk = mount("-t", "tmpfs", "-o", "size=16k", "none", tmp_path / "disk")
+        (disk / "values.json").write_text("former")
+        (disk / "other").write_bytes(bytes(6000))
+        site.waffle.update({"SITENAME": "x" * 12000})
+        result = run("export", str(disk / "values.json"))
+        assert result.exit_code == 1
+        assert "No space left on device" in result.output
+        assert (disk / "values.json").read_text() == "former"
+        assert sorted(os.listdir(disk)) == ["other", "values.json"]
+
+    def test_a_mounted_file_is_written_in_place(
+        self, run: Run, tmp_path: Path, mount: Callable[..., Path]
+    ) -> None:
+        """A container that has just the one file of its host."""
+        (tmp_path / "outside").write_text("former")
+        (tmp_path / "inside").touch()
+        inside = mount("--bind", tmp_path / "outside", tmp_path / "inside")
+        assert run("export", str(inside)).exit_code == 0
+        assert json.loads((tmp_path / "outside").read_text())["values"]["LIMIT"] == 10
 
     def test_a_store_that_is_gone_is_not_exported(
         self, host: Host, site: Process, tmp_path: Path

@@ -12,7 +12,7 @@ import pytest
 from flask import Config, Flask, render_template_string
 from pydantic import BaseModel
 
-from uwsgi_waffle import MemoryStore, SchemaError, WaffleConf
+from uwsgi_waffle import ManagedVariable, MemoryStore, SchemaError, WaffleConf
 
 CONFS = {"SITENAME": {"default": "Waffle"}, "LIMIT": {"default": 5}}
 
@@ -164,6 +164,16 @@ class TestOtherObjects:
         assert app.config is held
         assert app.config["LIMIT"] == 7
 
+    @pytest.mark.parametrize("save", [copy.copy, copy.deepcopy], ids=["copy", "deepcopy"])
+    def test_replaced_by_a_copy(self, tmp_path: Path, save: Callable[[Config], Config]) -> None:
+        """A copy is a configuration as well; in the place of the original it is as live."""
+        app, waffle = site(tmp_path)
+        app.config = saved = save(app.config)
+        waffle.update({"LIMIT": 7})
+        assert app.config is saved
+        assert app.config["LIMIT"] == 7
+        assert app.config.get_namespace("LIM") == {"it": 7}
+
     def test_application_class(self, tmp_path: Path) -> None:
         """The application is still of its class."""
         app, _ = site(tmp_path)
@@ -202,6 +212,12 @@ class TestOtherObjects:
         assert shown == ("New", "New", "New", "New")
         assert config.OTHER == 3
         assert list(config).count("SITENAME") == 1
+        lower = config["sitename"], config.get("sitename"), config.sitename
+        assert lower == ("New", "New", "New")
+        assert "sitename" in config
+        with pytest.raises(ManagedVariable):
+            config["sitename"] = "other"
+        assert copy.deepcopy(config)["SITENAME"] == "New"
 
 
 class TestWarning:

@@ -259,6 +259,16 @@ class TestLoading:
         with pytest.raises(ManagedVariable):
             app.config["LIMIT"] = 9
 
+    def test_refused_value(self, tested: Flask) -> None:
+        """Nothing of an object is loaded in a test if a variable refuses its value."""
+
+        class Wrong(Settings):
+            LIMIT = "many"
+
+        with pytest.raises(InvalidValue, match="Nothing was changed: LIMIT"):
+            tested.config.from_object(Wrong)
+        assert (tested.config["API"], tested.config["LIMIT"]) == ("real", 5)
+
 
 class TestAssignedInTests:
     """Where ``app.testing`` is true, an assigned value counts in this process only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -14,6 +15,9 @@ from ..errors import InvalidValue, WaffleError
 from ..schema import Schema
 
 __all__ = ["assigned", "confirm", "has_terminal", "read_text"]
+
+
+STDIN = ("-", "/dev/stdin")  # the second is any file if the first is closed
 
 
 def has_terminal() -> bool:
@@ -38,7 +42,7 @@ def read_text(path: str, limit: int) -> str:
         click.UsageError: it can't be read.
         InvalidValue: it isn't UTF-8, or has more than ``limit`` bytes.
     """
-    name = "the standard input" if path == "-" else path
+    name = "the standard input" if path in STDIN else path
     try:
         with _open(path) as file:
             data = file.read(limit + 1)
@@ -57,7 +61,7 @@ def read_text(path: str, limit: int) -> str:
 
 
 def _open(path: str) -> AbstractContextManager[BinaryIO]:
-    if path != "-":
+    if path not in STDIN:
         return open(path, "rb")
     if sys.stdin is None:
         raise OSError("it is closed")
@@ -93,8 +97,18 @@ def assigned(assignments: Iterable[str], schema: Schema, limit: int) -> dict[str
             text = text[1:]
         elif text.startswith("@"):
             text = _read_value(name, text[1:], limit)
-        texts[name] = text
+        texts[name] = _as_utf8(name, text)
     return texts
+
+
+def _as_utf8(name: str, text: str) -> str:
+    """Return an argument as UTF-8, also under the locale C, in which Python reads ASCII."""
+    if not any("\udc80" <= letter <= "\udcff" for letter in text):
+        return text
+    try:
+        return os.fsencode(text).decode()
+    except UnicodeError:
+        raise InvalidValue({name: "it isn't UTF-8 text"}) from None
 
 
 def _read_value(name: str, path: str, limit: int) -> str:

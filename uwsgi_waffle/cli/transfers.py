@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
+from secrets import token_hex
 
 import click
 from typing_extensions import Unpack
@@ -36,6 +39,8 @@ __all__ = ["apply", "export", "import_legacy"]
 
 STDOUT = ("-", "/dev/stdout")
 MAX_FILE = 2**26  # bytes that are read
+# Errors where a file can't be replaced, as a mounted one, and may be written all the same.
+KEPT = (errno.EACCES, errno.EBUSY, errno.EPERM)
 
 
 @command("export")
@@ -89,15 +94,50 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
 
 
 def _write(path: str, text: str, *, private: bool) -> None:
-    """Write a file all at once; write to a pipe or a device as it is."""
-    replace = os.path.isfile(path) or not os.path.exists(path)
+    """Write a file all at once; a pipe, a device and what can't be replaced as it is."""
+    data, is_file = text.encode(), os.path.isfile(path)
     try:
-        with click.open_file(path, "w", encoding="utf-8", atomic=replace) as file:
-            if private and replace:
+        if not _is_open(path) and (is_file or not os.path.exists(path)):
+            try:
+                _replace(os.path.realpath(path), data, private=private)
+                return
+            except OSError as error:
+                if not is_file or error.errno not in KEPT:
+                    raise
+        with open(path, "wb") as file:
+            if private and is_file:
                 unix.fchmod(file.fileno(), 0o600)
-            file.write(text)
+            file.write(data)
     except OSError as error:
         raise click.FileError(path, error.strerror) from None
+
+
+def _replace(path: str, data: bytes, *, private: bool) -> None:
+    """Put a new file in the place of an old one; with its owner and mode, unless private."""
+    new = f"{os.path.dirname(path)}/.waffle-export-{token_hex(4)}"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+    try:
+        with open(fd, "wb") as file:
+            if os.path.exists(path) and not private:
+                old = os.stat(path)
+                with suppress(PermissionError):  # only root may give files away
+                    unix.fchown(fd, old.st_uid, old.st_gid)
+                unix.fchmod(fd, old.st_mode & 0o777)
+            file.write(data)
+        os.replace(new, path)
+    except BaseException:
+        os.unlink(new)
+        raise
+
+
+def _is_open(path: str) -> bool:
+    """Return whether this is an open file of this process, such as /dev/fd/3, or a link to it."""
+    while os.path.exists(path) and os.path.islink(path):
+        folder = os.path.dirname(path)
+        if os.path.realpath(folder).startswith("/proc/"):
+            return True
+        path = os.path.join(folder, os.readlink(path))
+    return False
 
 
 @command("apply")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar
 
@@ -12,6 +12,7 @@ import click
 from typing_extensions import NotRequired, Unpack
 
 from ..changes import Changeset
+from ..errors import InvalidValue
 from ..report import why_no_server
 from ..state import WaffleState
 from ..stores import Stored
@@ -118,14 +119,32 @@ class Preview:
 
     def observed(self, stored: Stored) -> Mapping[str, str | None]:
         """Work it out, and note it; a change set."""
-        texts = self.changeset(stored)
+        texts = self._repairing(stored)
         self.revision, self.new = stored.revision, dict(texts)
         self.old = {name: stored.values.get(name) for name in texts}
         return texts
 
+    def _repairing(self, stored: Stored) -> Mapping[str, str | None]:
+        """Work it out; what repairs one value may leave others that don't fit as they are."""
+        schema, misfits = self.state.schema, self.state.served.misfits.keys()
+        try:
+            return self.changeset(stored)
+        except InvalidValue as error:
+            left = error.problems.keys() & misfits
+            left |= {former for former, name in schema.former_names.items() if name in left}
+            rows = {name: text for name, text in stored.values.items() if name not in left}
+            texts = self.changeset(Stored(stored.revision, rows))
+            if not texts.keys() & misfits:
+                raise
+            return texts
+
     def look(self, expect: int | None) -> tuple[str, ...]:
         """Return the names of what would change now."""
-        return self.state.writer.preview(self.observed, expect_revision=expect)
+        return self.named(self.state.writer.preview(self.observed, expect_revision=expect))
+
+    def named(self, changed: Iterable[str]) -> tuple[str, ...]:
+        """Leave out what is only moved from a former name."""
+        return tuple(name for name in changed if name in self.new)
 
     def lines(self, changed: Iterable[str]) -> list[str]:
         """Return a line for each variable that changes."""
@@ -176,6 +195,7 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
         expires=options.get("expires"),
     )
     result, is_over = _wait(state, result, options)
+    result = replace(result, changed=preview.named(result.changed))
     with after_update(result.revision):
         _print(preview, result, options)
     for process in result.pending:
