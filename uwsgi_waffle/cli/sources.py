@@ -42,7 +42,7 @@ def read_text(path: str, limit: int) -> str:
         click.UsageError: it can't be read.
         InvalidValue: it isn't UTF-8, or has more than ``limit`` bytes.
     """
-    name = "the standard input" if path in STDIN else path
+    name = _source_name(path)
     try:
         with _open(path) as file:
             data = file.read(limit + 1)
@@ -111,9 +111,16 @@ def _as_utf8(name: str, text: str) -> str:
         raise InvalidValue({name: "it isn't UTF-8 text"}) from None
 
 
+def _source_name(path: str) -> str:
+    return "the standard input" if path in STDIN else path or "''"
+
+
 def _read_value(name: str, path: str, limit: int) -> str:
     try:
-        return re.sub(r"\r?\n\Z", "", read_text(path, limit))
+        text = re.sub(r"\r?\n\Z", "", read_text(path, limit))
+        if not text:  # most often the command before the pipe has failed
+            raise InvalidValue({"": f"{_source_name(path)} is empty; write {name}= for an empty text"})
+        return text
     except InvalidValue as error:
         raise InvalidValue({name: error.problems[""]}) from None
     except click.UsageError as error:
