@@ -28,25 +28,26 @@ from .history import HistoryEntry
 from .hooks import config_changed, config_updated
 from .host import ProcessInfo
 from .snapshot import Change
-from .stores import (
-    MemoryStore,
-    PeeweeWaffleStore,
-    RedisStore,
-    WaffleMixin,
-    WaffleStore,
-)
+from .stores import MemoryStore
 from .text import escape_record
 from .update import UpdateResult
 from .updates import Update
 from .wake import HostInfo
 
 if TYPE_CHECKING:
-    from .stores import AlchemyWaffleStore, SQLStore
+    from .stores import (
+        AlchemyWaffleStore,
+        PeeweeWaffleStore,
+        RedisStore,
+        SQLStore,
+        WaffleMixin,
+        WaffleStore,
+    )
 else:
 
     def __getattr__(name: str) -> Any:
-        """Import SQLAlchemy only for the stores that need it."""
-        if name in ("AlchemyWaffleStore", "SQLStore"):
+        """Load a store when it is first used."""
+        if name in stores.LAZY:
             return getattr(stores, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

@@ -6,7 +6,6 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 
 from .errors import InvalidValue
-from .legacy import bad_row
 from .schema import RESERVED_PREFIX, Schema
 from .snapshot import Encoded, encode
 from .stores import Commit, Store, Stored
@@ -116,6 +115,8 @@ def encode_stored(stored: Stored) -> Encoded:
             return encoded
     except (ValueError, RecursionError):
         pass  # the row is found below
+    from .legacy import bad_row  # only here: it explains what is rare
+
     for name, text in stored.values.items():
         try:
             json.loads(text)

@@ -33,7 +33,9 @@ class Conflicts:
         kinds = {name: _json_kind(found.json_schema) for name, found in schema.variables.items()}
         self._kinds = {name: kind for name, kind in kinds.items() if kind}
         self._app_name, self._store = app_name, store
+        # The notes that were found right: they have no news, and parsing a long one takes a while.
         self._checked: str | None = None
+        self._noted: str | None = None
 
     def check(self, stored: Stored) -> None:
         """Compare the store's note with what this application declares.
@@ -66,9 +68,12 @@ class Conflicts:
     def note(self, stored: Stored) -> str | None:
         """Check, and return the note to write, ``None`` if the store's is right."""
         self.check(stored)
+        if stored.declared is not None and stored.declared == self._noted:
+            return None
         known = _parse(stored.declared)
         ours = {name: (kind, self._app_name) for name, kind in self._kinds.items()}
         if all(known.get(name, ("", ""))[0] == kind for name, kind in self._kinds.items()):
+            self._noted = stored.declared
             return None
         return json.dumps({**known, **ours}, separators=(",", ":"), sort_keys=True)
 

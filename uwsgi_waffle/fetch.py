@@ -49,9 +49,10 @@ class Fetcher:
             self._conflicts.check(stored)
             if self._served.repairing and self._load_with_misfits(stored, words):
                 return
-            stored = self._record_external_edits(stored, published)
-            encoded = encode_stored(stored)
-            snapshot = self._served.validate(encoded)
+            encoded, snapshot = self._validated(stored)
+            recorded = self._record_external_edits(stored, encoded, published)
+            if recorded is not stored:
+                stored, (encoded, snapshot) = recorded, self._validated(recorded)
             # Don't rewrite a file that others may be reading.
             if published is None or published.id != encoded.id:
                 self._host.snapshots.write(encoded)
@@ -102,6 +103,10 @@ class Fetcher:
         except StoreReadOnly:  # then nobody here has written either
             return self._store.load()
 
+    def _validated(self, stored: Stored) -> tuple[Encoded, Snapshot]:
+        encoded = encode_stored(stored)
+        return encoded, self._served.validate(encoded)
+
     def _load_with_misfits(self, stored: Stored, words: bytes) -> bool:
         """While repairing: serve what fits, in this process only. Return whether something doesn't.
 
@@ -123,12 +128,15 @@ class Fetcher:
             text = f"can't use the store, serving the last good values: {text}"
             self._served.log(logging.ERROR, text, cause)
 
-    def _record_external_edits(self, stored: Stored, published: Encoded | None) -> Stored:
-        """Record values that were edited by hand, under a known revision, as a new revision."""
-        if published is None or published.revision != stored.revision:
+    def _record_external_edits(
+        self, stored: Stored, found: Encoded, published: Encoded | None
+    ) -> Stored:
+        """Record values that were edited by hand, under a known revision, as a new revision.
+
+        Only what was found valid: what is refused may be repaired by hand.
+        """
+        if published is None or published.revision != found.revision or published.id == found.id:
             return stored
-        found = encode_stored(stored)
-        self._served.validate(found)  # what is refused isn't recorded: it may be repaired by hand
         old, new = _plain_texts(published), _plain_texts(found)
         names = sorted(name for name in old.keys() | new.keys() if old.get(name) != new.get(name))
         if not names:

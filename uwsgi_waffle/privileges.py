@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import Any
 
 from . import unix
 
@@ -55,20 +54,18 @@ def acting_as(uid: int) -> Iterator[None]:
 
 def _become(uid: int, gid: int) -> tuple[int, int]:
     """Change the user and group that files are used with. Return the former ones."""
-    if not hasattr(_libc, "setfsuid"):  # not Linux
+    libc = unix.libc()
+    if not hasattr(libc, "setfsuid"):  # not Linux
         before = unix.geteuid(), unix.getegid()
         unix.seteuid(0)
         unix.setegid(gid)
         unix.seteuid(uid)
         return before
-    group, user = _libc.setfsgid(gid), _libc.setfsuid(uid)
-    if _libc.setfsuid(NO_CHANGE) != uid:
-        _libc.setfsgid(group)
+    group, user = libc.setfsgid(gid), libc.setfsuid(uid)
+    if libc.setfsuid(NO_CHANGE) != uid:
+        libc.setfsgid(group)
         raise PermissionError(f"this process may not use files as user {uid}")
     return user, group
-
-
-_libc: Any = unix.libc
 
 
 def _group_of(uid: int) -> int:

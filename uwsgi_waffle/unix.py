@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 if sys.platform == "win32":
     PRESENT = False
     O_DIRECTORY = O_NOFOLLOW = O_NONBLOCK = LOCK_EX = LOCK_NB = LOCK_SH = LOCK_UN = 0
-    libc: object = None
+
+    def libc() -> Any:
+        """Return the C library; here there is none."""
 
     def geteuid() -> int:
         """Return a user that isn't root."""
@@ -70,8 +73,14 @@ else:
     )
 
     PRESENT = True
-    libc = ctypes.CDLL(None)
     at_fork = os.register_at_fork
+
+    @cache
+    def libc() -> Any:
+        """Return the C library."""
+        import ctypes  # only here: few processes need it
+
+        return ctypes.CDLL(None)
 
     def block_signals() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())

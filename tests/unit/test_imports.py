@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -157,28 +158,76 @@ def test_the_reader_of_imports_sees_them_all() -> None:
     ]
 
 
-def test_importing_the_package_loads_no_optional_library() -> None:
-    program = (
-        "import sys, uwsgi_waffle; print(*sorted({name.partition('.')[0] for name in sys.modules}))"
-    )
+#: What is loaded for one store only, and how a program makes that store.
+STORES = {
+    "memory": (set[str](), "store = uwsgi_waffle.MemoryStore()"),
+    "sqlite": ({"sqlalchemy", "uwsgi_waffle.stores.sql"}, "store = None"),
+    "redis": (
+        {"redis", "uwsgi_waffle.stores.redis"},
+        "store = uwsgi_waffle.RedisStore('unix:///nowhere')",
+    ),
+    "peewee": (
+        {"peewee", "uwsgi_waffle.stores.peewee"},
+        """
+import peewee
+class Row(uwsgi_waffle.WaffleMixin, peewee.Model):
+    key = peewee.CharField(unique=True)
+    value = peewee.TextField()
+    class Meta:
+        database = peewee.SqliteDatabase("rows.db")
+Row.create_table()
+store = uwsgi_waffle.PeeweeWaffleStore(model=Row)
+""",
+    ),
+}
+USE = """
+app = flask.Flask("site", instance_path=os.getcwd())
+app.config["WAFFLE_CONFS"] = {"LIMIT": {"default": 10}}
+try:
+    uwsgi_waffle.WaffleConf(app, store).update({"LIMIT": 20})
+    assert app.config["LIMIT"] == 20
+except uwsgi_waffle.StoreUnavailable:
+    assert store.shared
+"""
+#: What neither the import nor a store loads. Redis and peewee load more of their own.
+ON_DEMAND = {
+    *(f"uwsgi_waffle.{name}" for name in ("admin", "cli", "doctor", "testing")),
+    *(f"uwsgi_waffle.wake.{name}" for name in ("postgres", "redis")),
+    *("flask_sqlalchemy", "tomllib", "wtforms", "flask_wtf", "gevent"),
+    *("prometheus_client", "openfeature", "pytest", "xprocess"),
+}
+
+
+def loaded(program: str, folder: Path) -> set[str]:
+    """Return the modules that a program has loaded at its end."""
+    program = f"import os, sys, flask, uwsgi_waffle\n{program}\nprint(*sys.modules)"
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-c", program], capture_output=True, text=True, check=True
+        [sys.executable, "-W", "error", "-c", program],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent)},
+        capture_output=True,
+        text=True,
+        check=True,
     )
-    loaded = set(done.stdout.split())
-    assert "uwsgi_waffle" in loaded
-    databases = {"redis", "peewee", "playhouse", "flask_sqlalchemy", "psycopg", "pymysql"}
-    assert loaded.isdisjoint(
-        databases
-        | {
-            "wtforms",
-            "flask_wtf",
-            "gevent",
-            "prometheus_client",
-            "openfeature",
-            "pytest",
-            "xprocess",
-        }
-    )
+    return set(done.stdout.split())
+
+
+def test_importing_the_package_loads_no_store_and_no_channel(tmp_path: Path) -> None:
+    """Neither their libraries nor what few processes need: ctypes and the reader of pickles."""
+    found = loaded("", tmp_path)
+    of_stores = set[str]().union(*(of_store for of_store, _ in STORES.values()))
+    rare = {"ctypes", "pickletools", "psycopg", "pymysql", "playhouse", "uwsgi_waffle.legacy"}
+    assert found & (ON_DEMAND | of_stores | rare) == set()
+
+
+@pytest.mark.parametrize("name", STORES)
+def test_a_store_loads_what_it_needs(name: str, tmp_path: Path) -> None:
+    """An application with one store has nothing of the others in its memory."""
+    own, making = STORES[name]
+    found = loaded(making + USE, tmp_path)
+    others = set[str]().union(*(of_store for of_store, _ in STORES.values())) - own
+    assert own <= found
+    assert found & (ON_DEMAND | others) == set()
 
 
 def test_every_public_name_exists() -> None:

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager
 from typing import ClassVar
 
 import pytest
+from pydantic import BaseModel, field_validator
 from sqlalchemy.exc import DatabaseError
 
 from uwsgi_waffle import InvalidValue, StoreUnavailable, fetch, sync
@@ -492,3 +493,23 @@ def test_a_process_that_read_for_itself_does_not_go_back(host: Host, site: Proce
     store.meanwhile = None
     assert site.waffle.values.LIMIT == 20
     assert slow.waffle.values.LIMIT == 20
+
+
+def test_a_store_without_news_is_validated_once(host: Host) -> None:
+    """A store with many values is looked at each interval, also if nobody changes them."""
+    validated: list[int] = []
+
+    class Limits(BaseModel):
+        LIMIT: int = 10
+
+        @field_validator("LIMIT")
+        @classmethod
+        def note(cls, value: int) -> int:
+            validated.append(value)
+            return value
+
+    process = host.start(confs=Limits)
+    process.waffle.update({"LIMIT": 20})
+    validated.clear()
+    process.waffle.refresh()
+    assert validated == [20]

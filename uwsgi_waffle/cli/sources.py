@@ -119,7 +119,9 @@ def _read_value(name: str, path: str, limit: int) -> str:
     try:
         text = re.sub(r"\r?\n\Z", "", read_text(path, limit))
         if not text:  # most often the command before the pipe has failed
-            raise InvalidValue({"": f"{_source_name(path)} is empty; write {name}= for an empty text"})
+            raise InvalidValue(
+                {"": f"{_source_name(path)} is empty; write {name}= for an empty text"}
+            )
         return text
     except InvalidValue as error:
         raise InvalidValue({name: error.problems[""]}) from None

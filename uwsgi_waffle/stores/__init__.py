@@ -1,6 +1,6 @@
 """Where the values are kept: one module per neighbour, one contract for all.
 
-`SQLStore` and `AlchemyWaffleStore` import SQLAlchemy, so they are loaded when they are first used.
+A store is loaded when it is first used: what an application doesn't use costs it nothing.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SchemaError, taken_by
 from .contract import EXPIRES, Commit, CommitBuilder, Context, HistoryRow, Store, Stored
-from .custom import WaffleMixin, WaffleStore
 from .memory import MemoryStore
-from .peewee import PeeweeWaffleStore
-from .redis import RedisStore
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
     from .alchemy import AlchemyWaffleStore
+    from .custom import WaffleMixin, WaffleStore
+    from .peewee import PeeweeWaffleStore
+    from .redis import RedisStore
     from .sql import SQLStore
 else:
 
@@ -46,7 +46,14 @@ __all__ = [
     "open_store",
 ]
 
-LAZY = {"AlchemyWaffleStore": ".alchemy", "SQLStore": ".sql"}
+LAZY = {
+    "AlchemyWaffleStore": ".alchemy",
+    "PeeweeWaffleStore": ".peewee",
+    "RedisStore": ".redis",
+    "SQLStore": ".sql",
+    "WaffleMixin": ".custom",
+    "WaffleStore": ".custom",
+}
 SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
@@ -74,6 +81,8 @@ def open_store(url: str | URL) -> Store:
     if url == "memory:":
         return MemoryStore()
     if scheme in REDIS_SCHEMES:
+        from .redis import RedisStore
+
         return RedisStore(str(url))
     if scheme in SQL_SCHEMES:
         store: Store = _load("SQLStore")(url)

@@ -1,4 +1,7 @@
-"""The channels that ``WAFFLE_WATCHTYPE`` can name. A new one is one line here and one module."""
+"""The channels that ``WAFFLE_WATCHTYPE`` can name. A new one is one line here and one module.
+
+A module is loaded where its channel is opened.
+"""
 
 from __future__ import annotations
 
@@ -7,8 +10,6 @@ from dataclasses import dataclass
 
 from ..errors import missing_library
 from .channel import Channel
-from .postgres import PostgresChannel
-from .redis import RedisChannel
 
 __all__ = ["CHANNELS", "ChannelType", "open_channel"]
 
@@ -39,10 +40,22 @@ class ChannelType:
         return missing_library(self.driver, self.module, self.extra)
 
 
+def _redis(url: str, name: str) -> Channel:
+    from .redis import RedisChannel
+
+    return RedisChannel(url, name)
+
+
+def _postgres(url: str, name: str) -> Channel:
+    from .postgres import PostgresChannel
+
+    return PostgresChannel(url, name)
+
+
 CHANNELS = {
-    "redis": ChannelType(RedisChannel, "Redis", "WAFFLE_REDIS_URL", "redis-py", "redis", "redis"),
+    "redis": ChannelType(_redis, "Redis", "WAFFLE_REDIS_URL", "redis-py", "redis", "redis"),
     "postgres": ChannelType(
-        PostgresChannel, "PostgreSQL", "WAFFLE_LISTEN_URL", "psycopg", "psycopg", "postgres"
+        _postgres, "PostgreSQL", "WAFFLE_LISTEN_URL", "psycopg", "psycopg", "postgres"
     ),
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 
@@ -24,6 +23,8 @@ def check_inotify(path: str) -> None:
     Raises:
         OSError: its user has used up what the kernel allows; the text says what to do.
     """
+    import ctypes  # only here: nobody else needs it
+
     libc = ctypes.CDLL(None, use_errno=True)
     if not hasattr(libc, "inotify_init1"):  # not Linux
         return
