@@ -11,6 +11,7 @@ import errno
 import io
 import logging
 import os
+import resource
 import shutil
 import signal
 import sqlite3
@@ -299,6 +300,29 @@ def _enter_namespace() -> None:
         os.waitpid(pid, 0)
         os._exit(1)
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+
+
+@contextmanager
+def used_up(*, free: int = 0) -> Iterator[list[int]]:
+    """Leave this process no descriptor but ``free`` ones. Yield those that are in the way."""
+    taken = [os.open(os.devnull, os.O_RDONLY)]
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken[0], 255) + 1, hard))
+    try:
+        while True:
+            taken.append(os.dup(taken[0]))
+    except OSError:
+        close_all(taken[:free])
+    try:
+        yield taken[free:]
+    finally:
+        close_all(taken[free:])
+
+
+def close_all(taken: list[int]) -> None:
+    """Close descriptors."""
+    for fd in taken:
+        os.close(fd)
 
 
 def obey_permissions() -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Mapping
 
 from .text import escape_line
 
 __all__ = [
+    "OPEN_FILES_ADVICE",
     "HostBusy",
     "HostFilesError",
     "InvalidValue",
@@ -20,8 +23,21 @@ __all__ = [
     "UnknownVariable",
     "WaffleError",
     "name_commands",
+    "open_files_advice",
     "repair_commands",
 ]
+
+#: What to do where too many files are open; the system's text for the first begins like the second.
+OPEN_FILES_ADVICE = {
+    errno.ENFILE: "Raise the system's limit of open files (fs.file-max).",
+    errno.EMFILE: "Raise this process's limit of open files (ulimit -n).",
+}
+
+
+def open_files_advice(message: str) -> str:
+    """Return what to do if a driver's message says that too many files are open, else ``""``."""
+    found = (advice for code, advice in OPEN_FILES_ADVICE.items() if os.strerror(code) in message)
+    return next(found, "")
 
 
 class WaffleError(Exception):

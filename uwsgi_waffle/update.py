@@ -18,7 +18,7 @@ from .changes import Changeset, check_sizes, encode_stored, with_former_names
 from .conflicts import Conflicts
 from .errors import InvalidValue, RevisionConflict, WaffleError
 from .fetch import Fetcher
-from .host import Host, LockedHeader, ProcessInfo, snapshot_in
+from .host import UNKNOWN, Host, LockedHeader, ProcessInfo, snapshot_in
 from .ports import Ports
 from .served import Served
 from .snapshot import Encoded, Snapshot
@@ -41,7 +41,8 @@ class UpdateResult:
             done.
         applied: with ``wait``, the processes of this host that serve this revision or a later one
             and have called their hooks.
-        pending: with ``wait``, those that didn't within the time.
+        pending: with ``wait``, those that didn't within the time, and what can't be seen: a
+            process of the kind ``unknown``, whose error says why.
         hosts: with ``hosts``, the hosts that listen and have answered, this one among them.
         pending_hosts: with ``hosts``, what isn't done there within the time: each host with its
             processes, and how many hosts don't answer.
@@ -222,10 +223,10 @@ class Writer:
             with self._host.lock(LOCK_TIMEOUT) as header:
                 header.invalidate()
                 self._fetcher.fetch(header)
-        except OSError as error:  # then nobody else can have opened it either
+        except (OSError, WaffleError) as error:  # the update is stored all the same
             self._warn(written, error)
 
-    def _warn(self, written: _Written, error: OSError) -> None:
+    def _warn(self, written: _Written, error: Exception) -> None:
         text = f"revision {written.encoded.revision} is stored; publishing it failed: {error}"
         self._served.log(logging.WARNING, text)
 
@@ -259,8 +260,14 @@ class Writer:
                 done = same or result.revision <= process.revision <= newest.revision
                 (applied if done or ours else pending).append(process)
             if not pending or not monotonic() < deadline:
+                self._warn_of_unknown(result.revision, pending)
                 return replace(result, applied=tuple(applied), pending=tuple(pending))
             time.sleep(WAIT_PAUSE)
+
+    def _warn_of_unknown(self, revision: int, pending: list[ProcessInfo]) -> None:
+        for error in {process.error for process in pending if process.kind == UNKNOWN}:
+            text = f"revision {revision} is stored; who has applied it can't be seen: {error}"
+            self._served.log(logging.WARNING, text)
 
 
 def _text(value: object) -> str | None:

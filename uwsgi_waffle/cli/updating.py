@@ -179,7 +179,8 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
     with after_update(result.revision):
         _print(preview, result, options)
     for process in result.pending:
-        print_error(f"not yet applied by {process.kind} (pid {process.pid})")
+        cause = f": {process.error}" if process.error else ""
+        print_error(f"not yet applied by {process.kind} (pid {process.pid}){cause}")
     for text in result.pending_hosts:
         print_error(f"not yet applied by {text}")
     nobody = "" if result.hosts else why_no_server(state)

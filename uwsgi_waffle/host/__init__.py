@@ -4,9 +4,10 @@ from .alone import Alone
 from .files import HostFiles
 from .header import LockedHeader, Notes, is_current, new_host_id, snapshot_in
 from .private import file_id
-from .processes import ProcessInfo
+from .processes import UNKNOWN, ProcessInfo
 
 __all__ = [
+    "UNKNOWN",
     "Alone",
     "Host",
     "HostFiles",

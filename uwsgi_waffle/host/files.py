@@ -65,8 +65,10 @@ class HostFiles:
         """Return ``pid`` and ``error`` of the process that listens; empty if there is none."""
         try:
             return read_locked(self.folder, LISTENER) or {}
-        except OSError:  # nobody has listened yet
+        except FileNotFoundError:  # nobody has listened yet
             return {}
+        except OSError as error:
+            return {"error": str(error)}
 
     def bind_store(self, header: LockedHeader, identity: str) -> None:
         """Under the lock: note which store the files belong to.

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from .. import unix
-from ..errors import HostFilesError
+from ..errors import OPEN_FILES_ADVICE, HostFilesError
 from ..privileges import acting_as, is_root, make_folder, owner_of_new
 
 __all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
@@ -25,8 +25,7 @@ ADVICE = {
     errno.ELOOP: "It must not be a link. Remove it.",
     errno.ENOTDIR: "It must be a folder. Remove what is there.",
     errno.EISDIR: "It must be a plain file. Remove the folder.",
-    errno.EMFILE: "Raise this process's limit of open files (ulimit -n).",
-    errno.ENFILE: "Raise the system's limit of open files (fs.file-max).",
+    **OPEN_FILES_ADVICE,
     errno.ENAMETOOLONG: "Set WAFFLE_WATCHER_FILE to a shorter path.",
 }
 OPEN_ATTEMPTS = 10  # somebody may be removing files
@@ -129,16 +128,14 @@ class PrivateFolder:
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
-        with _explaining(self.path):
+        with _explaining(self.path), suppress(FileNotFoundError, NotADirectoryError):
+            with acting_as(self.owner):
+                fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
             try:
-                with acting_as(self.owner):
-                    fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
-            except (FileNotFoundError, NotADirectoryError):
-                return []
-        try:
-            return os.listdir(fd)
-        finally:
-            os.close(fd)
+                return os.listdir(fd)
+            finally:
+                os.close(fd)
+        return []
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
@@ -207,4 +204,6 @@ def _explaining(path: Path | str) -> Iterator[None]:
         raise
     except OSError as error:
         advice = ADVICE.get(error.errno or 0, LOCAL.format(unix.geteuid()))
-        raise HostFilesError(f"{path}: {error.strerror or error}. {advice}") from error
+        explained = HostFilesError(f"{path}: {error.strerror or error}. {advice}")
+        explained.errno = error.errno
+        raise explained from error

@@ -8,10 +8,11 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from ..errors import OPEN_FILES_ADVICE
 from .locks import LockedFile, read_locked
 from .private import PrivateFolder
 
-__all__ = ["ProcessInfo", "Processes"]
+__all__ = ["UNKNOWN", "ProcessInfo", "Processes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,8 @@ class ProcessInfo:
 
     Attributes:
         pid: its process id, as the process itself sees it; equal ones may live in two containers.
-        kind: what it is: ``worker 3``, ``mule 1``, ``spooler``, or the program outside uWSGI.
+        kind: what it is: ``worker 3``, ``mule 1``, ``spooler``, or the program outside uWSGI;
+            ``unknown`` for one or all whose files can't be read, which ``error`` explains.
         revision: the revision that it serves.
         applied_at: when it applied that revision, in seconds of the monotonic clock.
         snapshot: the id of the snapshot that it serves, in hexadecimal digits.
@@ -39,6 +41,7 @@ class ProcessInfo:
     token: str = ""
 
 
+UNKNOWN = "unknown"
 NAMES = tuple(field.name for field in fields(ProcessInfo))
 
 
@@ -74,13 +77,23 @@ class Processes:
         self._file.release()
 
     def __iter__(self) -> Iterator[ProcessInfo]:
-        """Yield the living processes; remove the files of the dead."""
-        for name in self._folder.names():
+        """Yield the living processes; remove the files of the dead.
+
+        What can't be read, as without a free descriptor, is a process of the kind `UNKNOWN`.
+        """
+        try:
+            names = self._folder.names()
+        except OSError as error:
+            yield ProcessInfo(kind=UNKNOWN, error=str(error))
+            return
+        for name in names:
             try:
                 found = read_locked(self._folder, name)
                 if found is None:
                     self._folder.remove(name)
-            except OSError:  # removed meanwhile, or not a file of ours
-                continue
+            except OSError as error:
+                if error.errno in OPEN_FILES_ADVICE:
+                    yield ProcessInfo(kind=UNKNOWN, error=str(error), token=name)
+                continue  # removed meanwhile, or not a file of ours
             if found and "kind" in found:  # another version of the package may write more
                 yield ProcessInfo(**{key: found[key] for key in NAMES if key in found})

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..errors import InvalidValue, StoreReadOnly, StoreUnavailable, WaffleError
+from ..errors import (
+    InvalidValue,
+    StoreReadOnly,
+    StoreUnavailable,
+    WaffleError,
+    open_files_advice,
+)
 
 __all__ = ["store_error"]
 
@@ -39,7 +45,8 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
         )
     if isinstance(error, kinds.ResponseError):
         return _refusal(name, message, kinds, error, writing=writing)
-    return StoreUnavailable(f"{name}: {message}. Check that Redis answers; {RETRIED}.")
+    advice = open_files_advice(message) or f"Check that Redis answers; {RETRIED}."
+    return StoreUnavailable(f"{name}: {message}. {advice}")
 
 
 def _refusal(

@@ -27,7 +27,7 @@ from .drivers import TIMEOUT, check_packets
 from .engines import Notification, create_engine, identity_of, libpq_url, shown
 from .sqlite_file import SQLiteFile, absolute
 from .tables import DECLARED, TABLES_VERSION, tables_of
-from .translation import map_errors
+from .translation import CANT_OPEN, map_errors
 
 __all__ = ["SQLStore"]
 
@@ -266,7 +266,7 @@ class SQLStore(Store):
             if self._file is None:
                 raise
             if not self._file.is_gone():
-                refused = isinstance(error, StoreReadOnly) or "unable to open" in str(error)
+                refused = isinstance(error, StoreReadOnly) or f"{CANT_OPEN}." in str(error)
                 owner = self._file.foreign_owner() if refused else ""
                 if not owner:
                     raise

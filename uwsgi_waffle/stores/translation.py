@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from ..errors import InvalidValue, StoreReadOnly, StoreUnavailable, WaffleError
+from ..errors import (
+    InvalidValue,
+    StoreReadOnly,
+    StoreUnavailable,
+    WaffleError,
+    open_files_advice,
+)
 from .contract import Store
 
-__all__ = ["ADVICE", "TableMissing", "TransactionConflict", "map_errors"]
+__all__ = ["ADVICE", "CANT_OPEN", "TableMissing", "TransactionConflict", "map_errors"]
 
+CANT_OPEN = "unable to open database file"  # SQLite's words
 ADVICE = "Check that the database answers; it is tried again without a restart."
 
 # SQLSTATEs of PostgreSQL and numbers of MySQL and MariaDB.
@@ -44,7 +52,7 @@ CAUSES = (
         "Another connection has written there and not yet committed; end it.",
     ),
     (
-        ("unable to open database file",),
+        (CANT_OPEN,),
         "Check that this user may write the file and its folder.",
     ),
     (("not a database", "malformed"), "Restore the database from its backup."),
@@ -109,12 +117,14 @@ def _store_error(name: str, error: Exception, *, writing: bool) -> WaffleError:
         return error_type(f"{name}: {message}. Grant the database user this right.")
     if "read-only" in message.lower() or "readonly" in message.lower():
         return StoreReadOnly(f"{name} refuses to be written: {message}. Nothing was changed.")
-    return StoreUnavailable(f"{name}: {message}. {_advice(message.lower(), codes)}")
+    return StoreUnavailable(f"{name}: {message}. {_advice(message, codes)}")
 
 
 def _advice(message: str, codes: set[object]) -> str:
+    if advice := open_files_advice(message):
+        return advice
     for parts, advice in CAUSES:
-        if any(part in message for part in parts):
+        if any(part in message.lower() for part in parts):
             return advice
     if re.search(r'(role|database) ".*" does not exist', message):
         return "Create it, or correct the URL."
@@ -129,7 +139,22 @@ def _cause(error: Exception) -> Any:
 
 def _driver_message(error: Exception) -> str:
     """Return the first line of the driver's message; the others may quote the row."""
-    return str(_cause(error)).partition("\n")[0].rstrip(".")
+    message = str(_cause(error)).partition("\n")[0].rstrip(".")
+    return f"{message}{_why_no_file()}" if message == CANT_OPEN else message
+
+
+def _why_no_file() -> str:
+    """Say whether too many files are open, which SQLite hides; it needs as many as two pipes."""
+    opened: list[int] = []
+    try:
+        for _ in range(2):
+            opened.extend(os.pipe())
+    except OSError as error:
+        return f": {error.strerror}"
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return ""
 
 
 def _codes(error: Exception) -> set[object]:
