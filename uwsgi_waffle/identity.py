@@ -2,8 +2,8 @@
 
 ``localhost`` in two containers is two servers, and so is one path; one volume may be mounted at two
 places. So a place that depends on where a process runs is followed by `REALLY` and by what the
-kernel knows it by. Two identities are of one store if the second parts are equal, or, where one of
-them has none, the first.
+kernel knows it by: for a file that is its place within its file system. Who has no /proc can't
+see that, and in a chroot the paths are others as well; so the folder of a file follows, too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import re
 from functools import cache
 from pathlib import Path
 
-__all__ = ["file_identity", "same_place", "same_store", "server_identity"]
+__all__ = ["file_identity", "knows_mounts", "same_place", "same_store", "server_identity", "shown"]
 
 REALLY = " = "
 PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379}
@@ -23,12 +23,15 @@ LOOPBACK = re.compile(r"|localhost|localhost\.localdomain|127\.\d+\.\d+\.\d+|::1
 def same_store(one: str, other: str) -> bool:
     """Return whether two identities are of one store.
 
-    If one of them couldn't find out where it really is, as without /proc, what is written counts.
+    If one of them couldn't find out where it really is, as without /proc, the same folder is
+    enough, or that the same is written.
     """
-    (place, _, really), (other_place, _, other_really) = (
-        text.partition(REALLY) for text in (one, other)
+    (place, really, folder), (other_place, other_really, other_folder) = (
+        (*text.split(REALLY, 2), "", "")[:3] for text in (one, other)
     )
-    return really == other_really if really and other_really else place == other_place
+    if really and other_really:
+        return really == other_really
+    return place == other_place or (bool(folder) and folder == other_folder)
 
 
 def same_place(one: str, other: str) -> bool:
@@ -36,11 +39,23 @@ def same_place(one: str, other: str) -> bool:
     return one.partition(REALLY)[0] == other.partition(REALLY)[0]
 
 
+def shown(identity: str) -> str:
+    """Return an identity for people: what is written, and where that really is."""
+    return REALLY.join(filter(None, identity.split(REALLY)[:2]))
+
+
 def file_identity(kind: str, path: str, rest: str = "") -> str:
     """Return the identity of what a file holds."""
     path = os.path.realpath(path)
-    mounted = _mounted(path)
-    return f"{kind}/{path}{rest}" + (f"{REALLY}{mounted}{rest}" if mounted else "")
+    found = (_mounted(path), _folder(path))
+    return REALLY.join(
+        (f"{kind}/{path}{rest}", *(f"{text}{rest}" if text else "" for text in found))
+    )
+
+
+def knows_mounts() -> bool:
+    """Return whether this process can see where files really are: it has /proc, and no chroot."""
+    return bool(_mounted("/"))
 
 
 def server_identity(backend: str, host: str, port: int | str | None, rest: str) -> str:
@@ -81,6 +96,16 @@ def _mounted(path: str) -> str:
         return ""
     below = path[len(mount) :].lstrip("/")
     return f"{device}:{os.path.join(root, below)}"
+
+
+def _folder(path: str) -> str:
+    """Return a file's name after the number of its folder, which a chroot doesn't change."""
+    folder, name = os.path.split(path)
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return ""
+    return f"{found.st_dev}:{found.st_ino}/{name}"
 
 
 @cache

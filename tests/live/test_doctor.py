@@ -100,6 +100,17 @@ def test_the_lines_of_a_running_ini(
     assert ("can't wake the workers" in server.log) == warned
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may chroot")
+@pytest.mark.parametrize("lazy", [[], [LAZY, SHARED_IMPORT]], ids=["", "lazy-apps"])
+def test_a_chroot_is_told(start: Start, lazy: list[str]) -> None:
+    """One line of the log and one finding, and all else is as it should be."""
+    server = start(MASTER, "chroot = /", *lazy)
+    _, findings = doctor(server)
+    assert [found[:2] for found in wrong(findings)] == [("warning", "chroot")]
+    assert server.log.count("runs in a chroot") == 1
+    assert server.update(1, wait=20.0)["pending"] == []
+
+
 def test_options_of_the_command_line_and_of_the_environment(
     servers: Servers, tmp_path: Path
 ) -> None:

@@ -154,6 +154,13 @@ class TestServer:
                 f"Write in the ini: mule = {MULE}",
             ),
             ({"watchtype": "redis"}, "warning", "settings", "Export WAFFLE_WATCHTYPE"),
+            ({"knows_mounts": False}, "warning", "chroot", "mount -t proc proc CHROOT/proc"),
+            (
+                {"knows_mounts": False, "chroot": "/srv/jail"},
+                "warning",
+                "chroot",
+                "mount -t proc proc /srv/jail/proc",
+            ),
         ],
         ids=lambda value: ", ".join(value) if isinstance(value, dict) else "",
     )

@@ -32,6 +32,7 @@ def check_servers(state: WaffleState, host: HostFiles, processes: Processes) -> 
         return
     yield Finding("ok", "server", ", ".join(sorted(programs)))
     yield from _check_settings(state, processes)
+    yield from _check_root(processes)
     uwsgi = [process for process in processes if process.server.get("uwsgi")]
     if uwsgi:
         yield _check_master([p for p in uwsgi if p.kind.startswith(("worker", "uwsgi"))])
@@ -57,6 +58,24 @@ def _check_settings(state: WaffleState, processes: Processes) -> Iterator[Findin
             text = f"WAFFLE_WATCHTYPE is {other!r} in the server and {own!r} in this shell"
             change = "Export WAFFLE_WATCHTYPE and what belongs to it here as the server has them."
             yield Finding("warning", "settings", text, change)
+
+
+def _check_root(processes: Processes) -> Iterator[Finding]:
+    """Do the servers see the files of the host as others do?"""
+    blind = [p for p in processes if p.server.get("knows_mounts") is False]
+    inside = [p for p in processes if p.server.get("chroot")]
+    if inside or blind:
+        root = "".join(_reported(inside, "chroot")[:1])
+        where = f"in the chroot {root}" if root else "in a chroot, or without /proc"
+        text = (
+            f"{named(inside or blind)} run {where}, so they can't see where their files really "
+            "are, or whether that is a network file system"
+        )
+        change = (
+            f"Mount /proc there: mount -t proc proc {root or 'CHROOT'}/proc. In other shells "
+            "export WAFFLE_STORE_URL and WAFFLE_WATCHER_FILE with the paths that these see."
+        )
+        yield Finding("warning", "chroot", text, change)
 
 
 def _check_master(workers: Processes) -> Finding:

@@ -7,7 +7,7 @@ import weakref
 from pathlib import Path
 
 from ..errors import SchemaError
-from ..identity import same_place, same_store
+from ..identity import same_place, same_store, shown
 from .header import Header, LockedHeader
 from .locks import LockedFile, read_locked
 from .private import PrivateFolder, ensure_plain_file, owner_of_folder
@@ -81,10 +81,10 @@ class HostFiles:
             used_here = any(host.header.id == self.header.id for host in _used_here)
             if used_here or any(self.processes):
                 raise SchemaError(
-                    f"WAFFLE_WATCHER_FILE {self.watch_file} is used for the store {known}, not "
-                    f"for {identity}. Give each application a watch file of its own. If both are "
-                    "one store, write its URL in the same way. If the store has moved, stop all "
-                    "processes that use it, this one too, and start anew."
+                    f"WAFFLE_WATCHER_FILE {self.watch_file} is used for the store "
+                    f"{shown(known)}, not for {shown(identity)}. Give each application a watch "
+                    "file of its own. If both are one store, write its URL in the same way. If the "
+                    "store has moved, stop all processes that use it, this one too, and start anew."
                 )
             if not same_place(known, identity):
                 header.reset()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from .. import unix
+from ..identity import knows_mounts
 from . import thread, uwsgi
 from .channel import Channel, ChannelDown
 from .channels import CHANNELS, open_channel
@@ -68,6 +70,19 @@ def attach(watcher: Watcher) -> None:
     """Have ``watcher`` ticked in each process after its fork; `ensure_watched` does the rest."""
     watchers.add(watcher)
     uwsgi.install_post_fork_hook()
+    found, is_first = describe(), not uwsgi.is_present() or uwsgi.is_first()
+    if is_first and (found.get("chroot") or not found["knows_mounts"]):
+        _warn_of_chroot()
+
+
+@functools.cache
+def _warn_of_chroot() -> None:
+    """Log it; only the first call does."""
+    log.warning(
+        "uwsgi_waffle: this process runs in a chroot or has no /proc, so it can't see where its "
+        "files really are, or whether that is a network file system. Mount /proc there. Commands "
+        "from outside need WAFFLE_STORE_URL and WAFFLE_WATCHER_FILE with the paths of the outside"
+    )
 
 
 def can_subscribe(*, mule_is_configured: bool) -> bool:
@@ -127,7 +142,8 @@ def process_name() -> str | None:
 
 def describe() -> dict[str, object]:
     """Return how this process's server runs, for `flask waffle doctor`."""
-    return uwsgi.describe() if uwsgi.is_present() else {}
+    knows = knows_mounts() or not hasattr(unix.libc, "setfsuid")  # not Linux, which has no /proc
+    return {"knows_mounts": knows, **(uwsgi.describe() if uwsgi.is_present() else {})}
 
 
 @functools.cache

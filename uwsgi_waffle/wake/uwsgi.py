@@ -112,6 +112,7 @@ def describe() -> dict[str, object]:
         "monitor_error": _monitor_error,
         "lazy_apps": is_on("lazy-apps") or is_on("lazy"),
         "enable_threads": is_on("enable-threads"),
+        "chroot": _opt("chroot"),
         "our_mule": _opt("mule") if _opt("mule") in OUR_MULES else "",
         "not_loaded": "" if is_on("single-interpreter") else _mount_not_loaded(),
     }
