@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -10,9 +11,21 @@ from typing import Any
 
 from . import unix
 
-__all__ = ["acting_as", "as_owner_of", "is_root", "make_folder", "owner_of_new"]
+__all__ = [
+    "acting_as",
+    "as_owner_of",
+    "is_exposed",
+    "is_root",
+    "make_folder",
+    "owner_of_new",
+    "warn_if_exposed",
+]
+
+log = logging.getLogger("uwsgi_waffle")
 
 NO_CHANGE = -1  # asks setfsuid(2) who it is
+
+_warned_of: set[Path] = set()
 
 
 def is_root() -> bool:
@@ -101,5 +114,30 @@ def _can_enter(uid: int, folder: Path) -> bool:
 
 
 def as_owner_of(path: Path) -> AbstractContextManager[None]:
-    """Act as the owner of a file that may have to be created, if this is a command of root's."""
+    """Act as the owner of a file that may have to be created, if this is a command of root's.
+
+    Warn if other users can exchange it.
+    """
+    warn_if_exposed(path)
     return acting_as(owner_of_new(path)) if is_root() else nullcontext()
+
+
+def warn_if_exposed(path: Path) -> None:
+    """Warn once of each folder at or above a path that lets every user exchange what is there."""
+    spellings = {Path(os.path.abspath(path)), Path(os.path.realpath(path))}
+    for place in {place for spelling in spellings for place in (spelling, *spelling.parents)}:
+        with suppress(OSError):  # whoever opens it will say why
+            if place not in _warned_of and is_exposed(place):
+                _warned_of.add(place)
+                log.warning(
+                    "uwsgi_waffle: every user may write %s, and so exchange %s. Run: chmod o-w %s",
+                    place,
+                    path,
+                    place,
+                )
+
+
+def is_exposed(place: Path) -> bool:
+    """Return whether every user may exchange what is there; in a sticky folder nobody may."""
+    mode = place.stat().st_mode
+    return bool(mode & 0o002 and not mode & 0o1000)

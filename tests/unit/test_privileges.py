@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging
 import os
 import sqlite3
 import subprocess
@@ -18,10 +19,11 @@ from flask import Flask
 
 from uwsgi_waffle import SchemaError, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.privileges import acting_as, owner_of_new
-from uwsgi_waffle.stores import Commit
+from uwsgi_waffle.stores import Commit, Store
 from uwsgi_waffle.stores.rows import RowStore
 
 from ..contract.models import alchemy_store, peewee_store
+from ..host import Host, logged
 
 USER, OTHER = 54_321, 54_322
 
@@ -46,6 +48,10 @@ def home(root: Path) -> Path:
     folder.mkdir()
     os.chown(folder, USER, USER)
     return folder
+
+
+def sqlite_store(folder: Path) -> SQLStore:
+    return SQLStore(f"sqlite:///{folder}/site.db")
 
 
 def owner_of_file_in(folder: Path) -> int:
@@ -243,19 +249,43 @@ class TestModes:
         folder.chmod(0o1777)
         store.prepare()
 
-    @pytest.mark.parametrize("exposed", ["waffle.db", "."])
+    @pytest.mark.parametrize("make", [sqlite_store, alchemy_store, peewee_store])
+    @pytest.mark.parametrize("exposed", ["site/data/site.db", "site/data", "site", "."])
     def test_what_every_user_may_write_is_warned_about(
+        self,
+        tmp_path: Path,
+        exposed: str,
+        caplog: pytest.LogCaptureFixture,
+        make: Callable[[Path], Store],
+    ) -> None:
+        """Wherever it is above the database: another user could exchange what is below it."""
+        folder, place = tmp_path / "site" / "data", tmp_path / exposed
+        folder.mkdir(parents=True)
+        store = make(folder)
+        store.prepare()
+        if place.is_dir():
+            place.chmod(0o1777)  # sticky, as /tmp is
+        store.load()
+        assert caplog.text == ""
+        place.chmod(0o777)
+        for _ in range(2):
+            assert store.load().revision == 0
+        (line,) = logged(caplog, logging.WARNING)
+        assert f"every user may write {place}, and so exchange {folder}/site.db." in line
+        assert line.endswith(f"Run: chmod o-w {place}")
+
+    @pytest.mark.parametrize("exposed", ["instance", "."])
+    def test_so_is_a_folder_above_the_hosts_files(
         self, tmp_path: Path, exposed: str, caplog: pytest.LogCaptureFixture
     ) -> None:
-        folder = tmp_path / "instance"
-        store = SQLStore(f"sqlite:///{folder}/waffle.db")
-        store.prepare()
-        store.prepare()
-        assert caplog.text == ""
-        (folder / exposed).chmod(0o777)
+        """Whatever the store is."""
+        host = Host(tmp_path)
+        host.instance.mkdir()
+        (tmp_path / exposed).chmod(0o777)
         for _ in range(2):
-            SQLStore(f"sqlite:///{folder}/waffle.db").load()
-        assert caplog.text.count(f"chmod o-w {folder / exposed}") == 1, "once"
+            host.open_files()
+        (line,) = logged(caplog, logging.WARNING)
+        assert line.endswith(f"chmod o-w {(tmp_path / exposed).resolve()}")
 
 
 class TestUnreachable:

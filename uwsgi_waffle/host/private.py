@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import unix
 from ..errors import OPEN_FILES_ADVICE, HostFilesError
-from ..privileges import acting_as, is_root, make_folder, owner_of_new
+from ..privileges import acting_as, is_root, make_folder, owner_of_new, warn_if_exposed
 
 __all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
 
@@ -154,7 +154,11 @@ class PrivateFolder:
 
 
 def owner_of_folder(path: Path) -> int:
-    """Return as whom this process works in a folder, which may not exist yet."""
+    """Return as whom this process works in a folder, which may not exist yet.
+
+    Warn if other users can exchange it.
+    """
+    warn_if_exposed(path)
     return owner_of_new(path) if is_root() else unix.geteuid()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import sqlite3
 from contextlib import AbstractContextManager, nullcontext, suppress
@@ -13,14 +12,10 @@ import sqlalchemy as sa
 
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
-from ..privileges import as_owner_of, make_folder
+from ..privileges import as_owner_of, is_exposed, make_folder
 from .drivers import in_memory
 
 __all__ = ["SQLiteFile", "absolute"]
-
-log = logging.getLogger("uwsgi_waffle")
-
-_warned_of: set[Path] = set()
 
 
 class SQLiteFile:
@@ -76,7 +71,6 @@ class SQLiteFile:
             query = {key: value for key, value in self._query.items() if key != "uri"}
             path = f"{self._database}?{urlencode(query)}"
         else:
-            self._warn_if_exposed()
             path = f"file:{quote(os.path.abspath(self._path))}?mode=rw"
         return sqlite3.connect(path, uri=True, timeout=self._timeout, check_same_thread=False)
 
@@ -91,7 +85,7 @@ class SQLiteFile:
         path, folder = self._path, self._path.parent
         for parent in reversed(path.parents):
             make_folder(parent, 0o700 if parent == folder else 0o755)
-        if not path.exists() and _is_exposed(folder):
+        if not path.exists() and is_exposed(folder):
             raise SchemaError(
                 f"WAFFLE_STORE_URL: every user may write {folder}, and so replace the database "
                 f"{path.name} there. Run: chmod o-w {folder}"
@@ -109,15 +103,6 @@ class SQLiteFile:
         finally:
             connection.close()
 
-    def _warn_if_exposed(self) -> None:
-        for place in (self._path, self._path.parent):
-            with suppress(OSError):  # SQLite will say why
-                if place not in _warned_of and _is_exposed(place):
-                    _warned_of.add(place)
-                    log.warning(
-                        "uwsgi_waffle: every user may write %s. Run: chmod o-w %s", place, place
-                    )
-
 
 def absolute(url: sa.URL) -> sa.URL:
     """Return a SQLite URL whose path stays the same when the working folder changes."""
@@ -126,8 +111,3 @@ def absolute(url: sa.URL) -> sa.URL:
     if in_memory(url.database, url.query.get("mode")) or path.startswith("/"):
         return url
     return url.set(database=prefix + os.path.abspath(path))
-
-
-def _is_exposed(place: Path) -> bool:
-    mode = place.stat().st_mode
-    return bool(mode & 0o002 and not mode & 0o1000)  # in a sticky folder nobody can replace files
