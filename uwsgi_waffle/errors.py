@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import importlib.util
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 from .text import escape_line
 
@@ -22,9 +24,11 @@ __all__ = [
     "UnknownRevision",
     "UnknownVariable",
     "WaffleError",
+    "missing_library",
     "name_commands",
     "open_files_advice",
     "repair_commands",
+    "taken_by",
 ]
 
 #: What to do where too many files are open; the system's text for the first begins like the second.
@@ -33,11 +37,37 @@ OPEN_FILES_ADVICE = {
     errno.EMFILE: "Raise this process's limit of open files (ulimit -n).",
 }
 
+INSTALLED = {"site-packages", "dist-packages"}  # folders in which pip and Linux put libraries
+
 
 def open_files_advice(message: str) -> str:
     """Return what to do if a driver's message says that too many files are open, else ``""``."""
     found = (advice for code, advice in OPEN_FILES_ADVICE.items() if os.strerror(code) in message)
     return next(found, "")
+
+
+def missing_library(library: str, module: str, extra: str = "") -> tuple[str, str]:
+    """Return why a library can't be imported, and what to do.
+
+    Args:
+        library: what people call it.
+        module: what is imported.
+        extra: the package's extra that installs it.
+    """
+    if place := taken_by(module):
+        return f"{place} has the name of {library}", "Rename that."
+    command = f"pip install 'uwsgi_waffle[{extra}]'" if extra else f"pip install {library}"
+    return f"{library} isn't installed", f"Run: {command}"
+
+
+def taken_by(module: str) -> Path | None:
+    """Return the file that has a library's name and isn't where libraries are installed."""
+    try:
+        spec = importlib.util.find_spec(module)
+    except (ImportError, ValueError):
+        return None
+    path = Path(spec.origin) if spec is not None and spec.origin else None
+    return path if path is not None and not INSTALLED & set(path.parts) else None
 
 
 class WaffleError(Exception):

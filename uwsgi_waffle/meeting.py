@@ -51,11 +51,10 @@ def open_listener(
     try:
         channel = wake.open_channel(watchtype, watching.channel_url, watching.channel_name)
     except ImportError:
-        needs = wake.CHANNELS[watchtype]
         log.warning(
-            "uwsgi_waffle: WAFFLE_WATCHTYPE is %r and %s isn't installed, so hosts don't tell "
-            "each other of changes. Run: %s",
-            *(watchtype, needs.driver, needs.install),
+            "uwsgi_waffle: WAFFLE_WATCHTYPE is %r and %s, so hosts don't tell each other of "
+            "changes. %s",
+            *(watchtype, *wake.CHANNELS[watchtype].missing()),
         )
         return None
     return wake.Listener(host, channel, is_needed=is_needed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from .errors import missing_library
 from .extension import WaffleConf
 
 try:
@@ -13,7 +14,7 @@ try:
     from prometheus_client.registry import Collector
 except ImportError as error:
     raise ImportError(
-        "uwsgi_waffle.metrics needs prometheus_client. Run: pip install 'uwsgi_waffle[prometheus]'"
+        ". ".join(missing_library("prometheus_client", "prometheus_client", "prometheus"))
     ) from error
 
 __all__ = ["WaffleCollector"]

@@ -49,16 +49,14 @@ def run() -> None:
 
 def _lead(watching: Watching) -> None:
     wake.block_signals()
-    needs = wake.CHANNELS[watching.watchtype]
     try:
         channel = wake.open_channel(watching.watchtype, watching.channel_url, watching.channel_name)
         listener = wake.Listener(HostFiles(watching.watcher_file), channel, is_needed=lambda: True)
     except (SchemaError, ImportError) as error:
-        log.error(
-            "uwsgi_waffle: the mule can't listen to other hosts: %s. Check that %s is "
-            "installed: %s",
-            *(error, needs.driver, needs.install),
-        )
+        text = str(error)
+        if isinstance(error, ImportError):
+            text = ". ".join(wake.CHANNELS[watching.watchtype].missing())
+        log.error("uwsgi_waffle: the mule can't listen to other hosts: %s", text)
         return
     while True:
         listener.try_to_lead()

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
+from .errors import missing_library
 from .extension import WaffleConf
 from .snapshot import Change
 
@@ -17,8 +18,7 @@ try:
     from openfeature.provider import AbstractProvider, Metadata
 except ImportError as error:
     raise ImportError(
-        "uwsgi_waffle.openfeature needs openfeature-sdk. "
-        "Run: pip install 'uwsgi_waffle[openfeature]'"
+        ". ".join(missing_library("openfeature-sdk", "openfeature", "openfeature"))
     ) from error
 
 __all__ = ["WaffleProvider"]

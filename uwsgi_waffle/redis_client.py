@@ -22,7 +22,7 @@ def import_redis() -> Any:
     import redis
 
     if not hasattr(redis, "RedisError"):
-        raise ImportError(f"{redis.__path__} isn't redis-py")
+        raise ImportError(f"{redis} isn't redis-py")
     return redis
 
 

@@ -15,7 +15,7 @@ from urllib.parse import quote
 from flask import Flask
 from pydantic import TypeAdapter, ValidationError
 
-from .errors import SchemaError
+from .errors import SchemaError, missing_library
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -140,11 +140,15 @@ class Settings:
         """
         if not re.match(r"sqlite(\+\w+)?:", self.store_url):
             return self.store_url
-        import sqlalchemy as sa  # only here: it takes long to load
+        try:
+            from sqlalchemy import exc, make_url  # only here: it takes long to load
+        except ImportError:
+            why = ". ".join(missing_library("SQLAlchemy", "sqlalchemy"))
+            raise SchemaError(f"WAFFLE_STORE_URL: {why}") from None
 
         try:
-            url = sa.make_url(self.store_url)
-        except sa.exc.ArgumentError:  # its text quotes the URL
+            url = make_url(self.store_url)
+        except exc.ArgumentError:  # its text quotes the URL
             raise SchemaError("WAFFLE_STORE_URL isn't a URL that SQLAlchemy can read.") from None
         path = url.database or ":memory:"
         if path == ":memory:" or path.startswith(("file::memory:", "file:/")):

@@ -147,7 +147,7 @@ class TestStatus:
         result = host.start(WATCHTYPE="redis").app.test_cli_runner().invoke(command, ["status"])
         assert "watch type:    redis" in result.output
         assert (
-            "Redis:         not used: redis-py isn't installed; run: pip install "
+            "Redis:         not used: redis-py isn't installed. Run: pip install "
             "'uwsgi_waffle[redis]'" in result.output
         )
 

@@ -71,3 +71,88 @@ class TestUwsgi:
     def test_a_module_that_is_only_called_so_is_none(self, tmp_path: Path) -> None:
         done = run(tmp_path, "import uwsgi_waffle", "")
         assert (done.returncode, done.stderr) == (0, "")
+
+
+class TestNamesOfLibraries:
+    """A folder or module of the project's own that is called like a library we need."""
+
+    SITE = (
+        "import sys; from flask import Flask; from uwsgi_waffle import WaffleConf\n"
+        "app = Flask('site', instance_path=sys.path[0] + '/instance')\n"
+        "app.config.update(WAFFLE_CONFS={'A': {'default': 1}}, WAFFLE_STORE_URL='sqlite:///x.db')\n"
+        "app.config.update(WAFFLE_REDIS_URL='redis://x', WAFFLE_LISTEN_URL='postgresql://x/x')\n"
+    )
+
+    @pytest.mark.parametrize(
+        ("name", "code", "text"),
+        [
+            ("redis/__init__.py", "w.RedisStore('redis://x')", "name of redis-py. Rename that"),
+            (
+                "redis.py",
+                SITE + "app.config['WAFFLE_WATCHTYPE'] = 'redis'; WaffleConf(app)",
+                "name of redis-py, so hosts don't tell each other of changes. Rename that",
+            ),
+            ("peewee/__init__.py", "w.PeeweeWaffleStore(model=1)", "name of peewee. Rename that"),
+            (
+                "playhouse/__init__.py",
+                "w.PeeweeWaffleStore(model=1)",
+                "name of peewee. Rename that",
+            ),
+            ("sqlalchemy/__init__.py", SITE + "WaffleConf(app)", "name of SQLAlchemy. Rename that"),
+            ("sqlalchemy/__init__.py", "w.AlchemyWaffleStore", "name of SQLAlchemy. Rename that"),
+            (
+                "prometheus_client/__init__.py",
+                "import uwsgi_waffle.metrics",
+                "_client. Rename that",
+            ),
+            (
+                "openfeature/__init__.py",
+                "import uwsgi_waffle.openfeature",
+                "openfeature-sdk. Rename that",
+            ),
+            (
+                "psycopg/__init__.py",
+                "w.SQLStore('postgresql+psycopg://x/x').load()",
+                "which has its name",
+            ),
+            ("pymysql.py", "w.SQLStore('mysql+pymysql://x/x').load()", "which has its name"),
+        ],
+    )
+    def test_the_path_is_named_and_nothing_is_to_be_installed(
+        self, tmp_path: Path, name: str, code: str, text: str
+    ) -> None:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+        error = run_beside(tmp_path, code).stderr.splitlines()[-1]
+        assert str(path) in error
+        assert text in error
+        assert "nstall" not in error
+
+    def test_a_folder_that_is_no_package_is_in_nobodys_way(self, tmp_path: Path) -> None:
+        for name in ("redis", "sqlalchemy", "peewee", "playhouse"):
+            (tmp_path / name).mkdir()
+        code = "w.RedisStore('redis://x'); w.SQLStore('sqlite:////x.db'); import playhouse.pool"
+        done = run_beside(tmp_path, code)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    @pytest.mark.parametrize("there", [False, True])
+    def test_what_is_missing_is_to_be_installed(self, tmp_path: Path, there: bool) -> None:
+        """Also beside such a folder, since that is in nobody's way then."""
+        if there:
+            (tmp_path / "redis").mkdir()
+        code = (
+            "import os; "
+            "sys.path[:] = [p for p in sys.path if not os.path.isfile(p + '/redis/__init__.py')]; "
+            "w.RedisStore('redis://x')"
+        )
+        error = run_beside(tmp_path, code).stderr.splitlines()[-1]
+        assert "redis-py isn't installed. Run: pip install 'uwsgi_waffle[redis]'" in error
+
+
+def run_beside(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+    """Run a program of the project in this folder."""
+    start = f"import sys; sys.path.insert(0, {str(folder)!r}); import uwsgi_waffle as w"
+    return subprocess.run(
+        [sys.executable, "-c", f"{start}\n{code}"], capture_output=True, text=True, timeout=60
+    )

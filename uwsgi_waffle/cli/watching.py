@@ -67,7 +67,7 @@ def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
         listener = channel["listener"] or "none"
         lines[needs.server] = f"channel {channel['channel']}, listener {listener}"
     elif needs and found["watcher_file"]:
-        missing = f"not used: {needs.driver} isn't installed; run: {needs.install}"
+        missing = f"not used: {'. '.join(needs.missing())}"
         lines[needs.server] = missing
     for name, text in {**lines, **(errors or {"errors": "none"})}.items():
         print_line(f"{name + ':':<15}{text}")

@@ -121,8 +121,8 @@ def check_channel(
         channel = open_channel(watchtype, url, name) if here else None
         well = listens() or not processes or _eventually(listens, patience)
     except ImportError:
-        text = f"WAFFLE_WATCHTYPE is {watchtype!r} and {needs.driver} isn't installed"
-        yield Finding("error", watchtype, text, f"Run: {needs.install}")
+        why, change = needs.missing()
+        yield Finding("error", watchtype, f"WAFFLE_WATCHTYPE is {watchtype!r} and {why}", change)
     except (ChannelDown, SchemaError) as error:
         yield Finding("error", watchtype, str(error), start)
     else:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SchemaError
+from ..errors import SchemaError, taken_by
 from .contract import EXPIRES, Commit, CommitBuilder, Context, HistoryRow, Store, Stored
 from .custom import WaffleMixin, WaffleStore
 from .memory import MemoryStore
@@ -25,7 +25,7 @@ else:
     def __getattr__(name: str) -> Any:
         if name not in LAZY:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return getattr(import_module(LAZY[name], __name__), name)
+        return _load(name)
 
 
 __all__ = [
@@ -51,6 +51,17 @@ SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 
+def _load(name: str) -> Any:
+    try:
+        return getattr(import_module(LAZY[name], __name__), name)
+    except (ImportError, AttributeError) as error:
+        if place := taken_by("sqlalchemy"):
+            raise SchemaError(
+                f"{name}: {place} has the name of SQLAlchemy. Rename that."
+            ) from error
+        raise
+
+
 def open_store(url: str | URL) -> Store:
     """Return the store that ``WAFFLE_STORE_URL`` names, without connecting to it.
 
@@ -65,8 +76,7 @@ def open_store(url: str | URL) -> Store:
     if scheme in REDIS_SCHEMES:
         return RedisStore(str(url))
     if scheme in SQL_SCHEMES:
-        from .sql import SQLStore
-
-        return SQLStore(url)
+        store: Store = _load("SQLStore")(url)
+        return store
     schemes = ", ".join((*SQL_SCHEMES, *REDIS_SCHEMES, "memory"))
     raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {schemes}.")

@@ -25,6 +25,9 @@ def create_engine(url: sa.URL, timeout: float, **options: Any) -> sa.Engine:
     Time limits in the URL take precedence. Errors don't quote parameters, which may be secrets.
     """
     backend = url.get_backend_name()
+    driver = url.get_dialect().import_dbapi()
+    if not hasattr(driver, "paramstyle"):  # which PEP 249 asks of each
+        raise ImportError(f"the module {driver.__name__} is no driver", name=driver.__name__)
     if backend in ISOLATION:
         options["isolation_level"] = ISOLATION[backend]
     engine = sa.create_engine(

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-from ..errors import SchemaError, StoreUnavailable
+from ..errors import SchemaError, StoreUnavailable, missing_library
 from ..identity import file_identity, server_identity
 from ..privileges import as_owner_of
 from ..urls import redact_url
@@ -62,10 +62,10 @@ class PeeweeWaffleStore(RowStore):
         try:
             import peewee
             from playhouse import pool
-        except ImportError:
-            raise SchemaError(
-                "PeeweeWaffleStore needs peewee: pip install 'uwsgi_waffle[peewee]'."
-            ) from None
+        except ImportError as error:
+            module = "playhouse" if "playhouse" in str(error.name) else "peewee"
+            why = ". ".join(missing_library("peewee", module, "peewee"))
+            raise SchemaError(f"PeeweeWaffleStore can't be used: {why}") from None
         self._peewee: Any = peewee
         self._pooled: Any = pool.PooledDatabase
         if not {"key", "value"} <= getattr(getattr(model, "_meta", None), "fields", {}).keys():

@@ -12,7 +12,7 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
-from ..errors import SchemaError, StoreUnavailable, UnknownRevision, WaffleError
+from ..errors import SchemaError, StoreUnavailable, UnknownRevision, WaffleError, missing_library
 from ..identity import server_identity
 from ..redis_client import connect, import_redis
 from ..urls import redact_url
@@ -82,9 +82,8 @@ class RedisStore(Store):
             redis = import_redis()
             client = connect(url, setting="WAFFLE_STORE_URL", timeout=timeout)
         except ImportError:
-            raise SchemaError(
-                "RedisStore needs redis-py: pip install 'uwsgi_waffle[redis]'."
-            ) from None
+            why = ". ".join(missing_library("redis-py", "redis", "redis"))
+            raise SchemaError(f"RedisStore can't be used: {why}") from None
         place = client.connection_pool.connection_kwargs
         host = place.get("path") or place.get("host", "localhost")
         what = f"{place.get('db') or 0} {prefix}"

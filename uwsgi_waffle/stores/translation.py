@@ -14,6 +14,7 @@ from ..errors import (
     StoreUnavailable,
     WaffleError,
     open_files_advice,
+    taken_by,
 )
 from .contract import Store
 
@@ -99,7 +100,9 @@ def map_errors(
         message = f"{store.name} can't hold the value: {_driver_message(error)}"
         raise InvalidValue({"": message}) from error
     except ImportError as error:
-        raise StoreUnavailable(f"{store.name}: {error}. Install this driver.") from error
+        place = taken_by((error.name or "").partition(".")[0])
+        advice = f"Rename {place}, which has its name." if place else "Install this driver."
+        raise StoreUnavailable(f"{store.name}: {error}. {advice}") from error
     except errors as error:
         raise _store_error(store.name, error, writing=writing) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..errors import missing_library
 from .channel import Channel
 from .postgres import PostgresChannel
 from .redis import RedisChannel
@@ -22,6 +23,7 @@ class ChannelType:
         server: what people call its server.
         setting: names the URL of the server.
         driver: the library that it needs.
+        module: what is imported of it.
         extra: what installs that: ``uwsgi_waffle[extra]``.
     """
 
@@ -29,18 +31,18 @@ class ChannelType:
     server: str
     setting: str
     driver: str
+    module: str
     extra: str
 
-    @property
-    def install(self) -> str:
-        """The command that installs the driver."""
-        return f"pip install 'uwsgi_waffle[{self.extra}]'"
+    def missing(self) -> tuple[str, str]:
+        """Return why the driver can't be imported, and what to do."""
+        return missing_library(self.driver, self.module, self.extra)
 
 
 CHANNELS = {
-    "redis": ChannelType(RedisChannel, "Redis", "WAFFLE_REDIS_URL", "redis-py", "redis"),
+    "redis": ChannelType(RedisChannel, "Redis", "WAFFLE_REDIS_URL", "redis-py", "redis", "redis"),
     "postgres": ChannelType(
-        PostgresChannel, "PostgreSQL", "WAFFLE_LISTEN_URL", "psycopg", "postgres"
+        PostgresChannel, "PostgreSQL", "WAFFLE_LISTEN_URL", "psycopg", "psycopg", "postgres"
     ),
 }
 
