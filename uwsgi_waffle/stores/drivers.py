@@ -20,6 +20,9 @@ __all__ = [
 
 TIMEOUT = 5.0  # seconds to wait for an answer
 CONNECT_TIMEOUT = 2  # seconds
+# Seconds to wait for what PyMySQL reads while it connects, such as the server's greeting. Its limit
+# on connecting doesn't count there; mysqlclient's does.
+GREETING_TIMEOUT = float(CONNECT_TIMEOUT)
 PACKET = 2**18  # bytes that every server takes
 
 # PostgreSQL's repeatable reads would refuse a writer that has waited for another; MySQL's are those
@@ -47,9 +50,10 @@ def connect_limits(driver: str, timeout: float) -> dict[str, Any]:
         # Prepared statements don't work behind PgBouncer, and a connection lives for one call.
         return limits if driver == "psycopg2" else {**limits, "prepare_threshold": None}
     if driver in ("pymysql", "mysqldb"):
+        first = seconds if driver == "mysqldb" else min(GREETING_TIMEOUT, seconds)
         return {
             "connect_timeout": connect_timeout,
-            "read_timeout": seconds,
+            "read_timeout": first,
             "write_timeout": seconds,
         }
     return {}
@@ -112,12 +116,17 @@ def _packet_size(row: Mapping[str, object]) -> int:
 
 
 def limit_answers(connection: Any, timeout: float) -> None:
-    """Make a psycopg connection give up when a server is silent for ``timeout`` seconds.
+    """Make a connection give up when a server is silent for ``timeout`` seconds.
 
-    No setting of libpq does that while the server's machine still acknowledges packets, as it does
-    for a process that hangs. Connections of other drivers stay as they are.
+    For psycopg no setting of libpq does that while the server's machine still acknowledges packets,
+    as it does for a process that hangs. PyMySQL had less time while it connected. Connections of
+    other drivers stay as they are.
     """
-    if type(connection).__module__.partition(".")[0] != "psycopg":
+    driver = type(connection).__module__.partition(".")[0]
+    # Nothing public sets it later. What isn't our object was set by the user.
+    if driver == "pymysql" and connection._read_timeout is GREETING_TIMEOUT:
+        connection._read_timeout = max(1, round(timeout))
+    if driver != "psycopg":
         return
     import psycopg
 
