@@ -111,6 +111,7 @@ class Site:
         may_change: Callable[[str], Any] | None = None,
         store: Any = None,
         jinja_options: Any = None,
+        prefix: str | None = None,
         **config: Any,
     ) -> None:
         self.app = Flask("site")
@@ -124,7 +125,8 @@ class Site:
         )
         self.waffle = WaffleConf(self.app, store or MemoryStore())
         self.app.register_blueprint(
-            admin_blueprint(self.waffle, authorize=authorize, may_change=may_change)
+            admin_blueprint(self.waffle, authorize=authorize, may_change=may_change),
+            **({} if prefix is None else {"url_prefix": prefix}),
         )
         self.client: FlaskClient = self.app.test_client()
 

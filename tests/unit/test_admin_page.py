@@ -14,6 +14,7 @@ import pytest
 from flask import Response
 from jinja2 import DictLoader, StrictUndefined
 from markupsafe import Markup
+from werkzeug.test import TestResponse
 
 from uwsgi_waffle import HostBusy, HostFilesError, MemoryStore, StoreUnavailable
 from uwsgi_waffle.admin.page import HISTORY, MAX_HISTORY
@@ -92,6 +93,37 @@ class TestWhatLeaves:
         theirs = ["script-src 'none'", "img-src *"]
         assert policies == (theirs if path == "/waffle/nowhere" else ours)
         assert len(ours) == 1
+
+    @pytest.mark.parametrize(
+        ("root", "prefix"),
+        [("", "/waffle"), ("/shop", "/waffle"), ("", "/intern/konfig"), ("/shop", "/intern")],
+    )
+    def test_links_and_forms_lead_back_to_the_page(self, root: str, prefix: str) -> None:
+        """Wherever the blueprint is, and the application behind its proxy (``SCRIPT_NAME``)."""
+        site = Site(prefix=prefix)
+        place = f"{root}{prefix}/"
+
+        def visit(path: str, **sent: Any) -> TestResponse:
+            assert path.startswith(place)
+            call = site.client.post if sent else site.client.get
+            return call(path.removeprefix(root), base_url=f"http://localhost{root}", **sent)
+
+        for limit in (3, 4):
+            form = {**Form.save(visit(place).text), "value-LIMIT": str(limit)}
+            assert visit(place, data=form).headers["Location"].startswith(place)
+        page = visit(place).text + visit(f"{place}?rollback=1").text
+        leading = {
+            path
+            for _, attributes in Form(page).tags
+            for name, path in attributes.items()
+            if name in ("href", "src", "action", "data-processes") and path and path[0] != "#"
+        }
+        assert {f"{place}{name}" for name in ("", "processes", "rollback")} <= {
+            path.partition("?")[0] for path in leading
+        }
+        for path in leading - {f"{place}rollback"}:
+            with visit(path) as answer:
+                assert answer.status_code == 200, path
 
     def test_nothing_is_inline(self, site: Site) -> None:
         for tag, attributes in Form(site.page()).tags:

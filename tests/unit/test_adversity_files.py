@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import time
@@ -291,26 +292,38 @@ class TestFullDisk:
         assert other.waffle.values.LIMIT == 20
 
     def test_another_hosts_change_is_not_served_and_taken_back_in_turn(
-        self, host: Host, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch
+        self,
+        host: Host,
+        site: Process,
+        other: Process,
+        monkeypatch: pytest.MonkeyPatch,
+        caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """Nobody could serve it for all, so hooks aren't run to and fro."""
+        """Nobody could serve it for all, so hooks aren't run to and fro; the log says it once."""
         changes = [*map(recorded, (site, other))]
         abroad = host.start(WATCHER_FILE=str(host.instance / "abroad" / "waffle.watch"))
         abroad.waffle.update({"LIMIT": 20})
         with monkeypatch.context() as disk:
             fill_disk(disk)
             site.files.invalidate()
-            for _ in range(3):
+            for _ in range(20):
                 for process in (site, other):
                     process.tick()
                     assert process.waffle.values.LIMIT == 10
             assert "No space left" in other.waffle.status()["store_error"]
+            (line,) = logged(caplog)
+            assert "serving the last good values" in line
+            assert logged(caplog, logging.WARNING) == []
             assert host.start().waffle.values.LIMIT == 10, "what was published is still there"
+            assert len(logged(caplog)) == 2, "and it says with what it has started"
         for process in (site, other):
             process.tick()
             assert process.waffle.values.LIMIT == 20
         assert [[change.revision for change in seen] for seen in changes] == [[1], [1]]
         assert other.waffle.status()["store_error"] == ""
+        (line,) = logged(caplog, logging.WARNING)
+        assert "the store is back" in line
+        assert len(logged(caplog)) == 2
 
 
 def test_a_process_that_cannot_report_itself_says_so_once_and_serves(

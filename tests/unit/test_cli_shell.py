@@ -218,6 +218,27 @@ class TestOutput:
         assert done.returncode == 0
         assert done.stdout.splitlines()[0].endswith('-> "Bru \\U0001f9c7"')
 
+    @pytest.mark.parametrize(
+        ("encoding", "old", "new", "who"),
+        [
+            ("utf-8", "Br\u00fcgge", "\u65e5\u672c", "Zo\u00eb"),
+            ("ascii", "Br\\xfcgge", "\\u65e5\\u672c", "Zo\\xeb"),
+        ],
+    )
+    def test_the_history_on_a_terminal(
+        self, shell: Shell, encoding: str, old: str, new: str, who: str
+    ) -> None:
+        """Letters are shown as they are, in a value of which only the beginning is read, too.
+
+        What the terminal doesn't have is written as in Python's source.
+        """
+        for value in ("Br\u00fcgge", "\u65e5\u672c" * 5000):
+            shell.run("set", f"SITENAME={value}", "--actor", "Zo\u00eb")
+        seen = shell.on_terminal(f"PYTHONIOENCODING={encoding} flask waffle history")
+        assert f'  {who}  SITENAME: "{old}" -> "{new}{new}' in seen
+        assert f'  {who}  SITENAME: "Waffle" -> "{old}"' in seen
+        assert seen.count("\n") == 2
+
     def test_get_escapes_on_a_terminal_only(self, shell: Shell) -> None:
         value = "Br\u00fcgge\x1b[2J\nend"
         shell.run("set", f"SITENAME={value}")

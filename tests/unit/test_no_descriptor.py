@@ -61,6 +61,7 @@ class TestReading:
                 (process,) = found["processes"]
                 assert process["kind"] == "unknown"
                 assert process["behind"]
+                assert process["age"] < 60
                 assert "Too many open files. Raise this process's limit" in process["error"]
             assert metrics["uwsgi_waffle_processes_behind"][0].value == 1
             assert [p["kind"] for p in site.waffle.status()["processes"]] != ["unknown"]

@@ -64,16 +64,16 @@ def _check_root(processes: Processes) -> Iterator[Finding]:
     """Do the servers see the files of the host as others do?"""
     blind = [p for p in processes if p.server.get("knows_mounts") is False]
     inside = [p for p in processes if p.server.get("chroot")]
-    if inside or blind:
+    if found := inside or blind:
         root = "".join(_reported(inside, "chroot")[:1])
         where = f"in the chroot {root}" if root else "in a chroot, or without /proc"
         text = (
-            f"{named(inside or blind)} run {where}, so they can't see where their files really "
-            "are, or whether that is a network file system"
+            f"{named(found)} {'runs' if len(found) == 1 else 'run'} {where}: paths may mean other "
+            "files there, and a network file system may go unnoticed"
         )
         change = (
-            f"Mount /proc there: mount -t proc proc {root or 'CHROOT'}/proc. In other shells "
-            "export WAFFLE_STORE_URL and WAFFLE_WATCHER_FILE with the paths that these see."
+            f"Mount /proc there if it is missing: mount -t proc proc {root or 'CHROOT'}/proc. "
+            "Export WAFFLE_STORE_URL and WAFFLE_WATCHER_FILE elsewhere with the paths of there."
         )
         yield Finding("warning", "chroot", text, change)
 

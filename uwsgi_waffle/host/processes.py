@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
+from time import monotonic
 from typing import Any
 
 from ..errors import OPEN_FILES_ADVICE
@@ -84,7 +85,7 @@ class Processes:
         try:
             names = self._folder.names()
         except OSError as error:
-            yield ProcessInfo(kind=UNKNOWN, error=str(error))
+            yield _unknown(error)
             return
         for name in names:
             try:
@@ -93,7 +94,11 @@ class Processes:
                     self._folder.remove(name)
             except OSError as error:
                 if error.errno in OPEN_FILES_ADVICE:
-                    yield ProcessInfo(kind=UNKNOWN, error=str(error), token=name)
+                    yield _unknown(error)
                 continue  # removed meanwhile, or not a file of ours
             if found and "kind" in found:  # another version of the package may write more
                 yield ProcessInfo(**{key: found[key] for key in NAMES if key in found})
+
+
+def _unknown(error: OSError) -> ProcessInfo:
+    return ProcessInfo(kind=UNKNOWN, applied_at=monotonic(), error=str(error))

@@ -79,9 +79,10 @@ def attach(watcher: Watcher) -> None:
 def _warn_of_chroot() -> None:
     """Log it; only the first call does."""
     log.warning(
-        "uwsgi_waffle: this process runs in a chroot or has no /proc, so it can't see where its "
-        "files really are, or whether that is a network file system. Mount /proc there. Commands "
-        "from outside need WAFFLE_STORE_URL and WAFFLE_WATCHER_FILE with the paths of the outside"
+        "uwsgi_waffle: this process runs in a chroot or has no /proc: its paths may mean other "
+        "files outside, and a network file system may go unnoticed. Mount /proc there if it is "
+        "missing. Commands from outside need WAFFLE_STORE_URL and WAFFLE_WATCHER_FILE with the "
+        "paths of the outside"
     )
 
 
