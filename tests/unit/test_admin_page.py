@@ -125,6 +125,21 @@ class TestWhatLeaves:
             with visit(path) as answer:
                 assert answer.status_code == 200, path
 
+    def test_a_response_that_the_application_makes_anew_has_it(self, site: Site) -> None:
+        @site.app.after_request
+        def anew(response: Response) -> Response:
+            return Response(response.get_data(), response.status, response.headers)
+
+        policy = site.client.get("/waffle/").headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+
+    def test_an_application_whose_responses_are_json(self, site: Site) -> None:
+        class Answer(Response):
+            default_mimetype = "application/json"
+
+        site.app.response_class = Answer
+        assert site.client.get("/waffle/").mimetype == "text/html"
+
     def test_nothing_is_inline(self, site: Site) -> None:
         for tag, attributes in Form(site.page()).tags:
             assert tag != "style"

@@ -10,7 +10,7 @@ from flask import Response, abort, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
-__all__ = ["Authorize", "GuardedResponse", "check_access"]
+__all__ = ["HEADERS", "Authorize", "GuardedResponse", "check_access"]
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"

@@ -11,7 +11,7 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from ..extension import WaffleConf
-from .access import Authorize, GuardedResponse, check_access
+from .access import HEADERS, Authorize, GuardedResponse, check_access
 from .form import MAX_FORM
 from .locks import MayChange
 from .page import Page, error_text
@@ -88,6 +88,7 @@ def _add_guards(blueprint: Blueprint, make_page: Callable[[], Page], authorize: 
 
     @blueprint.after_request
     def guard(response: Response) -> GuardedResponse:
+        response.headers.update(HEADERS)  # should the application make a new one of it
         return cast(GuardedResponse, GuardedResponse.force_type(response))
 
     @blueprint.errorhandler(RequestEntityTooLarge)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from flask import current_app, g, redirect, request, url_for
+from flask import Response, current_app, g, redirect, request, url_for
 from flask_wtf.csrf import generate_csrf, validate_csrf
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from wtforms import ValidationError
@@ -150,7 +150,7 @@ class Page:
         temporary = isinstance(error, (StoreUnavailable, HostBusy, HostFilesError))
         return self.render(), 503 if temporary else 400
 
-    def render(self) -> str:
+    def render(self) -> Response:
         """Return the page as HTML."""
         limit = min(max(request.args.get("history", HISTORY, type=int), 1), MAX_HISTORY)
         entries = self._history(limit)
@@ -174,10 +174,10 @@ class Page:
             max_history=MAX_HISTORY if len(entries) == limit < MAX_HISTORY else None,
         )
 
-    def _template(self, name: str, **context: Any) -> str:
+    def _template(self, name: str, **context: Any) -> Response:
         has_hosts = self.waffle.state.listener is not None
         status = self.waffle.status(hosts=has_hosts and "hosts" in request.args)
-        return TEMPLATES.get_template(name).render(
+        text = TEMPLATES.get_template(name).render(
             page=self,
             form=self.form,
             site=current_app.name,
@@ -191,6 +191,7 @@ class Page:
             url_for=url_for,
             **context,
         )
+        return Response(text, mimetype="text/html")  # the application's own may be of JSON
 
     def _rows(self, entries: Iterable[HistoryEntry], shown: Filter) -> list[Row]:
         values = self.waffle.values
