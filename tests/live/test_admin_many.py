@@ -14,7 +14,7 @@ from typing import Any, Literal
 import pytest
 from flask import Flask
 from playwright.sync_api import Browser, Page, expect
-from pydantic import BaseModel, Field, HttpUrl, create_model
+from pydantic import BaseModel, Field, HttpUrl, SecretStr, create_model
 from werkzeug.serving import make_server
 
 from uwsgi_waffle import MemoryStore, WaffleConf
@@ -47,6 +47,7 @@ KINDS: tuple[tuple[str, Any, Any, str], ...] = (
     ("HOOK", HttpUrl, "https://hooks.example/in", "Webhook"),
     ("RULES", dict[str, Any], {"a": [1, 2], "b": {"c": "x" * 200}}, "Rules"),
     ("STORY", str, "A long text. " * 40, "Story"),
+    ("KEY", SecretStr, SecretStr(""), "Key"),
     ("UNTOUCHED", int, 1, "Fixed"),
 )
 
@@ -78,7 +79,7 @@ class Site:
                 annotation,
                 Field(
                     default,
-                    title=f"{title} {position // len(KINDS)}" if title else None,
+                    title=title or None,
                     description="What it is for, in a sentence of a usual length",
                     json_schema_extra={"group": group},
                 ),
@@ -293,7 +294,7 @@ def test_groups_with_the_keyboard(start: Start, visit: Visit, scripts: bool) -> 
     group.locator("summary").focus()
     page.keyboard.press("Enter")
     expect(group.locator(".variable").first).to_be_visible()
-    limit = control(page, "TIMEOUT_3")
+    limit = control(page, "TIMEOUT_2")
     page.locator("details", has=limit).locator("summary").press("Enter")
     limit.fill("soon")
     page.keyboard.press("Enter")
@@ -312,6 +313,40 @@ def test_nothing_is_wider_than_the_screen(start: Start, visit: Visit, width: int
             page.goto(f"/waffle/{query}")
         sizes = page.evaluate("[document.documentElement.scrollWidth, innerWidth]")
         assert sizes[0] <= sizes[1], query
+
+
+@pytest.mark.parametrize("width", [320, 768])
+def test_what_has_the_focus_is_seen(start: Start, visit: Visit, width: int, scripts: bool) -> None:
+    """After a refused save: the first error with its text, above the bar with the button."""
+    page = visit(start(), width=width, scripts=scripts)
+    open_all(page)
+    for name in ("TIMEOUT_0", "RULES_0", "PRICE_1", "HOOK_1", "TIMEOUT_2"):
+        control(page, name).fill("{soon")
+    page.locator("#time").fill("soon")
+    with page.expect_navigation():
+        page.locator("#save").click()
+    expect(control(page, "TIMEOUT_0")).to_be_focused()
+    error, bar = page.locator("#value-TIMEOUT_0-notes").bounding_box(), page.locator(".save")
+    assert error
+    assert error["y"] + error["height"] <= (bar.bounding_box() or error)["y"]
+
+
+def test_on_a_phone_an_input_stands_below_its_label(start: Start, visit: Visit) -> None:
+    """And a unit beside its input."""
+    page = visit(start(), width=320)
+    open_all(page)
+
+    def box(found: Any) -> Any:
+        return found.bounding_box()
+
+    for name in ("note", "time"):
+        label, input = box(page.locator(f"label[for={name}]")), box(page.locator(f"#{name}"))
+        assert label["x"] == input["x"]
+        assert label["y"] < input["y"]
+    limit = page.locator(".measure", has=control(page, "LIMIT_0"))
+    input, unit = box(limit.locator("input")), box(limit.locator(".unit"))
+    assert input["x"] + input["width"] < unit["x"]
+    assert input["y"] < unit["y"] < input["y"] + input["height"]
 
 
 @pytest.fixture
@@ -338,7 +373,9 @@ def test_axe_finds_nothing(
 ) -> None:
     """On the page, with edits, with errors, and where a rollback is confirmed."""
     site = start(fixed=frozenset({"UNTOUCHED_0", "OPEN_1", "METHODS_1"}))
-    site.waffle.update({"LIMIT_1": 77, "UNTOUCHED_0": 2}, actor="bob", note="why")
+    hour = dt.timedelta(hours=1)
+    site.waffle.update({"LIMIT_1": 77, "KEY_0": "k"}, actor="bob", note="why", expires=hour)
+    site.waffle.update({"UNTOUCHED_0": 2})
     # axe-core is put into the page, which the page's own policy would forbid.
     page = visit(site, bypass_csp=True, color_scheme=scheme, width=390)
     open_all(page)

@@ -31,7 +31,23 @@ def test_it_counts_for_all_changes_of_the_save(site: Site) -> None:
     assert timedelta(hours=1.4) < left <= timedelta(hours=1.5)
     page = site.page()
     assert len(re.findall(r"until <time", page)) == 2
-    assert f'until <time datetime="{until["SITENAME"].isoformat()}"' in page
+    assert f'only until <time datetime="{until["SITENAME"].isoformat()}"' in page
+
+
+def test_the_save_says_until_when(site: Site) -> None:
+    """A save without a time, of another variable, doesn't."""
+    site.save(value__SITENAME="Gent", time="30m")
+    assert "then the old values come back" in site.page("?saved=1")
+    site.save(value__LIMIT="20")
+    assert "then the old values come back" not in site.page("?saved=2")
+
+
+def test_a_closed_group_says_how_many_are_temporary() -> None:
+    names = [f"V{number}" for number in range(20)]
+    confs = {name: {"default": 1, "group": f"G{name[-1]}"} for name in names}
+    site = Site(confs)
+    site.save(value__V3="2", value__V13="2", time="30m")
+    assert site.page().count("2 variables, 2 changed, 2 for a while only") == 1
 
 
 def test_without_a_time_it_is_for_good(site: Site) -> None:
@@ -45,7 +61,7 @@ def test_without_a_time_it_is_for_good(site: Site) -> None:
 
 def test_the_preview_says_it_and_keeps_it(site: Site) -> None:
     answer = site.save(preview="1", value__SITENAME="Gent", time="30m")
-    assert "For 30m only; then the values before come back." in answer.text
+    assert "For 30m only; then the old values come back." in answer.text
     assert site.waffle.revision == 0
     site.save(Form.save(answer.text))
     assert ends(site).keys() == {"SITENAME"}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import re
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
@@ -122,3 +123,31 @@ class TestParse:
         with pytest.raises(ValueError, match="refused") as caught:
             declare(1, secret=True).parse(SECRET)
         assert SECRET not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("default", "reason"),
+    [
+        (1, "Input should be a valid integer, not 'soon'"),
+        (1.5, "Input should be a valid number, not 'soon'"),
+        (True, "Input should be a valid boolean, not 'soon'"),
+        (datetime.date(2026, 1, 1), "a valid date or datetime such as 2026-12-31, not 'soon'"),
+        (datetime.time(9), "Input should be in a valid time format such as 18:30, not 'soon'"),
+        (
+            datetime.datetime(2026, 1, 1),
+            "Input should be a valid datetime or date such as 2026-12-31T18:30, not 'soon'",
+        ),
+        (
+            datetime.timedelta(1),
+            "Input should be a valid timedelta such as 1 day 02:30:00, not 'soon'",
+        ),
+    ],
+    ids=repr,
+)
+def test_a_refused_text_is_answered_with_what_to_type(default: Any, reason: str) -> None:
+    """How a text was parsed says nothing to a person; the example is a text that is taken."""
+    variable = declare(default)
+    with pytest.raises(ValueError, match=re.escape(reason)):
+        variable.parse("soon")
+    if example := re.search("such as (.*),", reason):
+        variable.parse(example[1])

@@ -12,7 +12,7 @@ from ..stores import Stored
 from .fields import Field
 from .rows import Change
 
-__all__ = ["MAX_TEXT", "differences", "saved_changes", "shorten", "shorten_value"]
+__all__ = ["MAX_TEXT", "differences", "entry_words", "saved_changes", "shorten"]
 
 MAX_TEXT = 255  # characters of a value, name or note in the history
 
@@ -47,24 +47,24 @@ def saved_changes(
     """Return what a revision changed, as far as ``entries`` say so."""
     changed = {entry.key: entry for entry in entries if entry.revision == revision}
     return [
-        Change(
-            field.name,
-            field.title,
-            _entry_words(field, changed[field.name].old),
-            _entry_words(field, changed[field.name].new),
-        )
+        Change(field.name, field.title, *entry_words(field, changed[field.name]))
         for field in fields
         if field.name in changed
     ]
 
 
-def _entry_words(field: Field, value: object) -> str:
-    if value == MASK or isinstance(value, Beginning):
-        return shorten_value(value)
+def entry_words(field: Field | None, entry: HistoryEntry) -> tuple[str, str]:
+    """Return the old and the new value of an entry; as JSON if its variable isn't declared."""
+    return _value_words(field, entry.old), _value_words(field, entry.new)
+
+
+def _value_words(field: Field | None, value: object) -> str:
+    if field is None or value == MASK or isinstance(value, Beginning):
+        return _shorten_value(value)
     try:
         return _words(field, json.dumps(value))
     except ValueError:  # the declaration is another one by now
-        return shorten_value(value)
+        return _shorten_value(value)
 
 
 def _json(schema: Schema, field: Field, texts: Mapping[str, str | None]) -> str:
@@ -81,7 +81,7 @@ def shorten(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text):,} characters)"
 
 
-def shorten_value(value: object) -> str:
+def _shorten_value(value: object) -> str:
     if isinstance(value, Beginning):
         return f"{value.text[:MAX_TEXT]}… (more than {BEGINNING:,} characters)"
     return shorten(MASK if value == MASK else json.dumps(value, ensure_ascii=False))

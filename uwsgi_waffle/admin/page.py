@@ -23,7 +23,7 @@ from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..stores import Stored
 from ..update import UpdateResult
-from .differences import differences, saved_changes, shorten, shorten_value
+from .differences import differences, entry_words, saved_changes, shorten
 from .fields import NO_VALUE, Field
 from .form import Submitted, editable_names
 from .locks import Locks, MayChange, NotAllowed
@@ -156,15 +156,21 @@ class Page:
         entries = self._history(limit)
         saved, shown = request.args.get("saved", type=int), Filter.from_request()
         rows = self._rows(entries, shown)
+        fields = {field.name: field for field in self.fields}
+        changes = saved_changes(self.fields, entries, saved)
+        saved_names = {change.name for change in changes}
+        ends = [row.until for row in rows if row.until and row.field.name in saved_names]
         return self._template(
             "admin.html",
             saved="nothing" if request.args.get("saved") == "nothing" else saved,
-            saved_changes=saved_changes(self.fields, entries, saved),
+            saved_changes=changes,
+            saved_until=max(ends, default=None),
             filter=shown,
             rows=rows,
             groups=group_rows(rows, filtered=shown.active),
             focused=first_problem(rows) or (TIME if TIME in self.form.errors else ""),
             entries=entries,
+            in_words=lambda entry: entry_words(fields.get(entry.key), entry),
             max_history=MAX_HISTORY if len(entries) == limit < MAX_HISTORY else None,
         )
 
@@ -253,4 +259,4 @@ TEMPLATES = Environment(
     loader=PackageLoader("uwsgi_waffle.admin"), autoescape=True, undefined=StrictUndefined
 )
 TEMPLATES.globals.update(no_value=NO_VALUE, TIME=TIME)
-TEMPLATES.filters.update(shorten=shorten, shorten_value=shorten_value)
+TEMPLATES.filters.update(shorten=shorten)

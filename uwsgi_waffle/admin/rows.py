@@ -107,6 +107,10 @@ class Group:
         return sum(not row.is_default for row in self.rows)
 
     @property
+    def temporary(self) -> int:
+        return sum(row.until is not None for row in self.rows)
+
+    @property
     def unsaved(self) -> int:
         return sum(row.edited or row.reset for row in self.rows)
 

@@ -127,6 +127,8 @@ function count() {
   byId("changes").replaceChildren(...edited.map(entryOf));
   const time = byId("time").value.trim();
   setText(save, edited.length ? `Save ${plural(edited.length, "change")}${time && ` for ${time}`}` : "Save");
+  // What has the focus stays above the bar, however much is in it.
+  document.documentElement.style.scrollPaddingBottom = `${save.parentElement.offsetHeight + 16}px`;
   return edited.length;
 }
 
@@ -155,6 +157,7 @@ window.addEventListener("beforeunload", (event) => {
 window.addEventListener("pageshow", () => {
   saving = false;
   count();
+  form.querySelector("[autofocus]")?.closest(".variable, .save").scrollIntoView({ block: "nearest" });
 });
 
 // The filter
