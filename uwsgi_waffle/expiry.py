@@ -54,11 +54,13 @@ def duration(text: str) -> timedelta:
     """
     match = DURATION.fullmatch(text.replace(" ", ""))
     parts = {unit: int(number) for unit, number in match.groupdict("0").items()} if match else {}
+    if not any(parts.values()):
+        raise ValueError(f"{text!r} is no time; write 90s, 30m, 12h, 7d, or 1h30m.")
     try:
         total = timedelta(**parts)
         end_of(total)
     except (OverflowError, ValueError):
-        raise ValueError(f"{text!r} is no time; write 90s, 30m, 12h, 7d, or 1h30m.") from None
+        raise ValueError(f"{text!r} is too long; write a shorter time, or none.") from None
     return total
 
 

@@ -120,7 +120,7 @@ def changes_for(schema: Schema, document: Document, *, reset_others: bool) -> Ch
     Args:
         schema: the declarations.
         document: what the file says.
-        reset_others: whether variables that it doesn't name get their defaults.
+        reset_others: whether variables that it doesn't name get their defaults; pinned ones don't.
 
     Raises:
         UnknownVariable: one of them isn't declared here.
@@ -141,7 +141,8 @@ def changes_for(schema: Schema, document: Document, *, reset_others: bool) -> Ch
         for name in values.keys() - document.set
         if schema.variables[name].means(values[name], getattr(schema.defaults, name))
     }
-    others = schema.variables.keys() - values.keys() if reset_others else set[str]()
+    unnamed = schema.variables.keys() - values.keys() - schema.pins.keys()
+    others = unnamed if reset_others else set[str]()
 
     def changes(stored: Stored) -> Mapping[str, str | None]:
         wanted = {n: v for n, v in values.items() if n not in defaults or n in stored.values}

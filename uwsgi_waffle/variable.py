@@ -25,7 +25,7 @@ from pydantic_core import PydanticSerializationError
 __all__ = ["Variable", "contains_secret", "format_location", "infer_type", "validator_error"]
 
 MAX_SHOWN = 60  # characters of a rejected value in an error
-PARSING = re.compile(r", (unable to|input is too short|invalid digit in).*")
+PARSING = re.compile(r", (unable to|input is too short|invalid|\"day\" identifier).*")
 EXAMPLES = {
     "date_from_datetime_parsing": "2026-12-31",
     "datetime_from_date_parsing": "2026-12-31T18:30",
@@ -155,8 +155,8 @@ class Variable:
 
 def _reason(kind: str, text: str) -> str:
     """Return pydantic's text without how it parses, and with an example of what it takes."""
-    example = EXAMPLES.get(kind)
-    return PARSING.sub("", text) + (f" such as {example}" if example else "")
+    plain, example = PARSING.sub("", text), EXAMPLES.get(kind)
+    return f"{plain} such as {example}" if example and plain != text else plain
 
 
 def validator_error(error: Exception, *, secret: bool) -> str:

@@ -67,7 +67,7 @@ def test_the_preview_says_it_and_keeps_it(site: Site) -> None:
     assert ends(site).keys() == {"SITENAME"}
 
 
-@pytest.mark.parametrize("time", ["30", "soon", "0m", "-5m", "999999999d", "<b>"])
+@pytest.mark.parametrize("time", ["30", "soon", "0m", "-5m", "<b>"])
 @pytest.mark.parametrize("preview", [None, "1"])
 def test_what_is_no_time_changes_nothing(site: Site, time: str, preview: str | None) -> None:
     """What was typed stays, and the focus goes to the time."""

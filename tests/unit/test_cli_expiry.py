@@ -41,7 +41,7 @@ def test_the_value_is_temporary(site: Process, run: Run, text: str, expected: ti
     assert site.waffle.status()["temporary"] == {"LIMIT": end, "SITENAME": end}
 
 
-@pytest.mark.parametrize("text", ["", "30", "0m", "-5m", "1.5h", "30m1h", "999999999d", "soon"])
+@pytest.mark.parametrize("text", ["", "30", "0m", "-5m", "1.5h", "30m1h", "soon"])
 def test_what_is_no_time_changes_nothing(site: Process, run: Run, text: str) -> None:
     result = run("set", "LIMIT=20", "--for", text)
     assert result.exit_code == 2
@@ -52,3 +52,21 @@ def test_what_is_no_time_changes_nothing(site: Process, run: Run, text: str) -> 
 def test_a_dry_run_writes_nothing(site: Process, run: Run) -> None:
     assert run("set", "LIMIT=20", "--for", "30m", "--dry-run").exit_code == 4
     assert site.waffle.refresh() == 0
+
+
+def test_a_time_that_no_date_reaches_is_too_long(site: Process, run: Run) -> None:
+    result = run("set", "LIMIT=20", "--for", "999999999d")
+    assert (result.exit_code, site.waffle.revision) == (2, 0)
+    assert "'999999999d' is too long; write a shorter time, or none." in result.output
+
+
+def test_the_time_of_the_value_that_counts_already(site: Process, run: Run) -> None:
+    """That it changes is said, with `--dry-run` too."""
+    run("set", "LIMIT=20", "--for", "30m")
+    for words in (["--for", "2h"], []):
+        dry = run("set", "LIMIT=20", *words, "--dry-run")
+        assert dry.output == "revision 1 (the values stay; until when they count changes)\n"
+        assert dry.exit_code == 4
+    assert run("set", "LIMIT=20").output.startswith("revision 2 (the values stay; until when")
+    assert site.state.current().temporary == {}
+    assert "revision 2 (nothing to change)" in run("set", "LIMIT=20").output

@@ -36,7 +36,6 @@ def run(site: Process) -> Run:
         ("a\n\n", "a\n"),
         ("-\n", "-"),
         ("@x", "@x"),
-        ("", ""),
         ("Brügge 🧇\n", "Brügge 🧇"),
     ],
 )
@@ -74,13 +73,24 @@ def test_a_pipe(site: Process, run: Run, tmp_path: Path) -> None:
     assert site.waffle.values.SITENAME == "Gent"
 
 
+@pytest.mark.parametrize("stdin", ["", "\n"])
+def test_nothing_is_no_text(site: Process, run: Run, stdin: str) -> None:
+    """The command before the pipe has failed. Who wants an empty text says so."""
+    result = run("TOKEN=-", "LIMIT=20", stdin=stdin)
+    assert (result.exit_code, site.waffle.refresh()) == (1, 0)
+    assert "TOKEN: the standard input is empty; write TOKEN= for an empty text" in result.output
+    assert run("SITENAME=").exit_code == 0
+    assert site.waffle.values.SITENAME == ""
+
+
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
         (["SITENAME=@none"], 2, "none can't be read: No such file or directory. If SITENAME is to"),
         (["SITENAME=@none"], 2, "begin with @, write SITENAME=@@none"),
         (["SITENAME=@/"], 2, "/ can't be read: Is a directory"),
-        (["SITENAME=@"], 2, "can't be read: No such file"),
+        (["SITENAME=@"], 2, "'' can't be read: No such file"),
+        (["SITENAME=@/dev/null"], 1, "/dev/null is empty; write SITENAME= for an empty text"),
         (["SITENAME=@a\0b"], 2, "can't be read: embedded null"),
         (["SITENAME=@/dev/zero"], 1, "SITENAME: /dev/zero has more than 4,194,304 bytes"),
         (["SITENAME=-"], 1, "SITENAME: the standard input isn't UTF-8 text: see its byte 2"),

@@ -161,6 +161,18 @@ class TestRefused:
         assert pinned.waffle.rollback(1).changed == ("LIMIT",)
         assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT) == ("Two", 20)
 
+    def test_a_file_that_does_not_name_it_leaves_it_out(self, start: Start, site: Process) -> None:
+        """`apply --reset-others` resets the other ones."""
+        site.waffle.update({"SITENAME": "Stored", "LIMIT": 30})
+        pinned = start(MYSITE_SITENAME="Pinned")
+        words = ["apply", "-", "--reset-others", "--yes"]
+        result = pinned.app.test_cli_runner().invoke(command, words, input="TOKEN=x\n")
+        assert result.exit_code == 0
+        assert site.waffle.refresh() == 2
+        assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT) == ("Stored", 10)
+        refused = pinned.app.test_cli_runner().invoke(command, words, input="SITENAME=x\n")
+        assert (refused.exit_code, site.waffle.refresh()) == (1, 2)
+
     def test_other_variables_can_be_changed(self, start: Start, site: Process) -> None:
         """And the store keeps what it has for the pinned one."""
         site.waffle.update({"SITENAME": "Stored"})

@@ -151,3 +151,20 @@ def test_a_refused_text_is_answered_with_what_to_type(default: Any, reason: str)
         variable.parse("soon")
     if example := re.search("such as (.*),", reason):
         variable.parse(example[1])
+
+
+@pytest.mark.parametrize(
+    ("default", "text", "reason"),
+    [
+        (
+            datetime.date(2026, 1, 1),
+            "2026-02-30",
+            "date or datetime, day value is outside expected",
+        ),
+        (datetime.timedelta(1), "30m", "a valid timedelta such as 1 day 02:30:00, not '30m'"),
+    ],
+)
+def test_a_reason_that_helps_stays(default: Any, text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(reason)) as raised:
+        declare(default).parse(text)
+    assert ("such as" in str(raised.value)) == ("such as" in reason)

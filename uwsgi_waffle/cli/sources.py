@@ -38,7 +38,7 @@ def read_text(path: str, limit: int) -> str:
         click.UsageError: it can't be read.
         InvalidValue: it isn't UTF-8, or has more than ``limit`` bytes.
     """
-    name = "the standard input" if path == "-" else path
+    name = "the standard input" if path == "-" else path or "''"
     try:
         with _open(path) as file:
             data = file.read(limit + 1)
@@ -99,7 +99,11 @@ def assigned(assignments: Iterable[str], schema: Schema, limit: int) -> dict[str
 
 def _read_value(name: str, path: str, limit: int) -> str:
     try:
-        return re.sub(r"\r?\n\Z", "", read_text(path, limit))
+        text = re.sub(r"\r?\n\Z", "", read_text(path, limit))
+        if not text:  # most often the command before the pipe has failed
+            source = "the standard input" if path == "-" else path
+            raise InvalidValue({"": f"{source} is empty; write {name}= for an empty text"})
+        return text
     except InvalidValue as error:
         raise InvalidValue({name: error.problems[""]}) from None
     except click.UsageError as error:

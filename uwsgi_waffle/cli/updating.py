@@ -11,6 +11,7 @@ from typing import Any, TypedDict, TypeVar
 import click
 from typing_extensions import NotRequired, Unpack
 
+from .. import expiry
 from ..changes import Changeset
 from ..report import why_no_server
 from ..state import WaffleState
@@ -105,14 +106,18 @@ class Preview:
     """What an update changes, as its change set works it out on what the store holds.
 
     Attributes:
+        expires: how long the new values count; ``None`` is for good.
         revision: what the store was at.
+        retimed: whether it changes until when values count.
         old: the stored texts before, by name; ``None`` if no value was stored.
         new: likewise, after.
     """
 
     state: WaffleState
     changeset: Changeset
+    expires: timedelta | None = None
     revision: int = 0
+    retimed: bool = False
     old: dict[str, str | None] = field(default_factory=dict)
     new: dict[str, str | None] = field(default_factory=dict)
 
@@ -121,6 +126,8 @@ class Preview:
         texts = self.changeset(stored)
         self.revision, self.new = stored.revision, dict(texts)
         self.old = {name: stored.values.get(name) for name in texts}
+        until = None if self.expires is None else expiry.end_of(self.expires)
+        self.retimed = bool(expiry.with_expiry(stored, {}, self.old, until))
         return texts
 
     def look(self, expect: int | None) -> tuple[str, ...]:
@@ -159,11 +166,11 @@ class Preview:
 
 def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Options]) -> None:
     """Make an update, and print what it did; with ``--dry-run`` print what it would do."""
-    preview = Preview(state, changeset)
+    preview = Preview(state, changeset, options.get("expires"))
     if options["dry_run"]:
         changed = preview.look(options["expect"])
         _print(preview, UpdateResult(preview.revision, changed), options)
-        sys.exit(DIFFERENT if changed else 0)
+        sys.exit(DIFFERENT if changed or preview.retimed else 0)
     if options["hosts"]:
         if options["wait"] is None:
             raise click.UsageError("--hosts needs --wait SECONDS.")
@@ -206,6 +213,8 @@ def _print(preview: Preview, result: UpdateResult, options: Options) -> None:
         for line in preview.lines(result.changed):
             print_line(line)
         hint = "" if result.changed else " (nothing to change)"
+        if preview.retimed and not result.changed:
+            hint = " (the values stay; until when they count changes)"
         if options["dry_run"] and result.changed:
             hint = " (nothing was changed)"
         print_line(f"revision {result.revision}{hint}")
