@@ -33,6 +33,12 @@ def test_they_are_listed_without_their_values(run: Run) -> None:
     }
 
 
+def test_they_have_no_group(run: Run) -> None:
+    result = run("list", "--undeclared", "--group", "Site")
+    assert result.exit_code == 2
+    assert "What isn't declared has no group: leave out --group." in result.output
+
+
 def test_they_are_removed_as_a_revision(host: Host, site: Process, run: Run) -> None:
     result = run("prune", "--dry-run")
     assert result.exit_code == 4

@@ -49,6 +49,8 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
     """
     state = app_state()
     if undeclared:
+        if group is not None:
+            raise click.UsageError("What isn't declared has no group: leave out --group.")
         _list_undeclared(state, as_json=as_json)
         return
     snapshot = state.current()
