@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
 from time import monotonic
 
 from . import expiry
 from .served import Served, error_text
 from .snapshot import Snapshot
+from .stores import Stored
 
 __all__ = ["Ending"]
 
@@ -35,7 +36,7 @@ class Ending:
             return
         self._next_attempt = monotonic() + self._interval
         try:
-            self._update(expiry.ended, actor=expiry.ACTOR)
+            self._update(self._ended, actor=expiry.ACTOR)
         except Exception as error:  # a store of the user's own may raise anything
             text, cause = error_text(error)
             if text != self._error:
@@ -44,3 +45,6 @@ class Ending:
             self._error = text
         else:
             self._next_attempt, self._error = 0.0, ""
+
+    def _ended(self, stored: Stored) -> Mapping[str, str | None]:
+        return expiry.ended(stored, self._served.schema.families(stored.values))

@@ -130,7 +130,7 @@ class RevisionConflict(WaffleError):
         self.actual = actual
         super().__init__(
             f"Nothing was changed: revision {expected} was expected and the store is at {actual}. "
-            f"Read the values again, then repeat the update with expect_revision={actual}."
+            f"Read the values again, then repeat the update, expecting revision {actual}."
         )
 
 

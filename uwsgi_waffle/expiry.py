@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
@@ -39,11 +39,20 @@ class Temporary:
     before: str | None = field(repr=False)
 
 
-def temporary_in(values: bytes) -> dict[str, datetime]:
+#: All names of each renamed variable, by the one whose value counts: `Schema.families`.
+Families = Mapping[str, tuple[str, ...]]
+
+
+def temporary_in(
+    values: bytes, families: Callable[[Mapping[str, Any]], Families]
+) -> dict[str, datetime]:
     """Return until when values of an encoded snapshot count, by name; only of temporary ones."""
     if EXPIRES.encode() not in values:
         return {}
-    return {name: entry.until for name, entry in _entries(json.loads(values).get(EXPIRES)).items()}
+    rows = json.loads(values)
+    entries = _entries(rows.get(EXPIRES))
+    _share(entries, rows, families(rows))
+    return {name: entry.until for name, entry in entries.items()}
 
 
 def duration(text: str) -> timedelta:
@@ -83,6 +92,7 @@ def with_expiry(
     changes: Mapping[str, str | None],
     before: Mapping[str, str | None],
     until: datetime | None,
+    families: Families,
 ) -> dict[str, str | None]:
     """Return ``changes``, and with them what becomes of the row of temporary values.
 
@@ -92,27 +102,51 @@ def with_expiry(
         before: the present texts of the variables that it sets, also of those that it sets to the
             value that they have.
         until: when these values end; ``None`` is never.
+        families: the names of renamed variables in ``stored``.
     """
     entries = _entries_of(stored)
     texts = {**stored.values, **changes}
+    _share(entries, dict(stored.values), families)
     for name, value in before.items():
-        earlier = entries.pop(name, None)
+        names = next((names for names in families.values() if name in names), (name,))
+        earlier = [entry for one in names if (entry := entries.pop(one, None))]
         if until is not None:
-            first = earlier.before if earlier and earlier.value == value else value
-            entries[name] = Temporary(until, texts.get(name), first)
+            first = earlier[0].before if earlier and earlier[0].value == value else value
+            entry = Temporary(until, texts.get(name), first)
+            entries.update({one: entry for one in names if one == name or one in texts})
     text = _to_json(entries)
     return dict(changes) if text == stored.values.get(EXPIRES) else {**changes, EXPIRES: text}
 
 
-def ended(stored: Stored) -> dict[str, str | None]:
+def ended(stored: Stored, families: Families) -> dict[str, str | None]:
     """Return the changes that end expired values. A value that was set since is kept."""
     now, found = datetime.now(timezone.utc), dict[str, str | None]()
-    for name, entry in _entries_of(stored).items():
+    entries, rows = _entries_of(stored), dict(stored.values)
+    _share(entries, rows, families)
+    for name, entry in entries.items():
         if entry.until <= now:
-            value = stored.values.get(name)
+            value = rows.get(name)
             # Writing the stored value again only drops the entry.
             found[name] = entry.before if value == entry.value else value
     return found
+
+
+def _share(entries: dict[str, Temporary], rows: dict[str, Any], families: Families) -> None:
+    """Give all names of a variable the entry and the value of the one that counts.
+
+    Another release may have set it, or may end it, under a name of its own.
+    """
+    for source, (name, *formers) in families.items():
+        value = rows.get(source)
+        same = [n for n in (source, name, *formers) if n in entries and rows.get(n) == value]
+        found = entries.get(same[0]) if same else None
+        for one in (name, *(f for f in formers if f in entries or f in rows)):
+            entries.pop(one, None)
+            rows.pop(one, None)
+            if found is not None:
+                entries[one] = found
+            if value is not None:
+                rows[one] = value
 
 
 def _entries_of(stored: Stored) -> dict[str, Temporary]:

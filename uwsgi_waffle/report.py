@@ -13,6 +13,7 @@ from .errors import StoreUnavailable, WaffleError, repair_commands
 from .history import is_masked, read_text
 from .host import HostFiles, ProcessInfo, is_current, snapshot_in
 from .schema import MASK
+from .snapshot import Snapshot
 from .state import WaffleState
 from .text import to_json
 
@@ -121,7 +122,7 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
         "store_error": notes.error if followed else "",
         "store_checked": checked,
         "error": state.served.error,
-        "temporary": {name: until.isoformat() for name, until in snapshot.temporary.items()},
+        "temporary": _temporary(state, snapshot),
         "misfits": dict(state.served.misfits),
         "pinned": {name: pin.source for name, pin in state.schema.pins.items()},
         "watcher_file": str(host.watch_file) if isinstance(host, HostFiles) else None,
@@ -136,6 +137,12 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
         **({} if state.listener is None else {watchtype: state.listener.status()}),
         **asked,
     }
+
+
+def _temporary(state: WaffleState, snapshot: Snapshot) -> dict[str, str]:
+    """Return until when values count. Another release may have other names for them."""
+    ends = snapshot.temporary.items()
+    return {name: until.isoformat() for name, until in ends if name in state.schema.variables}
 
 
 def _ask_hosts(state: WaffleState) -> dict[str, Any]:

@@ -188,7 +188,7 @@ class Schema:
         found = {name: [f for f in v.was if f in stored] for name, v in self._renamed.items()}
         return {name: formers for name, formers in found.items() if formers}
 
-    def source(self, name: str, stored: Mapping[str, str]) -> str:
+    def source(self, name: str, stored: Mapping[str, Any]) -> str:
         """Return the name under which the value of a variable is stored.
 
         While rows under former names exist, each update writes them, too. One that differs was
@@ -197,6 +197,10 @@ class Schema:
         formers = self._renamed[name].was if name in self._renamed else ()
         differing = (f for f in formers if f in stored and stored[f] != stored.get(name))
         return next(differing, name)
+
+    def families(self, stored: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+        """Return all names of each renamed variable, the present one first, by its `source`."""
+        return {self.source(name, stored): (name, *v.was) for name, v in self._renamed.items()}
 
     def load(self, values: bytes | str) -> BaseModel:
         """Read one JSON object of stored values; a variable that it lacks has its default.

@@ -85,7 +85,7 @@ class Served:
         Raises:
             InvalidValue: the schema refuses it.
         """
-        return _snapshot(encoded, self.schema.load(encoded.values))
+        return self._snapshot(encoded, self.schema.load(encoded.values))
 
     def load(
         self,
@@ -107,8 +107,12 @@ class Served:
             self.apply(self.validate(encoded), words)
             return
         values, problems = self.schema.load_leniently(encoded.values)
-        self.apply(_snapshot(encoded, values), words)
+        self.apply(self._snapshot(encoded, values), words)
         self.misfits = {**unreadable, **problems}
+
+    def _snapshot(self, encoded: Encoded, values: BaseModel) -> Snapshot:
+        temporary = temporary_in(encoded.values, self.schema.families)
+        return Snapshot(encoded.revision, encoded.id, values, temporary)
 
     def apply(self, snapshot: Snapshot, words: bytes | None) -> None:
         """Serve a snapshot from now on."""
@@ -185,10 +189,6 @@ class Served:
             self.current.snapshot.revision,
             exc_info=cause,
         )
-
-
-def _snapshot(encoded: Encoded, values: BaseModel) -> Snapshot:
-    return Snapshot(encoded.revision, encoded.id, values, temporary_in(encoded.values))
 
 
 def error_text(error: Exception) -> tuple[str, Exception | None]:

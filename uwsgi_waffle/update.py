@@ -120,9 +120,10 @@ class Writer:
             nonlocal changed
             texts, changes = self._changes(changeset, stored, options.get("expect_revision"))
             changed = tuple(sorted(changes))
-            source = self._served.schema.source
-            before = {name: stored.values.get(source(name, stored.values)) for name in texts}
-            changes = expiry.with_expiry(stored, changes, before, until)
+            schema = self._served.schema
+            before = {n: stored.values.get(schema.source(n, stored.values)) for n in texts}
+            families = schema.families(stored.values)
+            changes = expiry.with_expiry(stored, changes, before, until, families)
             return Commit(changes, actor, note) if changes else None
 
         stored = self.commit(build_commit)

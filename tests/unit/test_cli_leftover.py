@@ -33,6 +33,12 @@ def test_they_are_listed_without_their_values(run: Run) -> None:
     }
 
 
+def test_they_have_no_group(run: Run) -> None:
+    result = run("list", "--undeclared", "--group", "Site")
+    assert result.exit_code == 2
+    assert "What isn't declared has no group: leave out --group." in result.output
+
+
 def test_they_are_removed_as_a_revision(host: Host, site: Process, run: Run) -> None:
     result = run("prune", "--dry-run")
     assert result.exit_code == 4
@@ -89,3 +95,26 @@ class TestHistory:
         result = run("history", "--since", revision)
         assert result.exit_code == 1
         assert f"There is no revision {revision}: the store is at 1" in result.output
+
+
+def test_what_is_stored_under_a_former_name_is_not_left_over(host: Host, run: Run) -> None:
+    """It may be the value in force."""
+    process = host.start(confs={"COUNT": {"default": 1, "was": "GONE"}, "LIMIT": {"default": 1}})
+    runner = process.app.test_cli_runner()
+    listed = runner.invoke(command, ["list", "--undeclared"]).output.split()
+    assert "GONE" not in listed
+    assert runner.invoke(command, ["prune", "--yes"]).exit_code == 0
+    assert "GONE" in process.state.store.load().values
+
+
+@pytest.mark.parametrize("options", [["--dry-run"], []])
+def test_an_update_that_moves_one_says_so(host: Host, run: Run, options: list[str]) -> None:
+    confs = {"COUNT": {"default": 1, "was": "GONE"}, "LIMIT": {"default": 1}}
+    runner = host.start(confs=confs).app.test_cli_runner()
+    moved, changed = "COUNT: 2 (moved from its former name)", "LIMIT: 20 -> 30"
+    lines = runner.invoke(command, ["set", "LIMIT=30", *options]).output.splitlines()
+    assert lines[:-1] == [moved, changed]
+    options = [*options, "--json"]
+    document = json.loads(runner.invoke(command, ["set", "COUNT=5", *options]).output)
+    assert document["changed"] == ["COUNT"]
+    assert (document["old"], document["new"]) == ({"COUNT": 2}, {"COUNT": 5})

@@ -226,3 +226,72 @@ def test_a_store_that_was_down_at_the_time_is_tried_again(
     assert "can't be set back yet: the store is down" in caplog.text
     store.failing = NEVER
     eventually(lambda: [site.tick(), site.waffle.values.LIMIT][1] == 10)
+
+
+class TestRenamed:
+    """Two releases of the application, in which a variable has two names."""
+
+    @pytest.fixture
+    def old(self, host: Host, clock: Clock) -> Process:
+        return host.start(confs={"NAME": {"default": "Waffle"}, "LIMIT": {"default": 10}})
+
+    @pytest.fixture
+    def new(self, host: Host, old: Process) -> Process:
+        confs = {"TITLE": {"default": "Waffle", "was": "NAME"}, "LIMIT": {"default": 10}}
+        return host.start(confs=confs)
+
+    @pytest.fixture(params=["old", "new"])
+    def first(self, request: pytest.FixtureRequest, old: Process, new: Process) -> Process:
+        """Whichever release ticks first."""
+        return old if request.param == "old" else new
+
+    @staticmethod
+    def end(first: Process, *others: Process) -> set[str]:
+        """Let the time come, and return what each process then reads."""
+        first.tick()
+        read = set()
+        for process in (first, *others):
+            process.waffle.refresh()
+            names = ("NAME", "TITLE")
+            read |= {
+                process.waffle.values[name]
+                for name in names
+                if name in process.state.schema.variables
+            }
+        return read
+
+    @pytest.mark.parametrize("before", ["Waffle", "Gent"])
+    def test_it_ends_under_both_names(
+        self, old: Process, new: Process, first: Process, clock: Clock, before: str
+    ) -> None:
+        """Also when the new release has written its name meanwhile."""
+        if before != "Waffle":
+            old.waffle.update({"NAME": before})
+        old.waffle.update({"NAME": "Brugge"}, expires=HOUR)
+        assert "TITLE" in new.waffle.status()["temporary"]
+        new.waffle.update({"LIMIT": 20})
+        clock.ahead = HOUR
+        assert self.end(first, old, new) == {before}
+        assert new.waffle.status()["temporary"] == {}
+
+    def test_set_again_under_the_new_name_it_goes_back_to_what_was_before_both(
+        self, old: Process, new: Process, first: Process, clock: Clock
+    ) -> None:
+        old.waffle.update({"NAME": "Brugge"}, expires=HOUR)
+        new.waffle.update({"TITLE": "Namur"}, expires=2 * HOUR)
+        clock.ahead = HOUR
+        assert self.end(first, old, new) == {"Namur"}
+        clock.ahead = 2 * HOUR
+        assert self.end(first, old, new) == {"Waffle"}
+
+    def test_what_the_other_release_has_set_since_stays(
+        self, old: Process, new: Process, first: Process, clock: Clock
+    ) -> None:
+        new.waffle.update({"TITLE": "Brugge"})
+        new.waffle.update({"TITLE": "Namur"}, expires=HOUR)
+        old.waffle.update({"NAME": "Gent"})
+        clock.ahead = HOUR
+        assert self.end(first, old, new) == {"Gent"}
+        new.waffle.update({"LIMIT": 20})
+        assert new.waffle.values.TITLE == "Gent"
+        assert new.waffle.status()["temporary"] == {}

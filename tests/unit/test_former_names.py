@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from flask.cli import ScriptInfo
 from pydantic import BaseModel, Field
 
 from uwsgi_waffle import SchemaError
-from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.served import repairing
 
 from ..host import recorded
@@ -127,18 +125,6 @@ class TestRollingDeploy:
         heard = recorded(new)
         assert new.waffle.update({"LIMIT": 20}).changed == ("LIMIT", "TITLE")
         assert [dict(change.new) for change in heard] == [{"LIMIT": 20}]
-
-    @pytest.mark.parametrize("more", [[], ["--json"], ["--dry-run"]])
-    def test_a_command_shows_what_it_was_told_to_change(
-        self, old: Process, new: Process, more: list[str]
-    ) -> None:
-        old.waffle.update({"NAME": "one"})
-        obj = ScriptInfo(create_app=lambda: new.app)
-        runner = new.app.test_cli_runner()
-        result = runner.invoke(command, ["set", "LIMIT=20", *more], obj=obj)
-        assert result.exit_code == (4 if "--dry-run" in more else 0)
-        assert "LIMIT" in result.stdout
-        assert "TITLE" not in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar
 
@@ -124,11 +124,17 @@ class Preview:
 
     def observed(self, stored: Stored) -> Mapping[str, str | None]:
         """Work it out, and note it; a change set."""
-        texts = self._repairing(stored)
-        self.revision, self.new = stored.revision, dict(texts)
-        self.old = {name: stored.values.get(name) for name in texts}
+        texts, schema = self._repairing(stored), self.state.schema
+        moved = {
+            name: stored.values[schema.source(name, stored.values)]
+            for name in schema.former_rows(stored.values)
+        }
+        old = {name: stored.values.get(name) for name in texts} | moved
+        self.revision, self.old, self.new = stored.revision, old, {**moved, **texts}
         until = None if self.expires is None else expiry.end_of(self.expires)
-        self.retimed = bool(expiry.with_expiry(stored, {}, self.old, until))
+        families = schema.families(stored.values)
+        set_now = {name: old[name] for name in texts}
+        self.retimed = bool(expiry.with_expiry(stored, {}, set_now, until, families))
         return texts
 
     def _repairing(self, stored: Stored) -> Mapping[str, str | None]:
@@ -147,10 +153,7 @@ class Preview:
 
     def look(self, expect: int | None) -> tuple[str, ...]:
         """Return the names of what would change now."""
-        return self.named(self.state.writer.preview(self.observed, expect_revision=expect))
-
-    def named(self, changed: Iterable[str]) -> tuple[str, ...]:
-        """Leave out what is only moved from a former name."""
+        changed = self.state.writer.preview(self.observed, expect_revision=expect)
         return tuple(name for name in changed if name in self.new)
 
     def lines(self, changed: Iterable[str]) -> list[str]:
@@ -162,6 +165,8 @@ class Preview:
             return f"{name}: removed"
         before, after = self._text(name, self.old[name]), self._text(name, self.new[name])
         texts = [as_text(self.state, name, text) for text in (before, after)]
+        if self.old[name] == self.new[name]:
+            return f"{name}: {texts[0]} (moved from its former name)"
         if before == after:  # one of them is the default
             texts[self.old[name] is not None] += " by default"
         return f"{name}: {' -> '.join(texts)}"
@@ -202,7 +207,6 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
         expires=options.get("expires"),
     )
     result, is_over = _wait(state, result, options)
-    result = replace(result, changed=preview.named(result.changed))
     with after_update(result.revision):
         _print(preview, result, options)
     for process in result.pending:

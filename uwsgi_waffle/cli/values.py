@@ -49,6 +49,8 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
     """
     state = app_state()
     if undeclared:
+        if group is not None:
+            raise click.UsageError("What isn't declared has no group: leave out --group.")
         _list_undeclared(state, as_json=as_json)
         return
     snapshot = state.current()
@@ -85,8 +87,8 @@ def _list_as_json(
         "values": {name: json_value(state, name, text) for name, text in texts.items()},
         "set": sorted(snapshot.values.model_fields_set & texts.keys()),
     }
-    if snapshot.temporary:
-        until = {name: end.isoformat() for name, end in snapshot.temporary.items()}
+    temporary = snapshot.temporary.items()
+    if until := {name: end.isoformat() for name, end in temporary if name in texts}:
         document["temporary"] = until
     if state.schema.pins:
         document["pinned"] = {name: pin.source for name, pin in state.schema.pins.items()}
