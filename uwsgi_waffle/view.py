@@ -51,8 +51,10 @@ class View:
         """Return the block's snapshot, or that of this request's first read, or the newest."""
         try:
             snapshot = None if _blocks.get() else _current_request().__dict__[self._key]
-        except (KeyError, RuntimeError):  # the first read, or no request
+        except KeyError:  # the first read
             snapshot = None
+        except RuntimeError:  # no request
+            snapshot = self._sync.current()
         if snapshot is None:
             snapshot = self.served()
         if self._assigned.layers or overrides.get():

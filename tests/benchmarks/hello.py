@@ -1,17 +1,19 @@
 """What a whole request costs with the extension, beside Flask alone: a page that says hello, under
-uWSGI, asked by wrk.
+uWSGI, asked by wrk; and what its worker's processor time is, in many short rounds.
 """
 
 from __future__ import annotations
 
+import http.client
+import math
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from contextlib import closing, contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ..live.servers import ALWAYS, ROOT, Server
@@ -21,6 +23,7 @@ from .table import Row, Table
 
 RATE = 100  # updates a second
 SECONDS = 2
+SHORT_ROUNDS, REQUESTS = 20, 100  # short rounds for each of the others, and requests in one
 SCALES = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 
 
@@ -53,6 +56,34 @@ class Site:
             self.taken[share].append(float(value) * SCALES[scale])
 
 
+def short_rounds(lab: Lab, sites: list[Site], path: str, title: str) -> Table:
+    """Let the sites take turns; compare the processor time of their workers in each round."""
+    pids = [site.pid for site in sites]
+    taken: list[list[float]] = [[] for _ in sites]
+    order = list(range(len(sites)))
+    for _ in range(SHORT_ROUNDS * lab.rounds):
+        for at in order:
+            before = spent(pids[at])
+            for _ in range(REQUESTS):
+                port = sites[at].server.ports[0]
+                with closing(http.client.HTTPConnection("127.0.0.1", port)) as connection:
+                    connection.request("GET", path)
+                    connection.getresponse().read()
+            taken[at].append((spent(pids[at]) - before) / REQUESTS)
+        order.reverse()
+    row = Row(sites[1].name, taken[1], taken[0])
+    low, high = confidence(row.ratios)
+    note = f"95 % confidence of the median ratio: {low:.3f} to {high:.3f}"
+    return Table(title, [Row(sites[0].name, taken[0]), replace(row, note=note)])
+
+
+def confidence(samples: list[float]) -> tuple[float, float]:
+    """Return the interval that holds the median of what was sampled, at 95 %, by ranks."""
+    found, half, last = sorted(samples), 0.98 * math.sqrt(len(samples)), len(samples) - 1
+    low, high = math.floor(last / 2 - half), math.ceil(last / 2 + half)
+    return found[max(0, low)], found[min(last, high)]
+
+
 @contextmanager
 def updating(folder: Path) -> Iterator[None]:
     """Have a process of its own update what the pages with the extension show."""
@@ -75,10 +106,10 @@ def measure(lab: Lab) -> list[Table]:
         return []
     folder = lab.place()
     options = ("--disable-logging", "--module", f"{SITES}.hello")
-    tables = []
+    tables, updates = [], updating(folder)
     for title, context in (
         ("no updates", nullcontext()),
-        (f"{RATE} updates a second", updating(folder)),
+        (f"{RATE} updates a second", updates),
     ):
         sites = [
             Site("Flask", lab.servers.uwsgi(*options, workers=1, folder=lab.place())),
@@ -87,6 +118,10 @@ def measure(lab: Lab) -> list[Table]:
                 lab.servers.uwsgi(*options, workers=1, folder=folder, BENCH_WITH="1"),
             ),
         ]
+        if context is not updates:
+            for path, says in (("/", "reads nothing"), ("/three", "reads three variables")):
+                title = f"A hello-world request that {says}: processor time"
+                tables.append(short_rounds(lab, sites, path, title))
         with context:
             for number in range(lab.rounds):
                 for site in sites if number % 2 else reversed(sites):

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 from flask import Flask, current_app
+from werkzeug.test import create_environ
 
+import uwsgi_waffle
 from uwsgi_waffle import InvalidValue, WaffleConf, sync, unix
 
 from ..host import CONFS, Host, Process
+
+PACKAGE = Path(uwsgi_waffle.__file__).parent
 
 
 class Calls:
@@ -38,6 +45,23 @@ class Calls:
         return call
 
 
+def functions_run(site: Process, path: str) -> set[str]:
+    """Return the package's functions that this thread runs for a request."""
+    environ = create_environ(path)
+    found = set()
+
+    def note(frame: FrameType, event: str, _: object) -> None:
+        if event == "call" and Path(frame.f_code.co_filename).is_relative_to(PACKAGE):
+            found.add(f"{type(frame.f_locals.get('self')).__name__}.{frame.f_code.co_name}")
+
+    sys.setprofile(note)
+    try:
+        b"".join(site.app.wsgi_app(environ, lambda *_: lambda _: None))
+    finally:
+        sys.setprofile(None)
+    return found
+
+
 class TestCost:
     @pytest.fixture
     def site(self, host: Host) -> Process:
@@ -53,6 +77,12 @@ class TestCost:
         assert (app.before_request_funcs, app.after_request_funcs) == ({}, {})
         assert (app.teardown_request_funcs, app.teardown_appcontext_funcs) == ({}, [])
         assert app.url_value_preprocessors == {}
+
+    def test_a_request_that_reads_nothing_runs_no_function_of_the_package(
+        self, site: Process
+    ) -> None:
+        assert functions_run(site, "/nothing") == set()
+        assert "View.current" in functions_run(site, "/twice")  # the same look sees what reads
 
     @pytest.mark.parametrize("path", ["/nothing", "/missing"])
     def test_a_request_that_reads_nothing_makes_no_system_call(

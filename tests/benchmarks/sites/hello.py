@@ -9,22 +9,29 @@ import sys
 import time
 from pathlib import Path
 
-from flask import Flask, jsonify
+from flask import Flask, current_app, jsonify
 
 FOLDER = Path(os.environ["SITE_FOLDER"])
 application = Flask(__name__, instance_path=str(FOLDER / "instance"))
-if "BENCH_WITH" in os.environ:
+NAMES = [f"V{number}" for number in range(10)]
+if "BENCH_WITH" not in os.environ:
+    application.config.update(dict.fromkeys(NAMES, 0))
+else:
     from uwsgi_waffle import SQLStore, WaffleConf
 
-    application.config["WAFFLE_CONFS"] = {
-        f"V{number}": {"desc": "", "default": 0} for number in range(10)
-    }
+    application.config["WAFFLE_CONFS"] = {name: {"desc": "", "default": 0} for name in NAMES}
     waffle = WaffleConf(application, SQLStore(f"sqlite:///{FOLDER}/waffle.db"))
 
 
 @application.get("/")
 def hello() -> str:
     return "Hello, World!"
+
+
+@application.get("/three")
+def three() -> str:
+    config = current_app.config
+    return f"Hello, {config['V0']}, {config['V1']}, {config['V2']}!"
 
 
 @application.get("/read")
