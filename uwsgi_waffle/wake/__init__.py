@@ -143,7 +143,7 @@ def process_name() -> str | None:
 
 def describe() -> dict[str, object]:
     """Return how this process's server runs, for `flask waffle doctor`."""
-    knows = knows_mounts() or not hasattr(unix.libc, "setfsuid")  # not Linux, which has no /proc
+    knows = knows_mounts() or not hasattr(unix.libc(), "setfsuid")  # not Linux, which has no /proc
     return {"knows_mounts": knows, **(uwsgi.describe() if uwsgi.is_present() else {})}
 
 
