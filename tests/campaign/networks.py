@@ -110,7 +110,7 @@ def why_not() -> str:
         return "only root can make network namespaces"
     if not shutil.which("ip"):
         return "there is no ip: apt-get install iproute2"
-    attempt = "ip link add a type veth peer name b && ip rule add from 10.0.0.1 blackhole"
+    attempt = "ip link add v0 type veth peer name v1 && ip rule add from 10.0.0.1 blackhole"
     command = ["unshare", "--net", "sh", "-c", attempt]
     done = subprocess.run(command, capture_output=True, text=True)
     return done.stderr.strip() if done.returncode else ""
