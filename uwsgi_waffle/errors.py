@@ -130,7 +130,8 @@ class RevisionConflict(WaffleError):
         self.actual = actual
         super().__init__(
             f"Nothing was changed: revision {expected} was expected and the store is at {actual}. "
-            f"Read the values again, then repeat the update, expecting revision {actual}."
+            f"Read the values again, then repeat the update with expect_revision={actual} (on the "
+            f"command line --expect {actual})."
         )
 
 

@@ -77,8 +77,11 @@ def end_of(expires: timedelta) -> datetime:
     """Return when a value that is set now ends.
 
     Raises:
-        ValueError: ``expires`` isn't positive, or no date is so far away.
+        TypeError: ``expires`` is no duration.
+        ValueError: it isn't positive, or no date is so far away.
     """
+    if not isinstance(expires, timedelta):
+        raise TypeError(f"expires must be a datetime.timedelta, not {expires!r}.")
     if expires <= timedelta():
         raise ValueError(f"expires={expires} must be a positive time")
     try:

@@ -160,6 +160,12 @@ class TestErrors:
             site.waffle.update({"LIMIT": 20}, expires=expires)
         assert site.waffle.revision == 0
 
+    @pytest.mark.parametrize("expires", [30, 0.5, "30m", True, datetime.max])
+    def test_only_a_duration(self, site: Process, expires: object) -> None:
+        with pytest.raises(TypeError, match=r"expires must be a datetime\.timedelta, not "):
+            site.waffle.update({"LIMIT": 20}, expires=expires)  # type: ignore[arg-type]  # the point
+        assert site.waffle.revision == 0
+
     def test_what_does_not_fit_any_more_stays_and_is_said_once(
         self, host: Host, site: Process, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
