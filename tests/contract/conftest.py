@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import shutil
+import socket
 import sqlite3
+import subprocess
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +16,8 @@ import pytest
 
 from uwsgi_waffle.stores import Commit, MemoryStore, RedisStore, SQLStore, Store
 
+from ..host import eventually
+from ..sql_servers import PATH, PostgreSQL
 from .models import alchemy_store, peewee_store
 
 OpenStore = Callable[[], Store]
@@ -128,3 +133,37 @@ def sql(tmp_path: Path) -> Iterator[Callable[..., list[Any]]]:
     connection = sqlite3.connect(tmp_path / "site.db", timeout=0, isolation_level=None)
     yield lambda statement, *parameters: connection.execute(statement, parameters).fetchall()
     connection.close()
+
+
+@pytest.fixture
+def pooled(postgresql_server: PostgreSQL) -> Iterator[str]:
+    """The URL of a PgBouncer in transaction mode, which leads to a schema without tables."""
+    binary = shutil.which("pgbouncer", path=PATH)
+    if binary is None:
+        pytest.skip("there is no pgbouncer: apt-get install pgbouncer")
+    folder = postgresql_server.folder / "pooler"
+    folder.mkdir()
+    schema = postgresql_server.fresh().rpartition("%3D")[2]
+    (folder / "ini").write_text(
+        f"[databases]\npostgres = host={postgresql_server.folder} user=postgres"
+        f" connect_query='SET search_path = {schema}'\n"
+        f"[pgbouncer]\nunix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
+        "pool_mode = transaction\ndefault_pool_size = 2\n"
+    )
+    folder.chmod(0o777)
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [binary, str(folder / "ini")], stdout=log, stderr=log, **postgresql_server.options
+        )
+
+    def listens() -> bool:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(folder / ".s.PGSQL.6432")) == 0
+
+    try:
+        eventually(listens)
+        yield f"postgresql+psycopg://postgres@/postgres?host={folder}&port=6432"
+    finally:
+        process.kill()
+        process.wait()
+        shutil.rmtree(folder)

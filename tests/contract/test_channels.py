@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import signal
-import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,7 +18,7 @@ from uwsgi_waffle.wake import Channel, ChannelDown, open_channel
 from uwsgi_waffle.wake.channel import ASK, meeting_name
 
 from ..host import eventually
-from ..sql_servers import PATH, PostgreSQL
+from ..sql_servers import PostgreSQL
 from .channels import FOREIGN, OWN, Meeting
 from .conftest import put
 from .test_models_on_servers import alchemy
@@ -217,34 +215,6 @@ class TestCommits:
 
 class TestPooler:
     """PgBouncer in transaction mode hands a connection to another client after each statement."""
-
-    @pytest.fixture
-    def pooled(self, postgresql_server: PostgreSQL, tmp_path: Path) -> Iterator[str]:
-        binary = shutil.which("pgbouncer", path=PATH)
-        if binary is None:
-            pytest.skip("there is no pgbouncer: apt-get install pgbouncer")
-        folder = postgresql_server.folder / "pooler"
-        folder.mkdir()
-        (folder / "ini").write_text(
-            f"[databases]\npostgres = host={postgresql_server.folder} user=postgres\n"
-            f"[pgbouncer]\nunix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
-            "pool_mode = transaction\ndefault_pool_size = 2\n"
-        )
-        folder.chmod(0o777)
-        with (folder / "log").open("wb") as log:
-            process = subprocess.Popen(
-                [binary, str(folder / "ini")],
-                stdout=log,
-                stderr=log,
-                **postgresql_server.options,
-            )
-        try:
-            eventually((folder / ".s.PGSQL.6432").exists)
-            yield f"postgresql+psycopg://postgres@/postgres?host={folder}&port=6432"
-        finally:
-            process.kill()
-            process.wait()
-            shutil.rmtree(folder)
 
     def test_a_listener_behind_it_names_the_setting(self, pooled: str) -> None:
         heard = Heard(open_channel("postgres", pooled, "waffleconf"))

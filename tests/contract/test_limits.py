@@ -212,6 +212,23 @@ def prepared(connection: sa.Connection) -> list[Any]:
     return list(connection.exec_driver_sql("SELECT name FROM pg_prepared_statements").all())
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_behind_a_pooler(make: Callable[[str], Store], pooled: str, driver: str) -> None:
+    """PgBouncer in transaction mode: each call may get another session, after somebody else's."""
+    url = pooled.replace("psycopg", driver)
+    engine = sa.create_engine(url, poolclass=NullPool)
+    stores = [make(url), make(url)]
+    stores[0].prepare()
+    for number in range(1, 16):
+        with engine.connect() as other:
+            other.exec_driver_sql("SELECT 1")  # a transaction that keeps one of the two sessions
+            assert put(stores[number % 2], A=str(number)) == number
+            for store in stores:
+                assert store.load() == store.load_after_pending_writes()
+                assert store.load() == Stored(number, {"A": str(number)})
+                assert len(store.history(3)) == min(number, 3)
+
+
 def test_a_black_hole_in_the_network_is_given_up(tmp_path: Path) -> None:
     """A proxy that accepts, and swallows everything: the machine answers, the server doesn't."""
     with socket.create_server(("127.0.0.1", 0)) as listener:

@@ -52,11 +52,8 @@ def of_peewee(url: str, folder: Path, **options: Any) -> PeeweeWaffleStore:
     user, query = parts.username, parts.query
     postgres = parts.get_backend_name() == "postgresql"
     if postgres:
-        options.update(
-            host=query["host"],
-            options=query["options"],
-            prefer_psycopg3=parts.get_driver_name() == "psycopg",
-        )
+        given = {name: query[name] for name in ("host", "port", "options") if name in query}
+        options.update(given, prefer_psycopg3=parts.get_driver_name() == "psycopg")
         database: Any = peewee.PostgresqlDatabase(parts.database, user=user, **options)
     else:
         database = peewee.MySQLDatabase(

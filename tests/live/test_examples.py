@@ -8,19 +8,22 @@ import re
 import sqlite3
 import subprocess
 import sys
+import sysconfig
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from ..conftest import needed
 from ..redis_server import RedisServer
 from .servers import ROOT, Server, Servers
 
 AS_IT_IS = (r"http-socket = 127\.0\.0\.1:8000", "http-socket = 127.0.0.1:0")
+THREADS = (r"; enable-threads = true", "enable-threads = true")
 LAZY = (r"; lazy-apps = true", "lazy-apps = true")
 SUSPICIOUS = re.compile(r"warning|error|!!!|uwsgi_waffle:", re.IGNORECASE)
 # What the ini can do nothing about: where it is, who starts it, and how uWSGI was compiled.
@@ -61,7 +64,7 @@ def start(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         Server, "read", lambda server, **_: get(server)
     )  # this application answers with a page
 
-    def start(*changes: tuple[str, str]) -> Server:
+    def start(*changes: tuple[str, str], program: Sequence[str] = ("uwsgi",)) -> Server:
         ini = tmp_path / "uwsgi.ini"
         text = (ROOT / "uwsgi.ini.example").read_text()
         for pattern, replacement in (AS_IT_IS, *changes):
@@ -69,7 +72,8 @@ def start(servers: Servers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             assert count == 1, f"{pattern!r} is one line of uwsgi.ini.example"
         ini.write_text(text)
         server = servers.start(
-            ["uwsgi", "--ini", str(ini)],
+            [*program, "--ini", str(ini)],
+            PYTHONPATH=f"{ROOT}:{sysconfig.get_path('purelib')}",
             WAFFLE_STORE_URL=store(servers),
             WAFFLE_WATCHER_FILE=watch_file(servers),
         )
@@ -171,6 +175,26 @@ def test_the_ini_gives_no_warning_and_wakes_every_worker(
         return len(seen) > 1
 
     server.eventually(another)
+
+
+@pytest.mark.parametrize("changes", [(), (THREADS,)], ids=["as it is", "with threads"])
+def test_the_systems_uwsgi_serves_it(start: Start, changes: tuple[tuple[str, str], ...]) -> None:
+    """Debian's, which is older, with this environment's packages; threads need a line there."""
+    program = ["/usr/bin/uwsgi", "--plugin", "python3"]
+    try:
+        version = subprocess.check_output([*program, "--python-version"], text=True)
+    except (OSError, subprocess.CalledProcessError):
+        needed("there is no /usr/bin/uwsgi: apt-get install uwsgi-core uwsgi-plugin-python3")
+    if version.split(".")[:2] != list(map(str, sys.version_info[:2])):
+        pytest.skip(f"it has Python {version.strip()}, and these packages are for another")
+    server = start(*changes, program=program)
+    page = post(server, revision="0", SITENAME="Gent", MAX_FILESIZE="2000", OPEN="on")
+    assert "<h1>Gent</h1>" in page
+    server.eventually(
+        lambda: processes(server),
+        until=lambda told: told == {f"worker {n}": 1 for n in (1, 2, 3, 4)},
+    )
+    assert [line for line in server.log.splitlines() if "uwsgi_waffle:" in line] == []
 
 
 @pytest.mark.parametrize("changes", [(), (LAZY,)], ids=["prefork", "lazy-apps"])
