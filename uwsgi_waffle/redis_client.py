@@ -39,7 +39,6 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
         ImportError: redis-py isn't installed.
     """
     redis = import_redis()
-
     hint = (
         f"{setting} can't be used. Write it as redis://user:password@host:6379/0, with special "
         "characters percent-encoded"
@@ -50,9 +49,7 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
         if parts.fragment or "@" in parts.path + parts.query:
             raise SchemaError(f"{hint}: it has an '@' or '#' in the wrong place.")
         if parts.scheme == "unix" and parts.hostname:
-            raise SchemaError(
-                f"{setting}: a socket's path is absolute, with three slashes: unix:///run/redis.sock"
-            )
+            raise SchemaError(f"{setting}: a socket's path is absolute: unix:///run/redis.sock.")
         options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
         url, sentinels = read_url(url)
         pool = redis.ConnectionPool.from_url(_with_query(url, options), **ours)

@@ -69,10 +69,6 @@ class TestUwsgi:
         assert (done.returncode, done.stdout) == (0, "-c\n")
         assert "this uWSGI has no signals" in done.stderr
 
-    def test_a_module_that_is_only_called_so_is_none(self, tmp_path: Path) -> None:
-        done = run(tmp_path, "import uwsgi_waffle", "")
-        assert (done.returncode, done.stderr) == (0, "")
-
     def test_a_mock_is_none(self, tmp_path: Path) -> None:
         """A test suite puts one there, so that the application can be imported."""
         mock = "from unittest import mock; sys.modules['uwsgi'] = mock.MagicMock();"
