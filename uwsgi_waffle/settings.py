@@ -190,6 +190,8 @@ def _setting(config: Mapping[str, Any], name: str, wanted: type[T], default: T) 
     raw = config[name] if name in config else os.environ.get(name)
     if raw is None:
         return default
+    if hasattr(raw, "render_as_string"):  # SQLAlchemy's URL, whose str() has no password
+        raw = raw.render_as_string(hide_password=False)
     try:
         return TypeAdapter(wanted).validate_python(raw)
     except ValidationError as error:

@@ -151,9 +151,12 @@ def test_two_prefixes_are_two_stores(store: RedisStore, redis_server: RedisServe
     assert "(other)" in other.name
 
 
-@pytest.mark.parametrize("scheme", ["redis", "rediss", "unix"])
-def test_a_url_opens_it(scheme: str) -> None:
-    assert isinstance(open_store(f"{scheme}://:geheim@cache.example/0"), RedisStore)
+@pytest.mark.parametrize(
+    "url",
+    ["redis://:geheim@cache.example/0", "rediss://cache.example", "unix://:geheim@/run/redis"],
+)
+def test_a_url_opens_it(url: str) -> None:
+    assert isinstance(open_store(url), RedisStore)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from flask import Config, Flask
+from sqlalchemy import make_url
 
 from uwsgi_waffle import MemoryStore, SchemaError, WaffleConf, WaffleError
 from uwsgi_waffle.settings import Settings, Watching
@@ -198,6 +199,31 @@ def test_a_url_with_an_unknown_driver_is_refused_without_its_password() -> None:
         open_store("postgresql+pigeon://ann:geheim@db/site").load()
     assert "pigeon" in str(caught.value)
     assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "advice"),
+    [
+        ("sqlite://waffle.db", "three slashes before a relative path"),
+        ("sqlite+aiosqlite:///waffle.db", "asynchronous driver"),
+        ("postgresql+asyncpg://ann:geheim@db/site", "asynchronous driver"),
+        ("mysql+aiomysql://ann:geheim@db/site", "asynchronous driver"),
+        ("unix://run/redis.sock", "three slashes"),
+        ("unix://redis.sock", "three slashes"),
+        ("redis://ann:ge@heim/x@db", "an '@' or '#' in the wrong place"),
+    ],
+)
+def test_a_url_that_would_be_read_as_something_else(url: str, advice: str) -> None:
+    with pytest.raises(SchemaError, match=advice) as caught:
+        open_store(url)
+    assert "geheim" not in str(caught.value)
+
+
+def test_sqlalchemys_url_keeps_its_password(app: Flask) -> None:
+    """Its text would have three asterisks instead."""
+    url = "postgresql://ann:geheim@db/site"
+    app.config["WAFFLE_STORE_URL"] = make_url(url)
+    assert Settings.read(app).store_url == url
 
 
 class TestPaths:

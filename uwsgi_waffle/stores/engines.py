@@ -9,14 +9,45 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from ..errors import SchemaError
 from ..identity import file_identity, server_identity
 from ..urls import redact_url
 from .drivers import ISOLATION, connect_limits, limit_answers, transaction_limits
 
-__all__ = ["Notification", "connect", "create_engine", "identity_of", "libpq_url", "shown"]
+__all__ = [
+    "Notification",
+    "check_url",
+    "connect",
+    "create_engine",
+    "identity_of",
+    "libpq_url",
+    "shown",
+]
 
 # The parts of a URL's query that name another place.
 PLACE = ("dbname", "database", "db", "service", "options")
+
+
+def check_url(url: sa.URL) -> None:
+    """Check what SQLAlchemy reads in a URL without an error, and what can't work.
+
+    Raises:
+        SchemaError: it can't; the text says what to write.
+    """
+    if url.get_backend_name() == "sqlite" and url.host:
+        raise SchemaError(
+            f"WAFFLE_STORE_URL: {url.host!r} would be a server, and SQLite has none. Write three "
+            "slashes before a relative path, and four before an absolute one: sqlite:///waffle.db"
+        )
+    try:
+        is_async = url.get_dialect().is_async
+    except sa.exc.ArgumentError:  # an unknown driver: whoever connects says so
+        return
+    if is_async:
+        raise SchemaError(
+            f"WAFFLE_STORE_URL: {url.drivername} is an asynchronous driver, which can't be used "
+            "here. Name another, or none."
+        )
 
 
 def create_engine(url: sa.URL, timeout: float, **options: Any) -> sa.Engine:

@@ -24,7 +24,7 @@ from ..errors import (
 )
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
-from .engines import Notification, create_engine, identity_of, libpq_url, shown
+from .engines import Notification, check_url, create_engine, identity_of, libpq_url, shown
 from .sqlite_file import SQLiteFile, absolute
 from .tables import DECLARED, TABLES_VERSION, tables_of
 from .translation import CANT_OPEN, map_errors
@@ -63,6 +63,7 @@ class SQLStore(Store):
             raise SchemaError("WAFFLE_STORE_URL isn't a URL that SQLAlchemy can read.") from None
         if "@" in (self._url.host or ""):
             raise SchemaError("WAFFLE_STORE_URL: write an '@' in its password as %40.")
+        check_url(self._url)
         self._timeout, self._namespace = timeout, namespace
         self._tables = tables_of(namespace)
         self._engine: sa.Engine | None = None
