@@ -48,8 +48,7 @@ class TestModels:
             host.start(confs=model)
 
 
-def run(folder: Path, program: str, uwsgi: str) -> subprocess.CompletedProcess[str]:
-    (folder / "uwsgi.py").write_text(uwsgi)
+def run(folder: Path, program: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(folder)!r}); {program}"],
         capture_output=True,
@@ -59,18 +58,32 @@ def run(folder: Path, program: str, uwsgi: str) -> subprocess.CompletedProcess[s
 
 
 class TestUwsgi:
-    @pytest.mark.parametrize("more", ["", "register_signal = add_timer = masterpid"])
+    @pytest.mark.parametrize("more", ["", "uwsgi.register_signal = uwsgi.add_timer = print;"])
     def test_one_without_signals_is_told_of_and_a_thread_looks(
         self, tmp_path: Path, more: str
     ) -> None:
-        program = "import uwsgi_waffle; print(uwsgi_waffle.wake.process_name())"
-        done = run(tmp_path, program, f"def masterpid():\n    return 1\n{more}\n")
+        present = "import types; sys.modules['uwsgi'] = uwsgi = types.ModuleType('uwsgi');"
+        present = f"{present} uwsgi.masterpid = lambda: 1; {more}"
+        program = f"{present} import uwsgi_waffle; print(uwsgi_waffle.wake.process_name())"
+        done = run(tmp_path, program)
         assert (done.returncode, done.stdout) == (0, "-c\n")
         assert "this uWSGI has no signals" in done.stderr
 
-    def test_a_module_that_is_only_called_so_is_none(self, tmp_path: Path) -> None:
-        done = run(tmp_path, "import uwsgi_waffle", "")
-        assert (done.returncode, done.stderr) == (0, "")
+    def test_a_mock_is_none(self, tmp_path: Path) -> None:
+        """A test suite puts one there, so that the application can be imported."""
+        mock = "from unittest import mock; sys.modules['uwsgi'] = mock.MagicMock();"
+        done = run(tmp_path, f"{mock} import uwsgi_waffle; print(uwsgi_waffle.wake.process_name())")
+        assert (done.stdout, done.stderr) == ("-c\n", "")
+
+    def test_an_entry_file_of_that_name_is_not_run(self, tmp_path: Path) -> None:
+        """`gunicorn uwsgi:application`, and a command in the same folder."""
+        (tmp_path / "site_app.py").write_text(
+            "import uwsgi_waffle\n\ndef create_app():\n    return uwsgi_waffle.WaffleConf()\n"
+        )
+        (tmp_path / "uwsgi.py").write_text("import site_app\n\nmade = site_app.create_app()\n")
+        for program in ("import site_app; print(site_app.create_app())", "import uwsgi"):
+            done = run(tmp_path, program)
+            assert (done.returncode, done.stderr) == (0, "")
 
 
 class TestNamesOfLibraries:

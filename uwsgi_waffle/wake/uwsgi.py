@@ -1,4 +1,4 @@
-"""uWSGI: the master monitors, one signal wakes all workers. The only module that imports uwsgi."""
+"""uWSGI: the master monitors, one signal wakes all workers. The only module that knows uwsgi."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import os
 import sys
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 from ..host import file_id
 from .inotify import check_inotify
 from .watchers import Watcher, log, tick_all
 
-try:
-    import uwsgi
-except ImportError:  # not under uWSGI
-    uwsgi = None
-if not hasattr(uwsgi, "masterpid"):  # a module of the application's that has this name, too
+# uWSGI puts its module there. It isn't imported: the application's own entry file may be uwsgi.py,
+# which would run too early. A test may have put something else there.
+uwsgi: Any = sys.modules.get("uwsgi")
+if not isinstance(uwsgi, ModuleType) or not hasattr(uwsgi, "masterpid"):
     uwsgi = None
 elif not all(hasattr(uwsgi, name) for name in ("register_signal", "add_file_monitor", "add_timer")):
     log.warning(
