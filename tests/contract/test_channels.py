@@ -219,7 +219,9 @@ class TestPooler:
     """PgBouncer in transaction mode hands a connection to another client after each statement."""
 
     @pytest.fixture
-    def pooled(self, postgresql_server: PostgreSQL, tmp_path: Path) -> Iterator[str]:
+    def pooled(
+        self, request: pytest.FixtureRequest, postgresql_server: PostgreSQL, tmp_path: Path
+    ) -> Iterator[str]:
         binary = shutil.which("pgbouncer", path=PATH)
         if binary is None:
             pytest.skip("there is no pgbouncer: apt-get install pgbouncer")
@@ -228,7 +230,7 @@ class TestPooler:
         (folder / "ini").write_text(
             f"[databases]\npostgres = host={postgresql_server.folder} user=postgres\n"
             f"[pgbouncer]\nunix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
-            "pool_mode = transaction\ndefault_pool_size = 2\n"
+            f"pool_mode = {getattr(request, 'param', 'transaction')}\ndefault_pool_size = 2\n"
         )
         folder.chmod(0o777)
         with (folder / "log").open("wb") as log:
@@ -261,3 +263,9 @@ class TestPooler:
         with listening(open_channel("postgres", postgresql_server.url, "waffleconf")) as heard:
             put(store, A=str(time.monotonic_ns()))
             heard.wait_for(2)
+
+    @pytest.mark.parametrize("pooled", ["statement"], indirect=True)
+    def test_statement_pooling_is_named(self, pooled: str) -> None:
+        """Another connection for each statement: no transaction lives there."""
+        with pytest.raises(StoreUnavailable, match="Set pool_mode = transaction"):
+            SQLStore(pooled).prepare()
