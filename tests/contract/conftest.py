@@ -136,8 +136,11 @@ def sql(tmp_path: Path) -> Iterator[Callable[..., list[Any]]]:
 
 
 @pytest.fixture
-def pooled(postgresql_server: PostgreSQL) -> Iterator[str]:
-    """The URL of a PgBouncer in transaction mode, which leads to a schema without tables."""
+def pooled(request: pytest.FixtureRequest, postgresql_server: PostgreSQL) -> Iterator[str]:
+    """The URL of a PgBouncer, which leads to a schema without tables.
+
+    It is in transaction mode, if the test doesn't ask for another one.
+    """
     binary = shutil.which("pgbouncer", path=PATH)
     if binary is None:
         pytest.skip("there is no pgbouncer: apt-get install pgbouncer")
@@ -148,7 +151,7 @@ def pooled(postgresql_server: PostgreSQL) -> Iterator[str]:
         f"[databases]\npostgres = host={postgresql_server.folder} user=postgres"
         f" connect_query='SET search_path = {schema}'\n"
         f"[pgbouncer]\nunix_socket_dir = {folder}\nlisten_port = 6432\nauth_type = any\n"
-        "pool_mode = transaction\ndefault_pool_size = 2\n"
+        f"pool_mode = {getattr(request, 'param', 'transaction')}\ndefault_pool_size = 2\n"
     )
     folder.chmod(0o777)
     with (folder / "log").open("wb") as log:

@@ -231,3 +231,9 @@ class TestPooler:
         with listening(open_channel("postgres", postgresql_server.url, "waffleconf")) as heard:
             put(store, A=str(time.monotonic_ns()))
             heard.wait_for(2)
+
+    @pytest.mark.parametrize("pooled", ["statement"], indirect=True)
+    def test_statement_pooling_is_named(self, pooled: str) -> None:
+        """Another connection for each statement: no transaction lives there."""
+        with pytest.raises(StoreUnavailable, match="Set pool_mode = transaction"):
+            SQLStore(pooled).prepare()

@@ -111,6 +111,12 @@ def test_what_can_not_be_read_changes_nothing(
     assert "Traceback" not in result.output
 
 
+def test_a_file_of_windows(site: Process, run: Run) -> None:
+    """The mark at its beginning isn't part of the value."""
+    assert run("SITENAME=-", stdin=b"\xef\xbb\xbfWaffle 2\r\n").exit_code == 0
+    assert site.waffle.values.SITENAME == "Waffle 2"
+
+
 def test_an_argument_under_the_locale_c(site: Process, run: Run) -> None:
     """Python has read UTF-8 as ASCII there."""
     assert run("SITENAME=Br\udcc3\udcbcgge").exit_code == 0

@@ -53,7 +53,7 @@ def read_text(path: str, limit: int) -> str:
     if len(data) > limit:
         raise InvalidValue({"": f"{name} has more than {limit:,} bytes"})
     try:
-        return data.decode()
+        return data.decode("utf-8-sig")  # as Windows begins a file
     except UnicodeDecodeError as error:
         raise InvalidValue(
             {"": f"{name} isn't UTF-8 text: see its byte {error.start + 1:,}"}

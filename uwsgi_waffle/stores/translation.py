@@ -44,6 +44,10 @@ CAUSES = (
     ),
     (("unknown database", "no schema has been selected"), "Create it, or correct the URL."),
     (
+        ("statement pooling mode",),
+        "Set pool_mode = transaction in PgBouncer, or name the server itself in the URL.",
+    ),
+    (
         ("too many connections", "too many clients", "connection slots are reserved"),
         "Close some, or raise the server's limit of connections.",
     ),
