@@ -21,7 +21,8 @@ LOOKS: dict[str, tuple[str, Callable[[int], float]]] = {
     "resident memory": ("bytes", lambda pid: memory(pid, "Rss")),
     "its share of the memory (Pss)": ("bytes", lambda pid: memory(pid, "Pss")),
 }
-MODULES = ("flask, sqlalchemy, pydantic", "uwsgi_waffle", "flask_waffleconf, flask_sqlalchemy")
+BESIDE = "Flask with pydantic"
+MODULES = ("flask, pydantic, pydantic.main", "uwsgi_waffle", "flask_waffleconf, flask_sqlalchemy")
 
 
 def pids_of(lab: Lab, site: str, options: tuple[str, ...], environ: dict[str, str]) -> list[int]:
@@ -52,6 +53,9 @@ def measure(lab: Lab) -> list[Table]:
     """Look at the workers of each site; then import each package in turn."""
     sites: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
         "Flask": ("hello", (), {}),
+        "Flask with pydantic": ("hello", (), {"BENCH_WITH": "pydantic"}),
+        "uwsgi_waffle, RedisStore": ("hello", (), {"BENCH_WITH": "redis"}),
+        "uwsgi_waffle, SQLStore": ("hello", (), {"BENCH_WITH": "sqlite"}),
         "uwsgi_waffle, file": ("waffle", (), {}),
         "Flask, uWSGI with a mule of its own": ("hello", ("--mule",), {}),
         "uwsgi_waffle, Redis": ("waffle", ("--mule=uwsgi_waffle.mule",), REDIS),
@@ -64,13 +68,13 @@ def measure(lab: Lab) -> list[Table]:
         sites["Flask-WaffleConf, file"] = ("flask_waffleconf_site", LEGACY[:2], {})
         sites["Flask-WaffleConf, Redis"] = ("flask_waffleconf_site", LEGACY[:2], REDIS)
     if lab.small:
-        sites, modules = dict(list(sites.items())[:2]), MODULES[:2]
+        sites, modules = dict(list(sites.items())[:4]), MODULES[:2]
     pids = {name: pids_of(lab, *site) for name, site in sites.items()}
     tables = []
     for what, (unit, look) in LOOKS.items():
         found = {name: [look(pid) for pid in of] for name, of in pids.items()}
         rows = [
-            Row(name, samples, None if name == "Flask" else found["Flask"])
+            Row(name, samples, None if name == BESIDE else found[BESIDE])
             for name, samples in found.items()
         ]
         tables.append(Table(f"What a worker has: {what}", rows, unit, left_out))

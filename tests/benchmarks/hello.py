@@ -87,7 +87,7 @@ def confidence(samples: list[float]) -> tuple[float, float]:
 @contextmanager
 def updating(folder: Path) -> Iterator[None]:
     """Have a process of its own update what the pages with the extension show."""
-    environ = {**os.environ, **ALWAYS, "SITE_FOLDER": str(folder), "BENCH_WITH": "1"}
+    environ = {**os.environ, **ALWAYS, "SITE_FOLDER": str(folder), "BENCH_WITH": "sqlite"}
     process = subprocess.Popen(
         [sys.executable, "-m", f"{SITES}.hello", str(RATE)], cwd=ROOT, env=environ
     )
@@ -115,7 +115,7 @@ def measure(lab: Lab) -> list[Table]:
             Site("Flask", lab.servers.uwsgi(*options, workers=1, folder=lab.place())),
             Site(
                 "Flask and uwsgi_waffle",
-                lab.servers.uwsgi(*options, workers=1, folder=folder, BENCH_WITH="1"),
+                lab.servers.uwsgi(*options, workers=1, folder=folder, BENCH_WITH="sqlite"),
             ),
         ]
         if context is not updates:

@@ -1,5 +1,5 @@
-"""A page that says hello, with the extension or, without ``BENCH_WITH``, of Flask alone; and who
-updates meanwhile.
+"""A page that says hello, of Flask alone or with what ``BENCH_WITH`` names: ``pydantic``, or the
+extension with its values in ``sqlite`` or ``redis``; and who updates meanwhile.
 """
 
 from __future__ import annotations
@@ -14,13 +14,20 @@ from flask import Flask, current_app, jsonify
 FOLDER = Path(os.environ["SITE_FOLDER"])
 application = Flask(__name__, instance_path=str(FOLDER / "instance"))
 NAMES = [f"V{number}" for number in range(10)]
-if "BENCH_WITH" not in os.environ:
-    application.config.update(dict.fromkeys(NAMES, 0))
-else:
-    from uwsgi_waffle import SQLStore, WaffleConf
+WITH = os.environ.get("BENCH_WITH")
+if WITH in ("sqlite", "redis"):
+    from uwsgi_waffle import WaffleConf
 
+    url = f"sqlite:///{FOLDER}/waffle.db" if WITH == "sqlite" else os.environ["BENCH_REDIS"]
     application.config["WAFFLE_CONFS"] = {name: {"desc": "", "default": 0} for name in NAMES}
-    waffle = WaffleConf(application, SQLStore(f"sqlite:///{FOLDER}/waffle.db"))
+    application.config["WAFFLE_STORE_URL"] = url
+    waffle = WaffleConf(application)
+else:
+    application.config.update(dict.fromkeys(NAMES, 0))
+    if WITH == "pydantic":
+        from pydantic import create_model
+
+        create_model("Values", **dict.fromkeys(NAMES, (int, 0)))  # type: ignore[call-overload]  # names of ours
 
 
 @application.get("/")
