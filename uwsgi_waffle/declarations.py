@@ -78,7 +78,8 @@ def _from_declaration(name: object, conf: object, configured: Mapping[str, Any])
     name = _check_name(name)
     if not isinstance(conf, Mapping):
         raise SchemaError(
-            f"WAFFLE_CONFS[{name!r}] must be a dictionary with 'desc' and 'default', not {conf!r}."
+            f"WAFFLE_CONFS[{name!r}] must be a dictionary such as {{'default': ...}}, not "
+            f"{type(conf).__name__}."
         )
     unknown = sorted(str(key) for key in conf if key not in DECLARATION_KEYS)
     if unknown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime, timezone
@@ -47,4 +48,18 @@ class Ending:
             self._next_attempt, self._error = 0.0, ""
 
     def _ended(self, stored: Stored) -> Mapping[str, str | None]:
-        return expiry.ended(stored, self._served.schema.families(stored.values))
+        schema = self._served.schema
+        changes = expiry.ended(stored, schema.families(stored.values))
+        return {name: self._fitting(name, text, stored) for name, text in changes.items()}
+
+    def _fitting(self, name: str, text: str | None, stored: Stored) -> str | None:
+        """Return the text to go back to; none if the declaration has changed since."""
+        variable = self._served.schema.variables.get(name)
+        if variable is not None and text is not None and text != stored.values.get(name):
+            try:
+                variable.load(json.loads(text))
+            except ValueError as error:
+                said = f"the value of {name} before its temporary one doesn't fit any more, so it "
+                self._served.log(logging.WARNING, f"{said}gets its default: {error}")
+                return None
+        return text

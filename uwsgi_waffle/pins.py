@@ -99,8 +99,6 @@ def _warn_of_mistakes(
         if similar:
             log.warning(
                 "uwsgi_waffle: the environment variable %s pins nothing, because no variable has "
-                "this name. Is %s%s meant?",
-                source,
-                prefix,
-                similar[0],
+                "this name. Is %s%s%s meant?",
+                *(source, prefix, similar[0], FILE if name.endswith(FILE) else ""),
             )

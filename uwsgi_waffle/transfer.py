@@ -145,8 +145,11 @@ def changes_for(schema: Schema, document: Document, *, reset_others: bool) -> Ch
     others = unnamed if reset_others else set[str]()
 
     def changes(stored: Stored) -> Mapping[str, str | None]:
-        wanted = {n: v for n, v in values.items() if n not in defaults or n in stored.values}
-        resets = tuple(others & stored.values.keys())
+        def is_stored(name: str) -> bool:
+            return schema.source(name, stored.values) in stored.values
+
+        wanted = {n: v for n, v in values.items() if n not in defaults or is_stored(n)}
+        resets = tuple(filter(is_stored, others))
         return changes_for_update(schema, wanted, reset=resets)(stored)
 
     return changes
@@ -168,7 +171,7 @@ def written(
         snapshot: the values.
         wanted: the format.
         secrets: whether the values of secret variables are in it.
-        only_set: whether values that are only the default are left out.
+        only_set: whether values that are only the default are left out. Pinned ones always are.
         encoding: what the file is written in.
 
     Raises:
@@ -178,7 +181,9 @@ def written(
     shown = {
         name: json.loads(variable.dump(getattr(snapshot.values, name)))
         for name, variable in schema.variables.items()
-        if (secrets or not variable.secret) and (name in is_set or not only_set)
+        if (secrets or not variable.secret)
+        and (name in is_set or not only_set)
+        and name not in schema.pins  # it is this host's, and the stored value isn't known here
     }
     if wanted == "json":
         document = {

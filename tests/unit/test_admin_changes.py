@@ -68,6 +68,15 @@ class TestPreview:
             answer = site.save(preview="1", value__LIMIT=typed)
             assert answer.headers["Location"] == "/waffle/?saved=nothing"
 
+    def test_a_secret_is_typed_again_where_something_else_was_wrong(self, site: Site) -> None:
+        """The page never shows it, so the second attempt must not go without it."""
+        refused = site.save(value__TOKEN="geheim", value__LIMIT="-3")
+        assert refused.status_code == 422
+        again = site.save(Form.save(refused.text), value__LIMIT="3")
+        assert (again.status_code, site.waffle.revision) == (422, 0)
+        assert site.save(Form.save(again.text), value__TOKEN="geheim").status_code == 303
+        assert (site.waffle.values.TOKEN, site.waffle.values.LIMIT) == ("geheim", 3)
+
     def test_a_secret_is_typed_again(self, site: Site) -> None:
         """It isn't in the page, so saving must not leave it out unseen."""
         answer = site.save(preview="1", value__TOKEN="geheim", value__LIMIT="20")
@@ -144,6 +153,11 @@ class TestMayChange:
         assert "Roll back to revision 1</button>" in site.page("?rollback=1")
         assert site.rollback(1).status_code == 303
         assert site.waffle.values.SITENAME == "Waffle"
+
+    def test_a_rollback_is_refused_if_it_would_unset_one(self, site: Site) -> None:
+        """Also if it is set to its default: that may be another one after the next deploy."""
+        site.waffle.update({"LIMIT": 10})
+        assert (site.rollback(0).status_code, site.waffle.revision) == (403, 1)
 
     def test_a_rollback_from_a_stale_page_is_a_conflict(self, site: Site) -> None:
         """What the person was shown is no longer what it would change."""

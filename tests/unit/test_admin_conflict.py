@@ -67,6 +67,16 @@ class TestConflict:
         assert site.save(again).status_code == 303
         assert site.waffle.values.SITENAME == "Mine"
 
+    def test_what_another_release_wrote_under_the_former_name(self) -> None:
+        store = MemoryStore()
+        old = Site({"NAME": {"default": "x"}}, store=store)
+        new = Site({"TITLE": {"default": "x", "was": "NAME"}}, store=store)
+        old.waffle.update({"NAME": "First"})
+        form = new.form()
+        old.waffle.update({"NAME": "Theirs"})
+        assert new.save(form, value__TITLE="Mine").status_code == 409
+        assert new.waffle.values.TITLE == "Theirs"
+
     def test_another_variable_is_none(self, site: Site) -> None:
         form = site.form()
         site.waffle.update({"LIMIT": 20})

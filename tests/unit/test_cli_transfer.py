@@ -240,6 +240,25 @@ class TestTransfer:
         assert json.loads(result.stdout)["values"].keys() == {"SITENAME", "LIMIT"}
         assert "left out because they are secret: TOKEN" in result.stderr
 
+    @pytest.mark.parametrize("options", [(), ("--only-set",)])
+    def test_pinned_ones_are_left_out_and_named(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...]
+    ) -> None:
+        """The value is this host's; so what was exported can be applied here, and elsewhere."""
+        monkeypatch.setenv("MYSITE_LIMIT", "30")
+        pinned = host.start(ENV_PREFIX="MYSITE_")
+        result = self.run_in(pinned, "export", *options)
+        assert "LIMIT" not in json.loads(result.stdout)["values"]
+        assert "left out because the environment pins them: LIMIT" in result.stderr
+        assert self.run_in(pinned, "apply", "-", stdin=result.stdout).exit_code == 0
+
+    def test_a_value_under_a_former_name_is_stored(self, host: Host) -> None:
+        host.start(confs={"NAME": {"default": "x"}}).waffle.update({"NAME": "old"})
+        process = host.start(confs={"TITLE": {"default": "x", "was": "NAME"}, "A": {"default": 1}})
+        words = ("apply", "-", "--reset-others", "--yes")
+        assert self.run_in(process, *words, stdin="A=2\n").exit_code == 0
+        assert process.waffle.values.TITLE == "x"
+
     def test_a_secret_is_masked_on_its_way_in(self, target: Process) -> None:
         text = json.dumps({"TOKEN": "geheim"})
         for options in (("--dry-run",), ("--dry-run", "--json"), ("--json",)):

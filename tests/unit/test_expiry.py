@@ -13,7 +13,7 @@ from annotated_types import Ge
 
 from uwsgi_waffle import InvalidValue, MemoryStore, ending, expiry
 
-from ..host import ALWAYS, NEVER, Host, Process, eventually
+from ..host import ALWAYS, CONFS, NEVER, Host, Process, eventually
 
 HOUR = timedelta(hours=1)
 
@@ -166,18 +166,19 @@ class TestErrors:
             site.waffle.update({"LIMIT": 20}, expires=expires)  # type: ignore[arg-type]  # the point
         assert site.waffle.revision == 0
 
-    def test_what_does_not_fit_any_more_stays_and_is_said_once(
+    def test_what_does_not_fit_any_more_gets_its_default(
         self, host: Host, site: Process, clock: Clock, caplog: pytest.LogCaptureFixture
     ) -> None:
-        site.waffle.update({"LIMIT": 15})
-        site.waffle.update({"LIMIT": 200}, expires=HOUR)
-        later = host.start(confs={"LIMIT": {"default": 100, "type": Annotated[int, Ge(100)]}})
+        """It keeps no other value from going back."""
+        site.waffle.update({"LIMIT": 15, "SITENAME": "Old"})
+        site.waffle.update({"LIMIT": 200, "SITENAME": "New"}, expires=HOUR)
+        limit = {"default": 100, "type": Annotated[int, Ge(100)]}
+        later = host.start(confs={**CONFS, "LIMIT": limit})
         clock.ahead = HOUR
-        later.tick()
-        later.tick()
-        assert later.waffle.values.LIMIT == 200
-        assert caplog.text.count("can't be set back yet") == 1
-        assert "LIMIT" in caplog.text
+        for _ in range(2):
+            later.tick()
+        assert (later.waffle.values.LIMIT, later.waffle.values.SITENAME) == (100, "Old")
+        assert caplog.text.count("the value of LIMIT before its temporary one doesn't fit") == 1
 
     @pytest.mark.parametrize("row", ["[]", "{", '{"LIMIT": 1}', '{"LIMIT": ["x", null, null]}'])
     def test_a_row_edited_by_hand_stops_no_update(

@@ -235,10 +235,12 @@ class TestWrong:
         self, start: Start, caplog: pytest.LogCaptureFixture
     ) -> None:
         """Other settings may have the same prefix: of these nothing is said."""
-        start(MYSITE_SITENAM="x", MYSITE_DATABASE_URL="x", MYSITE_LIMIT="1")
-        (line,) = logged(caplog, logging.WARNING)
-        assert "MYSITE_SITENAM pins nothing" in line
-        assert "Is MYSITE_SITENAME meant?" in line
+        names = {"MYSITE_SITENAM": "x", "MYSITE_TOKN_FILE": "/x"}
+        start(MYSITE_DATABASE_URL="x", MYSITE_LIMIT="1", **names)
+        lines = logged(caplog, logging.WARNING)
+        assert "MYSITE_SITENAM pins nothing" in lines[0]
+        assert "Is MYSITE_SITENAME meant?" in lines[0]
+        assert "Is MYSITE_TOKEN_FILE meant?" in lines[1]
 
 
 class TestShown:

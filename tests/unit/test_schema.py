@@ -266,7 +266,7 @@ class TestBadDeclarations:
     @pytest.mark.parametrize(
         ("confs", "error"),
         [
-            ({"SIZE": 5}, "'SIZE'.*must be a dictionary with 'desc' and 'default', not 5"),
+            ({"SIZE": 5}, "'SIZE'.*must be a dictionary such as .*, not int"),
             ({"SIZE": {"desc": "x"}}, "'SIZE' needs a default"),
             ({"SIZE": {"default": 1, "typ": int}}, "'SIZE'.*unknown keys.*'typ'"),
             ({"SIZE": {"default": 1, 5: 6}}, "'SIZE'.*unknown keys.*'5'"),

@@ -99,7 +99,7 @@ class Page:
         try:
             if expected != self.waffle.revision:
                 raise RevisionConflict(expected, self.waffle.revision)
-            self.locks.check(change.name for change in self._rollback_changes(revision))
+            self._check_rollback(revision)
             result = self.waffle.rollback(revision, expect_revision=expected, actor=g.waffle_actor)
         except WaffleError as error:
             return self._error_page(error)
@@ -112,10 +112,15 @@ class Page:
         except WaffleError as error:
             return self._error_page(error)
         try:
-            self.locks.check(change.name for change in changes)
-        except NotAllowed as error:
+            self._check_rollback(revision)
+        except WaffleError as error:
             self.error = str(error)
         return self._template("rollback.html", to=revision, changes=changes)
+
+    def _check_rollback(self, revision: int) -> None:
+        """Check that this person may change all rows that it changes, also to an equal value."""
+        store = self.waffle.state.store
+        self.locks.check(changes_for_rollback(self.schema, store, revision)(store.load()))
 
     def _rollback_changes(self, revision: int) -> list[Change]:
         store = self.waffle.state.store
@@ -137,10 +142,11 @@ class Page:
             self.form.errors = error.problems
             return self.render(), 422
         if isinstance(error, RevisionConflict):
-            # The next attempt is compared with what this one was compared with.
-            self.conflict, self.form.revision = True, error.actual
+            self.conflict = True
             try:
-                self.waffle.refresh()
+                self.form.revision = self.waffle.refresh()  # what the page shows as in force
+            except InvalidValue as unfit:  # it says what is stored, which may be replaced
+                self.form.revision, self.error = error.actual, str(unfit)
             except WaffleError as unavailable:
                 self.error = str(unavailable)
             return self.render(), 409

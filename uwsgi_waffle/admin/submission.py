@@ -50,7 +50,8 @@ class Submission:
     def changes(self) -> tuple[dict[str, object], list[str]]:
         """Return the new values and the resets; put what is wrong into ``errors``."""
         declared = self._waffle.state.schema.variables.keys()
-        names = {name.removeprefix("value-") for name in request.form if name.startswith("value-")}
+        parts = (key.partition("-") for key in request.form)
+        names = {name for kind, _, name in parts if kind in ("value", "original", "reset")}
         if unknown := ", ".join(sorted(names - declared)):
             self.errors[""] = (
                 f"No longer declared: {unknown}. Copy what you need and load the page again"
@@ -108,12 +109,19 @@ class Submission:
         comparable = 0 <= self.revision <= newest
         changed: dict[str, HistoryEntry | None] = {}
         for name in names:
-            last = next(iter(history(self._waffle.state, 1, name, beginnings=True)), None)
+            last = self._last_change(name)
             if not comparable or (last is not None and last.revision > self.revision):
                 changed[name] = last
         self.conflicts = changed
         if changed:
             raise RevisionConflict(self.revision, newest)
+
+    def _last_change(self, name: str) -> HistoryEntry | None:
+        """Return the last change of a variable; another release may know it by a former name."""
+        state = self._waffle.state
+        names = (name, *state.schema.variables[name].was)
+        found = [entry for one in names for entry in history(state, 1, one, beginnings=True)]
+        return max(found, key=lambda entry: entry.revision, default=None)
 
 
 def form_revision() -> int:

@@ -36,12 +36,14 @@ def doctor(ctx: click.Context, patience: float, as_json: bool) -> None:
     findings: list[Finding] = []
     try:
         app = load_app(ctx)
-        with app.app_context():
-            findings += examine(state_of(app), patience)
+        state = state_of(app)
     except WaffleError as error:
         text = f"it can't start: {error}"
         change = "Do what it says; then more can be checked."
         findings.append(Finding("error", "application", text, change))
+    else:
+        with app.app_context():
+            findings += examine(state, patience)
     if as_json:
         print_json({"findings": [asdict(finding) for finding in findings]}, indent=2)
     else:

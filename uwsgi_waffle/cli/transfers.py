@@ -85,12 +85,17 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
         _write(file, text + "\n", private=reveal)
     for misfit in misfits(state):
         print_error(f"{misfit.name}: its default was written: {misfit}")
-    left_out = [] if reveal else sorted(state.schema.secrets)
+    secret = [] if reveal else sorted(state.schema.secrets)
+    pinned = sorted(state.schema.pins)
     if as_json and not to_stdout:
+        left_out = sorted({*secret, *pinned})
         print_json({"revision": snapshot.revision, "file": file, "left_out": left_out})
-    elif left_out:
-        names = ", ".join(left_out)
+        return
+    if secret:
+        names = ", ".join(secret)
         print_error(f"left out because they are secret: {names} (--reveal writes them)")
+    if pinned:
+        print_error(f"left out because the environment pins them: {', '.join(pinned)}")
 
 
 def _write(path: str, text: str, *, private: bool) -> None:
@@ -102,11 +107,10 @@ def _write(path: str, text: str, *, private: bool) -> None:
                 _replace(os.path.realpath(path), data, private=private)
                 return
             except OSError as error:
-                if not is_file or error.errno not in KEPT:
+                # One that others have open would show them what is private.
+                if private or not is_file or error.errno not in KEPT:
                     raise
         with open(path, "wb") as file:
-            if private and is_file:
-                unix.fchmod(file.fileno(), 0o600)
             file.write(data)
     except OSError as error:
         raise click.FileError(path, error.strerror) from None

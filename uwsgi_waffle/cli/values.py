@@ -58,7 +58,7 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
     texts = {
         name: variable.dump(getattr(snapshot.values, name)) for name, variable in variables.items()
     }
-    marked = {misfit.name: misfit for misfit in misfits(state) if group is None}
+    marked = {one.name: one for one in misfits(state) if group is None or one.name in texts}
     if as_json:
         _list_as_json(state, snapshot, texts, marked)
         return
