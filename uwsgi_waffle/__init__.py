@@ -27,11 +27,11 @@ from .extension import WaffleConf
 from .history import HistoryEntry
 from .hooks import config_changed, config_updated
 from .host import ProcessInfo
+from .on_update import Update
 from .snapshot import Change
 from .stores import MemoryStore
 from .text import escape_record
 from .update import UpdateResult
-from .updates import Update
 from .wake import HostInfo
 
 if TYPE_CHECKING:

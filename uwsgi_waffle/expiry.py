@@ -46,7 +46,7 @@ Families = Mapping[str, tuple[str, ...]]
 def temporary_in(
     values: bytes, families: Callable[[Mapping[str, Any]], Families]
 ) -> dict[str, datetime]:
-    """Return until when values of an encoded snapshot count, by name; only of temporary ones."""
+    """Return when each temporary value of an encoded snapshot ends, by name."""
     if EXPIRES.encode() not in values:
         return {}
     rows = json.loads(values)
@@ -59,7 +59,7 @@ def duration(text: str) -> timedelta:
     """Read a time such as ``30m`` or ``1d12h``.
 
     Raises:
-        ValueError: it is no such time, or none after which a value can end.
+        ValueError: it isn't written so, or no date is so far away.
     """
     match = DURATION.fullmatch(text.replace(" ", ""))
     parts = {unit: int(number) for unit, number in match.groupdict("0").items()} if match else {}

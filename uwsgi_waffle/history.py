@@ -37,8 +37,8 @@ class HistoryEntry:
     Attributes:
         revision: the revision that changed it.
         key: its name.
-        old: its value before, as JSON gives it; the default if none was stored; a mask if it is
-            secret, or may be: of a variable that isn't declared any more nobody knows.
+        old: its value before, as JSON gives it; the default if none was stored; a mask if the
+            variable is secret or no longer declared.
         new: likewise, after.
         actor: who changed it; ``outside`` for an edit that was made behind the package's back.
         note: why.

@@ -48,7 +48,7 @@ class RevisionFilter(logging.Filter):
         return True
 
     def revision(self) -> int | None:
-        """Return the same for what isn't a log record: a trace, an error report."""
+        """Return the revision, for traces and error reports."""
         try:
             state = self._waffle.state
         except WaffleError:

@@ -24,6 +24,7 @@ from .fetch import Fetcher
 from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
 from .host import Alone, Host, HostFiles, snapshot_in
 from .meeting import meet_at_store, open_listener
+from .on_update import Observed, Updates
 from .overlay import Assigned
 from .pins import read_pins
 from .ports import Ports
@@ -34,7 +35,6 @@ from .snapshot import Change, Committed, Encoded, Snapshot
 from .stores import Store, open_store
 from .sync import Sync
 from .update import CommitOptions, UpdateResult, Writer
-from .updates import Observed, Updates
 from .view import View
 
 __all__ = ["EXTENSION", "WaffleState", "state_of"]

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from pydantic import JsonValue
 
 from uwsgi_waffle import InvalidValue
+from uwsgi_waffle.documents import FORMATS, changes_for, read, written
 from uwsgi_waffle.formats import read_env, read_toml
 from uwsgi_waffle.schema import Schema
 from uwsgi_waffle.snapshot import Snapshot
 from uwsgi_waffle.stores import Stored
-from uwsgi_waffle.transfer import FORMATS, changes_for, read, written
 
 TEXT = st.text(st.characters(codec="utf-8"))
 INTEGERS = st.integers(-(2**63), 2**63 - 1)

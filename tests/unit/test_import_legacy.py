@@ -24,10 +24,10 @@ from uwsgi_waffle import (
     update,
 )
 from uwsgi_waffle.cli import waffle as command
+from uwsgi_waffle.documents import convert_legacy
 from uwsgi_waffle.schema import MASK, Schema
 from uwsgi_waffle.stores import Store, Stored
 from uwsgi_waffle.stores.rows import RowStore
-from uwsgi_waffle.transfer import convert_legacy
 
 from ..contract.conftest import put
 from ..contract.models import OwnStore, alchemy_app, peewee_model

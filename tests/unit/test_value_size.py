@@ -7,8 +7,8 @@ import json
 import pytest
 
 from uwsgi_waffle import InvalidValue, MemoryStore
+from uwsgi_waffle.documents import convert_legacy
 from uwsgi_waffle.schema import Schema
-from uwsgi_waffle.transfer import convert_legacy
 
 from .conftest import Host
 from .test_legacy import written

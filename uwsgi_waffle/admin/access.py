@@ -53,7 +53,7 @@ def check_access(authorize: Authorize) -> tuple[str | None, Any]:
         return request.remote_user, None
     if isinstance(allowed, str):
         return str(allowed), None  # plain text, also of a Markup
-    # A coroutine, ("no", 403) or the number 403 is true, but no permission.
+    # A coroutine, ("no", 403) or the number 403 is truthy, and no permission.
     raise TypeError(
         f"authorize must return a name, True, False or a response, not {type(allowed).__name__}."
     )

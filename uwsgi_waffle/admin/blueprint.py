@@ -88,7 +88,7 @@ def _add_guards(blueprint: Blueprint, make_page: Callable[[], Page], authorize: 
 
     @blueprint.after_request
     def guard(response: Response) -> GuardedResponse:
-        response.headers.update(HEADERS)  # should the application make a new one of it
+        response.headers.update(HEADERS)  # a later hook of the application may copy only these
         return cast(GuardedResponse, GuardedResponse.force_type(response))
 
     @blueprint.errorhandler(RequestEntityTooLarge)

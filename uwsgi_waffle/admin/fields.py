@@ -53,11 +53,11 @@ class Field:
 
     @property
     def title(self) -> str:
-        return getattr(self.variable, "title", "") or ""
+        return self.variable.title
 
     @property
     def group(self) -> str:
-        return getattr(self.variable, "group", "") or ""
+        return self.variable.group
 
     @property
     def input_type(self) -> str:

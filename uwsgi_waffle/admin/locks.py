@@ -29,14 +29,9 @@ class Locks:
 
     def reason(self, name: str) -> str:
         """Return why a variable can't be changed here; empty if it can."""
-        if pinned := self.pinned_by(name):
-            return f"Set by the environment variable {pinned}, so it can't be changed here."
+        if pin := self.waffle.state.schema.pins.get(name):
+            return f"Set by the environment variable {pin.source}, so it can't be changed here."
         return "" if self._allows(name) else "You may not change this variable."
-
-    def pinned_by(self, name: str) -> str:
-        """Return the environment variable that pins a variable; empty if none does."""
-        pin = getattr(self.waffle.state.schema, "pins", {}).get(name)
-        return "" if pin is None else str(pin.source)
 
     def check(self, names: Iterable[str]) -> None:
         """Check that this person may change all of ``names``.
@@ -55,7 +50,7 @@ class Locks:
             return True
         if name not in self._answers:
             allowed = current_app.ensure_sync(self.may_change)(name)
-            if not isinstance(allowed, (bool, type(None))):  # a coroutine is true, but no answer
+            if not isinstance(allowed, (bool, type(None))):  # a coroutine is truthy
                 raise TypeError(
                     f"may_change must return True or False, not {type(allowed).__name__}."
                 )

@@ -51,7 +51,7 @@ def print_json(document: Any, *, indent: int | None = None) -> None:
 
 
 def print_text(text: str) -> None:
-    """Print a text of several lines, which all can be printed; errors as in `print_line`."""
+    """Print a text of several lines as it is; errors as in `print_line`."""
     _write(text)
 
 

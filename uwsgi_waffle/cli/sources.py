@@ -17,7 +17,7 @@ from ..schema import Schema
 __all__ = ["assigned", "confirm", "has_terminal", "read_text"]
 
 
-STDIN = ("-", "/dev/stdin")  # the second is any file if the first is closed
+STDIN = ("-", "/dev/stdin")  # if it's closed, the second may be any file
 
 
 def has_terminal() -> bool:

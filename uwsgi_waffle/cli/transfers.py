@@ -10,7 +10,7 @@ from secrets import token_hex
 import click
 from typing_extensions import Unpack
 
-from .. import transfer, unix
+from .. import documents, unix
 from ..errors import InvalidValue
 from ..report import misfits
 from ..state import WaffleState
@@ -39,7 +39,7 @@ __all__ = ["apply", "export", "import_legacy"]
 
 STDOUT = ("-", "/dev/stdout")
 MAX_FILE = 2**26  # bytes that are read
-# Errors where a file can't be replaced, as a mounted one, and may be written all the same.
+# Errors of a file that can't be replaced, such as a mounted one, and perhaps can be written.
 KEPT = (errno.EACCES, errno.EBUSY, errno.EPERM)
 
 
@@ -48,7 +48,7 @@ KEPT = (errno.EACCES, errno.EBUSY, errno.EPERM)
 @click.option(
     "--format",
     "wanted",
-    type=click.Choice(transfer.FORMATS),
+    type=click.Choice(documents.FORMATS),
     help="What to write; by default what FILE's name ends with, else JSON.",
 )
 @click.option("--only-set", is_flag=True, help="Leave out what is only the default.")
@@ -70,13 +70,13 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
     TOML and .env the declarations are comments. Without FILE it goes to the standard output.
     """
     state, to_stdout = app_state(), file in STDOUT
-    wanted = wanted or ("json" if as_json and to_stdout else transfer.format_of(file) or "json")
+    wanted = wanted or ("json" if as_json and to_stdout else documents.format_of(file) or "json")
     if as_json and to_stdout and wanted != "json":
         raise click.UsageError("--json needs a FILE beside it if FILE isn't JSON.")
     state.update_conf()  # not the last good values of a store that is gone
     snapshot = state.current()
     encoding = stdout_encoding() if to_stdout else "utf-8"
-    text = transfer.written(
+    text = documents.written(
         state.schema, snapshot, wanted, secrets=reveal, only_set=only_set, encoding=encoding
     )
     if to_stdout:
@@ -161,7 +161,7 @@ def apply(file: str, reset_others: bool, yes: bool, **options: Unpack[Options]) 
     """
     state = app_state()
     document = _document_in(file)
-    changeset = transfer.changes_for(state.schema, document, reset_others=reset_others)
+    changeset = documents.changes_for(state.schema, document, reset_others=reset_others)
     options["note"] = "apply" if options["note"] is None else options["note"]
     if reset_others and not (yes or options["dry_run"]):
         preview = Preview(state, changeset)
@@ -176,9 +176,9 @@ def apply(file: str, reset_others: bool, yes: bool, **options: Unpack[Options]) 
     carry_out(state, changeset, **options)
 
 
-def _document_in(path: str) -> transfer.Document:
+def _document_in(path: str) -> documents.Document:
     try:
-        return transfer.read(read_text(path, MAX_FILE), transfer.format_of(path))
+        return documents.read(read_text(path, MAX_FILE), documents.format_of(path))
     except InvalidValue:
         raise
     except ValueError as error:
@@ -199,7 +199,7 @@ def import_legacy(ctx: click.Context, dry_run: bool, actor: str, as_json: bool) 
     """
     state = app_state()
     size = state.settings.max_value_size
-    converted, problems = transfer.convert_legacy(state.schema, state.store.rows(), max_size=size)
+    converted, problems = documents.convert_legacy(state.schema, state.store.rows(), max_size=size)
 
     def build_commit(stored: Stored) -> Commit | None:
         # Read from the store as JSON: the same values in another notation.

@@ -212,7 +212,7 @@ class Store(ABC):
     ) -> list[HistoryRow]:
         """Return the newest ``limit`` rows, newest first; of one variable if ``key`` is given.
 
-        With ``max_length``, only so many characters of each value, for who shows no more.
+        With ``max_length``, only so many characters of each value.
         """
 
     @abstractmethod

@@ -145,12 +145,9 @@ def changes_for(schema: Schema, document: Document, *, reset_others: bool) -> Ch
     others = unnamed if reset_others else set[str]()
 
     def changes(stored: Stored) -> Mapping[str, str | None]:
-        def is_stored(name: str) -> bool:
-            return schema.source(name, stored.values) in stored.values
-
-        wanted = {n: v for n, v in values.items() if n not in defaults or is_stored(n)}
-        resets = tuple(filter(is_stored, others))
-        return changes_for_update(schema, wanted, reset=resets)(stored)
+        is_set = {n for n in schema.variables if schema.source(n, stored.values) in stored.values}
+        wanted = {n: v for n, v in values.items() if n not in defaults or n in is_set}
+        return changes_for_update(schema, wanted, reset=tuple(others & is_set))(stored)
 
     return changes
 
@@ -181,9 +178,8 @@ def written(
     shown = {
         name: json.loads(variable.dump(getattr(snapshot.values, name)))
         for name, variable in schema.variables.items()
-        if (secrets or not variable.secret)
-        and (name in is_set or not only_set)
-        and name not in schema.pins  # it is this host's, and the stored value isn't known here
+        if (secrets or not variable.secret) and (name in is_set or not only_set)
+        if name not in schema.pins  # it is this host's, and the stored value isn't known here
     }
     if wanted == "json":
         document = {
