@@ -95,7 +95,9 @@ def _warn_of_mistakes(
         name = source.removeprefix(prefix)
         if not source.startswith(prefix) or {name, name.removesuffix(FILE)} & variables.keys():
             continue
-        similar = difflib.get_close_matches(name.removesuffix(FILE), variables, 1, SIMILAR)
+        plain = name.removesuffix(FILE)
+        similar = [v.name for v in variables.values() if plain in v.was]
+        similar = similar or difflib.get_close_matches(plain, variables, 1, SIMILAR)
         if similar:
             log.warning(
                 "uwsgi_waffle: the environment variable %s pins nothing, because no variable has "

@@ -199,8 +199,9 @@ ON_DEMAND = {
 
 
 def loaded(program: str, folder: Path) -> set[str]:
-    """Return the modules that a program has loaded at its end."""
-    program = f"import os, sys, flask, uwsgi_waffle\n{program}\nprint(*sys.modules)"
+    """Return the modules that a program has loaded, but those that any program has here."""
+    begin = "import sys\nbefore = {*sys.modules}\nimport os, flask, uwsgi_waffle"
+    program = f"{begin}\n{program}\nprint(*{{*sys.modules}} - before)"
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program],
         cwd=folder,

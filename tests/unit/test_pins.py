@@ -242,6 +242,16 @@ class TestWrong:
         assert "Is MYSITE_SITENAME meant?" in lines[0]
         assert "Is MYSITE_TOKEN_FILE meant?" in lines[1]
 
+    def test_a_former_name(
+        self, host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("MYSITE_NAME", "Pinned")
+        process = host.start(confs={"OWNER": {"default": "x", "was": "NAME"}}, **PREFIX)
+        assert process.waffle.values.OWNER == "x"
+        (line,) = logged(caplog, logging.WARNING)
+        assert "MYSITE_NAME pins nothing" in line
+        assert "Is MYSITE_OWNER meant?" in line
+
 
 class TestShown:
     def test_status_says_by_what(self, start: Start) -> None:
