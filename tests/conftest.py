@@ -32,6 +32,7 @@ collect_ignore_glob = [
     "live/monitored.py",
     "benchmarks/*.py",
     "benchmarks/sites/*.py",
+    "campaign/counting_site.py",
     "campaign/site.py",
     "campaign/__main__.py",
     "platforms/*/sitecustomize.py",
