@@ -58,11 +58,13 @@ class Barrier:
         """Return whether this host listens and hasn't answered: its listener may run our caller."""
         own = self._notes().host_id
         answered = any(host.host_id == own for host in call.hosts)
-        return not answered and self._listener.status()["listener"] is not None
+        status = self._listener.status()
+        return not answered and status["listener"] is not None and not status["error"]
 
     def _is_done(self, host: HostInfo, revision: int) -> bool:
-        if not host.processes or host.host_id == self._notes().host_id:
+        if host.host_id == self._notes().host_id:
             return True
-        return (
-            revision <= host.oldest <= self._newest().revision
-        )  # a store that was restored goes back
+        if not host.processes:
+            return not host.errors
+        # A store that was restored goes back.
+        return revision <= host.oldest <= self._newest().revision

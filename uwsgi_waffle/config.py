@@ -158,12 +158,8 @@ class _ManagedConfig(Config):
     def __reversed__(self) -> Iterator[str]:
         yield from reversed(list(self))
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and dict(self.items()) == dict(other.items())
-
-    def __ne__(self, other: object) -> bool:
-        return not self == other
-
+    __eq__ = Mapping.__eq__  # not that of the dictionary below
+    __ne__ = object.__ne__
     __hash__ = None  # type: ignore[assignment]  # as every mapping that can change
 
     def copy(self) -> dict[str, Any]:

@@ -41,9 +41,15 @@ INSTALLED = {"site-packages", "dist-packages"}  # folders in which pip and Linux
 
 
 def open_files_advice(message: str) -> str:
-    """Return what to do if a driver's message says that too many files are open, else ``""``."""
-    found = (advice for code, advice in OPEN_FILES_ADVICE.items() if os.strerror(code) in message)
-    return next(found, "")
+    """Return what to do if too many files are open, else ``""``; not every driver says so."""
+    for code, advice in OPEN_FILES_ADVICE.items():
+        if os.strerror(code) in message:
+            return advice
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return OPEN_FILES_ADVICE.get(error.errno or 0, "")
+    return ""
 
 
 def missing_library(library: str, module: str, extra: str = "") -> tuple[str, str]:

@@ -149,7 +149,6 @@ class Fetcher:
             text = f"values were edited outside, and the history can't be written: {error}"
             self._served.log(logging.WARNING, text)
             return stored
-        self._ports.notify_hosts()
         if recorded != stored:
             edit = Committed(recorded.revision, commit.old, commit.changes, OUTSIDE, None)
             self._served.tell(edit)

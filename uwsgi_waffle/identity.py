@@ -15,7 +15,7 @@ from pathlib import Path
 
 __all__ = ["file_identity", "knows_mounts", "same_place", "same_store", "server_identity", "shown"]
 
-REALLY = " = "
+REALLY = "\0"  # which is in no path and no URL
 PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379}
 LOOPBACK = re.compile(r"|localhost|localhost\.localdomain|127\.\d+\.\d+\.\d+|::1|\[::1\]")
 
@@ -41,7 +41,7 @@ def same_place(one: str, other: str) -> bool:
 
 def shown(identity: str) -> str:
     """Return an identity for people: what is written, and where that really is."""
-    return REALLY.join(filter(None, identity.split(REALLY)[:2]))
+    return " = ".join(filter(None, identity.split(REALLY)[:2]))
 
 
 def file_identity(kind: str, path: str, rest: str = "") -> str:

@@ -86,8 +86,7 @@ def owner_of_new(path: str | os.PathLike[str]) -> int:
     """Return the user who owns what is created at ``path``: the nearest owner of a parent.
 
     Root only if nobody else owns a folder or a link on the way, because whoever does can exchange
-    what is below it; or if this owner can't get there or write there, or root may not act as the
-    owner.
+    what is below it; or if a folder of root's keeps this owner out.
     """
     folder = next(above for above in Path(os.path.abspath(path)).parents if above.is_dir())
     found, is_straight = folder.stat(), os.path.realpath(folder) == str(folder)
@@ -97,17 +96,19 @@ def owner_of_new(path: str | os.PathLike[str]) -> int:
         for part in (Path(spelling), *Path(spelling).parents):
             with suppress(FileNotFoundError, NotADirectoryError):
                 if uid := part.lstat().st_uid:
-                    return uid if _can_enter(uid, part.parent) else 0
+                    return 0 if _is_kept_out(uid, part.parent) else uid
     return 0
 
 
-def _can_enter(uid: int, folder: Path) -> bool:
-    try:
-        with acting_as(uid):
-            os.stat(f"{folder}/.")  # needs the right to enter it
-    except PermissionError:
-        return False
-    return True
+def _is_kept_out(uid: int, folder: Path) -> bool:
+    """Return whether root keeps a user from a folder; who keeps himself out may come back."""
+    for place in (*reversed(folder.parents), folder):
+        try:
+            with acting_as(uid):
+                os.stat(f"{place}/.")  # needs the right to enter it
+        except PermissionError:
+            return place.stat().st_uid == 0
+    return False
 
 
 def as_owner_of(path: Path) -> AbstractContextManager[None]:

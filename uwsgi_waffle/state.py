@@ -206,8 +206,7 @@ class WaffleState:
             self._updates.tell(committed)
         if wait is not None:
             result = self.writer.wait_for(result, wait, hosts=hosts)
-        formers = self.schema.former_names
-        changed = tuple(name for name in result.changed if name not in formers)
+        changed = tuple(n for n in result.changed if n not in self.schema.former_names)
         return replace(result, changed=changed)
 
     def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
@@ -224,9 +223,9 @@ class WaffleState:
         """Update the declared variables among ``values``; warn of the others."""
         unknown = sorted(key for key in values if key not in self.schema.variables)
         if unknown:
-            names = ", ".join(map(repr, unknown))
-            log.warning("uwsgi_waffle: update_db left out %s: not declared in WAFFLE_CONFS", names)
-        known = {key: value for key, value in values.items() if key in self.schema.variables}
+            text = "uwsgi_waffle: update_db left out %s: not declared in WAFFLE_CONFS"
+            log.warning(text, ", ".join(map(repr, unknown)))
+        known = {key: values[key] for key in values.keys() & self.schema.variables.keys()}
         return self.update(changes_for_update(self.schema, known))
 
     def update_conf(self) -> None:
@@ -239,6 +238,7 @@ class WaffleState:
         if isinstance(event, Change):
             self._change_hooks.call(event)
         else:
+            self._notify_hosts()
             self._updates.tell(event)
 
     def _ensure_watched(self) -> None:

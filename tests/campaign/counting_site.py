@@ -77,4 +77,4 @@ def count() -> Any:
 
 @application.get("/status")
 def status() -> Any:
-    return jsonify(waffle.status())
+    return jsonify(waffle.status(hosts="hosts" in request.args))

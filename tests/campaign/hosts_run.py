@@ -136,7 +136,9 @@ class Host:
         """Return the living processes that the log calls so."""
         living = {child.pid for child in self.process.children()}
         found = re.findall(rf"uWSGI {what} \d+ \((?:new )?pid: (\d+)", self.log)
-        return [pid for pid in map(int, found) if pid in living]
+        pids = [pid for pid in map(int, found) if pid in living]
+        assert pids, f"no {what} runs"
+        return pids
 
     def stop(self) -> bool:
         """End it in order; return whether it did."""
@@ -252,6 +254,8 @@ class HostsRun:
     def _count(self, name: str, query: str = "") -> bool:
         try:
             status, answer = self._hosts[name].ask("POST", f"/count{query}")
+        except (FileNotFoundError, ConnectionRefusedError):
+            raise  # it was never sent
         except (OSError, http.client.HTTPException):
             self._judge.unanswered()
             raise
@@ -388,9 +392,9 @@ class HostsRun:
                     missing.pop(0)
                 if not missing:
                     wanted = wanted or max(self._judge.acknowledged)
-                    shown = {name: self._hosts[name].ask("GET", "/status")[1] for name in HOSTS}
-                    last = str({name: one["processes"] for name, one in shown.items()})
-                    if all(_all_have(one, wanted) for one in shown.values()):
+                    shown = [self._hosts[name].ask("GET", "/status?hosts=1")[1] for name in HOSTS]
+                    last = str(shown)
+                    if all(_all_have(one, wanted) for one in shown):
                         took = time.monotonic() - began
                         self._tally.recovered(took if what != "the start" else 0.0)
                         return took
@@ -424,9 +428,14 @@ WAYS: tuple[dict[str, bool], ...] = ({}, {"there": False}, {"back": False})
 
 
 def _all_have(status: Any, revision: int) -> bool:
-    """Return whether all processes of a host run on the revision, or on a later one."""
-    processes = status["processes"]
-    return len(processes) > WORKERS and all(one["revision"] >= revision for one in processes)
+    """Return whether a host's processes run on the revision, or a later one, and it hears all."""
+    processes, channel = status["processes"], status[status["watchtype"]]
+    return (
+        len(processes) > WORKERS
+        and all(one["revision"] >= revision for one in processes)
+        and (channel["listener"] is not None and not channel["error"])
+        and len(status["hosts"]) == len(HOSTS)
+    )
 
 
 @contextmanager

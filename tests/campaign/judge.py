@@ -39,6 +39,7 @@ class Judge:
         self._least = dict.fromkeys(hosts, 0)  # the highest revision that a host has acknowledged
         self._seen: dict[tuple[str, int], int] = {}  # the highest revision, by host and process
         self._well_since: dict[str, float | None] = dict.fromkeys(hosts, clock())
+        self._read: dict[int, int] = {}  # the count, by revision
         self.unknown = 0  # updates without an answer
 
     def ask(self, host: str) -> tuple[float, int, Mapping[tuple[str, int], int]]:
@@ -56,6 +57,7 @@ class Judge:
             self._tally.looks += 1
             known = self.acknowledged.get(revision)
             self._seen[process] = max(revision, self._seen.get(process, 0))
+            self._read.setdefault(revision, answer["all"][0])
             told = self._told_before(began, self._well_since[host])
         if len(set(answer["all"])) != 1:
             self._tally.wrong("torn", f"{host}: {answer}")
@@ -73,6 +75,8 @@ class Judge:
     def acknowledge(self, host: str, revision: int, count: int) -> None:
         """Note that an update has returned."""
         with self._lock:
+            if revision in self.acknowledged:
+                self._tally.wrong("lost", f"{host}: revision {revision} was acknowledged twice")
             self.acknowledged[revision] = count
             self._least[host] = max(self._least[host], revision)
             highest = max(revision, self._times[-1][1] if self._times else 0)
@@ -112,6 +116,9 @@ class Judge:
             if history.get(revision) != number:
                 text = f"{number} was acknowledged as revision {revision}"
                 self._tally.wrong("lost", f"{text}, the history has {history.get(revision)}")
+        for revision, number in self._read.items():
+            if revision and history.get(revision) != number:
+                self._tally.wrong("stale", f"{number} was read at revision {revision}")
         if list(history.values()) != list(range(1, count + 1)):
             self._tally.wrong("lost", f"the counter is {count}, its history {history}")
         unacknowledged = count - len(self.acknowledged)

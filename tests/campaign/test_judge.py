@@ -53,6 +53,16 @@ def counted_twice(judge: Judge, _: list[float]) -> None:
     judge.compare({1: 1, 2: 1}, 1)
 
 
+def acknowledged_twice(judge: Judge, _: list[float]) -> None:
+    judge.acknowledge("one", 1, 1)
+    judge.acknowledge("two", 1, 1)
+
+
+def never_committed(judge: Judge, _: list[float]) -> None:
+    read(judge, 1, 7)
+    judge.compare({}, 0)
+
+
 def out_of_nowhere(judge: Judge, _: list[float]) -> None:
     judge.compare({1: 1}, 1)
 
@@ -82,6 +92,8 @@ def well(judge: Judge, clock: list[float]) -> None:
         (lost, ["lost", "lost"]),  # the revision, and the count
         (counted_twice, ["lost", "lost"]),
         (out_of_nowhere, ["lost"]),
+        (acknowledged_twice, ["lost"]),
+        (never_committed, ["stale"]),
         (well, []),
     ],
 )

@@ -142,7 +142,7 @@ class TestSQL:
             (lambda url: re.sub(r"\+\w+:", "+pigeon:", url), "Name an installed driver"),
             (
                 lambda url: (
-                    re.sub(r"\+\w+:", "+asyncpg:", url)
+                    re.sub(r"\+\w+:", "+pg8000:", url)
                     if "postgres" in url
                     else re.sub(r"\+\w+:", "+oursql:", url)
                 ),

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from uwsgi_waffle import SchemaError, SQLStore, StoreUnavailable, WaffleConf
+from uwsgi_waffle import HostFilesError, SchemaError, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.privileges import acting_as, owner_of_new
 from uwsgi_waffle.stores import Commit, Store
 from uwsgi_waffle.stores.rows import RowStore
@@ -294,3 +294,17 @@ class TestUnreachable:
         assert owner_of_new(home / "waffle.db") == USER
         root.chmod(0o700)
         assert owner_of_new(home / "waffle.db") == 0
+
+    @pytest.mark.parametrize("owner", [USER, OTHER])
+    def test_one_that_no_folder_of_roots_protects_is_not(self, home: Path, owner: int) -> None:
+        """Whoever owns the folder above can let its owner in again."""
+        site = home / "site"
+        site.mkdir()
+        os.chown(site, USER, USER)
+        os.chown(home, owner, owner)
+        home.chmod(0o600)
+        assert owner_of_new(site / "waffle.db") == USER
+        host = Host(site)
+        with pytest.raises(HostFilesError):
+            host.open_files()
+        assert list(site.iterdir()) == []

@@ -14,7 +14,7 @@ def hosts_errors(found: Mapping[str, Any]) -> dict[str, str]:
     """Return what is wrong with other hosts, by a title for each."""
     errors = {f"{host['name']}'s error": "; ".join(host["errors"]) for host in found["hosts"]}
     errors["hosts' error"] = found["hosts_error"]
-    if silent := found["hosts_subscribed"] - len(found["hosts"]):
+    if (silent := found["hosts_subscribed"] - len(found["hosts"])) > 0:
         errors["silent hosts"] = f"{silent} of {found['hosts_subscribed']} gave no answer"
     return errors
 

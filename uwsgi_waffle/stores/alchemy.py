@@ -156,13 +156,12 @@ class AlchemyWaffleStore(RowStore):
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
         with self._as_owner(), self._connect() as connection:
-            connection.detach()  # closed with this block, whatever the pool
             backend = connection.dialect.name
             # Whatever the application's connections are set to: a transaction that sees what the
             # lock has waited for.
-            level: Any = drivers.ISOLATION.get(backend, "SERIALIZABLE")
-            raw: Any = connection.connection.dbapi_connection
-            connection.dialect.set_isolation_level(raw, level)
+            level = drivers.ISOLATION.get(backend, "SERIALIZABLE")
+            connection.execution_options(isolation_level=level)
+            connection.detach()  # closed with this block, whatever the pool
             with connection.begin():
                 for statement in drivers.transaction_limits(backend, drivers.TIMEOUT):
                     connection.exec_driver_sql(statement)

@@ -148,7 +148,12 @@ class SQLStore(Store):
             query = query.where(history.c.key == key)
         with self._open() as connection:
             self._check(connection.scalar(self._tables.version))
-            return [self._history_row(row) for row in connection.execute(query)]
+            try:
+                return [self._history_row(row) for row in connection.execute(query)]
+            except ValueError as error:  # SQLite takes any time
+                raise StoreUnavailable(
+                    f"{self.name}: a row of {history.name} is damaged: {error}. Repair it."
+                ) from error
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         history = self._tables.history
@@ -192,9 +197,14 @@ class SQLStore(Store):
     def _read(self, connection: sa.Connection) -> Stored:
         rows = connection.execute(self._tables.snapshot).all()
         self._check(rows[0].version if rows else None)
-        values = {key: value for _, _, key, value in rows if key is not None}
-        declared = values.pop(DECLARED, None)
-        return Stored(rows[0].revision, values, declared)
+        values = {key: _text(value) for _, _, key, value in rows if key is not None}
+        declared, revision = values.pop(DECLARED, None), rows[0].revision
+        if not isinstance(revision, int):  # SQLite takes any value
+            raise StoreUnavailable(
+                f"{self.name}: the revision in {self._tables.meta.name} is damaged: {revision!r}. "
+                "Restore the database from its backup."
+            )
+        return Stored(revision, values, declared)
 
     def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:
         at = datetime.now(timezone.utc).replace(tzinfo=None)
@@ -276,3 +286,8 @@ class SQLStore(Store):
                 f"{self.name}: the file is gone. Restore it. To start afresh instead, stop the"
                 " server and delete the folder beside the watch file (WAFFLE_WATCHER_FILE + '.d')."
             ) from error
+
+
+def _text(value: str | bytes) -> str:
+    """Return a value that somebody may have written as bytes, which SQLite keeps so."""
+    return value if isinstance(value, str) else value.decode(errors="replace")

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
-from ..privileges import as_owner_of, is_exposed, make_folder
+from ..privileges import as_owner_of, is_exposed, is_root, make_folder
 from .drivers import in_memory
 
 __all__ = ["SQLiteFile", "absolute"]
@@ -54,7 +54,12 @@ class SQLiteFile:
         return False
 
     def foreign_owner(self) -> str:
-        """Return what to do if the file or its folder is another user's; empty if it isn't."""
+        """Return what to do if the file or its folder is another user's; empty if it isn't.
+
+        Root has acted as their owner, so that wasn't the cause.
+        """
+        if is_root():
+            return ""
         for place in (self._path, self._path.parent):
             with suppress(OSError):
                 owner, user = place.stat().st_uid, unix.geteuid()

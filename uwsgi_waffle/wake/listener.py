@@ -56,8 +56,9 @@ class Listener:
         try:
             self._host.open()
             elected = self._host.listener_lock.acquire()
-            if elected:
-                self._renew_host_id()
+            if elected and not self._renew_host_id():
+                self._host.listener_lock.release()
+                return
         except OSError as error:
             self._log_once(str(error), hint="")
             return
@@ -71,11 +72,15 @@ class Listener:
                 self._host.listener_lock.release()
                 self._log_once(f"this process can't listen: {error}")
 
-    def _renew_host_id(self) -> None:
-        """Take another id: the files may be a copy of another host's, whose messages we'd miss."""
+    def _renew_host_id(self) -> bool:
+        """Take another id: the files may be a copy of another host's, whose messages we'd miss.
+
+        Return whether that was possible.
+        """
         with self._host.try_lock() as header:
             if header is not None:
                 header.set_notes(host_id=new_host_id())
+            return header is not None
 
     def notify_hosts(self) -> None:
         """Tell the other hosts that the store has something new. Never raise.
@@ -146,7 +151,7 @@ class Listener:
                 except ChannelDown as down:
                     self._note_error(str(down))
                 except Exception as error:  # whatever it is, it is tried again
-                    self._log_once(f"{type(error).__name__}: {error}", error)
+                    self._note_error(f"{type(error).__name__}: {error}", error)
                 long = monotonic() - began > LAST_PAUSE
                 pause = FIRST_PAUSE if long else min(2 * pause, LAST_PAUSE)
                 time.sleep(pause * random.uniform(0.5, 1.0))
@@ -157,23 +162,24 @@ class Listener:
     def _should_continue(self) -> bool:
         return self._is_needed() and self._host.listener_lock.is_ours()
 
-    def _note_error(self, error: str) -> None:
+    def _note_error(self, error: str, cause: Exception | None = None) -> None:
         known = self._host.listener().get("error")
-        self._host.listener_lock.write({"pid": os.getpid(), "error": error})
         if not known:  # else the same incident, whatever its words are now
-            self._log_once(error)
+            self._log_once(error, cause)
+        self._host.listener_lock.write({"pid": os.getpid(), "error": error})
 
     def _notify(self) -> None:
         """Make all processes of this host look at the store; this one does so first."""
         self._last_logged = ""
         failed = self._host.listener().get("error")
         self._host.listener_lock.write({"pid": os.getpid(), "error": ""})
-        if failed:
-            log.warning("uwsgi_waffle: %s is back (pid %d)", self._channel.server, os.getpid())
-            self.notify_hosts()  # what this host has sent meanwhile may be lost
         self._host.invalidate()
         if not tick_in_thread():  # a mule without the application can't read the store
             self._host.wake()
+        if failed:
+            log.warning("uwsgi_waffle: %s is back (pid %d)", self._channel.server, os.getpid())
+            self._next_publish = 0.0
+            self.notify_hosts()  # what this host has sent meanwhile may be lost
 
     def _log_once(
         self, error: str, cause: Exception | None = None, *, hint: str = DOWN_HINT

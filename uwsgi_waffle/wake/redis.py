@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -41,28 +40,18 @@ class RedisChannel:
         redis = import_redis()
         self.name, self._url, self._meeting = name, url, meeting_name(name)
         self._errors = (redis.RedisError, OSError, UnicodeError)
-        self._lost, self._denied = redis.ConnectionError, redis.exceptions.NoPermissionError
+        self._denied = redis.exceptions.NoPermissionError
         self._connect()
-        self._publisher: Any = None
-        self._pid = 0
 
     def publish(self, host_id: int) -> None:
         """Send within `RESPONSE_TIMEOUT`, not counting name lookup; else see `Channel.publish`."""
-        kept = self._publisher if self._pid == os.getpid() else None
-        self._pid, self._publisher = os.getpid(), kept or self._connect()
         message = f"{time.time():.6f}{host_id:020d}"
-        with self._map_errors("can't publish to"):
-            try:
-                self._publish(message)
-            except self._lost:
-                if kept is None:
-                    raise
-                # A connection that was kept may have been closed meanwhile.
-                self._publish(message)
-
-    def _publish(self, message: str) -> None:
-        """Publish, and ask in the same breath what the server is: a replica tells no other."""
-        with self._publisher.pipeline(transaction=False) as pipeline:
+        with (
+            self._map_errors("can't publish to"),
+            self._connect() as client,  # one that is kept may be dead without a sign
+            client.pipeline(transaction=False) as pipeline,
+        ):
+            # What is it? A replica tells no other server.
             pipeline.execute_command("HELLO").publish(self.name, message)
             hello, published = pipeline.execute(raise_on_error=False)
         if isinstance(published, Exception):
@@ -125,8 +114,7 @@ class RedisChannel:
             client.pubsub(ignore_subscribe_messages=True) as pubsub,
         ):
             pubsub.subscribe(self._meeting)
-            while not pubsub.subscribed:
-                pubsub.get_message(timeout=RESPONSE_TIMEOUT)
+            pubsub.get_message(timeout=RESPONSE_TIMEOUT)  # it is confirmed
             yield _Meeting(client, pubsub, self.name, self._meeting)
 
     def _answer(self, text: str) -> None:

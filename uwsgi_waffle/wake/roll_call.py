@@ -96,12 +96,15 @@ def describe_host(host: HostFiles) -> str:
         text = json.dumps(asdict(replace(info, behind=behind, errors=errors)), ensure_ascii=False)
         if len(text.encode(errors="replace")) <= LARGEST_ANSWER:
             break
-    return text
+    return text.encode(errors="replace").decode()  # a path may hold what isn't UTF-8
 
 
 def _look_around(host: HostFiles) -> HostInfo:
-    notes, newest = host.notes(), snapshot_in(host.words())
-    published = host.snapshots.read(newest)
+    while True:
+        notes, newest = host.notes(), snapshot_in(host.words())
+        published = host.snapshots.read(newest)
+        if published is not None or snapshot_in(host.words()) == newest:
+            break  # else it was replaced before it was read
     processes = list(host.processes)
     revision = 0 if published is None else published.revision
     errors = [f"store: {notes.error}"] if notes.error else []

@@ -55,7 +55,7 @@ def _run(reference: weakref.ref[Watcher], gone: threading.Lock) -> None:
                 return
             with _tick_lock:
                 watcher.tick()
-        except Exception:
+        except BaseException:  # even SystemExit would end this thread unseen
             log.exception("uwsgi_waffle: following the host failed; the next tick tries again")
         del watcher
 
