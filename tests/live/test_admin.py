@@ -330,7 +330,10 @@ def test_with_the_keyboard_alone(visit: Visit, scripts: bool) -> None:
 
 @pytest.mark.parametrize("width", [390, 320])
 def test_on_a_phone(visit: Visit, width: int) -> None:
-    """Nothing is wider than the screen, with long values in the form and the history."""
+    """Nothing is wider than the screen, with long values in the form and the history.
+
+    What is in a box that scrolls may be.
+    """
     page = visit(width=width)
     page.get_by_label("SITENAME", exact=True).fill("x" * 300)
     save(page)
@@ -338,7 +341,9 @@ def test_on_a_phone(visit: Visit, width: int) -> None:
     inside = page.locator("main").bounding_box()
     assert inside is not None
     assert inside["x"] + inside["width"] <= width
-    for box in page.locator("input:visible, textarea, select, button, table, code").all():
+    for box in page.locator(
+        "input:visible, textarea, select, button, :not(.scroll) > table, code"
+    ).all():
         where = box.bounding_box()
         assert where is None or where["x"] + where["width"] <= width
 

@@ -15,6 +15,7 @@ import pytest
 
 from uwsgi_waffle import HostBusy, HostFilesError, SchemaError
 from uwsgi_waffle.host import HostFiles, Notes, header, is_current, snapshot_in
+from uwsgi_waffle.identity import REALLY
 from uwsgi_waffle.snapshot import encode
 
 from ..host import (
@@ -353,8 +354,8 @@ class TestLock:
     @pytest.mark.parametrize(
         ("other", "same"),
         [
-            ("sqlite:////b/x.db = 8:1:/a/x.db", True),  # one volume at two places
-            ("sqlite:////a/x.db = 8:2:/a/x.db", False),  # another volume at this place
+            (f"sqlite:////b/x.db{REALLY}8:1:/a/x.db", True),  # one volume at two places
+            (f"sqlite:////a/x.db{REALLY}8:2:/a/x.db", False),  # another volume at this place
             ("sqlite:////a/x.db", True),  # where the kernel doesn't say
             ("sqlite:////b/x.db", False),
         ],
@@ -364,7 +365,7 @@ class TestLock:
     ) -> None:
         """They are told apart by where they really are, if that is known."""
         with shared.lock(1) as fields:
-            shared.bind_store(fields, "sqlite:////a/x.db = 8:1:/a/x.db")
+            shared.bind_store(fields, f"sqlite:////a/x.db{REALLY}8:1:/a/x.db")
             if same:
                 shared.bind_store(fields, other)
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import threading
@@ -30,6 +31,7 @@ class Calls:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.made: list[str] = []
         self._thread = threading.get_ident()
+        gc.collect()  # what former tests have left would be counted when it is collected
         for module in (os, unix):
             for name in self.NAMES:
                 if hasattr(module, name):
