@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 
@@ -24,10 +25,11 @@ def threads(pid: int) -> float:
 
 def opened(pid: int, pattern: str) -> float:
     """Return how many open descriptors are of a file, socket, … whose name contains the pattern."""
-    folder = f"/proc/{pid}/fd"
-    return sum(
-        re.search(pattern, os.readlink(f"{folder}/{fd}")) is not None for fd in os.listdir(folder)
-    )
+    names = list[str]()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):  # it was closed meanwhile
+            names.append(os.readlink(link))
+    return sum(re.search(pattern, name) is not None for name in names)
 
 
 def memory(pid: int, kind: str) -> float:
