@@ -14,7 +14,10 @@ from ..errors import (
 
 __all__ = ["store_error"]
 
-RETRIED = "it is tried again without a restart"
+ADVICE = (
+    "Check that Redis answers. Reads are tried again without a restart; look at the history before "
+    "you repeat an update."
+)
 
 
 def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> WaffleError:
@@ -45,8 +48,7 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
         )
     if isinstance(error, kinds.ResponseError):
         return _refusal(name, message, kinds, error, writing=writing)
-    advice = open_files_advice(message) or f"Check that Redis answers; {RETRIED}."
-    return StoreUnavailable(f"{name}: {message}. {advice}")
+    return StoreUnavailable(f"{name}: {message}. {open_files_advice(message) or ADVICE}")
 
 
 def _refusal(

@@ -21,7 +21,10 @@ from .contract import Store
 __all__ = ["ADVICE", "CANT_OPEN", "TableMissing", "TransactionConflict", "map_errors"]
 
 CANT_OPEN = "unable to open database file"  # SQLite's words
-ADVICE = "Check that the database answers; it is tried again without a restart."
+ADVICE = (
+    "Check that the database answers. Reads are tried again without a restart; look at the history "
+    "before you repeat an update."
+)
 
 # SQLSTATEs of PostgreSQL and numbers of MySQL and MariaDB.
 CONFLICT = {"40001", "40P01", 1213}  # the database has undone the whole transaction
