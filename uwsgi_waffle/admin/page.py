@@ -54,7 +54,7 @@ class Page:
         self.locks = Locks(waffle, may_change)
         self.form = Submission(waffle, self.fields)
         self.error = ""
-        self.conflict = False
+        self.conflict, self.history_is_known = False, True
         self.preview: Sequence[Change] = ()  # what the next save will change
 
     def check_csrf(self) -> ViewResult:
@@ -177,6 +177,7 @@ class Page:
             focused=first_problem(rows) or (TIME if TIME in self.form.errors else ""),
             entries=entries,
             in_words=lambda entry: entry_words(fields.get(entry.key), entry),
+            history_is_known=self.history_is_known,
             max_history=MAX_HISTORY if len(entries) == limit < MAX_HISTORY else None,
         )
 
@@ -191,6 +192,7 @@ class Page:
             status=status,
             has_hosts=has_hosts,
             error=self.error or error_text(status),
+            is_posted=request.method == "POST",
             revision=self.waffle.revision,
             csrf_field=_csrf_field(),
             csrf_token=generate_csrf(),
@@ -241,7 +243,7 @@ class Page:
         try:
             return history(self.waffle.state, limit, None, beginnings=True)
         except WaffleError as error:
-            self.error = self.error or str(error)
+            self.error, self.history_is_known = self.error or str(error), False
             return []
 
 

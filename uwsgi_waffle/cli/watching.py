@@ -70,7 +70,7 @@ def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
         missing = f"not used: {'. '.join(needs.missing())}"
         lines[needs.server] = missing
     for name, text in {**lines, **(errors or {"errors": "none"})}.items():
-        print_line(f"{name + ':':<15}{text}")
+        print_line(f"{name + ':':<14} {text}")
     for process in sorted(found["processes"], key=lambda process: str(process["kind"])):
         ours = " (this command)" if process["pid"] == found["pid"] else ""
         error = f": {process['error']}" if process["error"] else ""
