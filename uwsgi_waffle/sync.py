@@ -219,9 +219,7 @@ class Sync:
         published = self._host.snapshots.read(snapshot_in(self._host.words()))
         if published is None:
             if isinstance(error, StoreUnavailable):
-                raise type(error)(
-                    f"{error} This host has no snapshot to start with."
-                ) from error
+                raise type(error)(f"{error} This host has no snapshot to start with.") from error
             raise error
         try:
             self._served.load(published)
