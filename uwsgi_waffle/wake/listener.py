@@ -172,12 +172,13 @@ class Listener:
         """Make all processes of this host look at the store; this one does so first."""
         self._last_logged = ""
         failed = self._host.listener().get("error")
+        if failed:
+            log.warning("uwsgi_waffle: %s is back (pid %d)", self._channel.server, os.getpid())
         self._host.listener_lock.write({"pid": os.getpid(), "error": ""})
         self._host.invalidate()
         if not tick_in_thread():  # a mule without the application can't read the store
             self._host.wake()
         if failed:
-            log.warning("uwsgi_waffle: %s is back (pid %d)", self._channel.server, os.getpid())
             self._next_publish = 0.0
             self.notify_hosts()  # what this host has sent meanwhile may be lost
 
