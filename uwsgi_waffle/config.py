@@ -129,8 +129,9 @@ class _ManagedConfig(Config):
         return key if key in self._variables.schema.variables else None
 
     def __missing__(self, key: str) -> Any:
-        if key in self._variables.schema.variables:
-            return getattr(self._variables.current().values, key)
+        variables = self._variables
+        if key in variables.schema.variables:
+            return getattr(variables.current().values, key)
         missing = getattr(super(), "__missing__", None)  # of the class below
         if missing is None:
             raise KeyError(key)

@@ -65,7 +65,7 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
         ) from None
     if sentinels is not None:
         return sentinels.client(redis, pool)
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)  # closing the client closes its connections
 
 
 def _limits(redis: Any, timeout: float) -> dict[str, Any]:

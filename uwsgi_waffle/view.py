@@ -49,26 +49,25 @@ class View:
 
     def current(self) -> Snapshot:
         """Return the block's snapshot, or that of this request's first read, or the newest."""
+        if _blocks.get() or self._assigned.layers or overrides.get():
+            return self._assigned.apply_to(self.served())
         try:
-            snapshot = None if _blocks.get() else _current_request().__dict__[self._key]
-        except KeyError:  # the first read
-            snapshot = None
-        except RuntimeError:  # no request
-            snapshot = self._sync.current()
-        if snapshot is None:
-            snapshot = self.served()
-        if self._assigned.layers or overrides.get():
-            return self._assigned.apply_to(snapshot)
+            snapshot: Snapshot = _current_request().__dict__[self._key]
+        except (RuntimeError, KeyError):  # no request, or its first read
+            return self.served()
         return snapshot
 
     def served(self) -> Snapshot:
         """Return the same without the values that tests have given to variables."""
-        noted = self.noted()
-        if noted is not None:
-            return noted
-        snapshot = self._sync.current()
-        if has_request_context():
-            _current_request().__dict__[self._key] = snapshot
+        if _blocks.get() and (block := self._block()) is not None:
+            return block.snapshot
+        try:
+            known = _current_request().__dict__
+        except RuntimeError:  # no request
+            return self._sync.current()
+        if self._key not in known:
+            known[self._key] = self._sync.current()
+        snapshot: Snapshot = known[self._key]
         return snapshot
 
     def latest(self) -> Snapshot:
