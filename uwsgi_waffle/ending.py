@@ -31,9 +31,9 @@ class Ending:
 
     def end_due(self, snapshot: Snapshot) -> None:
         """End those of ``snapshot`` whose time has come. Never raise: the next tick tries again."""
-        now = datetime.now(timezone.utc)
-        due = any(until <= now for until in snapshot.temporary.values())
-        if not due or monotonic() < self._next_attempt:
+        if not snapshot.temporary or monotonic() < self._next_attempt:
+            return
+        if min(snapshot.temporary.values()) > datetime.now(timezone.utc):
             return
         self._next_attempt = monotonic() + self._interval
         try:

@@ -53,4 +53,4 @@ class RevisionFilter(logging.Filter):
             state = self._waffle.state
         except WaffleError:
             return None
-        return (state.view.noted() or state.served.current.snapshot).revision
+        return (state.view.read_before() or state.served.current.snapshot).revision

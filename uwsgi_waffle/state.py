@@ -23,7 +23,7 @@ from .errors import SchemaError
 from .fetch import Fetcher
 from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
 from .host import Alone, Host, HostFiles, snapshot_in
-from .meeting import meet_at_store, open_listener
+from .hosts import notify_on_commit, open_listener
 from .on_update import Observed, Updates
 from .overlay import Assigned
 from .pins import read_pins
@@ -185,7 +185,7 @@ class WaffleState:
 
     def assign(self, values: Mapping[str, object], /, *, testing: bool) -> None:
         """Give variables other values in this process; errors as in `Assigned.assign`."""
-        self.assigned.assign(self.view.served(), values, testing=testing)
+        self.assigned.assign(self.view.without_overrides(), values, testing=testing)
 
     def update(
         self,
@@ -200,7 +200,7 @@ class WaffleState:
             self.writer.check_barrier(wait)
         observed = Observed(self.schema, changeset)
         result = self.writer.update(observed, **options)
-        self.view.advance()
+        self.view.advance_request()
         committed = observed.committed(result.revision, options.get("actor"), options.get("note"))
         if committed is not None:
             self._updates.tell(committed)
@@ -232,7 +232,7 @@ class WaffleState:
         """Read the store now."""
         self.sync.refresh()
         self.expire()
-        self.view.advance()
+        self.view.advance_request()
 
     def _call_hooks(self, event: Change | Committed) -> None:
         if isinstance(event, Change):
@@ -269,7 +269,7 @@ class WaffleState:
             return state is not None and state._can_subscribe()
 
         watching = self.settings.watching
-        self.store, watching = meet_at_store(self.store, host, watching, own_url)
+        self.store, watching = notify_on_commit(self.store, host, watching, own_url)
         self.settings = replace(self.settings, watching=watching)
         self._mule_is_configured = Watching.from_environment() == watching
         self.listener = open_listener(host, watching, is_needed)

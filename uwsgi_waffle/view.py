@@ -50,14 +50,14 @@ class View:
     def current(self) -> Snapshot:
         """Return the block's snapshot, or that of this request's first read, or the newest."""
         if _blocks.get() or self._assigned.layers or overrides.get():
-            return self._assigned.apply_to(self.served())
+            return self._assigned.apply_to(self.without_overrides())
         try:
             snapshot: Snapshot = _current_request().__dict__[self._key]
         except (RuntimeError, KeyError):  # no request, or its first read
-            return self.served()
+            return self.without_overrides()
         return snapshot
 
-    def served(self) -> Snapshot:
+    def without_overrides(self) -> Snapshot:
         """Return the same without the values that tests have given to variables."""
         if _blocks.get() and (block := self._block()) is not None:
             return block.snapshot
@@ -74,7 +74,7 @@ class View:
         """Return the newest snapshot, whatever the block or the request has."""
         return self._assigned.apply_to(self._sync.current())
 
-    def noted(self) -> Snapshot | None:
+    def read_before(self) -> Snapshot | None:
         """Return what the block or the request has read, ``None`` if nothing. Look at no file."""
         block = self._block()
         if block is not None:
@@ -84,7 +84,7 @@ class View:
         noted: Snapshot | None = _current_request().__dict__.get(self._key)
         return noted
 
-    def advance(self) -> Snapshot:
+    def advance_request(self) -> Snapshot:
         """Let the present block and request, if there are any, go on with the newest snapshot."""
         snapshot = self._sync.current()
         block = self._block()
@@ -100,7 +100,7 @@ class View:
         if self._block() is not None:
             yield self.current()
             return
-        block = _Block(self.served())
+        block = _Block(self.without_overrides())
         token = _blocks.set({**_blocks.get(), self._key: block})
         try:
             yield self.current()

@@ -15,7 +15,7 @@ import pytest
 from uwsgi_waffle import SQLStore, StoreUnavailable
 from uwsgi_waffle.stores import Commit, Store, Stored
 from uwsgi_waffle.wake import Channel, ChannelDown, open_channel
-from uwsgi_waffle.wake.channel import ASK, meeting_name
+from uwsgi_waffle.wake.channel import ASK, hosts_channel_name
 
 from ..host import eventually
 from ..sql_servers import PostgreSQL
@@ -78,7 +78,7 @@ def test_all_but_a_hosts_own_messages_count(meeting: Meeting) -> None:
     with listening(meeting.channel, answer) as heard:
         meeting.tell(OWN)
         for number in (1, 2):
-            meeting.send(ASK, meeting_name("waffleconf"))
+            meeting.send(ASK, hosts_channel_name("waffleconf"))
             eventually(lambda n=number: len(answers) >= n)
         assert len(heard.times) == 1
         meeting.tell(FOREIGN)
@@ -107,7 +107,11 @@ def test_a_listener_whose_connection_is_cut_says_so(meeting: Meeting) -> None:
 def test_listeners_are_counted(meeting: Meeting) -> None:
     """One connection each; whoever asks isn't one of them."""
     assert meeting.channel.listeners() == 0
-    with listening(meeting.channel), listening(meeting.channel), meeting.channel.meet() as opened:
+    with (
+        listening(meeting.channel),
+        listening(meeting.channel),
+        meeting.channel.open_hosts_channel() as opened,
+    ):
         assert meeting.channel.listeners() == 2
         assert opened.listeners() == 2
     eventually(lambda: meeting.channel.listeners() == 0)
@@ -118,7 +122,7 @@ def test_who_asks_hears_every_listener(meeting: Meeting) -> None:
     with (
         listening(meeting.channel, lambda: answers[0]),
         listening(meeting.channel, lambda: answers[1]),
-        meeting.channel.meet() as opened,
+        meeting.channel.open_hosts_channel() as opened,
     ):
         opened.send(ASK)
         found: set[str] = set()
@@ -133,7 +137,7 @@ def test_who_asks_hears_every_listener(meeting: Meeting) -> None:
 def test_a_roll_call_makes_nobody_look_at_the_store(meeting: Meeting) -> None:
     with listening(meeting.channel, lambda: DESCRIPTION) as heard:
         for text in (ASK, ASK, "anything"):
-            meeting.send(text, meeting_name("waffleconf"))
+            meeting.send(text, hosts_channel_name("waffleconf"))
         meeting.tell(FOREIGN)
         heard.wait_for(2)
 
@@ -148,7 +152,7 @@ def test_a_flood_of_questions_is_answered_with_a_gap(meeting: Meeting) -> None:
     with listening(meeting.channel, answer):
         began = time.monotonic()
         for _ in range(200):
-            meeting.send(ASK, meeting_name("waffleconf"))
+            meeting.send(ASK, hosts_channel_name("waffleconf"))
         eventually(lambda: answers)
         ended = time.monotonic()
         assert len([at for at in answers if at <= ended]) <= 3 + (ended - began) / 0.019

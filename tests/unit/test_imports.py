@@ -30,7 +30,7 @@ FLOORS = (
     {"sync"},
     {"update"},
     {"ending", "hooks", "settings", "config", "view"},
-    {"meeting", "on_update"},
+    {"hosts", "on_update"},
     {"state"},
     {"history"},
     {"report", "documents", "applications"},

@@ -14,8 +14,8 @@ __all__ = [
     "RESPONSE_TIMEOUT",
     "Channel",
     "ChannelDown",
-    "Meeting",
-    "meeting_name",
+    "HostsChannel",
+    "hosts_channel_name",
 ]
 
 RESPONSE_TIMEOUT = 1.0  # seconds for connecting, sending, and for the answer to a ping
@@ -25,7 +25,7 @@ GAP = 0.02  # seconds between two answers to messages, however many come
 ASK = "who is there?"  # asks every listener to describe its host, see `roll_call`
 
 
-def meeting_name(channel: str) -> str:
+def hosts_channel_name(channel: str) -> str:
     """Return the name of the channel on which the listeners of ``channel`` describe their hosts."""
     return f"{channel}:hosts"
 
@@ -62,7 +62,7 @@ class Channel(Protocol):
         """Yield when subscribed, and when other hosts have sent something since.
 
         Ends when ``should_continue`` says so; it is called at least once a second. When somebody
-        asks who is there, send what ``answer`` returns to the meeting.
+        asks who is there, send what ``answer`` returns to the hosts' channel.
 
         Raises:
             ChannelDown: the connection is lost, or the server doesn't respond any more.
@@ -75,7 +75,7 @@ class Channel(Protocol):
             ChannelDown: the server doesn't respond.
         """
 
-    def meet(self) -> AbstractContextManager[Meeting]:
+    def open_hosts_channel(self) -> AbstractContextManager[HostsChannel]:
         """Open the channel on which listeners describe their hosts.
 
         Raises:
@@ -83,8 +83,8 @@ class Channel(Protocol):
         """
 
 
-class Meeting(Protocol):
-    """The open channel `meeting_name`."""
+class HostsChannel(Protocol):
+    """The open channel `hosts_channel_name`."""
 
     def listeners(self) -> int:
         """Return how many hosts listen."""

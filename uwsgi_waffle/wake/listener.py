@@ -124,10 +124,10 @@ class Listener:
         """
         deadline, call = monotonic() + seconds, RollCall()
         try:
-            with self._channel.meet() as meeting:
+            with self._channel.open_hosts_channel() as channel:
                 while True:
                     left = max(LEAST_TIMEOUT, deadline - monotonic())
-                    call = ask_hosts(meeting, min(left, ANSWER_TIMEOUT))
+                    call = ask_hosts(channel, min(left, ANSWER_TIMEOUT))
                     if until(call) or monotonic() >= deadline:
                         return call
                     time.sleep(GAP)

@@ -20,7 +20,7 @@ from .channel import (
     PING_AFTER,
     RESPONSE_TIMEOUT,
     ChannelDown,
-    meeting_name,
+    hosts_channel_name,
 )
 
 __all__ = ["PostgresChannel"]
@@ -57,7 +57,11 @@ class PostgresChannel:
         import psycopg
         from psycopg.conninfo import conninfo_to_dict
 
-        self.name, self._meeting, self._listener = name, meeting_name(name), f"{PREFIX}{name}"
+        self.name, self._hosts_channel, self._listener = (
+            name,
+            hosts_channel_name(name),
+            f"{PREFIX}{name}",
+        )
         if not name or len(name.encode()) > LONGEST_NAME:
             raise SchemaError(
                 f"The channel's name must have 1 to {LONGEST_NAME} bytes in PostgreSQL, not "
@@ -78,8 +82,8 @@ class PostgresChannel:
         """Do nothing: each commit has sent its message already, see `Store.notifying`."""
 
     def listeners(self) -> int:
-        with self.meet() as meeting:
-            return meeting.listeners()
+        with self.open_hosts_channel() as channel:
+            return channel.listeners()
 
     def listen(
         self,
@@ -91,14 +95,14 @@ class PostgresChannel:
         """Yield at most once in a `GAP`, whatever messages come; else see `Channel.listen`."""
         with self._map_errors("can't listen to"), self._open() as inbox:
             inbox.subscribe(self.name)
-            inbox.subscribe(self._meeting)
+            inbox.subscribe(self._hosts_channel)
             self._check_delivery(inbox)
             inbox.take_name(self._listener)  # from now on it is counted
             yield
             while should_continue():
                 messages = inbox.receive(CHECK_INTERVAL)
-                if (self._meeting, ASK) in messages:
-                    inbox.notify(self._meeting, answer())
+                if (self._hosts_channel, ASK) in messages:
+                    inbox.notify(self._hosts_channel, answer())
                 if any(
                     channel == self.name and text != str(own_id()) for channel, text in messages
                 ):
@@ -107,14 +111,14 @@ class PostgresChannel:
                     time.sleep(GAP)  # more may come meanwhile, and are answered together
 
     @contextmanager
-    def meet(self) -> Iterator[_Meeting]:
+    def open_hosts_channel(self) -> Iterator[_HostsChannel]:
         with self._map_errors("can't ask"), self._open() as inbox:
-            inbox.subscribe(self._meeting)
-            yield _Meeting(inbox, self._meeting, self._listener)
+            inbox.subscribe(self._hosts_channel)
+            yield _HostsChannel(inbox, self._hosts_channel, self._listener)
 
     def _check_delivery(self, inbox: _Inbox) -> None:
         """Send a message over a second connection, while the first is idle."""
-        probe = (self._meeting, f"probe {secrets.token_hex(8)}")
+        probe = (self._hosts_channel, f"probe {secrets.token_hex(8)}")
         with self._open() as second:
             second.notify(*probe)
         deadline = monotonic() + RESPONSE_TIMEOUT
@@ -199,7 +203,7 @@ class _Inbox:
         self._heard_at = monotonic()
 
 
-class _Meeting:
+class _HostsChannel:
     def __init__(self, inbox: _Inbox, name: str, listener: str) -> None:
         self._inbox, self._name, self._listener = inbox, name, listener
 

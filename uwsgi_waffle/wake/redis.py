@@ -17,7 +17,7 @@ from .channel import (
     PING_AFTER,
     RESPONSE_TIMEOUT,
     ChannelDown,
-    meeting_name,
+    hosts_channel_name,
 )
 
 __all__ = ["RedisChannel"]
@@ -38,7 +38,7 @@ class RedisChannel:
 
     def __init__(self, url: str, name: str) -> None:
         redis = import_redis()
-        self.name, self._url, self._meeting = name, url, meeting_name(name)
+        self.name, self._url, self._hosts_channel = name, url, hosts_channel_name(name)
         self._errors = (redis.RedisError, OSError, UnicodeError)
         self._denied = redis.exceptions.NoPermissionError
         self._connect()
@@ -84,7 +84,7 @@ class RedisChannel:
             self._connect() as client,
             client.pubsub() as pubsub,
         ):
-            pubsub.subscribe(self.name, self._meeting)
+            pubsub.subscribe(self.name, self._hosts_channel)
             subscription = _Subscription(pubsub)
             while subscription.size <= MAX_BUFFERED:
                 due = news or asked
@@ -107,19 +107,19 @@ class RedisChannel:
                         return
 
     @contextmanager
-    def meet(self) -> Iterator[_Meeting]:
+    def open_hosts_channel(self) -> Iterator[_HostsChannel]:
         with (
             self._map_errors("can't ask"),
             self._connect() as client,
             client.pubsub(ignore_subscribe_messages=True) as pubsub,
         ):
-            pubsub.subscribe(self._meeting)
+            pubsub.subscribe(self._hosts_channel)
             pubsub.get_message(timeout=RESPONSE_TIMEOUT)  # it is confirmed
-            yield _Meeting(client, pubsub, self.name, self._meeting)
+            yield _HostsChannel(client, pubsub, self.name, self._hosts_channel)
 
     def _answer(self, text: str) -> None:
         with self._connect() as client:  # that of the listener is busy with listening
-            client.publish(self._meeting, text)
+            client.publish(self._hosts_channel, text)
 
     def _is_news(self, message: dict[str, Any], own_id: Callable[[], int]) -> bool:
         if message["channel"] != self.name.encode():
@@ -131,7 +131,7 @@ class RedisChannel:
         return match is None or int(match[1]) != own_id()
 
     def _is_question(self, message: dict[str, Any]) -> bool:
-        question = (self._meeting.encode(), ASK.encode())
+        question = (self._hosts_channel.encode(), ASK.encode())
         return (message["channel"], message["data"]) == question
 
     @contextmanager
@@ -141,7 +141,7 @@ class RedisChannel:
         except self._errors as error:
             text = f"{what} Redis: {str(error).rstrip('.')}"
             if isinstance(error, self._denied):
-                text += f" (it needs {self.name} and {self._meeting})"
+                text += f" (it needs {self.name} and {self._hosts_channel})"
             raise ChannelDown(text) from error
 
     def _connect(self) -> Any:
@@ -172,7 +172,7 @@ class _Subscription:
         return message
 
 
-class _Meeting:
+class _HostsChannel:
     def __init__(self, client: Any, pubsub: Any, listeners: str, name: str) -> None:
         self._client, self._pubsub, self._listeners, self._name = client, pubsub, listeners, name
 

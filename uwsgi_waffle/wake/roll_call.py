@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from time import monotonic
 
 from ..host import HostFiles, snapshot_in
-from .channel import ASK, Meeting
+from .channel import ASK, HostsChannel
 
 __all__ = ["HostInfo", "RollCall", "ask_hosts", "describe_host"]
 
@@ -67,17 +67,17 @@ class RollCall:
         return max(0, self.subscribed - len(self.hosts))
 
 
-def ask_hosts(meeting: Meeting, seconds: float) -> RollCall:
+def ask_hosts(channel: HostsChannel, seconds: float) -> RollCall:
     """Ask who is there, and return when all listeners have answered or the time is up.
 
     Raises:
         ChannelDown: the connection is lost.
     """
     deadline, found = monotonic() + seconds, dict[int, HostInfo]()
-    subscribed = meeting.listeners()
-    meeting.send(ASK)
+    subscribed = channel.listeners()
+    channel.send(ASK)
     while len(found) < subscribed and (left := deadline - monotonic()) > 0:
-        for text in meeting.receive(left):
+        for text in channel.receive(left):
             host = _parse(text)
             if host is not None:
                 found[host.host_id] = host

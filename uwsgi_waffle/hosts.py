@@ -1,4 +1,4 @@
-"""Where an application's host meets the others: at their store, or in a server between them."""
+"""The channel between hosts that an application uses: over its store, or a server of its own."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from .host import HostFiles
 from .settings import Watching
 from .stores import Store
 
-__all__ = ["meet_at_store", "open_listener"]
+__all__ = ["notify_on_commit", "open_listener"]
 
 log = logging.getLogger("uwsgi_waffle")
 
 
-def meet_at_store(
+def notify_on_commit(
     store: Store, host: HostFiles, watching: Watching, own_url: str
 ) -> tuple[Store, Watching]:
     """If commits are to notify the other hosts, have the store do so.
