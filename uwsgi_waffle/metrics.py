@@ -69,7 +69,7 @@ class WaffleCollector(Collector):
         )
         if status["watcher_file"] is not None:
             yield from self._collect_host(status)
-        if self._hosts:
+        if self._hosts and not status["hosts_error"]:
             yield from self._collect_hosts(status)
 
     def _collect_host(self, status: Mapping[str, Any]) -> Iterator[Metric]:

@@ -16,6 +16,7 @@ from flask.testing import FlaskClient
 from uwsgi_waffle import WaffleError, wake
 from uwsgi_waffle.admin import admin_blueprint
 from uwsgi_waffle.cli import waffle as command
+from uwsgi_waffle.metrics import WaffleCollector
 from uwsgi_waffle.stores import open_store
 from uwsgi_waffle.wake.roll_call import LARGEST_ANSWER, describe_host
 
@@ -142,6 +143,23 @@ class TestPage:
         alone.app.register_blueprint(admin_blueprint(alone.waffle, authorize=lambda: True))
         for query in ("", "?hosts=1"):
             assert "hosts=1" not in alone.app.test_client().get(f"/waffle/{query}").text
+
+
+def test_hosts_that_cannot_be_asked_are_not_counted(tmp_path: Path) -> None:
+    """Neither as none nor as silent: page, command and metrics say why, or nothing."""
+    site = Host(tmp_path).start(WATCHTYPE="redis", REDIS_URL=f"unix://{tmp_path}/none")
+    site.app.secret_key = "of the test"
+    site.app.register_blueprint(admin_blueprint(site.waffle, authorize=lambda: True))
+    html = site.app.test_client().get("/waffle/?hosts=1").text
+    result = site.app.test_cli_runner().invoke(command, ["status", "--hosts"])
+    assert result.exit_code == 1
+    assert "hosts: unknown" in result.output
+    metrics = [metric.name for metric in WaffleCollector(site.waffle, hosts=True).collect()]
+    assert "uwsgi_waffle_redis_error" in metrics
+    assert [name for name in metrics if "host" in name] == []
+    for text in (html, result.output):
+        assert "can&#39;t ask Redis: " in text or "can't ask Redis: " in text
+        assert "answered" not in text
 
 
 class TestBarrier:

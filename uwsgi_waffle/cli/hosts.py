@@ -21,7 +21,8 @@ def hosts_errors(found: Mapping[str, Any]) -> dict[str, str]:
 
 def print_hosts(found: Mapping[str, Any]) -> None:
     """Print a line for each host that has answered."""
-    print_line(f"hosts: {len(found['hosts'])} of {found['hosts_subscribed']} answered")
+    answered = f"{len(found['hosts'])} of {found['hosts_subscribed']} answered"
+    print_line(f"hosts: {'unknown' if found['hosts_error'] else answered}")
     for host in found["hosts"]:
         behind = f", behind: {', '.join(host['behind'])}" if host["behind"] else ""
         print_line(
