@@ -105,7 +105,7 @@ class WaffleCollector(Collector):
             )
             yield _gauge(
                 f"{watchtype}_error",
-                "Whether receiving from or publishing to other hosts fails",
+                "Whether listening to other hosts fails",
                 bool(channel["error"]),
             )
 
