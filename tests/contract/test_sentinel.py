@@ -31,6 +31,7 @@ class Cluster:
         self.folder = folder
         self.ports = [_free_port() for _ in range(3)]
         self.running: list[subprocess.Popen[bytes]] = []
+        self._clients: dict[int, redis.Redis] = {}
         master, replica, sentinel = self.ports
         self._start(master)
         self._start(replica, "--replicaof", "127.0.0.1", str(master))
@@ -65,7 +66,9 @@ class Cluster:
             return False
 
     def ask(self, port: int) -> redis.Redis:
-        return redis.Redis(port=port)
+        if port not in self._clients:
+            self._clients[port] = redis.Redis(port=port)
+        return self._clients[port]
 
     def kill_master(self) -> None:
         """Kill it; Sentinel makes the replica the master within a second or two."""
@@ -73,6 +76,8 @@ class Cluster:
         self.running[0].wait()
 
     def end(self) -> None:
+        for client in self._clients.values():
+            client.close()
         for process in self.running:
             process.kill()
             process.wait()
