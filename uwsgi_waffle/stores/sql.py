@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -84,6 +85,11 @@ class SQLStore(Store):
 
     def within(self, namespace: str) -> SQLStore:
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
+
+    @property
+    def file(self) -> Path | None:
+        is_path = self._file is not None and not self._file.is_uri
+        return Path(str(self._url.database)) if is_path else None
 
     @property
     def libpq_url(self) -> str:
