@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from flask import Config, Flask
 
-from .errors import InvalidValue, ManagedVariable
+from .errors import ManagedVariable
 from .overlay import Assigned
 from .schema import Schema
 
@@ -179,8 +179,8 @@ class _ManagedConfig(Config):
     def update(self, *args: Any, **kwargs: Any) -> None:
         if args and isinstance(args[0], _Copy):
             args = (args[0].changed(),)
-        with self._filling():
-            super().update(self._assign(dict(*args, **kwargs)))
+        with self._filling() as config:
+            super(_ManagedConfig, config).update(config._assign(dict(*args, **kwargs)))
 
     def __ior__(self, other: Any) -> Any:  # type: ignore[misc]  # as dict's, whatever `other` is
         self.update(other)
@@ -208,20 +208,20 @@ class _ManagedConfig(Config):
     def from_mapping(self, mapping: Mapping[str, Any] | None = None, **kwargs: Any) -> bool:
         given = dict(mapping or {}, **kwargs)
         upper = {key: value for key, value in given.items() if key.isupper()}
-        with self._filling():
-            return super().from_mapping(self._assign(upper))
+        with self._filling() as config:
+            return super(_ManagedConfig, config).from_mapping(config._assign(upper))
 
     def from_object(self, obj: object | str) -> None:
-        with self._loading():
-            super().from_object(obj)
+        with self._loading() as config:
+            super(_ManagedConfig, config).from_object(obj)
 
     def from_file(self, *args: Any, **kwargs: Any) -> bool:
-        with self._loading():
-            return super().from_file(*args, **kwargs)
+        with self._loading() as config:
+            return super(_ManagedConfig, config).from_file(*args, **kwargs)
 
     def from_prefixed_env(self, *args: Any, **kwargs: Any) -> bool:
-        with self._loading():
-            return super().from_prefixed_env(*args, **kwargs)
+        with self._loading() as config:
+            return super(_ManagedConfig, config).from_prefixed_env(*args, **kwargs)
 
     def _assign(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Assign the variables among ``given``, all or none. Return the rest."""
@@ -235,34 +235,34 @@ class _ManagedConfig(Config):
         return {key: given[key] for key, name in names.items() if not name}
 
     @contextmanager
-    def _loading(self) -> Iterator[None]:
-        """Load a file, an object or the environment: variables that it may not set are left out."""
+    def _loading(self) -> Iterator[_ManagedConfig]:
+        """Give a copy to load a file, an object or the environment into, and take over what it has.
+
+        Variables that it may not set are left out. Other threads don't see the copy.
+        """
         variables, current = self._variables, self._variables.current().values
-        before = dict(super().items())
         loaded = {
             name: copy.deepcopy(getattr(current, name)) for name in variables.schema.variables
         }
-        self._variables = replace(
+        loading = type(self).__new__(type(self))
+        dict.update(loading, dict.items(self))
+        vars(loading).update(vars(self))
+        loading._variables = replace(
             variables,
             current=lambda: SimpleNamespace(values=SimpleNamespace(**loaded)),
             assign=lambda values, *, testing: loaded.update(values),
         )
+        yield loading
         try:
-            yield
-        finally:
-            self._variables = variables
-        try:
-            self._assign(loaded)
+            variables.assign(loaded, testing=loading._is_testing({}))
         except ManagedVariable:
             _warn_of(loaded, variables, {})
-        except InvalidValue:
-            dict.clear(self)
-            dict.update(self, before)
-            raise
+        dict.update(self, dict.items(loading))
+        vars(self).update({**vars(loading), "_variables": variables})
 
-    def _filling(self) -> AbstractContextManager[None]:
+    def _filling(self) -> AbstractContextManager[_ManagedConfig]:
         # After clear() somebody puts back what was saved. A refusal would leave nothing.
-        return nullcontext() if dict.__len__(self) else self._loading()
+        return nullcontext(self) if dict.__len__(self) else self._loading()
 
     def _is_testing(self, given: Mapping[str, Any]) -> bool:
         """Return whether this is a test; ``given`` is what is being assigned."""

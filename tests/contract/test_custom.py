@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
 from uwsgi_waffle import (
+    RevisionConflict,
     StoreReadOnly,
     StoreUnavailable,
     WaffleConf,
@@ -77,13 +79,58 @@ class TestOwn:
 
         store = Failing()
         with pytest.raises(
-            StoreUnavailable, match=r"Failing\.put failed with RuntimeError\. It is tried again"
+            StoreUnavailable, match=r"Failing: put\(\) failed with RuntimeError\. Reads are tried"
         ) as caught:
             put(store, A="1")
         assert "geheim" not in str(caught.value)
         store.error = StoreReadOnly("not today")
         with pytest.raises(StoreReadOnly, match="not today"):
             put(store, A="1")
+
+    def test_a_record_without_a_value_is_told_as_well(self) -> None:
+        class Failing(OwnStore):
+            def get(self, key: str) -> Any:
+                return super().get(key) and object()  # it has no get_value
+
+        store = Failing()
+        store.kept["WAFFLE_REVISION"] = "1"
+        with pytest.raises(StoreUnavailable, match=r"get_value\(\) failed with AttributeError"):
+            store.load()
+
+    def test_a_commit_that_failed_may_have_been_made(self) -> None:
+        class Failing(OwnStore):
+            def commit(self) -> None:
+                raise TimeoutError("no answer; geheim")
+
+        with pytest.raises(StoreUnavailable, match="look at the history before you repeat") as told:
+            put(Failing(), A="1")
+        assert "geheim" not in str(told.value)
+
+    def test_a_teardown_function_that_fails_after_the_commit_undoes_nothing(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """An update that is made is no failure; one that isn't has its own error, not the later."""
+        app = Flask("site", instance_path=str(tmp_path))
+        app.config.update(WAFFLE_CONFS={"A": {"default": 1}}, WAFFLE_MULTIPROC=False)
+        store, failing = OwnStore(), False
+
+        @app.teardown_appcontext
+        def give_back(error: object) -> None:
+            if failing:
+                raise RuntimeError("the session is gone")
+
+        waffle = WaffleConf(app, store)
+        failing = True
+        with caplog.at_level("WARNING"):
+            assert waffle.update({"A": 2}).revision == 1
+        assert (waffle.values.A, store.kept["A"]) == (2, "2")
+        (line,) = [r.getMessage() for r in caplog.records if r.name == "uwsgi_waffle"]
+        assert line == "uwsgi_waffle: a teardown function failed after an update was stored"
+        with pytest.raises(RevisionConflict):
+            waffle.update({"A": 3}, expect_revision=7)
+        with pytest.raises(StoreUnavailable, match="the application's context failed with Runtime"):
+            waffle.refresh()
+        assert waffle.values.A == 2
 
     @pytest.mark.parametrize("call", ["commit", "delete", "get", "put"])
     def test_what_it_doesnt_have_it_says(self, call: str) -> None:

@@ -18,12 +18,21 @@ from uwsgi_waffle.admin import admin_blueprint
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.metrics import WaffleCollector
 from uwsgi_waffle.stores import open_store
-from uwsgi_waffle.wake.roll_call import LARGEST_ANSWER, describe_host
+from uwsgi_waffle.wake import open_channel
+from uwsgi_waffle.wake.roll_call import LARGEST_ANSWER, ask_hosts, describe_host
 
 from ..host import Host, Process, eventually, forked, recorded, report_process
-from .channels import Meeting
+from ..live.proxy import Proxy
+from ..redis_server import RedisServer
+from .channels import Meeting, OverRedis
 from .conftest import put
 from .test_channels import listening
+
+
+def description(revision: int = 0) -> str:
+    """Return what a far host answers."""
+    fields = {"name": "far", "host_id": 4711, "processes": 1, "behind": [], "errors": []}
+    return json.dumps({**fields, "revision": revision, "oldest": revision})
 
 
 class Sites:
@@ -103,6 +112,18 @@ class TestRollCall:
             found = left.waffle.status(hosts=True)
         assert (len(found["hosts"]), found["hosts_subscribed"]) == (1, 2)
 
+    def test_nobody_is_asked_before_the_answers_can_be_heard(
+        self, redis_server: RedisServer
+    ) -> None:
+        """Redis takes the subscription later than a question on another connection."""
+        proxy = Proxy(redis_server.path, late=b"SUBSCRIBE")
+        slow = open_channel("redis", f"redis://127.0.0.1:{proxy.port}", "waffleconf")
+        try:
+            with listening(OverRedis(redis_server).channel, description), slow.meet() as opened:
+                assert [host.name for host in ask_hosts(opened, 3).hosts] == ["far"]
+        finally:
+            proxy.close()
+
     def test_a_name_that_one_host_has_stands_alone(self, left: Process) -> None:
         (host,) = left.waffle.status(hosts=True)["hosts"]
         assert host["name"] == socket.gethostname()
@@ -173,6 +194,15 @@ class TestBarrier:
             assert [change.revision for change in changes] == list(range(1, number + 1))
             assert (result.pending, result.pending_hosts) == ((), ())
             assert [host.revision for host in result.hosts] == [number, number]
+
+    def test_who_is_not_yet_done_is_asked_again(self, meeting: Meeting, left: Process) -> None:
+        """A question lasts until all have answered it; a host may answer before it has looked."""
+        revisions = iter([0, 0, 0, *[1] * 1000])
+        with listening(meeting.channel, lambda: description(next(revisions))):
+            result = left.waffle.update({"LIMIT": 20}, wait=10, hosts=True)
+        assert result.pending_hosts == ()
+        assert [host.revision for host in result.hosts if host.name == "far"] == [1]
+        assert next(revisions) == 1
 
     def test_it_names_who_does_not_follow(
         self, sites: Sites, left: Process, right: Process

@@ -146,6 +146,57 @@ class TestFile:
             with pytest.raises(StoreUnavailable, match="waffle_meta has lost its row"):
                 call()
 
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            *(f"waffle_meta SET revision = {text}" for text in ("X'00ff'", "'abc'", "1.5", "-4")),
+            "waffle_meta SET revision = 9223372036854775807",
+            "waffle_values SET key = X'41'",
+        ],
+    )
+    def test_a_damaged_revision_or_key_is_an_error_and_changes_nothing(
+        self, sqlite: SQLStore, sqlite_file: Path, damage: str
+    ) -> None:
+        """SQLite takes any value in any column, and adds one to most of them."""
+        execute(sqlite_file, f"UPDATE {damage}")
+        table, _, column = damage.split()[:3]
+        words = f"{sqlite.name}: a {column} in {table} is damaged: .* Restore the database from"
+        for call in (sqlite.load, lambda: put(sqlite, A="2"), lambda: sqlite.values_at(1)):
+            with pytest.raises(StoreUnavailable, match=words):
+                call()
+        assert "2" not in [row.new for row in sqlite.history(10)]
+
+    @pytest.mark.parametrize(
+        ("damage", "words"),
+        [
+            ("at = X'00ff'", "a row of waffle_history is damaged: .* Repair or delete it"),
+            ("at = 'junk'", "a row of waffle_history is damaged: .* Repair or delete it"),
+            ("revision = X'00ff'", "a revision in waffle_history is damaged: .* Restore the"),
+            ("revision = 'x'", "a revision in waffle_history is damaged: .* Restore the"),
+        ],
+    )
+    def test_a_damaged_history_is_an_error(
+        self, sqlite: SQLStore, sqlite_file: Path, damage: str, words: str
+    ) -> None:
+        """No rollback without that row: values are served and written as before."""
+        execute(sqlite_file, f"UPDATE waffle_history SET {damage}")
+        calls: list[Any] = [lambda: sqlite.history(10)]
+        calls += [lambda: sqlite.values_at(1)] if "revision" in damage else []
+        for call in calls:
+            with pytest.raises(StoreUnavailable, match=f"{sqlite.name}: {words}"):
+                call()
+        assert (sqlite.load(), put(sqlite, A="2")) == (Stored(1, {"A": "1"}), 2)
+
+    @pytest.mark.parametrize("column", ["old", "new", "actor", "note", "key"])
+    def test_bytes_in_the_history_are_text(
+        self, sqlite: SQLStore, sqlite_file: Path, column: str
+    ) -> None:
+        execute(sqlite_file, f"UPDATE waffle_history SET {column} = X'4142ff'")
+        (row,) = sqlite.history(10)
+        assert getattr(row, column) == "AB\ufffd"
+        (name,) = sqlite.values_at(1)
+        assert isinstance(name, str)
+
     @pytest.mark.parametrize("table", ["waffle_meta", "waffle_values", "waffle_history"])
     def test_a_lost_table_is_an_error_and_changes_nothing(
         self, sqlite: SQLStore, sqlite_file: Path, table: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -18,12 +19,14 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).parents[2]
+STREAMS_PAGE = ROOT / "docs" / "reading-and-changing.md"
 SITE = """
     import os
     from flask import Flask
@@ -135,9 +138,9 @@ class Site:
             text = text.replace(f"{{{key}}}", str(value))
         (self.folder / name).write_text(text)
 
-    def update(self, number: int) -> None:
+    def update(self, number: int = 0, **values: object) -> None:
         """Change the variable in a process of its own, as a shell does."""
-        code = f"import app; app.waffle.update({{'N': {number}}})"
+        code = f"import app; app.waffle.update({values or {'N': number}})"
         subprocess.run([sys.executable, "-c", code], cwd=self.folder, env=self.env, check=True)
 
     @contextmanager
@@ -239,6 +242,41 @@ def test_waitress(site: Site) -> None:
     port = free_port()
     with site.running("waitress-serve", f"--listen=127.0.0.1:{port}", "app:app") as log:
         check_requests(site, port, log)
+
+
+STREAMS = {
+    "flask": ["--app", "app", "run", "--port"],
+    "gunicorn": ["--threads", "4", "app:app", "--bind", "127.0.0.1:{port}"],
+}
+
+
+@pytest.mark.parametrize("server", STREAMS)
+@needs("flask_sock", "gunicorn")
+def test_streams(site: Site, server: str) -> None:
+    """The page's server-sent events and its websocket follow updates for as long as they live."""
+    from simple_websocket import Client
+
+    site.write("app.py", SITE.replace('"N": {"default": 0}', '"SITENAME": {"default": "Waffle"}'))
+    blocks = re.findall(r"^```python\n(.*?)^```", STREAMS_PAGE.read_text(), re.M | re.S)
+    recipes = [block for block in blocks if "/events" in block or "/follow" in block]
+    assert len(recipes) == 2
+    with (site.folder / "app.py").open("a") as file:
+        file.write("\n".join(["import time", *recipes]))
+    port = free_port()
+    options = [option.format(port=port) for option in STREAMS[server]]
+    options += [str(port)] if server == "flask" else []
+    with site.running(server, *options) as log:
+        events = eventually(
+            lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/events", timeout=30), log
+        )
+        websocket = Client.connect(f"ws://127.0.0.1:{port}/follow")
+        messages = iter(lambda: websocket.receive(timeout=30), None)
+        for name in ("Gent", "Brügge"):
+            site.update(SITENAME=name)
+            assert name in messages, log()
+            assert f"data: {name}\n".encode() in islice(events, 60), log()
+        websocket.close()
+        events.close()
 
 
 @needs("apscheduler")

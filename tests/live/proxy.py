@@ -9,15 +9,16 @@ import threading
 from pathlib import Path
 
 TURN = 0.05  # seconds between two looks whether to end
+LATER = 0.3  # seconds
 
 
 class Proxy:
     """Listens on a free port of loopback; while `black_hole` is set nothing passes and nothing is
-    closed.
+    closed. What contains ``late`` arrives a moment later, whatever passes on other connections.
     """
 
-    def __init__(self, target: Path) -> None:
-        self._target = target
+    def __init__(self, target: Path, *, late: bytes | None = None) -> None:
+        self._target, self._late = target, late
         self.black_hole, self._closed = threading.Event(), threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._listener.settimeout(TURN)
@@ -54,5 +55,7 @@ class Proxy:
                     data = source.recv(65536)
                     if not data:
                         return
+                    if self._late and self._late in data:
+                        self._closed.wait(LATER)
                     if not self.black_hole.is_set():
                         (server if source is client else client).sendall(data)

@@ -30,9 +30,8 @@ SUDO = {"SUDO_USER": NAME, "SUDO_UID": str(UID)}
         (0, None, SUDO, NAME),  # sudo
         (0, UID, {}, NAME),  # su, after a login
         (UID, 0, {}, NAME),  # a container whose runtime root has started
-        (0, None, {**SUDO, "SUDO_USER": "somebody"}, ROOT),  # they contradict
-        (0, None, {**SUDO, "SUDO_UID": "no number"}, ROOT),
-        (0, None, {**SUDO, "SUDO_UID": str(NOBODY)}, ROOT),
+        (0, None, {"SUDO_USER": "ann", "SUDO_UID": str(UID)}, "ann"),  # sudo chroot, other users
+        (0, None, {"SUDO_USER": " "}, ROOT),
         (UID, None, {"SUDO_USER": ROOT, "SUDO_UID": "0"}, NAME),  # anybody can write that
         (UID, None, {"LOGNAME": ROOT, "USER": ROOT}, NAME),
         (0, NOBODY, {}, ROOT),  # the host's number means nothing here

@@ -259,6 +259,34 @@ class TestLoading:
         with pytest.raises(ManagedVariable):
             app.config["LIMIT"] = 9
 
+    def test_two_threads(self, tmp_path: Path) -> None:
+        """What one thread is loading, no other sees; and afterwards all follow the store."""
+        app, waffle = site(tmp_path)
+        inside, go_on = threading.Event(), threading.Event()
+
+        class Later(Settings):
+            @property
+            def WAIT(self) -> int:  # read after LIMIT
+                inside.set()
+                assert go_on.wait(30)
+                return 1
+
+        class First:
+            @property
+            def START(self) -> int:
+                later.start()
+                assert inside.wait(30)
+                return 1
+
+        later = threading.Thread(target=app.config.from_object, args=(Later(),))
+        app.config.from_object(First())
+        seen = app.config["LIMIT"]
+        go_on.set()
+        later.join()
+        waffle.update({"LIMIT": 6})
+        assert (seen, app.config["LIMIT"]) == (5, 6)
+        assert (app.config["START"], app.config["WAIT"], app.config["API"]) == (1, 1, "new")
+
     def test_refused_value(self, tested: Flask) -> None:
         """Nothing of an object is loaded in a test if a variable refuses its value."""
 

@@ -18,12 +18,13 @@ from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from uwsgi_waffle import ProcessInfo, RedisStore
+from uwsgi_waffle import PeeweeWaffleStore, ProcessInfo, RedisStore
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.doctor import checks, folder
 from uwsgi_waffle.doctor.folder import Account
 from uwsgi_waffle.host import HostFiles
 
+from ..contract.models import peewee_model
 from ..redis_server import RedisServer
 from .conftest import ALWAYS, Host, Process
 
@@ -323,15 +324,27 @@ class TestFolder:
         assert "WAFFLE_WATCHER_FILE" in change
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's server")
+    @pytest.mark.parametrize("kind", ["url", "namespace", "peewee"])
     def test_a_server_that_may_not_write_the_database(
-        self, site: Process, host: Host, place: Place
+        self, host: Host, place: Place, kind: str
     ) -> None:
+        """The store says where its file is; its name is a text for people."""
+        host.instance.mkdir()
+        settings, store = {}, None
+        database = host.instance / "waffle.db"
+        if kind == "namespace":
+            database = host.instance / "of ann:x@example" / "waffle.db"
+            settings = {"STORE_URL": f"sqlite:///{database}", "NAMESPACE": "shop_"}
+        elif kind == "peewee":
+            database = host.instance / "site.db"
+            store = PeeweeWaffleStore(model=peewee_model(host.instance))
+        site = host.start(store, **settings)
         nobody = pwd.getpwnam("nobody")
         place(site, uid=nobody.pw_uid, gids=[nobody.pw_gid])
         findings = found(site.app)
         assert {finding[:2] for finding in findings} == {("error", "folder")}
-        assert any(f"can't write {host.database}" in text for _, _, text, _ in findings)
-        assert any(f"can't write {host.instance}" in text for _, _, text, _ in findings)
+        assert any(f"can't write {database}" in text for _, _, text, _ in findings)
+        assert any(f"can't write {database.parent}" in text for _, _, text, _ in findings)
 
     def test_rights_as_the_kernel_grants_them(self, tmp_path: Path) -> None:
         path = tmp_path / "file"

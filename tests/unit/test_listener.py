@@ -16,6 +16,7 @@ import pytest
 from uwsgi_waffle import wake
 from uwsgi_waffle.wake import CHANNELS, ChannelDown, Listener, listener
 
+from ..contract.conftest import put
 from ..host import Host, Process, eventually, forked, logged
 
 URLS = {"redis": "redis://", "postgres": "postgresql://"}
@@ -300,14 +301,36 @@ class TestListening:
         assert "LookupError: oops" in text
 
     def test_redis_that_comes_back_is_said_and_the_others_are_told(
-        self, site: Process, channel: FakeChannel, caplog: pytest.LogCaptureFixture
+        self,
+        host: Host,
+        site: Process,
+        channel: FakeChannel,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
+        """The line comes first, so that whoever sees the status well finds it in the log. Other
+        hosts are told when this one has looked: they may have asked it for its revision.
+        """
+        order: list[str] = []
+        site.waffle.on_change("LIMIT")(lambda change: order.append("looked"))
         channel.down = "nobody there"
         site.tick()
         eventually(lambda: site.files.listener().get("error"))
         assert site.waffle.status()["redis"]["error"] == "nobody there"
-        channel.down = ""
-        assert channel.subscribed.wait(20)
+        put(host.store(), LIMIT="20")
+
+        def record(line: logging.LogRecord) -> bool:
+            if "is back" in line.getMessage():
+                order.append(f"said while {site.files.listener()['error']}")
+            return True
+
+        publish = channel.publish
+        monkeypatch.setattr(channel, "publish", lambda own: (order.append("told"), publish(own)))
+        with monkeypatch.context() as patch:
+            patch.setattr(caplog.handler, "filters", [record])
+            channel.down = ""
+            assert channel.subscribed.wait(20)
+        assert order == ["said while nobody there", "looked", "told"]
         assert logged(caplog, logging.WARNING)[-1].startswith("uwsgi_waffle: Redis is back")
         assert len(logged(caplog)) == 1
         assert len(channel.sent) == 1, "what this host sent meanwhile may be lost"

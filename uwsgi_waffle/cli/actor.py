@@ -29,8 +29,7 @@ def person(uid: int, login_uid: int | None, environ: Mapping[str, str]) -> str:
         login_uid: who has logged in, if that is known. `su` and `sudo` don't change it.
         environ: where `sudo` names its caller.
     """
-    caller = _name(environ.get("SUDO_UID", ""))
-    if uid == 0 and caller and caller == environ.get("SUDO_USER"):
+    if uid == 0 and (caller := environ.get("SUDO_USER", "").strip()):
         return caller
     return (login_uid and _name(str(login_uid))) or _name(str(uid)) or f"uid {uid}"
 

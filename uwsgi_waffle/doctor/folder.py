@@ -63,10 +63,9 @@ def check_folder(state: WaffleState, host: HostFiles, processes: Processes) -> I
 
 def _refused(state: WaffleState, account: Account) -> Iterator[Finding]:
     """Yield what keeps an account from writing the file of a store that is one."""
-    scheme, _, place = state.store.name.partition(":///")
-    database = Path(place.partition("?")[0]).absolute()
-    if not scheme.startswith("sqlite") or not database.is_file():
+    if state.store.file is None or not state.store.file.is_file():
         return
+    database = state.store.file.absolute()
     needed = dict.fromkeys(database.parents, ENTER) | {database: READ_WRITE, database.parent: ALL}
     for path, bits in needed.items():
         if not account.may(path, bits):

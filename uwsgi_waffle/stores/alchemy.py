@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,6 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
 
 from ..errors import SchemaError, StoreUnavailable
-from ..privileges import as_owner_of
 from . import drivers
 from .borrowed import BorrowedConnection
 from .contract import Store
@@ -94,6 +93,13 @@ class AlchemyWaffleStore(RowStore):
         return identity_of(self._app_engine().url, self._table.fullname)
 
     @property
+    def file(self) -> Path | None:
+        database = str(self._app_engine().url.database)
+        if self._has_server or self._in_memory or database.startswith("file:"):
+            return None
+        return Path(database)
+
+    @property
     def libpq_url(self) -> str:
         return libpq_url(self._app_engine().url)
 
@@ -147,11 +153,6 @@ class AlchemyWaffleStore(RowStore):
                 yield rows
                 if rows.changed and self._notification is not None:
                     self._notification.send(connection)
-
-    def _as_owner(self) -> AbstractContextManager[None]:
-        url = self._app_engine().url
-        is_file = url.get_backend_name() == "sqlite" and not str(url.database).startswith("file:")
-        return as_owner_of(Path(str(url.database))) if is_file else nullcontext()
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 from ..errors import SchemaError
@@ -148,6 +149,11 @@ class Store(ABC):
         A store in the application's own table stays as it is: the application has named the table.
         """
         return self
+
+    @property
+    def file(self) -> Path | None:
+        """The file that holds the data, if every process opens it itself; else ``None``."""
+        return None
 
     @property
     def libpq_url(self) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StoreUnavailable, WaffleError
 from .rows import HISTORY, NAMES, REVISION, Rows, RowStore, names_in
+from .translation import TRIED_AGAIN
 
 __all__ = ["WaffleMixin", "WaffleStore"]
+
+log = logging.getLogger("uwsgi_waffle")
 
 
 class WaffleMixin:
@@ -29,7 +33,8 @@ class WaffleStore(RowStore):
 
     Each call enters an application context of its own. So a session that belongs to the context
     isn't the one that a request is using, and isn't committed with it. The application's teardown
-    functions run when that context ends, because they give such a session back.
+    functions run when that context ends, because they give such a session back. What they raise
+    after `commit` is logged: the update is made.
 
     Some promises depend on your methods: without transactions an update that fails half-way is half
     carried out, and without a lock only the writers of one host are ordered.
@@ -75,11 +80,23 @@ class WaffleStore(RowStore):
 
     @contextmanager
     def _open(self, *, lock: bool) -> Iterator[Rows]:
-        with self._context():
-            rows = CustomRows(self, self._names or frozenset())
-            yield rows
-            if rows.written:
-                _call(self, self.commit)
+        rows, first = CustomRows(self, self._names or frozenset()), None
+        try:
+            with self._context():
+                try:
+                    yield rows
+                    if rows.written:
+                        with _mapped(self, "commit()"):
+                            self.commit()
+                except Exception as error:
+                    first = error
+                    raise
+        except Exception as error:
+            if first is not None:  # not what a teardown function makes of it
+                raise first  # noqa: B904  # it has a cause of its own
+            if not rows.written:
+                raise _failure(self, "the application's context", error) from error
+            log.exception("uwsgi_waffle: a teardown function failed after an update was stored")
 
 
 class CustomRows:
@@ -97,7 +114,8 @@ class CustomRows:
 
     def insert(self, key: str, text: str) -> None:
         self.written = True
-        record = _call(self._store, self._store.put, key, text)
+        with _mapped(self._store, "put()"):
+            record = self._store.put(key, text)
         if record is None and self._get(key) != text:
             raise StoreUnavailable(
                 f"{self._store.name}: put({key!r}) returned None, so it failed. Check this method."
@@ -108,20 +126,29 @@ class CustomRows:
 
     def delete(self, key: str) -> None:
         self.written = True
-        _call(self._store, self._store.delete, key)
+        with _mapped(self._store, "delete()"):
+            self._store.delete(key)
 
     def _get(self, key: str) -> str | None:
-        record = _call(self._store, self._store.get, key)
-        return None if record is None else str(record.get_value())
+        with _mapped(self._store, "get()"):
+            record = self._store.get(key)
+        if record is None:
+            return None
+        with _mapped(self._store, "get_value()"):
+            return str(record.get_value())
 
 
-def _call(store: WaffleStore, method: Callable[..., Any], *args: str) -> Any:
+@contextmanager
+def _mapped(store: WaffleStore, what: str) -> Iterator[None]:
     try:
-        return method(*args)
+        yield
     except WaffleError:
         raise
-    except Exception as error:  # its text may hold the values
-        raise StoreUnavailable(
-            f"{store.name}.{method.__name__} failed with {type(error).__name__}. "
-            "It is tried again without a restart."
-        ) from error
+    except Exception as error:
+        raise _failure(store, what, error) from error
+
+
+def _failure(store: WaffleStore, what: str, error: Exception) -> StoreUnavailable:
+    # Without the error's text, which may hold the values.
+    name = type(error).__name__
+    return StoreUnavailable(f"{store.name}: {what} failed with {name}. {TRIED_AGAIN}")

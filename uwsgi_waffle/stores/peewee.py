@@ -7,13 +7,12 @@ import os
 import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable, missing_library
 from ..identity import file_identity, server_identity
-from ..privileges import as_owner_of
 from ..urls import redact_url
 from . import drivers
 from .rows import HISTORY, HISTORY_SIZE, MYSQL_HISTORY_SIZE, MYSQL_TEXT, REVISION, RowStore
@@ -98,6 +97,13 @@ class PeeweeWaffleStore(RowStore):
         what = f"{redact_url(place)}{options} {self._table()}"
         return server_identity(backend, str(host), parameters.get("port"), what)
 
+    @property
+    def file(self) -> Path | None:
+        path = str(self._app_database().database)
+        if self._has_server or self._in_memory or path.startswith("file:"):
+            return None
+        return Path(path)
+
     def _place(self) -> str:
         database = self._app_database()
         place, parameters = str(database.database), database.connect_params
@@ -154,7 +160,7 @@ class PeeweeWaffleStore(RowStore):
                     yield rows
                 return
             database = self._own_database()
-            with self._as_owner(database), database.connection_context():
+            with self._as_owner(), database.connection_context():
                 drivers.limit_answers(database.connection(), drivers.TIMEOUT)
                 backend = self._backend()
                 level = f"TRANSACTION ISOLATION LEVEL {drivers.ISOLATION.get(backend)}"
@@ -169,11 +175,6 @@ class PeeweeWaffleStore(RowStore):
                     if lock:
                         self._lock(database)
                     yield PeeweeRows(database, self.model)
-
-    def _as_owner(self, database: Any) -> AbstractContextManager[None]:
-        path = str(database.database)
-        is_file = not self._has_server and not path.startswith("file:")
-        return as_owner_of(Path(path)) if is_file else nullcontext()
 
     @contextmanager
     def _borrowed(self) -> Iterator[PeeweeRows]:

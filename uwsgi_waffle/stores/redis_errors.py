@@ -11,13 +11,11 @@ from ..errors import (
     WaffleError,
     open_files_advice,
 )
+from .translation import TRIED_AGAIN
 
 __all__ = ["store_error"]
 
-ADVICE = (
-    "Check that Redis answers. Reads are tried again without a restart; look at the history before "
-    "you repeat an update."
-)
+ADVICE = f"Check that Redis answers. {TRIED_AGAIN}"
 
 
 def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> WaffleError:

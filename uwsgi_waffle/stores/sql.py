@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -26,7 +27,7 @@ from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
 from .engines import Notification, check_url, create_engine, identity_of, libpq_url, shown
 from .sqlite_file import SQLiteFile, absolute
-from .tables import DECLARED, TABLES_VERSION, tables_of
+from .tables import DECLARED, TABLES_VERSION, as_text, is_sound, tables_of
 from .translation import CANT_OPEN, map_errors
 
 __all__ = ["SQLStore"]
@@ -84,6 +85,11 @@ class SQLStore(Store):
 
     def within(self, namespace: str) -> SQLStore:
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
+
+    @property
+    def file(self) -> Path | None:
+        is_path = self._file is not None and not self._file.is_uri
+        return Path(str(self._url.database)) if is_path else None
 
     @property
     def libpq_url(self) -> str:
@@ -148,25 +154,17 @@ class SQLStore(Store):
             query = query.where(history.c.key == key)
         with self._open() as connection:
             self._check(connection.scalar(self._tables.version))
-            try:
-                return [self._history_row(row) for row in connection.execute(query)]
-            except ValueError as error:  # SQLite takes any time
-                raise StoreUnavailable(
-                    f"{self.name}: a row of {history.name} is damaged: {error}. Repair it."
-                ) from error
+            return self._history_rows(connection, query)
 
     def values_at(self, revision: int) -> Mapping[str, str]:
-        history = self._tables.history
-        query = (
-            sa.select(history.c.key, history.c.new)
-            .where(history.c.revision <= revision)
-            .order_by(history.c.id)
-        )
         with self._open() as connection:
             newest = self._read(connection).revision
             if not 0 <= revision <= newest:
                 raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
-            texts = {row.key: row.new for row in connection.execute(query)}
+            rows = connection.execute(self._tables.until(revision)).all()
+        for row in rows:
+            self._check_column(self._tables.history.c.revision, row.revision)
+        texts = {as_text(row.key): as_text(row.new) for row in rows}
         return {key: text for key, text in texts.items() if text is not None}
 
     def _create_tables(self) -> None:
@@ -197,14 +195,19 @@ class SQLStore(Store):
     def _read(self, connection: sa.Connection) -> Stored:
         rows = connection.execute(self._tables.snapshot).all()
         self._check(rows[0].version if rows else None)
-        values = {key: _text(value) for _, _, key, value in rows if key is not None}
-        declared, revision = values.pop(DECLARED, None), rows[0].revision
-        if not isinstance(revision, int):  # SQLite takes any value
+        self._check_column(self._tables.meta.c.revision, rows[0].revision)
+        values = {key: as_text(value) for _, _, key, value in rows if key is not None}
+        for key in values:
+            self._check_column(self._tables.values.c.key, key)
+        declared = values.pop(DECLARED, None)
+        return Stored(rows[0].revision, values, declared)
+
+    def _check_column(self, column: sa.Column[Any], value: object) -> None:
+        if not is_sound(column, value):
             raise StoreUnavailable(
-                f"{self.name}: the revision in {self._tables.meta.name} is damaged: {revision!r}. "
+                f"{self.name}: a {column.name} in {column.table.name} is damaged: {value!r}. "
                 "Restore the database from its backup."
             )
-        return Stored(revision, values, declared)
 
     def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:
         at = datetime.now(timezone.utc).replace(tzinfo=None)
@@ -231,9 +234,18 @@ class SQLStore(Store):
             with self._invalid_value("actor, note"):
                 connection.execute(self._tables.insert_history, rows)
 
-    def _history_row(self, row: Any) -> HistoryRow:
-        fields = {name: getattr(row, name) for name in self._tables.history_columns}
-        return HistoryRow(**{**fields, "at": row.at.replace(tzinfo=timezone.utc)})
+    def _history_rows(self, connection: sa.Connection, query: sa.Select[Any]) -> list[HistoryRow]:
+        names, table = self._tables.history_columns, self._tables.history
+        try:
+            rows = connection.execute(query).all()
+        except (TypeError, ValueError) as error:  # SQLite takes any time
+            raise StoreUnavailable(
+                f"{self.name}: a row of {table.name} is damaged: {error}. Repair or delete it."
+            ) from error
+        for row in rows:
+            self._check_column(table.c.revision, row.revision)
+        found = [{name: as_text(getattr(row, name)) for name in names} for row in rows]
+        return [HistoryRow(**{**f, "at": f["at"].replace(tzinfo=timezone.utc)}) for f in found]
 
     @contextmanager
     def _invalid_value(self, name: str) -> Iterator[None]:
@@ -286,8 +298,3 @@ class SQLStore(Store):
                 f"{self.name}: the file is gone. Restore it. To start afresh instead, stop the"
                 " server and delete the folder beside the watch file (WAFFLE_WATCHER_FILE + '.d')."
             ) from error
-
-
-def _text(value: str | bytes) -> str:
-    """Return a value that somebody may have written as bytes, which SQLite keeps so."""
-    return value if isinstance(value, str) else value.decode(errors="replace")

@@ -11,9 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-__all__ = ["DECLARED", "TABLES_VERSION", "Tables", "tables_of"]
+__all__ = ["DECLARED", "TABLES_VERSION", "Tables", "as_text", "is_sound", "tables_of"]
 
 TABLES_VERSION = 1
+NEWEST = 2**63 - 2  # of all revisions
 DECLARED = "WAFFLE_DECLARED"  # the key of `Stored.declared`, which no variable can have
 
 # A server's own defaults on MySQL and MariaDB may mix up cases, lose characters or know no
@@ -56,7 +57,11 @@ class Tables:
         )
         self.history = _history(f"{prefix}waffle_history", self.metadata)
         self.version = sa.select(meta.c.version)
-        self.next_revision = meta.update().values(revision=meta.c.revision + 1)
+        self.next_revision = (
+            meta.update()
+            .where(meta.c.revision.between(0, NEWEST))  # not what `is_sound` refuses
+            .values(revision=meta.c.revision + 1)
+        )
         self.lock = sa.select(meta.c.revision).with_for_update()
         key_is = values.c.key == sa.bindparam("key_is")
         self.insert = values.insert()
@@ -67,6 +72,13 @@ class Tables:
         self.snapshot = sa.select(
             meta.c.version, meta.c.revision, values.c.key, values.c.value
         ).select_from(meta.outerjoin(values, sa.true()))
+
+    def until(self, revision: int) -> sa.Select[Any]:
+        """Return what selects the history up to a revision, with the rows that are damaged."""
+        history = self.history.c
+        later = history.revision.between(revision + 1, NEWEST)
+        query = sa.select(history.revision, history.key, history.new)
+        return query.where(~later).order_by(history.id)
 
 
 def _history(name: str, metadata: sa.MetaData) -> sa.Table:
@@ -83,6 +95,21 @@ def _history(name: str, metadata: sa.MetaData) -> sa.Table:
         sa.Column("at", UTC_TIME, nullable=False),
         **TRANSACTIONAL,
     )
+
+
+def is_sound(column: sa.Column[Any], value: object) -> bool:
+    """Return whether a key or a revision is one: SQLite takes any value.
+
+    An update of a key in bytes would find no row.
+    """
+    if column.name == "key":
+        return isinstance(value, str)
+    return isinstance(value, int) and 0 <= value <= NEWEST
+
+
+def as_text(value: Any) -> Any:
+    """Return the text that somebody may have written as bytes, which SQLite keeps so."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 @cache

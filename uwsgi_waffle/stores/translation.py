@@ -18,13 +18,20 @@ from ..errors import (
 )
 from .contract import Store
 
-__all__ = ["ADVICE", "CANT_OPEN", "TableMissing", "TransactionConflict", "map_errors"]
+__all__ = [
+    "ADVICE",
+    "CANT_OPEN",
+    "TRIED_AGAIN",
+    "TableMissing",
+    "TransactionConflict",
+    "map_errors",
+]
 
 CANT_OPEN = "unable to open database file"  # SQLite's words
-ADVICE = (
-    "Check that the database answers. Reads are tried again without a restart; look at the history "
-    "before you repeat an update."
+TRIED_AGAIN = (
+    "Reads are tried again without a restart; look at the history before you repeat an update."
 )
+ADVICE = f"Check that the database answers. {TRIED_AGAIN}"
 
 # SQLSTATEs of PostgreSQL and numbers of MySQL and MariaDB.
 CONFLICT = {"40001", "40P01", 1213}  # the database has undone the whole transaction
