@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -144,6 +145,15 @@ def test_flask_waffleconf(tmp_path: Path) -> None:
     assert ROWS["polling, as Flask-WaffleConf"] == row
     found = run(FLASK_WAFFLECONF.format(folder=tmp_path))
     assert found == "[(False, 10)] two 1 conf\n"
+
+
+def test_flask_waffleconf_reads_no_json() -> None:
+    """So docs/coming-from-flask-waffleconf.md says to save the table first."""
+    util = pytest.importorskip("flask_waffleconf.util")
+    assert util.deserialize(util.serialize("Gent")) == "Gent"
+    for text in ('"Gent"', "2000", "[1]", "null"):
+        with pytest.raises((ValueError, pickle.UnpicklingError, EOFError)):
+            util.deserialize(text)
 
 
 def test_django_constance(tmp_path: Path) -> None:
