@@ -11,22 +11,6 @@ import pytest
 
 from . import fuzz
 
-#: What each part is for, by the name of its file.
-PARTS = (
-    "steps",
-    "kills",
-    "starts",
-    "in_flight",
-    "host_protocol",
-    "found",
-    "security",
-    "clocks",
-    "corpus",
-    "long_run",
-    "judge",
-    "hosts_run",
-)
-
 
 def main() -> int:
     """Run all parts, or fuzz."""
@@ -56,19 +40,8 @@ def main() -> int:
     os.environ.update(CAMPAIGN_SECONDS=str(options.seconds), CAMPAIGN_SEED=str(options.seed))
     if not options.short:
         os.environ["CAMPAIGN_DEEP"] = "1"
-    here = Path(__file__).parent
-    return int(
-        pytest.main(
-            [
-                "-q",
-                "--show-capture=no",
-                "--thorough",
-                "-o",
-                "timeout=0",
-                *(str(here / f"test_{part}.py") for part in PARTS),
-            ]
-        )
-    )
+    arguments = ["-q", "--show-capture=no", "--thorough", "-o", "timeout=0"]
+    return int(pytest.main([*arguments, str(Path(__file__).parent)]))
 
 
 if __name__ == "__main__":

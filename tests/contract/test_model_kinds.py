@@ -73,6 +73,28 @@ class TestKindsOfModels:
     ) -> None:
         self.store_of(bare, key=text(), value=sa.Column(sa.Text), **more)
 
+    def test_nothing_of_the_model_runs(self, bare: SimpleNamespace, tmp_path: Path) -> None:
+        """Not what SQLAlchemy or peewee calls when an object is made or saved."""
+
+        def run(*_: object, **__: object) -> None:
+            raise AssertionError("it runs")
+
+        model = self.declared(bare, key=text(), value=sa.Column(sa.Text), __init__=run)
+        for event in ("init", "before_insert", "before_update", "before_delete"):
+            sa.event.listen(model, event, run)
+        store = AlchemyWaffleStore(db=bare.db, model=model)
+        bare.db.create_all()
+        use(store)
+        other = self.peewee_kind(tmp_path, peewee.SqliteDatabase(str(tmp_path / "other.db")))
+        for name in ("__init__", "save", "delete_instance"):
+            setattr(other, name, run)
+        with other._meta.database.connection_context():
+            other.create_table()
+        use(PeeweeWaffleStore(model=other))
+        for made in (model, other):
+            with pytest.raises(AssertionError, match="it runs"):
+                made()
+
     def test_synonyms_work(self, bare: SimpleNamespace) -> None:
         site = bare
         store = self.store_of(

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from prometheus_client import CollectorRegistry
 
 from uwsgi_waffle import WaffleError, wake
 from uwsgi_waffle.admin import admin_blueprint
@@ -132,6 +133,27 @@ class TestRollCall:
         alone = Host(tmp_path).start()
         with pytest.raises(WaffleError, match="WAFFLE_WATCHTYPE"):
             alone.waffle.status(hosts=True)
+
+
+class TestMetrics:
+    def test_each_host_is_a_label(self, sites: Sites, left: Process, right: Process) -> None:
+        left.waffle.update({"LIMIT": 20}, wait=10, hosts=True)
+        stuck = report_process(right.files, 4711, "worker 9", error="no disk")
+        registry = CollectorRegistry()
+        registry.register(WaffleCollector(left.waffle, hosts=True))
+        values = {
+            (sample.name.removeprefix("uwsgi_waffle_"), sample.labels.get("host")): sample.value
+            for family in registry.collect()
+            for sample in family.samples
+        }
+        stuck.processes.leave()
+        assert (values["hosts", None], values["hosts_answered", None]) == (2, 2)
+        for name, lagging in (("left", 0), ("right", 1)):
+            host = sites.name(name)
+            assert values["host_revision", host] == 1
+            assert values["host_processes", host] == 1 + lagging
+            assert values["host_processes_behind", host] == lagging
+            assert values["host_errors", host] == lagging
 
 
 class TestPage:

@@ -373,14 +373,22 @@ class TestTalisman:
         waffle.update({"CSP": "default-src https:"})
         assert policy() == "default-src https:"
 
-    def test_it_assigns_flasks_settings(self) -> None:
+    @pytest.mark.parametrize(
+        ("name", "value"), [("SECURE", False), ("HTTPONLY", False), ("SAMESITE", "None")]
+    )
+    def test_it_assigns_flasks_settings(self, name: str, value: object) -> None:
         """Flask-Talisman sets the session cookie's flags, so they can't be variables."""
         from flask_talisman import Talisman
 
-        app, _ = site(SESSION_COOKIE_HTTPONLY=False)
-        app.testing = False
-        with pytest.raises(ManagedVariable):
+        app, _ = site(**{f"SESSION_COOKIE_{name}": value})
+        app.testing, app.config["PROPAGATE_EXCEPTIONS"] = False, True
+
+        def visit() -> None:
             Talisman(app)
+            app.test_client().get("/", base_url="https://site.example")  # it sets SECURE here
+
+        with pytest.raises(ManagedVariable):
+            visit()
 
 
 @needs("flask_wtf", "Flask-WTF")

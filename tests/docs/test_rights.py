@@ -12,6 +12,7 @@ from flask import Flask
 
 from uwsgi_waffle import RedisStore, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.stores import Store
+from uwsgi_waffle.wake import open_channel
 
 from ..redis_server import RedisServer
 from ..sql_servers import MariaDB, PostgreSQL
@@ -75,7 +76,14 @@ class TestPostgreSQL:
             postgresql_server.execute(mine)
         store = SQLStore(owner.replace("//postgres@", f"//{user}@"))
         if line == len(POSTGRESQL.splitlines()):
-            use(tmp_path / "instance", store)
+            channel = open_channel("postgres", store.libpq_url, "waffleconf")
+            messages = channel.listen(
+                own_id=lambda: 7, should_continue=lambda: True, answer=lambda: ""
+            )
+            next(messages)
+            use(tmp_path / "instance", store.notifying("waffleconf", lambda: "8"))
+            next(messages)  # every user may listen and notify, says docs/hosts.md
+            messages.close()
         else:
             with pytest.raises(StoreUnavailable):
                 use(tmp_path / "instance", store)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +136,11 @@ def create_app() -> Flask:
     @app.post("/update")
     def update() -> Any:
         number = request.args.get("n", type=int)
+        seconds = request.args.get("expires", type=float)
         result = waffle.update(
-            {"A": number, "B": number}, wait=request.args.get("wait", type=float)
+            {"A": number, "B": number},
+            wait=request.args.get("wait", type=float),
+            expires=timedelta(seconds=seconds) if seconds else None,
         )
         own = seen()
         return jsonify(

@@ -296,3 +296,20 @@ def test_what_nobody_tells_is_found_within_the_interval(servers: Servers, mode: 
     edited.close()
     server.eventually(lambda: changed(server, 2), until=lambda pids: len(pids) >= 4)
     assert server.read()["revision"] == 2
+
+
+@pytest.mark.parametrize("mode", ["prefork", "no master", "gunicorn"])
+def test_a_temporary_value_ends_though_nobody_asks(servers: Servers, mode: str) -> None:
+    """Within the reconcile interval, once, and all are told."""
+    settings = {"WAFFLE_POLL_INTERVAL": "0.02", "WAFFLE_RECONCILE_INTERVAL": "1"}
+    if mode == "prefork":
+        server = servers.uwsgi(addressed=True, **settings)
+    else:
+        command = UWSGI if mode == "no master" else [*GUNICORN, "--workers", "4"]
+        server = servers.start(command, **settings)
+    count = 1 if mode == "no master" else 4
+    server.eventually(lambda: len(server.table()), until=lambda found: found >= count)
+    server.update(1, wait=20.0)
+    server.post("/update?n=2&expires=0.2&wait=20")
+    server.eventually(lambda: len(server.records("changes")), until=lambda n: n >= 3 * count)
+    assert (server.read()["all"][0], server.read()["revision"]) == (1, 3)

@@ -17,6 +17,7 @@ from uwsgi_waffle.admin.fields import MAX_EDITABLE, Field
 from uwsgi_waffle.admin.form import MAX_FORM
 from uwsgi_waffle.schema import Schema
 
+from ..docs.page import ROOT
 from .admin_site import CONFS, Form, Level, Site
 
 
@@ -303,6 +304,11 @@ class TestForm:
         answer = site.save(value__SITENAME="x" * (MAX_FORM + 1))
         assert (answer.status_code, site.waffle.revision) == (413, 0)
         assert "Nothing was changed" in answer.text
+
+    def test_the_limits_that_the_page_names(self) -> None:
+        text = (ROOT / "docs" / "admin.md").read_text()
+        assert f"at most {MAX_FORM // 2**20} MiB at once" in text
+        assert f"longer than {MAX_EDITABLE:,} characters" in text
 
     def test_nothing_declared(self) -> None:
         assert "No variables are declared" in Site({}).page()

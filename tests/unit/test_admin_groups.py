@@ -126,8 +126,15 @@ class TestFilter:
         assert site.save(form, value__SITENAME="Gent").status_code == 303
         assert (site.waffle.values.OPEN, site.waffle.values.SPARE_7) == (True, 7)
 
-    def test_a_few_need_none(self) -> None:
-        assert 'id="filter"' not in Site({"A": {"default": 1}}).page()
+    @pytest.mark.parametrize(("count", "there"), [(8, False), (9, True)])
+    def test_a_few_need_none(self, count: int, there: bool) -> None:
+        page = Site({f"A{n}": {"default": 1} for n in range(count)}).page()
+        assert ('id="filter"' in page) == there
+
+    def test_it_looks_at_the_beginning_of_a_value(self, site: Site) -> None:
+        site.waffle.update({"SITENAME": "x" * 190 + " early " + "x" * 100 + " late"})
+        assert shown(site.page("?q=early")) == ["SITENAME"]
+        assert shown(site.page("?q=late")) == []
 
 
 def test_the_focus_goes_to_the_first_error() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +13,18 @@ import pytest
 from uwsgi_waffle import SchemaError
 from uwsgi_waffle.redis_client import connect
 from uwsgi_waffle.wake import ChannelDown, redis
+from uwsgi_waffle.wake.channel import PING_AFTER, RESPONSE_TIMEOUT
 from uwsgi_waffle.wake.redis import RedisChannel
 
 OWN = b"1790000000.123456%020d" % 7
 FOREIGN = b"1790000000.123456%020d" % 8
+
+
+def test_the_times_that_the_page_names() -> None:
+    """docs/hosts.md: how long a pause goes unnoticed, and how long an update waits for Redis."""
+    text = (Path(__file__).parents[2] / "docs" / "hosts.md").read_text()
+    assert f"pause of less than {PING_AFTER + RESPONSE_TIMEOUT:g} s" in " ".join(text.split())
+    assert RESPONSE_TIMEOUT == 1, "an update waits for it one second at most"
 
 
 class FakeSubscription:

@@ -39,6 +39,16 @@ def test_they_have_no_group(run: Run) -> None:
     assert "What isn't declared has no group: leave out --group." in result.output
 
 
+def test_their_removal_is_told_to_no_hook(host: Host) -> None:
+    """No variable has another value."""
+    host.start(confs=BEFORE).waffle.update({"GONE": 2})
+    told: list[object] = []
+    release = host.start()
+    release.waffle.on_update(told.append)
+    result = release.app.test_cli_runner().invoke(command, ["prune", "--yes"])
+    assert (result.output.splitlines()[-1], told) == ("revision 2", [])
+
+
 def test_they_are_removed_as_a_revision(host: Host, site: Process, run: Run) -> None:
     result = run("prune", "--dry-run")
     assert result.exit_code == 4

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -61,6 +63,15 @@ def test_a_value_larger_than_an_argument_can_be(site: Process, run: Run, tmp_pat
     (tmp_path / "name").write_text("x" * 150_000)
     assert run(f"SITENAME=@{tmp_path / 'name'}").exit_code == 0
     assert site.waffle.values.SITENAME == "x" * 150_000
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all arguments together are limited")
+def test_the_size_of_an_argument() -> None:
+    """Linux takes 32 pages, which most often are 128 KiB."""
+    size = 32 * os.sysconf("SC_PAGE_SIZE")
+    subprocess.run(["true", "x" * (size - 1)], check=True)
+    with pytest.raises(OSError, match="too long"):
+        subprocess.run(["true", "x" * size], check=True)
 
 
 def test_a_pipe(site: Process, run: Run, tmp_path: Path) -> None:

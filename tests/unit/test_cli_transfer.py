@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -275,6 +276,11 @@ class TestTransfer:
             "new": {"LIMIT": 20},
         }
         assert (target.waffle.values.SITENAME, target.waffle.values.LIMIT) == ("Mine", 20)
+
+    def test_a_temporary_value_that_it_names_stays_for_good(self, target: Process) -> None:
+        target.waffle.update({"LIMIT": 20, "SITENAME": "Mine"}, expires=timedelta(hours=1))
+        self.run_in(target, "apply", "-", stdin='{"LIMIT": 20}')
+        assert list(target.waffle.status()["temporary"]) == ["SITENAME"]
 
     def test_a_dry_run_changes_nothing_and_finds_the_difference(self, target: Process) -> None:
         result = self.run_in(target, "apply", "-", "--dry-run", stdin='{"LIMIT": 20}')

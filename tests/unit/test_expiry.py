@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Annotated, Any
 
 import pytest
 from annotated_types import Ge
@@ -61,6 +61,19 @@ class TestEnd:
             ("SITENAME", "New", "Waffle", "expiry", 3),
             ("LIMIT", 20, 15, "expiry", 3),
         }
+
+    def test_whoever_ends_it_tells(self, host: Host, site: Process, clock: Clock) -> None:
+        """That the time of a value changes is no update that is told."""
+        told: list[tuple[str | None, dict[str, Any]]] = []
+        site.waffle.update({"LIMIT": 20}, expires=HOUR)
+        other = host.start()
+        site.waffle.on_update(lambda update: told.append((update.actor, dict(update.new))))
+        site.waffle.update({"LIMIT": 20}, expires=2 * HOUR)
+        assert told == []
+        clock.ahead = 2 * HOUR
+        site.tick()
+        other.tick()
+        assert told == [("expiry", {"LIMIT": 10})]
 
     def test_a_temporary_reset_ends_as_well(self, site: Process, clock: Clock) -> None:
         site.waffle.update({"LIMIT": 15})

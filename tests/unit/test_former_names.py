@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from click.testing import Result
 from pydantic import BaseModel, Field
 
 from uwsgi_waffle import SchemaError
+from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.served import repairing
 
 from ..host import recorded
@@ -52,6 +54,18 @@ class TestOneRelease:
         old.waffle.update({"NAME": "Gent"})
         new.waffle.update({"LIMIT": 20})
         assert host.start(confs=LATER).waffle.values.TITLE == "Gent"
+
+    def test_commands_know_the_new_name_only(self, new: Process, old: Process) -> None:
+        old.waffle.update({"NAME": "Gent"})
+
+        def run(*words: str, stdin: str = "") -> Result:
+            return new.app.test_cli_runner().invoke(command, words, input=stdin)
+
+        assert run("list").output.splitlines()[0].split() == ["TITLE", '"Gent"']
+        for result in (run("set", "NAME=x"), run("get", "NAME"), run("apply", "-", stdin="NAME=x")):
+            assert result.exit_code == 1
+            assert "'NAME'" in result.stderr
+        assert new.waffle.refresh() == 1
 
     def test_a_rollback_finds_it(self, new: Process, old: Process) -> None:
         old.waffle.update({"NAME": "Gent"})

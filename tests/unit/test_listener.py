@@ -258,12 +258,18 @@ class TestListening:
     def test_a_message_wakes_the_idle_and_calls_hooks(
         self, host: Host, listening: Process, channel: FakeChannel
     ) -> None:
-        seen, bell = threading.Event(), host.folder / "bell"
-        listening.waffle.on_change()(lambda change: seen.set())
+        seen, bell, threads = threading.Event(), host.folder / "bell", []
+
+        @listening.waffle.on_change()
+        def hook(change: object) -> None:
+            threads.append(threading.current_thread().name)
+            seen.set()
+
         os.utime(bell, ns=(1, 1))
         host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
         channel.message.set()
         assert seen.wait(20), "a store that has the same revision was looked at"
+        assert threads == ["uwsgi_waffle listener"]
         assert bell.stat().st_mtime_ns > 1
 
     def test_where_no_application_is_the_others_are_woken(

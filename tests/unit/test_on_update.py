@@ -13,11 +13,18 @@ from flask import Flask, current_app
 from pydantic import BaseModel
 
 import uwsgi_waffle
-from uwsgi_waffle import InvalidValue, RevisionConflict, UnknownVariable, Update
+from uwsgi_waffle import (
+    InvalidValue,
+    RevisionConflict,
+    StoreUnavailable,
+    UnknownVariable,
+    Update,
+)
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.schema import MASK
+from uwsgi_waffle.stores import CommitBuilder, Stored
 
-from ..host import Host, Process, logged, report_process
+from ..host import FaultyStore, Host, Process, logged, report_process
 
 EDIT = "UPDATE waffle_values SET value = ? WHERE key = 'LIMIT'"
 
@@ -123,6 +130,23 @@ class TestUpdate:
         updates = updates_of(site)
         site.app.test_cli_runner().invoke(command, ["set", "LIMIT=20", "--note", "why"])
         assert [(update.new, update.note) for update in updates] == [({"LIMIT": 20}, "why")]
+
+    def test_a_connection_that_is_lost_during_the_commit(self, host: Host) -> None:
+        """The update may be made, and nobody is told."""
+
+        class Broken(FaultyStore):
+            def transact(self, build_commit: CommitBuilder) -> Stored:
+                super().transact(build_commit)
+                raise StoreUnavailable("the connection was lost during the commit")
+
+        site, other = host.start(Broken(f"sqlite:///{host.database}")), host.start()
+        mine, theirs = updates_of(site), updates_of(other)
+        with pytest.raises(StoreUnavailable):
+            site.waffle.update({"LIMIT": 20})
+        for process in (site, other):
+            process.tick()
+            assert process.waffle.values.LIMIT == 20
+        assert mine == theirs == []
 
     def test_it_is_told_before_the_wait(self, site: Process, host: Host) -> None:
         theirs = report_process(host.open_files(), 4711, "worker 1")

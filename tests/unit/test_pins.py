@@ -161,6 +161,16 @@ class TestRefused:
         assert pinned.waffle.rollback(1).changed == ("LIMIT",)
         assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT) == ("Two", 20)
 
+    def test_a_process_that_pins_it_has_an_update_and_serves_its_pin(
+        self, start: Start, site: Process
+    ) -> None:
+        pinned = start(MYSITE_SITENAME="Pinned")
+        site.waffle.update({"SITENAME": "Stored"})
+        pinned.tick()
+        result = site.waffle.update({"SITENAME": "Stored"}, wait=10)
+        assert (len(result.applied), result.pending) == (2, ())
+        assert (pinned.waffle.values.SITENAME, pinned.waffle.revision) == ("Pinned", 1)
+
     def test_a_file_that_does_not_name_it_leaves_it_out(self, start: Start, site: Process) -> None:
         """`apply --reset-others` resets the other ones."""
         site.waffle.update({"SITENAME": "Stored", "LIMIT": 30})

@@ -118,6 +118,17 @@ class TestCost:
         assert len(calls.made) == 200
         assert store.calls == asked
 
+    def test_the_latest_in_a_request_costs_the_same(
+        self, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sync, "CHECK_INTERVAL", 1e9)
+        site.tick()
+        with site.app.test_request_context():
+            assert site.waffle.values.LIMIT == 10
+            calls = Calls(monkeypatch)
+            assert site.waffle.latest.LIMIT == 10
+        assert calls.made == ["fstat", "pread"]
+
     def test_the_files_are_looked_at_once_in_the_check_interval(
         self, site: Process, monkeypatch: pytest.MonkeyPatch
     ) -> None:

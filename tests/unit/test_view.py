@@ -87,6 +87,27 @@ class TestLatest:
         response = site.app.test_client().get("/stream")
         assert response.text == "Waffle Waffle\nNew 0 Waffle\n"
 
+    def test_a_copied_context_and_a_task_have_the_revision_of_their_request(
+        self, site: Process, other: Process
+    ) -> None:
+        """Also when the request has ended."""
+        contexts = []
+
+        @site.app.get("/copied")
+        def copied() -> str:
+            contexts.append(contextvars.copy_context())
+            return str(site.waffle.values.LIMIT)
+
+        async def read() -> tuple[int, int]:
+            return site.waffle.latest.LIMIT, site.waffle.values.LIMIT
+
+        async def main() -> tuple[int, int]:
+            return await asyncio.create_task(read())
+
+        assert site.app.test_client().get("/copied").text == "10"
+        other.waffle.update({"LIMIT": 20})
+        assert contexts[0].run(asyncio.run, main()) == (20, 10)
+
     def test_an_override_of_a_test_counts(self, site: Process) -> None:
         with override(site.app, SITENAME="Test"):
             assert site.waffle.latest.SITENAME == "Test"
