@@ -45,13 +45,13 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     )
     ours = _limits(redis, timeout)
     try:
+        url, sentinels = read_url(url)
         parts = urlsplit(url)
         if parts.fragment or "@" in parts.path + parts.query:
             raise SchemaError(f"{hint}: it has an '@' or '#' in the wrong place.")
         if parts.scheme == "unix" and parts.hostname:
             raise SchemaError(f"{setting}: a socket's path is absolute: unix:///run/redis.sock.")
         options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
-        url, sentinels = read_url(url)
         pool = redis.ConnectionPool.from_url(_with_query(url, options), **ours)
         pool.connection_class(**pool.connection_kwargs)  # rejects unknown options
     except TypeError as error:

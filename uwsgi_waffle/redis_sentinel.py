@@ -7,7 +7,7 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 __all__ = ["Sentinels", "read_url"]
 
@@ -61,15 +61,15 @@ def read_url(url: str) -> tuple[str, Sentinels | None]:
     scheme, mark, rest = url.partition("+sentinel://")
     if not mark:
         return url, None
-    parts = urlsplit(f"{scheme}://{rest}")
-    login, at, servers = parts.netloc.rpartition("@")
-    service, _, database = parts.path.strip("/").partition("/")
-    if not service:
+    place, _, path = rest.partition("/")
+    login, at, servers = place.rpartition("@")
+    service = re.split("[/?#]", path, maxsplit=1)[0]
+    if not service or "@" in service:
         raise ValueError("it names no service")
     addresses = tuple(_address(server) for server in servers.split(","))
-    query = f"?{parts.query}" if parts.query else ""
-    plain = f"{scheme}://{login}{at}{addresses[0][0]}/{database}{query}"
-    return plain, Sentinels(addresses, unquote(service))
+    # Several servers aren't what `urlsplit` and redis-py read as one, but the rest is.
+    database = path.removeprefix(service).lstrip("/")
+    return f"{scheme}://{login}{at}sentinel/{database}", Sentinels(addresses, unquote(service))
 
 
 def _disconnect(pools: Iterable[Any]) -> None:
@@ -78,7 +78,7 @@ def _disconnect(pools: Iterable[Any]) -> None:
 
 
 def _address(server: str) -> tuple[str, int]:
-    match = re.fullmatch(r"(\[[^]]+\]|[^:]+)(?::(\d+))?", server)
+    match = re.fullmatch(r"(\[[^]]+\]|[^:?#]+)(?::(\d+))?", server)
     if match is None:
         raise ValueError("it names a sentinel that can't be read")
     return match[1].strip("[]"), int(match[2] or PORT)

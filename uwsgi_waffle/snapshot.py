@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -58,8 +59,8 @@ class Change:
     """
 
     revision: int
-    old: Mapping[str, object] = field(repr=False)  # they may be secrets
-    new: Mapping[str, object] = field(repr=False)
+    old: Mapping[str, Any] = field(repr=False)  # they may be secrets
+    new: Mapping[str, Any] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -205,13 +205,14 @@ class TestUrls:
         assert "geheim" not in open_store(url).name
 
     def test_sentinels_and_what_redis_itself_needs(self) -> None:
-        url = "rediss+sentinel://ann:ge%3Aheim@a,b:1,[::1]:2/my%20master/3?socket_timeout=60"
+        place = "ann:ge%3Aheim@[::2],b:1,[::1]:2/my%20master/3"
+        url = f"rediss+sentinel://{place}?socket_timeout=60"
         pool = connect(url, setting="X", timeout=1.5).connection_pool
         options = pool.connection_kwargs
         assert pool.service_name == "my master"
         asked = [s.connection_pool.connection_kwargs for s in pool.sentinel_manager.sentinels]
         addresses = [(one["host"], one["port"]) for one in asked]
-        assert addresses == [("a", 26379), ("b", 1), ("::1", 2)]
+        assert addresses == [("::2", 26379), ("b", 1), ("::1", 2)]
         assert (options["username"], options["password"], options["db"]) == ("ann", "ge:heim", 3)
         assert options["socket_timeout"] == 1.5
         assert pool.connection_class is redis.sentinel.SentinelManagedSSLConnection
@@ -222,7 +223,13 @@ class TestUrls:
 
     @pytest.mark.parametrize(
         "url",
-        ["redis+sentinel://a,b", "redis+sentinel:///mymaster", "redis+sentinel://a:x/mymaster"],
+        [
+            "redis+sentinel://a,b",
+            "redis+sentinel://a,b?db=1",
+            "redis+sentinel:///mymaster",
+            "redis+sentinel://a:x/mymaster",
+            "redis+sentinel://ann:a/b@c,d/mymaster",
+        ],
     )
     def test_others_are_refused(self, url: str) -> None:
         with pytest.raises(SchemaError, match=r"redis\+sentinel://host,host/service"):

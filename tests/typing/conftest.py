@@ -1,3 +1,3 @@
-"""The sample is for type checkers; it isn't run."""
+"""These are for type checkers; they aren't run."""
 
-collect_ignore = ["sample.py"]
+collect_ignore = ["application.py", "sample.py"]

@@ -1,4 +1,6 @@
-"""`WaffleConf[Limits]` has typed values, and a plain `WaffleConf` has `Any`."""
+"""`WaffleConf[Limits]` has typed values, a plain `WaffleConf` has `Any`, and who checks strictly
+hears nothing of the package.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,7 @@ import pytest
 
 Check = Callable[[Path, Path], str]
 SAMPLE = Path(__file__).with_name("sample.py")
+APPLICATION = Path(__file__).with_name("application.py")
 ROOT = Path(__file__).parents[2]
 
 
@@ -49,6 +52,12 @@ checkers = pytest.mark.parametrize("check", [run_mypy, run_pyright])
 @checkers
 def test_it_knows_the_types_of_the_values(check: Check, tmp_path: Path) -> None:
     assert check(SAMPLE, tmp_path / "cache") == ""
+
+
+@checkers
+def test_applications_are_clean_in_strict_mode(check: Check, tmp_path: Path) -> None:
+    """Hooks, stores, pages and dictionaries: nothing of the public interface is untyped."""
+    assert check(APPLICATION, tmp_path / "cache") == ""
 
 
 @checkers

@@ -8,20 +8,33 @@ from __future__ import annotations
 import ctypes
 import importlib.machinery
 import os
+import select
 import signal
+import socket
 import sys
+import time
 from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
-MODULES = {"fcntl", "grp", "pwd", "resource", "syslog", "termios"}
+MODULES = {"curses", "fcntl", "grp", "pty", "pwd", "readline", "resource", "syslog", "termios"}
+# `os.kill` is there, but what asks on Unix whether a process runs sends it Ctrl-C.
 LACKING = {
     os: """
-        O_CLOEXEC O_DIRECTORY O_NOATIME O_NOFOLLOW O_NONBLOCK chown fchmod fchown fork forkpty
-        getegid geteuid getgid getgroups getuid killpg lchown mkfifo pread pwrite register_at_fork
-        setegid seteuid setgid setuid
+        O_CLOEXEC O_DIRECTORY O_NOATIME O_NOFOLLOW O_NONBLOCK O_SYNC chown chroot confstr fchmod
+        fchown fdatasync fork forkpty getegid geteuid getgid getgroups getloadavg getpgid
+        getpriority getsid getuid initgroups kill killpg lchown lockf memfd_create mkfifo mknod
+        nice pipe2 posix_fadvise posix_fallocate posix_spawn pread preadv pwrite pwritev readv
+        register_at_fork sched_yield sendfile setegid seteuid setgid setpgid setsid setuid sync
+        sysconf uname writev
     """,
-    signal: "SIGHUP SIGKILL SIGUSR1 SIGUSR2 pthread_kill pthread_sigmask",
+    select: "epoll poll",
+    signal: """
+        SIGALRM SIGCHLD SIGHUP SIGKILL SIGPIPE SIGQUIT SIGUSR1 SIGUSR2 alarm pthread_kill
+        pthread_sigmask setitimer sigwait
+    """,
+    socket: "AF_UNIX SO_PEERCRED SO_REUSEPORT",
+    time: "tzset",
 }
 
 
