@@ -20,6 +20,7 @@ from .text import escape_line, to_json
 
 __all__ = ["Observed", "Update", "Updates"]
 
+log = logging.getLogger("uwsgi_waffle")
 audit = logging.getLogger("uwsgi_waffle.audit")
 
 
@@ -99,7 +100,10 @@ class Updates:
             committed.note,
             datetime.now(timezone.utc),
         )
-        self._log(update)
+        try:
+            self._log(update)
+        except Exception:  # a filter or a handler of the application's own
+            log.exception("uwsgi_waffle: the audit log failed at revision %d", update.revision)
         self._hooks.call(update)
 
     def _value(self, name: str, text: str | None) -> object:

@@ -212,6 +212,30 @@ class TestOutput:
         assert text in done.stderr
         assert "Traceback" not in done.stderr
 
+    @pytest.mark.parametrize(
+        ("after", "text"),
+        [
+            (
+                "app.teardown_appcontext(lambda error: 1 / 0)",
+                "a teardown function failed: ZeroDivisionError: division by zero",
+            ),
+            (
+                "sys.stdout.close()",
+                "revision 1 is stored; the output can't be written: I/O operation on closed file.",
+            ),
+        ],
+    )
+    def test_an_update_whose_application_fails_afterwards(
+        self, shell: Shell, after: str, text: str
+    ) -> None:
+        shell.write(before="", after=after)
+        done = shell.run("set", "SIZE=11")
+        assert done.returncode == 0
+        assert text in done.stderr.splitlines()
+        assert "Traceback" not in done.stderr
+        refused = shell.run("set", "SIZE=x")
+        assert (refused.returncode, "Nothing was changed" in refused.stderr) == (1, True)
+
     def test_an_encoding_that_does_not_have_a_letter(self, shell: Shell) -> None:
         command = 'flask waffle set "SITENAME=Bru 🧇" && flask waffle get SITENAME'
         done = shell.bash(command, PYTHONIOENCODING="latin-1:strict")

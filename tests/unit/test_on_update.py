@@ -274,6 +274,19 @@ class TestAudit:
         assert not [text for text in shown if "geheim" in text or "anders" in text]
         assert updates[1].old["TOKEN"] == "geheim"
 
+    def test_a_filter_that_fails_fails_no_update(
+        self, site: Process, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(record: logging.LogRecord) -> bool:
+            raise ConnectionError("no SIEM today")
+
+        updates = updates_of(site)
+        monkeypatch.setattr(logging.getLogger("uwsgi_waffle.audit"), "filters", [fail])
+        assert site.waffle.update({"LIMIT": 20}).revision == 1
+        assert [update.revision for update in updates] == [1]
+        (line,) = logged(caplog)
+        assert "the audit log failed at revision 1" in line
+
     def test_nobody_can_write_a_line_of_his_own(
         self, site: Process, caplog: pytest.LogCaptureFixture
     ) -> None:

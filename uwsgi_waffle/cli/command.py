@@ -14,6 +14,7 @@ import click
 from click.shell_completion import CompletionItem
 from flask import Flask, current_app
 from flask.cli import ScriptInfo
+from flask.ctx import AppContext
 
 from .. import expiry
 from ..errors import InvalidValue, RevisionConflict, WaffleError
@@ -91,8 +92,20 @@ class ApplicationCommand(Command):
             app = load_app(ctx)
         except WaffleError as error:
             raise Refusal(error, as_json=bool(ctx.params.get("as_json"))) from None
-        with app.app_context():
+        context = app.app_context()
+        context.push()
+        try:
             return super().invoke(ctx)
+        finally:
+            _leave(context)
+
+
+def _leave(context: AppContext) -> None:
+    """Leave a context: what is done stays done, whatever the teardown functions raise."""
+    try:
+        context.pop(sys.exc_info()[1])
+    except Exception as error:
+        print_error(f"a teardown function failed: {type(error).__name__}: {error}")
 
 
 def load_app(ctx: click.Context) -> Flask:

@@ -25,13 +25,15 @@ __all__ = [
 ]
 
 MAX_SHOWN = 200  # characters of a value on a terminal
+FAILURES = (OSError, ValueError)  # the second if the application has closed the stream
 
 
 class OutputError(Exception):
     """The standard output can't be written."""
 
-    def __init__(self, error: OSError) -> None:
-        super().__init__(f"the output can't be written: {error.strerror or error}")
+    def __init__(self, error: OSError | ValueError) -> None:
+        why = getattr(error, "strerror", None) or error
+        super().__init__(f"the output can't be written: {why}")
         #: Whether nobody reads it any more, as behind ``| head``; then there is nothing to say.
         self.is_closed_pipe = isinstance(error, BrokenPipeError)
 
@@ -86,7 +88,7 @@ def print_error(text: str) -> None:
         return
     try:
         print(escape_line(text, _encoding(sys.stderr)), file=sys.stderr, flush=True)
-    except OSError:
+    except FAILURES:
         _discard(sys.stderr)
 
 
@@ -109,7 +111,7 @@ def after_update(revision: int | None) -> Iterator[None]:
 def _write(text: str) -> None:
     try:
         print(text, flush=True)
-    except OSError as error:
+    except FAILURES as error:
         _discard(sys.stdout)
         raise OutputError(error) from None
 
@@ -117,7 +119,7 @@ def _write(text: str) -> None:
 def _discard(stream: TextIO) -> None:
     """Send what is still to come nowhere: Python flushes the stream once more when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
-    with suppress(OSError):  # it may not be a file
+    with suppress(*FAILURES):  # it may not be a file
         os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
 
