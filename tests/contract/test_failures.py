@@ -159,9 +159,72 @@ class TestSQL:
         assert ADVICE not in str(caught.value)
         assert "geheim" not in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("damage", "advice"),
+        [
+            (
+                "waffle_values ADD CONSTRAINT short CHECK (length(value) < 5)",
+                "Nothing was changed. Check the constraints and triggers of the table.",
+            ),
+            (
+                "waffle_history DROP COLUMN note",
+                "The table has lost a column: restore the database from its backup.",
+            ),
+        ],
+    )
+    def test_tables_that_somebody_has_changed(
+        self, server: SQLServer, url: str, damage: str, advice: str
+    ) -> None:
+        server.execute(f"ALTER TABLE {damage}", url)
+        with pytest.raises(StoreUnavailable) as caught:
+            put(SQLStore(url), A='"longer"')
+        assert str(caught.value).endswith(f". {advice}")
+        assert SQLStore(url).load() == Stored(1, {"A": "1"})
+
     def test_a_table_that_is_missing(self, server: SQLServer) -> None:
         with pytest.raises(StoreUnavailable, match="Check that this database has the table"):
             SQLStore(server.fresh()).load()
+
+
+@pytest.mark.parametrize(
+    ("statement", "advice"),
+    [
+        ("ALTER ROLE stranger NOLOGIN", "or let this user in."),
+        ("REVOKE CONNECT ON DATABASE private FROM PUBLIC", "the right to connect."),
+    ],
+)
+def test_a_user_whom_postgresql_lets_not_in(
+    postgresql_server: PostgreSQL, statement: str, advice: str
+) -> None:
+    for before in ("CREATE ROLE stranger LOGIN", "CREATE DATABASE private"):
+        postgresql_server.execute(before)
+    try:
+        postgresql_server.execute(statement)
+        url = re.sub(r"/\w+\?", "/private?", with_user(postgresql_server.url, "stranger"))
+        with pytest.raises(StoreUnavailable) as caught:
+            SQLStore(url).load()
+    finally:
+        for after in ("DROP DATABASE private", "DROP ROLE stranger"):
+            postgresql_server.execute(after)
+    assert str(caught.value).endswith(advice)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_database_that_names_no_encoding(postgresql_server: PostgreSQL, driver: str) -> None:
+    """PostgreSQL makes such a cluster where the locale is C. Any text fits."""
+    postgresql_server.execute(
+        "CREATE DATABASE anything TEMPLATE template0 ENCODING 'SQL_ASCII' LC_COLLATE 'C'"
+        " LC_CTYPE 'C'"
+    )
+    url = re.sub(r"/\w+\?", "/anything?", postgresql_server.url).replace("psycopg", driver, 1)
+    try:
+        store = SQLStore(url)
+        store.prepare()
+        put(store, actor="Zo\u00eb", A='"Br\u00fcgge \u65e5\u672c"')
+        assert store.load() == Stored(1, {"A": '"Br\u00fcgge \u65e5\u672c"'})
+        assert store.history(1)[0].actor == "Zo\u00eb"
+    finally:
+        postgresql_server.execute("DROP DATABASE anything")
 
 
 def test_a_value_that_the_server_takes_in_no_packet(mariadb_server: MariaDB) -> None:

@@ -67,6 +67,8 @@ def create_engine(url: sa.URL, timeout: float, **options: Any) -> sa.Engine:
 
     @sa.event.listens_for(engine, "do_connect")
     def do_connect(dialect: sa.Dialect, record: object, args: Any, options: Any) -> Any:
+        if dialect.driver in ("psycopg", "psycopg2"):  # a database may name no encoding, or a small
+            options.setdefault("client_encoding", "utf8")
         return connect(dialect, args, options, timeout)
 
     @sa.event.listens_for(engine, "begin")

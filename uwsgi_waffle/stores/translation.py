@@ -40,6 +40,8 @@ NO_RIGHT = {"42501", 1044, 1142, 1143, 1227, 1370}
 TOO_LARGE = {1153}
 GONE = {2006, 2013}
 
+LOST_COLUMN = "The table has lost a column: restore the database from its backup."
+
 # Parts of a message, in lower case, and what to do.
 CAUSES = (
     (("can't load plugin",), "Name an installed driver in the URL."),
@@ -49,8 +51,25 @@ CAUSES = (
             "no password supplied",
             "access denied for user",
             "no pg_hba.conf entry",
+            "is not permitted to log in",
+            "is not allowed to connect",
+            "account is locked",
+            "password has expired",
         ),
         "Correct user and password in the URL, or let this user in.",
+    ),
+    (("permission denied for database",), "Grant the database user the right to connect."),
+    (
+        ("violates check constraint", "constraint failed", "constraint `", "violates not-null"),
+        "Nothing was changed. Check the constraints and triggers of the table.",
+    ),
+    (
+        ("no such column", "has no column named", "unknown column"),
+        LOST_COLUMN,
+    ),
+    (
+        ("invalid connection option", "bad value for", "invalid command-line argument"),
+        "Correct the options in the URL.",
     ),
     (("unknown database", "no schema has been selected"), "Create it, or correct the URL."),
     (
@@ -145,6 +164,8 @@ def _advice(message: str, codes: set[object]) -> str:
             return advice
     if re.search(r'(role|database) ".*" does not exist', message):
         return "Create it, or correct the URL."
+    if re.search(r"column \S+ .*does not exist", message):
+        return LOST_COLUMN
     if codes & GONE:
         return f"{ADVICE} If a value is large, raise the server's max_allowed_packet."
     return ADVICE
