@@ -105,6 +105,8 @@ def test_nothing_is_no_text(site: Process, run: Run, stdin: str) -> None:
         (["SITENAME=@a\0b"], 2, "can't be read: embedded null"),
         (["SITENAME=@/dev/zero"], 1, "SITENAME: /dev/zero has more than 4,194,304 bytes"),
         (["SITENAME=a\udcff"], 1, "SITENAME: it isn't UTF-8 text"),
+        (["SITENAME=a", "--note", "a\udcff"], 2, "'--note': it isn't UTF-8 text"),
+        (["SITENAME=a", "--actor", "a\udcff"], 2, "'--actor': it isn't UTF-8 text"),
         (["SITENAME=-"], 1, "SITENAME: the standard input isn't UTF-8 text: see its byte 2"),
         (["SITENAME=-", "TOKEN=-"], 2, "Only one variable can have the standard input"),
         (["TOKEN"], 2, "no terminal to ask for TOKEN on; write TOKEN=- and give it"),
@@ -130,8 +132,11 @@ def test_a_file_of_windows(site: Process, run: Run) -> None:
 
 def test_an_argument_under_the_locale_c(site: Process, run: Run) -> None:
     """Python has read UTF-8 as ASCII there."""
-    assert run("SITENAME=Br\udcc3\udcbcgge").exit_code == 0
+    words = ["SITENAME=Br\udcc3\udcbcgge", "--actor", "Zo\udcc3\udcab", "--note", "\udcc3\udcbc"]
+    assert run(*words).exit_code == 0
     assert site.waffle.values.SITENAME == "Brügge"
+    (entry,) = site.waffle.history()
+    assert (entry.actor, entry.note) == ("Zoë", "ü")
 
 
 def test_a_secret_in_a_file_that_is_refused_is_not_shown(run: Run) -> None:

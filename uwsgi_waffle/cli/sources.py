@@ -14,7 +14,7 @@ import click
 from ..errors import InvalidValue, WaffleError
 from ..schema import Schema
 
-__all__ = ["assigned", "confirm", "has_terminal", "read_text"]
+__all__ = ["as_utf8", "assigned", "confirm", "has_terminal", "read_text"]
 
 
 STDIN = ("-", "/dev/stdin")  # if it's closed, the second may be any file
@@ -97,18 +97,21 @@ def assigned(assignments: Iterable[str], schema: Schema, limit: int) -> dict[str
             text = text[1:]
         elif text.startswith("@"):
             text = _read_value(name, text[1:], limit)
-        texts[name] = _as_utf8(name, text)
+        try:
+            texts[name] = as_utf8(text)
+        except click.BadParameter as error:
+            raise InvalidValue({name: error.message}) from None
     return texts
 
 
-def _as_utf8(name: str, text: str) -> str:
-    """Return an argument as UTF-8, also under the locale C, in which Python reads ASCII."""
+def as_utf8(text: str) -> str:
+    """Read an argument as UTF-8, also under the locale C, in which Python reads ASCII."""
     if not any("\udc80" <= letter <= "\udcff" for letter in text):
         return text
     try:
         return os.fsencode(text).decode()
     except UnicodeError:
-        raise InvalidValue({name: "it isn't UTF-8 text"}) from None
+        raise click.BadParameter("it isn't UTF-8 text") from None
 
 
 def _source_name(path: str) -> str:

@@ -21,6 +21,7 @@ from ..update import UpdateResult
 from .actor import actor as default_actor
 from .command import as_json, as_text, json_value, seconds
 from .output import after_update, print_error, print_json, print_line
+from .sources import as_utf8
 
 __all__ = [
     "DIFFERENT",
@@ -59,7 +60,7 @@ def _person(ctx: click.Context, param: click.Parameter, value: str | None) -> st
         return default_actor()
     if not value.strip():
         raise click.BadParameter("it names nobody.")
-    return value
+    return as_utf8(value)
 
 
 actor_option = click.option(
@@ -96,7 +97,7 @@ def update_options(function: F) -> F:
             help="Refuse if the store has another revision.",
         ),
         actor_option,
-        click.option("--note", help="Why, for the history."),
+        click.option("--note", type=as_utf8, metavar="TEXT", help="Why, for the history."),
     ):
         function = option(function)
     return function
