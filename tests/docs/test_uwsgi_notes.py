@@ -97,7 +97,18 @@ def application(environ, start):
         time.sleep(0.1)
     told = {**facts, "forks": forks, "seen": seen, "ticks": len(ticks), "alive": thread.is_alive()}
     told |= {"opt": repr(uwsgi.opt.get("master")), "pid": os.getpid()}
+    told["master pid"] = uwsgi.masterpid()
     return [json.dumps(told).encode()]
+"""
+MOUNTED = """
+import json, shared
+
+shared.names.append("{name}")
+
+
+def application(environ, start):
+    start("200 OK", [])
+    return [json.dumps({{"names": shared.names}}).encode()]
 """
 MULE = """
 print("the mule's module is imported", flush=True)
@@ -224,6 +235,17 @@ class TestRegistration:
         assert done.returncode != 0
         assert b"Segmentation Fault" in done.stderr
 
+    def test_each_interpreter_has_its_own_copy_of_a_module(self, tmp_path: Path) -> None:
+        (tmp_path / "shared.py").write_text("names = []\n")
+        for name in ("one", "two"):
+            (tmp_path / f"{name}.py").write_text(MOUNTED.format(name=name))
+        mounts = [word for name in ("one", "two") for word in ("--mount", f"/{name}={name}.py")]
+        for options, told in ((), ["two"]), (("--single-interpreter",), ["one", "two"]):
+            with running(
+                tmp_path, "--manage-script-name", "--chdir", str(tmp_path), *mounts, *options
+            ) as server:
+                assert server.ask("two")["names"] == told
+
 
 class TestMonitors:
     def test_a_file_that_was_replaced_is_never_seen_again(self, server: Running) -> None:
@@ -250,6 +272,18 @@ class TestMonitors:
         before = server.seen().count(11)
         os.utime(server.folder / "folder" / "in")
         eventually(lambda: server.seen().count(11) > before)
+
+    def test_events_of_one_read_are_one_signal(self, server: Running) -> None:
+        """The master is stopped meanwhile, so it finds all of them with one read."""
+        master = server.ask()["master pid"]
+        os.kill(master, signal.SIGSTOP)
+        for number in range(100):
+            (server.folder / "folder" / str(number)).touch()
+        os.kill(master, signal.SIGCONT)
+        eventually(lambda: 11 in server.seen())
+        os.utime(server.folder / "file")
+        eventually(lambda: 10 in server.seen())
+        assert server.seen().count(11) == 1
 
     def test_of_two_on_one_path_the_last_fires(self, server: Running) -> None:
         os.utime(server.folder / "twice")
