@@ -120,7 +120,10 @@ class TestRollCall:
         proxy = Proxy(redis_server.path, late=b"SUBSCRIBE")
         slow = open_channel("redis", f"redis://127.0.0.1:{proxy.port}", "waffleconf")
         try:
-            with listening(OverRedis(redis_server).channel, description), slow.meet() as opened:
+            with (
+                listening(OverRedis(redis_server).channel, description),
+                slow.open_hosts_channel() as opened,
+            ):
                 assert [host.name for host in ask_hosts(opened, 3).hosts] == ["far"]
         finally:
             proxy.close()

@@ -12,6 +12,7 @@ from uwsgi_waffle.health import health_blueprint
 from uwsgi_waffle.metrics import WaffleCollector
 
 from ..host import Host, Process, eventually
+from ..redis_server import RedisServer
 from .page import DOCS
 
 PAGE = (DOCS / "monitoring.md").read_text()
@@ -19,28 +20,28 @@ FIRST_CELLS = re.findall(r"^\| (`[^|]+) \|", PAGE, re.MULTILINE)
 NAMES = [name for cell in FIRST_CELLS for name in re.findall(r"`(\w+)`", cell)]
 
 
-def with_redis(folder: Path) -> Process:
-    """Start a process whose Redis isn't there, and whose update has found that out."""
-    process = Host(folder).start(WATCHTYPE="redis", REDIS_URL="redis://127.0.0.1:1")
+def with_redis(folder: Path, url: str) -> Process:
+    """Start a process, and make an update that it tells or fails to tell other hosts."""
+    process = Host(folder).start(WATCHTYPE="redis", REDIS_URL=url)
     process.waffle.update({"LIMIT": 20})
     return process
 
 
-def test_metrics(tmp_path: Path) -> None:
-    collector = WaffleCollector(with_redis(tmp_path).waffle, hosts=True)
+def test_metrics(tmp_path: Path, redis_server: RedisServer) -> None:
+    collector = WaffleCollector(with_redis(tmp_path, redis_server.url).waffle, hosts=True)
     metrics = [m.name + ("_total" if m.type == "counter" else "") for m in collector.collect()]
     assert [name for name in NAMES if name.startswith("uwsgi_waffle_")] == metrics
 
 
-def test_status(tmp_path: Path) -> None:
+def test_status(tmp_path: Path, redis_server: RedisServer) -> None:
     keys = [name for name in NAMES if not name.startswith("uwsgi_waffle_")]
-    assert sorted(keys) == sorted(with_redis(tmp_path).waffle.status(hosts=True))
+    assert sorted(keys) == sorted(with_redis(tmp_path, redis_server.url).waffle.status(hosts=True))
 
 
 def test_the_channel_plays_no_part_in_health(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    process = with_redis(tmp_path)
+    process = with_redis(tmp_path, "redis://127.0.0.1:1")
     process.tick()
     eventually(lambda: process.waffle.status()["redis"]["error"])
     process.app.register_blueprint(health_blueprint(process.waffle))

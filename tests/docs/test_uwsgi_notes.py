@@ -6,6 +6,7 @@ it.
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import shutil
@@ -23,7 +24,7 @@ import pytest
 
 UWSGI = shutil.which("uwsgi", path=sysconfig.get_path("scripts"))
 SITE = """
-import json, os, sys, threading, time
+import json, os, signal, sys, threading, time
 from pathlib import Path
 
 if "DECORATORS" in os.environ:
@@ -54,6 +55,8 @@ if uwsgi.masterpid():
     handler = lambda number: seen.append(number)
     for number in (5, 10, 11, 12, 13):
         uwsgi.register_signal(number, "workers", handler)
+    uwsgi.register_signal(20, "workers", lambda number: sys.exit())
+    uwsgi.register_signal(21, "workers", lambda number: time.sleep(60))
     facts["twice"] = outcome(uwsgi.register_signal, 5, "workers", handler)
     for name in ("file", "twice"):
         (FOLDER / name).touch()
@@ -80,12 +83,32 @@ def application(environ, start):
         facts["long"] = [outcome(uwsgi.add_file_monitor, 5, "/" + "x" * n) for n in (253, 254)]
     elif what == "many":
         facts["many"] = [outcome(uwsgi.add_file_monitor, 5, f"/{n}")[:4] for n in range(70)]
+    elif what in ("20", "21"):
+        uwsgi.signal(int(what))
+    elif what == "die":
+        uwsgi.signal(5)
+        time.sleep(0.5)
+        os.kill(os.getpid(), signal.SIGKILL)
+    elif what == "new thread":
+        threading.Thread(target=count, daemon=True).start()
+        time.sleep(0.1)
     elif what == "thread":
         del ticks[:]
         time.sleep(0.1)
     told = {**facts, "forks": forks, "seen": seen, "ticks": len(ticks), "alive": thread.is_alive()}
-    told["opt"] = repr(uwsgi.opt.get("master"))
+    told |= {"opt": repr(uwsgi.opt.get("master")), "pid": os.getpid()}
+    told["master pid"] = uwsgi.masterpid()
     return [json.dumps(told).encode()]
+"""
+MOUNTED = """
+import json, shared
+
+shared.names.append("{name}")
+
+
+def application(environ, start):
+    start("200 OK", [])
+    return [json.dumps({{"names": shared.names}}).encode()]
 """
 MULE = """
 print("the mule's module is imported", flush=True)
@@ -165,6 +188,25 @@ class TestSignals:
         time.sleep(1)
         assert server.seen().count(5) < 20000
 
+    def test_one_for_a_killed_worker_is_handled_by_its_successor(self, server: Running) -> None:
+        """So a handler that was registered in the master survives respawns."""
+        first = server.ask()["pid"]
+        with pytest.raises((OSError, http.client.HTTPException)):
+            server.ask("die")
+        eventually(lambda: 5 in server.seen())
+        assert server.ask()["pid"] != first
+
+    def test_system_exit_ends_the_worker(self, server: Running) -> None:
+        first = server.ask("20")["pid"]
+        eventually(lambda: "Respawned uWSGI worker 1" in server.log)
+        assert server.ask()["pid"] != first
+
+    def test_a_slow_handler_is_killed_by_harakiri(self, tmp_path: Path) -> None:
+        with running(tmp_path, "--master", "--harakiri", "1") as server:
+            server.ask("21")
+            eventually(lambda: "HARAKIRI" in server.log)
+            eventually(lambda: "Respawned uWSGI worker 1" in server.log)
+
 
 class TestRegistration:
     def test_at_import_the_process_is_the_master_and_no_worker(self, server: Running) -> None:
@@ -182,6 +224,27 @@ class TestRegistration:
     def test_uwsgidecorators_overwrites_the_hook(self, tmp_path: Path) -> None:
         with running(tmp_path, "--master", DECORATORS="1") as server:
             assert server.ask()["forks"] == []
+
+    def test_a_monitor_without_a_master_crashes_the_process(self, tmp_path: Path) -> None:
+        (tmp_path / "crash.py").write_text("import uwsgi\nuwsgi.add_file_monitor(5, '/')\n")
+        assert UWSGI is not None
+        command = [UWSGI, "--http-socket", "127.0.0.1:0", "--chdir", str(tmp_path)]
+        done = subprocess.run(
+            [*command, "--module", "crash"], stderr=subprocess.PIPE, timeout=20, check=False
+        )
+        assert done.returncode != 0
+        assert b"Segmentation Fault" in done.stderr
+
+    def test_each_interpreter_has_its_own_copy_of_a_module(self, tmp_path: Path) -> None:
+        (tmp_path / "shared.py").write_text("names = []\n")
+        for name in ("one", "two"):
+            (tmp_path / f"{name}.py").write_text(MOUNTED.format(name=name))
+        mounts = [word for name in ("one", "two") for word in ("--mount", f"/{name}={name}.py")]
+        for options, told in ((), ["two"]), (("--single-interpreter",), ["one", "two"]):
+            with running(
+                tmp_path, "--manage-script-name", "--chdir", str(tmp_path), *mounts, *options
+            ) as server:
+                assert server.ask("two")["names"] == told
 
 
 class TestMonitors:
@@ -210,6 +273,18 @@ class TestMonitors:
         os.utime(server.folder / "folder" / "in")
         eventually(lambda: server.seen().count(11) > before)
 
+    def test_events_of_one_read_are_one_signal(self, server: Running) -> None:
+        """The master is stopped meanwhile, so it finds all of them with one read."""
+        master = server.ask()["master pid"]
+        os.kill(master, signal.SIGSTOP)
+        for number in range(100):
+            (server.folder / "folder" / str(number)).touch()
+        os.kill(master, signal.SIGCONT)
+        eventually(lambda: 11 in server.seen())
+        os.utime(server.folder / "file")
+        eventually(lambda: 10 in server.seen())
+        assert server.seen().count(11) == 1
+
     def test_of_two_on_one_path_the_last_fires(self, server: Running) -> None:
         os.utime(server.folder / "twice")
         eventually(lambda: 13 in server.seen())
@@ -230,6 +305,9 @@ class TestForks:
     def test_a_thread_started_before_is_dead_and_says_otherwise(self, server: Running) -> None:
         told = server.ask("thread")
         assert (told["ticks"], told["alive"]) == (0, True)
+
+    def test_threads_run_without_enable_threads(self, server: Running) -> None:
+        assert server.ask("new%20thread")["ticks"] > 0
 
     def test_a_mules_module_is_not_imported(self, tmp_path: Path) -> None:
         with running(tmp_path, "--master", "--mule=mule_module") as server:
