@@ -120,7 +120,8 @@ class TestRollCall:
         proxy = Proxy(redis_server.path, late=b"SUBSCRIBE")
         slow = open_channel("redis", f"redis://127.0.0.1:{proxy.port}", "waffleconf")
         try:
-            with listening(OverRedis(redis_server).channel, description), slow.meet() as opened:
+            far = OverRedis(redis_server).channel
+            with listening(far, description), slow.open_hosts_channel() as opened:
                 assert [host.name for host in ask_hosts(opened, 3).hosts] == ["far"]
         finally:
             proxy.close()
