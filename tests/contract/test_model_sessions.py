@@ -185,6 +185,8 @@ class TestSessionOfAlchemys:
 
         with site.app.app_context():
             site.db.create_all()
+            for engine in site.db.engines.values():
+                engine.dispose()
             store = AlchemyWaffleStore(db=site.db, model=Conf)
             put(store, A="1")
             assert store.load() == Stored(1, {"A": "1"})

@@ -78,7 +78,8 @@ def test_a_release_before_it_reads_the_same_tables(tmp_path: Path) -> None:
     store = open_store(f"sqlite:///{tmp_path}/waffle.db")
     store.prepare()
     store.transact(lambda stored: Commit({"A": "1"}, declared="{}"))
-    with sa.create_engine(f"sqlite:///{tmp_path}/waffle.db").connect() as connection:
+    engine = sa.create_engine(f"sqlite:///{tmp_path}/waffle.db", poolclass=sa.NullPool)
+    with engine.connect() as connection:
         rows = connection.exec_driver_sql("SELECT key, value FROM waffle_values ORDER BY key")
         assert rows.all() == [("A", "1"), ("WAFFLE_DECLARED", "{}")]
 
