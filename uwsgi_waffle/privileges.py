@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from . import unix
+from .errors import StoreUnavailable, WaffleError
 
 __all__ = [
     "acting_as",
@@ -16,6 +18,7 @@ __all__ = [
     "is_exposed",
     "is_root",
     "make_folder",
+    "owner_for_root",
     "owner_of_new",
     "warn_if_exposed",
 ]
@@ -88,7 +91,7 @@ def owner_of_new(path: str | os.PathLike[str]) -> int:
     Root only if nobody else owns a folder or a link on the way, because whoever does can exchange
     what is below it; or if a folder of root's keeps this owner out.
     """
-    folder = next(above for above in Path(os.path.abspath(path)).parents if above.is_dir())
+    folder = _folder_of(path)
     found, is_straight = folder.stat(), os.path.realpath(folder) == str(folder)
     if found.st_uid == 0 and not found.st_mode & 0o022 and is_straight:
         return 0
@@ -98,6 +101,11 @@ def owner_of_new(path: str | os.PathLike[str]) -> int:
                 if uid := part.lstat().st_uid:
                     return 0 if _is_kept_out(uid, part.parent) else uid
     return 0
+
+
+def _folder_of(path: str | os.PathLike[str]) -> Path:
+    """Return the nearest folder above a path that is there."""
+    return next(above for above in Path(os.path.abspath(path)).parents if above.is_dir())
 
 
 def _is_kept_out(uid: int, folder: Path) -> bool:
@@ -111,13 +119,47 @@ def _is_kept_out(uid: int, folder: Path) -> bool:
     return False
 
 
+def owner_for_root(path: Path, error: type[WaffleError]) -> int:
+    """Return as whom root uses a path that may not exist yet.
+
+    Raises:
+        error: it would be root, where other users can exchange what is on the way.
+    """
+    owner = owner_of_new(path)
+    if owner == 0 and (why := _why_not_as_root(path)):
+        raise error(why)
+    return owner
+
+
+def _why_not_as_root(path: Path) -> str:
+    """Return which folder lets other users lead root elsewhere, and what to do; else ``""``."""
+    for spelling in {os.path.realpath(path), os.path.abspath(path)}:
+        for place in reversed(Path(spelling).parents):
+            with suppress(OSError):  # not there yet, or whoever opens it will say why
+                mode = stat.S_IMODE(place.stat().st_mode)
+                if not mode & 0o011:  # nobody else gets any further
+                    break
+                if mode & 0o022 and not mode & stat.S_ISVTX:
+                    return (
+                        f"{place} has the mode {mode:o}: other users may exchange what is in it, "
+                        "and so lead root to other files. Run this command as the server's user, "
+                        f"or first run: chown -R USER {_folder_of(path)} (with that user's name). "
+                        f"If the server runs as root, run: chmod go-w {place}"
+                    )
+    return ""
+
+
 def as_owner_of(path: Path) -> AbstractContextManager[None]:
     """Act as the owner of a file that may have to be created, if this is a command of root's.
 
     Warn if other users can exchange it.
+
+    Raises:
+        StoreUnavailable: they could lead root to other files by that.
     """
+    owner = owner_for_root(path, StoreUnavailable) if is_root() else 0
     warn_if_exposed(path)
-    return acting_as(owner_of_new(path)) if is_root() else nullcontext()
+    return acting_as(owner)
 
 
 def warn_if_exposed(path: Path) -> None:

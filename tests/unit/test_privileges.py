@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import pytest
 from flask import Flask
 
 from uwsgi_waffle import HostFilesError, SchemaError, SQLStore, StoreUnavailable, WaffleConf
+from uwsgi_waffle.host import HostFiles
 from uwsgi_waffle.privileges import acting_as, owner_of_new
 from uwsgi_waffle.stores import Commit, Store
 from uwsgi_waffle.stores.rows import RowStore
@@ -203,6 +205,49 @@ class TestTableOfTheApplication:
         with pytest.raises(StoreUnavailable):
             store.load()
         assert list((root / "cron").iterdir()) == []
+
+
+@pytest.mark.parametrize("mode", [0o2775, 0o777])
+@pytest.mark.parametrize("writable", ["site", "site/data"])
+class TestRootsFolderThatOthersMayWrite:
+    """They can exchange what is in it. Root, who owns it, could be led by that."""
+
+    @pytest.fixture
+    def data(self, root: Path, writable: str, mode: int) -> Path:
+        folder = root / "site" / "data"
+        folder.mkdir(parents=True)
+        os.chown(root / writable, 0, USER)
+        (root / writable).chmod(mode)
+        return folder
+
+    def test_a_database_there_is_refused(self, root: Path, data: Path, writable: str) -> None:
+        text = f"{root / writable} has the mode .* chown -R USER {data} "
+        stores = [make(data) for make in (sqlite_store, alchemy_store, peewee_store)]
+        before = sorted(root.rglob("*"))
+        for store in stores:
+            with pytest.raises(StoreUnavailable, match=text):
+                store.prepare()
+            with pytest.raises(StoreUnavailable, match=text):
+                store.load()
+        assert sorted(root.rglob("*")) == before
+
+    def test_so_are_the_hosts_files(self, root: Path, data: Path, writable: str) -> None:
+        with pytest.raises(HostFilesError, match=f"chmod go-w {root / writable}"):
+            HostFiles(data / "instance" / "waffle.watch")
+        assert list(data.iterdir()) == []
+
+    def test_the_advice_helps(self, root: Path, data: Path, writable: str, mode: int) -> None:
+        """Either of both; a sticky folder or one that others can't enter needs none."""
+        place, host = root / writable, Host(data)
+        for uid, changed in ((USER, mode), (0, mode & ~0o022), (0, mode | 0o1000)):
+            os.chown(data, uid, USER)
+            place.chmod(changed)
+            host.open_files()
+            assert host.header.stat().st_uid == uid
+            shutil.rmtree(host.instance)
+        place.chmod(mode)
+        root.chmod(0o700)
+        host.open_files()
 
 
 class TestModes:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .. import unix
 from ..errors import OPEN_FILES_ADVICE, HostFilesError
-from ..privileges import acting_as, is_root, make_folder, owner_of_new, warn_if_exposed
+from ..privileges import acting_as, is_root, make_folder, owner_for_root, warn_if_exposed
 
 __all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
 
@@ -157,9 +157,13 @@ def owner_of_folder(path: Path) -> int:
     """Return as whom this process works in a folder, which may not exist yet.
 
     Warn if other users can exchange it.
+
+    Raises:
+        HostFilesError: they could lead root to other files by that.
     """
+    owner = owner_for_root(path, HostFilesError) if is_root() else unix.geteuid()
     warn_if_exposed(path)
-    return owner_of_new(path) if is_root() else unix.geteuid()
+    return owner
 
 
 def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
