@@ -7,6 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from . import unix
@@ -37,7 +38,7 @@ def is_root() -> bool:
 
 @contextmanager
 def acting_as(uid: int) -> Iterator[None]:
-    """Use files with the rights of user ``uid`` in this block, if this process is root's.
+    """Use files with the rights of a user and its groups in this block, if this process is root's.
 
     On Linux this concerns only the calling thread; see setfsuid(2). Elsewhere it is the effective
     user of the whole process.
@@ -48,34 +49,39 @@ def acting_as(uid: int) -> Iterator[None]:
     if uid == 0 or not is_root():
         yield
         return
-    before = _become(uid, _group_of(uid))
+    groups = _groups_of(uid)
+    before = _become(uid, groups[0], groups)
     try:
         yield
     finally:
         _become(*before)
 
 
-def _become(uid: int, gid: int) -> tuple[int, int]:
-    """Change the user and group that files are used with. Return the former ones."""
-    libc = unix.libc()
+def _become(uid: int, gid: int, groups: tuple[int, ...]) -> tuple[int, int, tuple[int, ...]]:
+    """Change the user and groups that files are used with. Return the former ones."""
+    libc, before = unix.libc(), tuple(unix.getgroups())
     if not hasattr(libc, "setfsuid"):  # not Linux
-        before = unix.geteuid(), unix.getegid()
+        user, group = unix.geteuid(), unix.getegid()
         unix.seteuid(0)
+        unix.set_thread_groups(groups)
         unix.setegid(gid)
         unix.seteuid(uid)
-        return before
+        return user, group, before
+    unix.set_thread_groups(groups)
     group, user = libc.setfsgid(gid), libc.setfsuid(uid)
     if libc.setfsuid(NO_CHANGE) != uid:
         libc.setfsgid(group)
+        unix.set_thread_groups(before)
         raise PermissionError(f"this process may not use files as user {uid}")
-    return user, group
+    return user, group, before
 
 
-def _group_of(uid: int) -> int:
+@cache
+def _groups_of(uid: int) -> tuple[int, ...]:
     try:
-        return unix.group_of(uid)
+        return unix.groups_of(uid)
     except KeyError:  # in a container a user may have a number only
-        return uid
+        return (uid,)
 
 
 def make_folder(path: Path, mode: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
+import pwd
 import shutil
 import sqlite3
 import subprocess
@@ -25,7 +26,7 @@ from uwsgi_waffle.stores import Commit, Store
 from uwsgi_waffle.stores.rows import RowStore
 
 from ..contract.models import alchemy_store, peewee_store
-from ..host import Host, logged
+from ..host import Host, drop_capabilities, logged, run_forked
 
 USER, OTHER = 54_321, 54_322
 
@@ -85,6 +86,44 @@ class TestActing:
         with acting_as(USER), pytest.raises(PermissionError):
             (shared / "secret").read_text()
 
+    def test_what_root_s_groups_may_use_is_out_of_reach_too(self, shared: Path) -> None:
+        (shared / "secret").write_text("x")
+        (shared / "secret").chmod(0o640)
+        before = os.getgroups()
+        os.setgroups([0, OTHER])
+        try:
+            for group in (0, OTHER):
+                os.chown(shared / "secret", 0, group)
+                with acting_as(USER), pytest.raises(PermissionError):
+                    (shared / "secret").read_text()
+            assert os.getgroups() == [0, OTHER]
+        finally:
+            os.setgroups(before)
+
+    def test_what_the_owners_groups_may_use_is_not(
+        self, shared: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(os, "getgrouplist", lambda name, group: [group, OTHER])
+        (shared / "letters").write_text("x")
+        (shared / "letters").chmod(0o640)
+        os.chown(shared / "letters", 0, OTHER)
+        with acting_as(pwd.getpwnam("nobody").pw_uid):
+            (shared / "letters").read_text()
+
+    @needs_setfsuid
+    @pytest.mark.parametrize("capability", [6, 7])  # CAP_SETGID, CAP_SETUID
+    def test_a_root_that_may_not_do_that_is_told_so(self, shared: Path, capability: int) -> None:
+        """As in a container; nothing of it is half done."""
+
+        def program() -> None:
+            before = os.getgroups()
+            drop_capabilities(capability)
+            with pytest.raises(PermissionError, match="this process may not"), acting_as(USER):
+                pytest.fail("it acts as this user")
+            assert (owner_of_file_in(shared), os.getgroups()) == (0, before)
+
+        assert run_forked(program) == 0
+
     @needs_setfsuid
     def test_it_can_be_nested(self, shared: Path) -> None:
         with acting_as(USER):
@@ -96,19 +135,19 @@ class TestActing:
 
     @needs_setfsuid
     def test_it_concerns_this_thread_only(self, shared: Path) -> None:
-        found: list[int] = []
+        found: list[object] = []
         acting = threading.Event()
 
         def create() -> None:
             acting.wait()
-            found.append(owner_of_file_in(shared))
+            found.extend((owner_of_file_in(shared), os.getgroups()))
 
         thread = threading.Thread(target=create)
         thread.start()
         with acting_as(USER):
             acting.set()
             thread.join()
-        assert found == [0]
+        assert found == [0, os.getgroups()]
 
     def test_who_is_not_root_stays_what_he_is(self) -> None:
         script = (
