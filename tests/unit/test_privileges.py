@@ -186,9 +186,17 @@ class TestOwner:
 
 
 class TestDatabase:
-    def test_everything_belongs_to_the_owner_of_the_folder(self, home: Path) -> None:
-        store = SQLStore(f"sqlite:///{home}/instance/waffle.db")
+    @pytest.mark.parametrize("is_uri", [False, True])
+    def test_everything_belongs_to_the_owner_of_the_folder(self, home: Path, is_uri: bool) -> None:
+        url = f"sqlite:///{home}/instance/waffle.db"
+        if is_uri:  # SQLite itself makes the file
+            (home / "instance").mkdir()
+            os.chown(home / "instance", USER, USER)
+            url = f"sqlite:///file:{home}/inst%61nce/waffle.db?mode=rwc&uri=true"
+        store = SQLStore(url)
         store.prepare()
+        with closing(sqlite3.connect(home / "instance" / "waffle.db")) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
         found: dict[str, int] = {}
 
         def build_commit(stored: object) -> Commit:

@@ -88,8 +88,7 @@ class SQLStore(Store):
 
     @property
     def file(self) -> Path | None:
-        is_path = self._file is not None and not self._file.is_uri
-        return Path(str(self._url.database)) if is_path else None
+        return None if self._file is None else self._file.path
 
     @property
     def libpq_url(self) -> str:
