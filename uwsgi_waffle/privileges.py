@@ -19,9 +19,11 @@ __all__ = [
     "is_exposed",
     "is_root",
     "make_folder",
+    "name_user",
     "owner_for_root",
     "owner_of_new",
     "warn_if_exposed",
+    "whose",
 ]
 
 log = logging.getLogger("uwsgi_waffle")
@@ -123,6 +125,22 @@ def _is_kept_out(uid: int, folder: Path) -> bool:
         except PermissionError:
             return place.stat().st_uid == 0
     return False
+
+
+def name_user(uid: int) -> str:
+    """Name a user in a message."""
+    return f"user {uid}" if uid else "root"
+
+
+def whose(uid: int, user: int, command: str) -> str:
+    """Say what to do about a file that belongs to ``uid`` and that this process uses as ``user``.
+
+    Args:
+        command: what root runs to give it to this user.
+    """
+    run = f"Run this as {name_user(uid)}; or, as root, run: " if uid else "As root, run: "
+    facts = f"belongs to {name_user(uid)}, and this process uses it as {name_user(user)}"
+    return f"{facts}. {run}{command}"
 
 
 def owner_for_root(path: Path, error: type[WaffleError]) -> int:

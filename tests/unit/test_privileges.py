@@ -6,6 +6,8 @@ import ctypes
 import logging
 import os
 import pwd
+import re
+import shlex
 import shutil
 import sqlite3
 import subprocess
@@ -19,7 +21,14 @@ from pathlib import Path
 import pytest
 from flask import Flask
 
-from uwsgi_waffle import HostFilesError, SchemaError, SQLStore, StoreUnavailable, WaffleConf
+from uwsgi_waffle import (
+    HostFilesError,
+    SchemaError,
+    SQLStore,
+    StoreUnavailable,
+    WaffleConf,
+    WaffleError,
+)
 from uwsgi_waffle.host import HostFiles
 from uwsgi_waffle.privileges import acting_as, owner_of_new
 from uwsgi_waffle.stores import Commit, Store
@@ -62,6 +71,33 @@ def owner_of_file_in(folder: Path) -> int:
     path = folder / os.urandom(8).hex()
     path.touch()
     return path.stat().st_uid
+
+
+def run_as(uid: int, program: Callable[[], None]) -> str:
+    """Run a program in a real process of a user's. Return the text of its error, if any."""
+    reader, writer = os.pipe()
+
+    def run() -> None:
+        if uid:
+            os.setgroups([])
+            os.setgid(uid)
+            os.setuid(uid)
+        try:
+            program()
+        except WaffleError as error:
+            os.write(writer, str(error).encode())
+
+    assert run_forked(run) == 0
+    os.close(writer)
+    with open(reader) as file:
+        return file.read()
+
+
+def follow(text: str) -> None:
+    """Run the command that a message names, as root."""
+    found = re.search(r"run: ([^;]*)", text)
+    assert found is not None, text
+    subprocess.run(shlex.split(found[1]), check=True)
 
 
 @pytest.fixture
@@ -295,6 +331,84 @@ class TestRootsFolderThatOthersMayWrite:
         place.chmod(mode)
         root.chmod(0o700)
         host.open_files()
+
+
+def use_database(home: Path) -> None:
+    sqlite_store(home).prepare()
+
+
+def use_host_files(home: Path) -> None:
+    Host(home).open_files()
+
+
+class TestAdvice:
+    """What an error says has to be run helps, and nobody is told to run it as what he is."""
+
+    @pytest.mark.parametrize("uid", [0, USER])
+    @pytest.mark.parametrize(
+        ("use", "at_fault"),
+        [
+            (use_database, "site.db"),
+            (use_host_files, "instance/waffle.watch"),
+            (use_host_files, "instance/waffle.watch.d"),
+            (use_host_files, "instance/waffle.watch.d/header"),
+        ],
+    )
+    def test_a_file_of_root_s_in_a_users_folder(
+        self, home: Path, uid: int, use: Callable[[Path], None], at_fault: str
+    ) -> None:
+        assert run_as(USER, lambda: use(home)) == ""
+        os.chown(home / at_fault, 0, 0)
+        if (home / at_fault).is_file():
+            (home / at_fault).chmod(0o600)
+        refused = run_as(uid, lambda: use(home))
+        if uid == 0 and at_fault.endswith("waffle.watch"):
+            assert refused == "", "it is only looked at"
+            return
+        assert f"{home / at_fault}" in refused
+        assert (
+            f"belongs to root, and this process uses it as user {USER}. As root, run: " in refused
+        )
+        follow(refused)
+        assert run_as(uid, lambda: use(home)) == ""
+
+    @pytest.mark.parametrize("mode", [0o755, 0o700])
+    def test_a_folder_of_root_s(self, root: Path, mode: int) -> None:
+        use_database(root / "data")
+        (root / "data").chmod(mode)
+        refused = run_as(USER, lambda: use_database(root / "data"))
+        assert f"belongs to root, and this process uses it as user {USER}. " in refused
+        follow(refused)
+        assert run_as(USER, lambda: use_database(root / "data")) == ""
+
+    def test_a_folder_of_root_s_without_a_database(self, root: Path) -> None:
+        refused = run_as(USER, lambda: use_database(root))
+        assert f"{root} belongs to root, and this process uses it as user {USER}. " in refused
+        follow(refused)
+        assert run_as(USER, lambda: use_database(root)) == ""
+
+    @pytest.mark.parametrize("use", [use_database, use_host_files])
+    def test_who_runs_it_as_another_user(self, home: Path, use: Callable[[Path], None]) -> None:
+        assert run_as(USER, lambda: use(home)) == ""
+        refused = run_as(OTHER, lambda: use(home))
+        assert f"belongs to user {USER}, and this process uses it as user {OTHER}. " in refused
+        assert f"Run this as user {USER}; or, as root, run: chown" in refused
+
+    @pytest.mark.parametrize("uid", [0, USER])
+    def test_who_owns_everything_is_not_told_that_somebody_else_does(
+        self, home: Path, uid: int
+    ) -> None:
+        """And root isn't who has to have the right."""
+        for use, folder in ((use_database, home), (use_host_files, home / "instance")):
+            assert run_as(USER, lambda use=use: use(home)) == ""
+            folder.chmod(0)
+            refused = run_as(uid, lambda use=use: use(home))
+            folder.chmod(0o700)
+            wanted = "the server's user" if use is use_database else f"that user {USER} may write"
+            assert wanted in refused
+            assert "belongs to" not in refused
+            assert "root" not in refused
+            assert "user 0" not in refused
 
 
 class TestModes:

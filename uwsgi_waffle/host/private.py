@@ -11,7 +11,15 @@ from pathlib import Path
 
 from .. import unix
 from ..errors import OPEN_FILES_ADVICE, HostFilesError
-from ..privileges import acting_as, is_root, make_folder, owner_for_root, warn_if_exposed
+from ..privileges import (
+    acting_as,
+    is_root,
+    make_folder,
+    name_user,
+    owner_for_root,
+    warn_if_exposed,
+    whose,
+)
 
 __all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
 
@@ -29,7 +37,7 @@ ADVICE = {
     errno.ENAMETOOLONG: "Set WAFFLE_WATCHER_FILE to a shorter path.",
 }
 OPEN_ATTEMPTS = 10  # somebody may be removing files
-LOCAL = "WAFFLE_WATCHER_FILE must name a plain file in a local folder that user {} may write."
+LOCAL = "WAFFLE_WATCHER_FILE must name a plain file in a local folder that {} may write."
 
 
 class PrivateFolder:
@@ -55,7 +63,7 @@ class PrivateFolder:
         """
         if self._above is not None:
             self._above.ensure()
-        with _explaining(self.path), acting_as(self.owner):
+        with _explaining(self.path, self.owner), acting_as(self.owner):
             make_folder(self.path, 0o700)
             fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
             try:
@@ -90,7 +98,7 @@ class PrivateFolder:
     def _open(self, path: str, flags: int) -> int:
         for _ in range(OPEN_ATTEMPTS):
             try:
-                with _explaining(path), acting_as(self.owner):
+                with _explaining(path, self.owner), acting_as(self.owner):
                     return os.open(path, flags | SAFE, 0o600)
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
@@ -115,7 +123,7 @@ class PrivateFolder:
         """
         fd = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            with _explaining(self._prefix + name), open(fd, "wb") as file:
+            with _explaining(self._prefix + name, self.owner), open(fd, "wb") as file:
                 file.write(content)
         except OSError:
             self.remove(name)
@@ -128,7 +136,7 @@ class PrivateFolder:
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
-        with _explaining(self.path), suppress(FileNotFoundError, NotADirectoryError):
+        with _explaining(self.path, self.owner), suppress(FileNotFoundError, NotADirectoryError):
             with acting_as(self.owner):
                 fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
             try:
@@ -145,11 +153,8 @@ class PrivateFolder:
     def _check(self, path: Path | str, fd: int) -> os.stat_result:
         found = os.fstat(fd)
         if found.st_uid != self.owner:
-            raise HostFilesError(
-                f"{path} belongs to user {found.st_uid}, and this process uses it as user "
-                f"{self.owner}. Run this command as user {found.st_uid}; or give the files back: "
-                f"chown -R {self.owner} {self.path}; or set WAFFLE_WATCHER_FILE to another path."
-            )
+            command = f"chown -R {self.owner} {self.path}"
+            raise HostFilesError(f"{path} {_whose(found.st_uid, self.owner, command)}")
         return found
 
 
@@ -172,7 +177,7 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
     Raises:
         HostFilesError: it can't be created, or is a folder, a link, a device or another user's.
     """
-    with _explaining(path), acting_as(owner):
+    with _explaining(path, owner), acting_as(owner):
         for folder in reversed(path.parents):
             if not folder.exists():
                 make_folder(folder, 0o755)
@@ -182,11 +187,12 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
     if not stat.S_ISREG(found.st_mode):
         raise HostFilesError(f"{path} must be a plain file, not a folder, a link or a device.")
     if found.st_uid not in (owner, unix.getuid()):
-        raise HostFilesError(
-            f"{path} belongs to user {found.st_uid}, not to user {owner}. Run this as user "
-            f"{found.st_uid}, or set WAFFLE_WATCHER_FILE to another path."
-        )
+        raise HostFilesError(f"{path} {_whose(found.st_uid, owner, f'chown {owner} {path}')}")
     return found
+
+
+def _whose(uid: int, user: int, command: str) -> str:
+    return f"{whose(uid, user, command)}; or set WAFFLE_WATCHER_FILE to another path."
 
 
 def removed_again(path: str) -> HostFilesError:
@@ -204,14 +210,26 @@ def file_id(file: str | int) -> tuple[int, int]:
 
 
 @contextmanager
-def _explaining(path: Path | str) -> Iterator[None]:
-    """Raise an `OSError` as a `HostFilesError` with advice; `FileNotFoundError` stays as it is."""
+def _explaining(path: Path | str, user: int) -> Iterator[None]:
+    """Raise an `OSError` as a `HostFilesError` with advice; `FileNotFoundError` stays as it is.
+
+    Args:
+        user: who uses the path.
+    """
     try:
         yield
     except (FileNotFoundError, HostFilesError):
         raise
     except OSError as error:
-        advice = ADVICE.get(error.errno or 0, LOCAL.format(unix.geteuid()))
+        advice = ADVICE.get(error.errno or 0) or _why_refused(path, user)
         explained = HostFilesError(f"{path}: {error.strerror or error}. {advice}")
         explained.errno = error.errno
         raise explained from error
+
+
+def _why_refused(path: Path | str, user: int) -> str:
+    with suppress(OSError):
+        uid = os.lstat(path).st_uid
+        if uid != user:
+            return f"It {_whose(uid, user, f'chown -R {user} {path}')}"
+    return LOCAL.format(name_user(user))

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
 from ..identity import sqlite_path
-from ..privileges import as_owner_of, is_exposed, is_root, make_folder
+from ..privileges import as_owner_of, is_exposed, is_root, make_folder, owner_of_new, whose
 from .drivers import in_memory
 
 __all__ = ["SQLiteFile", "absolute"]
@@ -58,20 +58,15 @@ class SQLiteFile:
         return False
 
     def foreign_owner(self) -> str:
-        """Return what to do if the file or its folder is another user's; empty if it isn't.
-
-        Root has acted as their owner, so that wasn't the cause.
-        """
-        if is_root():
-            return ""
+        """Return what to do if the file or its folder is another user's; empty if it isn't."""
+        user = owner_of_new(self.path) if is_root() else unix.geteuid()
+        # If there is no file yet, the folder may be anybody's.
+        command = f"chown {'' if self.is_gone() else '-R '}{user} {self.path.parent}"
         for place in (self.path, self.path.parent):
             with suppress(OSError):
-                owner, user = place.stat().st_uid, unix.geteuid()
-                if owner != user:
-                    return (
-                        f"{place} belongs to user {owner}, and this process runs as user {user}. "
-                        f"Run it as user {owner}, or run: chown -R {user} {self.path.parent}"
-                    )
+                uid = place.stat().st_uid
+                if uid != user:
+                    return f"{place} {whose(uid, user, command)}"
         return ""
 
     def connect(self) -> sqlite3.Connection:
