@@ -88,9 +88,17 @@ def _groups_of(uid: int) -> tuple[int, ...]:
 
 def make_folder(path: Path, mode: int) -> None:
     """Create a folder with these rights, whatever the umask; one that is there stays as it is."""
-    with suppress(FileExistsError):
+    try:
         os.mkdir(path, mode)
-        os.chmod(path, mode)  # by its path: with an umask of 0777 it can't be opened
+    except FileExistsError:
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW)
+    except PermissionError:  # an umask of 0777; it doesn't keep root out, whom a link could lead
+        os.chmod(path, mode)
+        return
+    unix.fchmod(fd, mode)
+    os.close(fd)
 
 
 def owner_of_new(path: str | os.PathLike[str]) -> int:

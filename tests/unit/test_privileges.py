@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -29,8 +29,9 @@ from uwsgi_waffle import (
     WaffleConf,
     WaffleError,
 )
-from uwsgi_waffle.host import HostFiles
+from uwsgi_waffle.host import HostFiles, ProcessInfo
 from uwsgi_waffle.privileges import acting_as, owner_of_new
+from uwsgi_waffle.snapshot import encode
 from uwsgi_waffle.stores import Commit, Store
 from uwsgi_waffle.stores.rows import RowStore
 
@@ -221,6 +222,35 @@ class TestOwner:
         assert owner_of_new(root / "new" / "waffle.db") == 0
 
 
+class TestLink:
+    def test_host_files_of_root_s_are_not_left_through_a_link(self, root: Path, home: Path) -> None:
+        """Whoever owns a folder above can exchange what root has in it."""
+        mine, victim = home / "mine", root / "victim"
+        mine.mkdir(mode=0o755)
+        files = [Host(mine).open_files() for _ in range(2)]
+        assert Host(mine).folder.stat().st_uid == 0
+        for folder in ("snapshots", "processes", "bell"):
+            (victim / folder).mkdir(parents=True)
+            (victim / folder / "precious").touch(0o600)
+        before = {path: path.stat().st_mtime_ns for path in (victim, *victim.rglob("*"))}
+        mine.rename(home / "away")
+        (mine / "instance").mkdir(parents=True)
+        (mine / "instance" / "waffle.watch.d").symlink_to(victim)
+        for use in (
+            lambda: files[0].snapshots.prune(),
+            lambda: list(files[0].processes),
+            lambda: files[0].processes.report(ProcessInfo(1, "worker 1")),
+            lambda: files[0].snapshots.write(encode(1, {"A": "1"})),
+            lambda: files[0].listener_lock.acquire(),
+            files[0].wake,
+            files[0].invalidate,
+            files[1].open,
+        ):
+            with suppress(HostFilesError, FileNotFoundError):
+                use()
+        assert {path: path.stat().st_mtime_ns for path in (victim, *victim.rglob("*"))} == before
+
+
 class TestDatabase:
     @pytest.mark.parametrize("is_uri", [False, True])
     def test_everything_belongs_to_the_owner_of_the_folder(self, home: Path, is_uri: bool) -> None:
@@ -306,6 +336,7 @@ class TestRootsFolderThatOthersMayWrite:
     def test_a_database_there_is_refused(self, root: Path, data: Path, writable: str) -> None:
         text = f"{root / writable} has the mode .* chown -R USER {data} "
         stores = [make(data) for make in (sqlite_store, alchemy_store, peewee_store)]
+        stores.append(SQLStore(f"sqlite:///{data}/not there.db"))
         before = sorted(root.rglob("*"))
         for store in stores:
             with pytest.raises(StoreUnavailable, match=text):

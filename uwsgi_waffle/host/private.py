@@ -44,7 +44,7 @@ class PrivateFolder:
     """A folder of ours and the files in it.
 
     Root acts as the folder's owner there. So this user can't lead root elsewhere, and every file
-    belongs to this user.
+    belongs to this user. Below the outermost folder no link is followed.
     """
 
     def __init__(self, path: Path, owner: int, above: PrivateFolder | None = None) -> None:
@@ -65,13 +65,24 @@ class PrivateFolder:
             self._above.ensure()
         with _explaining(self.path, self.owner), acting_as(self.owner):
             make_folder(self.path, 0o700)
-            fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
-            try:
+            with self.opened() as fd:
                 found = self._check(self.path, fd)
                 if stat.S_IMODE(found.st_mode) != 0o700:
                     unix.fchmod(fd, 0o700)
-            finally:
-                os.close(fd)
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Yield a descriptor of the folder."""
+        flags = os.O_RDONLY | unix.O_DIRECTORY | SAFE
+        if self._above is None:
+            fd = os.open(self.path, flags)
+        else:
+            with self._above.opened() as above:
+                fd = os.open(self.path.name, flags, dir_fd=above)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def open(self, name: str, flags: int) -> int:
         """Open a file and return its descriptor.
@@ -83,7 +94,7 @@ class PrivateFolder:
             HostFilesError: it is a link, not a plain file, or another user's; or it can't be made.
         """
         path = self._prefix + name
-        fd = self._open(path, flags)
+        fd = self._open(name, flags)
         try:
             found = self._check(path, fd)
             if not stat.S_ISREG(found.st_mode):
@@ -95,11 +106,12 @@ class PrivateFolder:
             raise
         return fd
 
-    def _open(self, path: str, flags: int) -> int:
+    def _open(self, name: str, flags: int) -> int:
+        path = self._prefix + name
         for _ in range(OPEN_ATTEMPTS):
             try:
-                with _explaining(path, self.owner), acting_as(self.owner):
-                    return os.open(path, flags | SAFE, 0o600)
+                with _explaining(path, self.owner), acting_as(self.owner), self.opened() as folder:
+                    return os.open(name, flags | SAFE, 0o600, dir_fd=folder)
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
                     raise
@@ -131,24 +143,24 @@ class PrivateFolder:
 
     def touch(self) -> None:
         """Set the folder's time to now, which inotify and kqueue report to whoever monitors it."""
-        with acting_as(self.owner):
-            os.utime(self.path, follow_symlinks=False)
+        with acting_as(self.owner), self.opened() as fd:
+            os.utime(fd)
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
-        with _explaining(self.path, self.owner), suppress(FileNotFoundError, NotADirectoryError):
-            with acting_as(self.owner):
-                fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
-            try:
-                return os.listdir(fd)
-            finally:
-                os.close(fd)
+        with (
+            _explaining(self.path, self.owner),
+            suppress(FileNotFoundError, NotADirectoryError),
+            acting_as(self.owner),
+            self.opened() as fd,
+        ):
+            return os.listdir(fd)
         return []
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with suppress(FileNotFoundError), acting_as(self.owner):
-            os.unlink(self._prefix + name)
+        with suppress(FileNotFoundError), acting_as(self.owner), self.opened() as fd:
+            os.unlink(name, dir_fd=fd)
 
     def _check(self, path: Path | str, fd: int) -> os.stat_result:
         found = os.fstat(fd)
