@@ -328,8 +328,14 @@ def close_all(taken: list[int]) -> None:
 def obey_permissions() -> None:
     """Give up root's right to pass over the permissions of files, in a child process."""
     if os.geteuid() == 0:
-        header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
-        libc = ctypes.CDLL(None, use_errno=True)
-        assert libc.capget(header, sets) == 0
-        sets[0] &= ~0b110  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH, of the effective set
-        assert libc.capset(header, sets) == 0
+        drop_capabilities(1, 2)  # CAP_DAC_OVERRIDE and CAP_DAC_READ_SEARCH
+
+
+def drop_capabilities(*numbers: int) -> None:
+    """Give up capabilities, in a child process."""
+    header, sets = (ctypes.c_uint32 * 2)(0x20080522, 0), (ctypes.c_uint32 * 6)()
+    libc = ctypes.CDLL(None, use_errno=True)
+    assert libc.capget(header, sets) == 0
+    for number in numbers:
+        sets[0] &= ~(1 << number)  # of the effective set
+    assert libc.capset(header, sets) == 0

@@ -10,13 +10,36 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from urllib.parse import unquote
 
-__all__ = ["file_identity", "knows_mounts", "same_place", "same_store", "server_identity", "shown"]
+from . import unix
+
+__all__ = [
+    "database_identity",
+    "file_identity",
+    "knows_mounts",
+    "same_place",
+    "same_store",
+    "server_identity",
+    "shown",
+    "sqlite_path",
+]
 
 REALLY = "\0"  # which is in no path and no URL
 PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379}
+#: What libpq reads of the process environment, and the argument that each stands for.
+LIBPQ = {
+    "PGHOST": "host",
+    "PGPORT": "port",
+    "PGDATABASE": "dbname",
+    "PGUSER": "user",
+    "PGOPTIONS": "options",
+    "PGSERVICE": "service",
+}
+SEARCH_PATH = re.compile(r"(?:-c\s*|--)search[-_]path=((?:\\.|\S)*)")
 LOOPBACK = re.compile(r"|localhost|localhost\.localdomain|127\.\d+\.\d+\.\d+|::1|\[::1\]")
 
 
@@ -74,6 +97,53 @@ def server_identity(backend: str, host: str, port: int | str | None, rest: str) 
         network = _network()
         return f"{backend}://localhost{rest}" + (f"{REALLY}{network}{rest}" if network else "")
     return f"{backend}://{host.lower()}{rest}"
+
+
+def database_identity(backend: str, arguments: Mapping[str, object], table: str) -> str:
+    """Return the identity of a table in a server's database.
+
+    Args:
+        backend: the kind of server.
+        arguments: what its driver is given to connect.
+        table: its name, or what the names of all tables begin with.
+    """
+    found = {name: str(value) for name, value in arguments.items() if value}
+    if backend == "postgresql":
+        environment = {LIBPQ[name]: os.environ[name] for name in LIBPQ if name in os.environ}
+        found = {"user": _system_user(), **environment, **found}
+    user = found.get("user", "")
+    # PostgreSQL takes the one that is called like the user.
+    named = (found.get(name) for name in ("dbname", "db", "database"))
+    parts = {
+        "service": found.get("service"),
+        "search_path": _search_path(found.get("options", ""), user),
+    }
+    place = "&".join(f"{name}={value}" for name, value in parts.items() if value)
+    what = next(filter(None, named), user) + (f"?{place}" if place else "")
+    host = found.get("unix_socket") or found.get("host", "")
+    return server_identity(backend, host, found.get("port"), f"{what} {table}".rstrip())
+
+
+def _search_path(options: str, user: str) -> str:
+    """Return where PostgreSQL looks for tables if its options say that, else ``""``."""
+    paths = SEARCH_PATH.findall(options)
+    names = re.sub(r'[\\"\s]', "", paths[-1]).split(",") if paths else []
+    return ",".join(user if name == "$user" else name for name in names)
+
+
+def _system_user() -> str:
+    try:
+        return unix.user_name(unix.geteuid())
+    except KeyError:  # in a container a user may have a number only
+        return ""
+
+
+def sqlite_path(database: str) -> str:
+    """Return the path in a SQLite database's name, which may be a URI; see sqlite.org/uri.html."""
+    if not database.startswith("file:"):
+        return database
+    path = re.split(r"[?#]", database.removeprefix("file:"))[0]
+    return unquote(re.sub(r"^//[^/]*", "", path), errors="surrogateescape")
 
 
 def _network() -> str:

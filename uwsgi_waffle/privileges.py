@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import cache
 from pathlib import Path
 
 from . import unix
+from .errors import StoreUnavailable, WaffleError
 
 __all__ = [
     "acting_as",
@@ -16,8 +19,11 @@ __all__ = [
     "is_exposed",
     "is_root",
     "make_folder",
+    "name_user",
+    "owner_for_root",
     "owner_of_new",
     "warn_if_exposed",
+    "whose",
 ]
 
 log = logging.getLogger("uwsgi_waffle")
@@ -34,7 +40,7 @@ def is_root() -> bool:
 
 @contextmanager
 def acting_as(uid: int) -> Iterator[None]:
-    """Use files with the rights of user ``uid`` in this block, if this process is root's.
+    """Use files with the rights of a user and its groups in this block, if this process is root's.
 
     On Linux this concerns only the calling thread; see setfsuid(2). Elsewhere it is the effective
     user of the whole process.
@@ -45,41 +51,54 @@ def acting_as(uid: int) -> Iterator[None]:
     if uid == 0 or not is_root():
         yield
         return
-    before = _become(uid, _group_of(uid))
+    groups = _groups_of(uid)
+    before = _become(uid, groups[0], groups)
     try:
         yield
     finally:
         _become(*before)
 
 
-def _become(uid: int, gid: int) -> tuple[int, int]:
-    """Change the user and group that files are used with. Return the former ones."""
-    libc = unix.libc()
+def _become(uid: int, gid: int, groups: tuple[int, ...]) -> tuple[int, int, tuple[int, ...]]:
+    """Change the user and groups that files are used with. Return the former ones."""
+    libc, before = unix.libc(), tuple(unix.getgroups())
     if not hasattr(libc, "setfsuid"):  # not Linux
-        before = unix.geteuid(), unix.getegid()
+        user, group = unix.geteuid(), unix.getegid()
         unix.seteuid(0)
+        unix.set_thread_groups(groups)
         unix.setegid(gid)
         unix.seteuid(uid)
-        return before
+        return user, group, before
+    unix.set_thread_groups(groups)
     group, user = libc.setfsgid(gid), libc.setfsuid(uid)
     if libc.setfsuid(NO_CHANGE) != uid:
         libc.setfsgid(group)
+        unix.set_thread_groups(before)
         raise PermissionError(f"this process may not use files as user {uid}")
-    return user, group
+    return user, group, before
 
 
-def _group_of(uid: int) -> int:
+@cache
+def _groups_of(uid: int) -> tuple[int, ...]:
     try:
-        return unix.group_of(uid)
+        return unix.groups_of(uid)
     except KeyError:  # in a container a user may have a number only
-        return uid
+        return (uid,)
 
 
 def make_folder(path: Path, mode: int) -> None:
     """Create a folder with these rights, whatever the umask; one that is there stays as it is."""
-    with suppress(FileExistsError):
+    try:
         os.mkdir(path, mode)
-        os.chmod(path, mode)  # by its path: with an umask of 0777 it can't be opened
+    except FileExistsError:
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW)
+    except PermissionError:  # an umask of 0777; it doesn't keep root out, whom a link could lead
+        os.chmod(path, mode)
+        return
+    unix.fchmod(fd, mode)
+    os.close(fd)
 
 
 def owner_of_new(path: str | os.PathLike[str]) -> int:
@@ -88,7 +107,7 @@ def owner_of_new(path: str | os.PathLike[str]) -> int:
     Root only if nobody else owns a folder or a link on the way, because whoever does can exchange
     what is below it; or if a folder of root's keeps this owner out.
     """
-    folder = next(above for above in Path(os.path.abspath(path)).parents if above.is_dir())
+    folder = _folder_of(path)
     found, is_straight = folder.stat(), os.path.realpath(folder) == str(folder)
     if found.st_uid == 0 and not found.st_mode & 0o022 and is_straight:
         return 0
@@ -98,6 +117,11 @@ def owner_of_new(path: str | os.PathLike[str]) -> int:
                 if uid := part.lstat().st_uid:
                     return 0 if _is_kept_out(uid, part.parent) else uid
     return 0
+
+
+def _folder_of(path: str | os.PathLike[str]) -> Path:
+    """Return the nearest folder above a path that is there."""
+    return next(above for above in Path(os.path.abspath(path)).parents if above.is_dir())
 
 
 def _is_kept_out(uid: int, folder: Path) -> bool:
@@ -111,13 +135,63 @@ def _is_kept_out(uid: int, folder: Path) -> bool:
     return False
 
 
+def name_user(uid: int) -> str:
+    """Name a user in a message."""
+    return f"user {uid}" if uid else "root"
+
+
+def whose(uid: int, user: int, command: str) -> str:
+    """Say what to do about a file that belongs to ``uid`` and that this process uses as ``user``.
+
+    Args:
+        command: what root runs to give it to this user.
+    """
+    run = f"Run this as {name_user(uid)}; or, as root, run: " if uid else "As root, run: "
+    facts = f"belongs to {name_user(uid)}, and this process uses it as {name_user(user)}"
+    return f"{facts}. {run}{command}"
+
+
+def owner_for_root(path: Path, error: type[WaffleError]) -> int:
+    """Return as whom root uses a path that may not exist yet.
+
+    Raises:
+        error: it would be root, where other users can exchange what is on the way.
+    """
+    owner = owner_of_new(path)
+    if owner == 0 and (why := _why_not_as_root(path)):
+        raise error(why)
+    return owner
+
+
+def _why_not_as_root(path: Path) -> str:
+    """Return which folder lets other users lead root elsewhere, and what to do; else ``""``."""
+    for spelling in {os.path.realpath(path), os.path.abspath(path)}:
+        for place in reversed(Path(spelling).parents):
+            with suppress(OSError):  # not there yet, or whoever opens it will say why
+                mode = stat.S_IMODE(place.stat().st_mode)
+                if not mode & 0o011:  # nobody else gets any further
+                    break
+                if mode & 0o022 and not mode & stat.S_ISVTX:
+                    return (
+                        f"{place} has the mode {mode:o}: other users may exchange what is in it, "
+                        "and so lead root to other files. Run this command as the server's user, "
+                        f"or first run: chown -R USER {_folder_of(path)} (with that user's name). "
+                        f"If the server runs as root, run: chmod go-w {place}"
+                    )
+    return ""
+
+
 def as_owner_of(path: Path) -> AbstractContextManager[None]:
     """Act as the owner of a file that may have to be created, if this is a command of root's.
 
     Warn if other users can exchange it.
+
+    Raises:
+        StoreUnavailable: they could lead root to other files by that.
     """
+    owner = owner_for_root(path, StoreUnavailable) if is_root() else 0
     warn_if_exposed(path)
-    return acting_as(owner_of_new(path)) if is_root() else nullcontext()
+    return acting_as(owner)
 
 
 def warn_if_exposed(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Any
 
@@ -36,8 +36,11 @@ if sys.platform == "win32":
     def user_name(uid: int) -> str:
         raise KeyError(uid)
 
-    def group_of(uid: int) -> int:
+    def groups_of(uid: int) -> tuple[int, ...]:
         raise KeyError(uid)
+
+    def set_thread_groups(groups: Sequence[int]) -> None:
+        raise OSError("Windows has no groups with numbers")
 
     def seteuid(uid: int) -> None:
         raise OSError("Windows has no users with numbers")
@@ -73,6 +76,8 @@ else:
     )
 
     PRESENT = True
+    # The numbers of setgroups(2). The C library's function is of no use: it changes all threads.
+    SETGROUPS = {"x86_64": 116, "aarch64": 159, "ppc64le": 81, "riscv64": 159, "s390x": 206}
     at_fork = os.register_at_fork
 
     @cache
@@ -88,8 +93,26 @@ else:
     def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
 
-    def group_of(uid: int) -> int:
-        return pwd.getpwuid(uid).pw_gid
+    def groups_of(uid: int) -> tuple[int, ...]:
+        """Return the groups of a user, the user's own first."""
+        user = pwd.getpwuid(uid)
+        others = set(os.getgrouplist(user.pw_name, user.pw_gid)) - {user.pw_gid}
+        return (user.pw_gid, *sorted(others))
+
+    def set_thread_groups(groups: Sequence[int]) -> None:
+        """Set the groups of this thread; except on Linux, those of the whole process.
+
+        Raises:
+            OSError: this process may not do that.
+        """
+        number = SETGROUPS.get(os.uname().machine) if hasattr(libc(), "setfsuid") else None
+        if number is None or sys.maxsize < 2**32:
+            os.setgroups(groups[: os.sysconf("SC_NGROUPS_MAX")])
+            return
+        import ctypes  # see above
+
+        if libc().syscall(number, len(groups), (ctypes.c_uint32 * len(groups))(*groups)):
+            raise PermissionError(f"this process may not take the groups {groups}")
 
 
 __all__ = [
@@ -110,10 +133,11 @@ __all__ = [
     "geteuid",
     "getgroups",
     "getuid",
-    "group_of",
+    "groups_of",
     "libc",
     "pread",
     "pwrite",
+    "set_thread_groups",
     "setegid",
     "seteuid",
     "user_name",

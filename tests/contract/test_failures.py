@@ -253,7 +253,7 @@ def test_a_sqlite_file_that_root_has_made() -> None:
         path = Path(folder) / "data" / "waffle.db"
         SQLStore(f"sqlite:///{path}").prepare()
         told = refusal(path)
-    assert f"{path.parent} belongs to user 0, and this process runs as user 65534" in told
+    assert f"{path.parent} belongs to root, and this process uses it as user 65534" in told
     assert f"chown -R 65534 {path.parent}" in told
 
 

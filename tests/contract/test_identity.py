@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
+import pwd
 import subprocess
 import sys
 from pathlib import Path
 from typing import NoReturn
+from urllib.parse import quote
 
 import peewee
 import pytest
+import sqlalchemy as sa
 
 from uwsgi_waffle import MemoryStore, PeeweeWaffleStore, RedisStore, SchemaError, SQLStore
 from uwsgi_waffle.identity import same_place, same_store
 from uwsgi_waffle.stores import Store, open_store
 
+from .conftest import put
 from .models import OwnStore, alchemy_app, alchemy_store, peewee_model, peewee_store
+
+SET = "-c%20search_path="
+ME = pwd.getpwuid(os.geteuid()).pw_name
 
 
 def test_a_path_is_the_same_by_whichever_way(
@@ -29,9 +36,37 @@ def test_a_path_is_the_same_by_whichever_way(
         "sqlite:///current/waffle.db",
         f"sqlite:///{tmp_path}/current/../releases/waffle.db",
         f"sqlite:///file:{tmp_path}/current/waffle.db?mode=ro&uri=true",
+        f"sqlite:///file://{tmp_path}/curr%65nt/waffle%2Edb?uri=true",
+        f"sqlite:///file://localhost{tmp_path}/current/waffle.db?uri=true",
+        "sqlite:///file:curr%65nt/waffle.db?uri=true",
     ]
     (identity,) = {SQLStore(url).identity for url in urls}
     assert same_place(identity, f"sqlite:///{tmp_path}/releases/waffle.db")
+
+
+@pytest.mark.parametrize("name", ["a b%", "a#b?c"])
+def test_a_uri_names_the_file_that_its_percent_signs_mean(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    path = f"{tmp_path}/{name}/waffle.db"
+    uri = sa.URL.create("sqlite", database=f"file:{quote(path)}", query={"uri": "true"})
+    plain, by_uri = SQLStore(sa.URL.create("sqlite", database=path)), SQLStore(uri)
+    plain.prepare()
+    put(plain, A="1")
+    assert by_uri.load().values == {"A": "1"}
+    assert plain.identity == by_uri.identity
+
+
+def test_no_character_of_a_path_ends_it(tmp_path: Path) -> None:
+    """Whatever two paths have in common behind it."""
+    for character in map(chr, {*range(1, 256)} - {ord("/")}):
+        urls = (
+            sa.URL.create("sqlite", database=f"{tmp_path}/{name}{character}same")
+            for name in ("one", "two")
+        )
+        one, two = (SQLStore(url).identity for url in urls)
+        assert not same_store(one, two), repr(character)
+        assert not same_place(one, two), repr(character)
+        assert same_store(one, one)
 
 
 @pytest.mark.parametrize(
@@ -44,6 +79,24 @@ def test_a_path_is_the_same_by_whichever_way(
         (["postgresql:///site?connect_timeout=1", "postgresql:///site"], 1),
         (["postgresql://db/x?options=-csearch_path%3Da", "postgresql://db/x"], 2),
         (["postgresql://ann@db", "postgresql://bob@db"], 2),
+        (["postgresql://db", f"postgresql://{ME}@db"], 1),
+        (["postgresql://ann@db", "postgresql://db?user=ann", "postgresql://db/ann"], 1),
+        (["postgresql://db/x", "postgresql://db/y?dbname=x", "postgresql:///?host=db&dbname=x"], 1),
+        (["postgresql://db/x?host=a", "postgresql://db/x?host=b", "postgresql://db/x?port=1"], 3),
+        (["postgresql:///x?host=/run/pg", "postgresql:///?host=/run/./pg&dbname=x&port=5432"], 1),
+        ([f"postgresql://ann@db/x?options={SET}a", "postgresql://db/x?options=--search-path=a"], 1),
+        ([f"postgresql://db/x?options=-cjit=off%20{SET}a", f"postgresql://db/x?options={SET}a"], 1),
+        (["postgresql://db/x?options=-cjit=off", "postgresql://db/x"], 1),
+        ([f"postgresql://ann@db/x?options={SET}a,b", f"postgresql://db/x?options={SET}b,a"], 2),
+        ([f"postgresql://{name}@db/x?options={SET}$user" for name in ("ann", "bob")], 2),
+        (
+            [
+                f'postgresql://ann@db/x?options={SET}"$user",public',
+                f"postgresql://ann@db/x?options={SET}$user,\\ public",
+                f"postgresql://bob@db/x?options={SET}ann,public",
+            ],
+            1,
+        ),
         (["postgresql://localhost/x", "postgresql://127.0.0.1:5432/x", "postgresql://[::1]/x"], 1),
         (["postgresql:///x", "postgresql://LOCALHOST/x", "postgresql:///x?host=localhost"], 1),
         (["postgresql://localhost/x", "postgresql:///x?host=/run/postgresql"], 2),
@@ -59,6 +112,26 @@ def test_only_the_place_counts(urls: list[str], number: int) -> None:
     identities = {open_store(url).identity for url in urls}
     assert len(identities) == number
     assert "secret" not in "".join(identities)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "url"),
+    [
+        ("PGHOST", "db", "postgresql://db/x"),
+        ("PGPORT", "1", "postgresql://localhost:1/x"),
+        ("PGDATABASE", "x", "postgresql://localhost/x"),
+        ("PGUSER", "ann", "postgresql://ann@localhost"),
+        ("PGOPTIONS", "-csearch_path=a", f"postgresql://localhost/x?options={SET}a"),
+    ],
+)
+def test_libpq_reads_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, url: str
+) -> None:
+    """Two processes with the same URL may mean two databases."""
+    short = "postgresql://" if variable in ("PGDATABASE", "PGUSER") else "postgresql:///x"
+    before, wanted = SQLStore(short).identity, SQLStore(url).identity
+    monkeypatch.setenv(variable, value)
+    assert SQLStore(short).identity == wanted != before
 
 
 IDENTITIES = """

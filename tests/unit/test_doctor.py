@@ -324,7 +324,7 @@ class TestFolder:
         assert "WAFFLE_WATCHER_FILE" in change
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's server")
-    @pytest.mark.parametrize("kind", ["url", "namespace", "peewee"])
+    @pytest.mark.parametrize("kind", ["url", "namespace", "uri", "peewee"])
     def test_a_server_that_may_not_write_the_database(
         self, host: Host, place: Place, kind: str
     ) -> None:
@@ -335,6 +335,8 @@ class TestFolder:
         if kind == "namespace":
             database = host.instance / "of ann:x@example" / "waffle.db"
             settings = {"STORE_URL": f"sqlite:///{database}", "NAMESPACE": "shop_"}
+        elif kind == "uri":
+            settings = {"STORE_URL": f"sqlite:///file:{host.instance}/w%61ffle.db?mode=rwc&uri=1"}
         elif kind == "peewee":
             database = host.instance / "site.db"
             store = PeeweeWaffleStore(model=peewee_model(host.instance))

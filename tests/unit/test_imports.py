@@ -17,8 +17,8 @@ import uwsgi_waffle
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
     {"text"},
-    {"errors", "identity", "redis_sentinel", "snapshot", "legacy", "unix", "urls"},
-    {"ports", "privileges", "variable", "redis_client", "frozen", "formats"},
+    {"errors", "redis_sentinel", "snapshot", "legacy", "unix", "urls"},
+    {"identity", "ports", "privileges", "variable", "redis_client", "frozen", "formats"},
     {"pins", "declarations"},
     {"schema"},
     {"stores", "host"},

@@ -206,6 +206,9 @@ class TestErrors:
         [
             (errno.EROFS, "Set WAFFLE_WATCHER_FILE to a path on a file system that can be written"),
             (errno.EMFILE, "ulimit -n"),
+            (errno.ENFILE, "fs.file-max"),
+            (errno.ENOSPC, "Make room on this disk"),
+            (errno.EDQUOT, "Make room, or raise this user's quota"),
             (errno.ENAMETOOLONG, "Set WAFFLE_WATCHER_FILE to a shorter path"),
             (errno.EACCES, "WAFFLE_WATCHER_FILE must name a plain file in a local folder"),
         ],
@@ -220,6 +223,21 @@ class TestErrors:
         with pytest.raises(HostFilesError, match=os.strerror(code)) as caught:
             folder.open("file", os.O_RDWR | os.O_CREAT)
         assert advice in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("make", "advice"),
+        [
+            (make_link, "It must not be a link. Remove it."),
+            (make_folder, "It must be a plain file. Remove the folder."),
+        ],
+    )
+    def test_what_has_to_be_removed_is_named(
+        self, folder: PrivateFolder, make: Callable[[Path], None], advice: str
+    ) -> None:
+        make(folder.path / "file")
+        with pytest.raises(HostFilesError) as caught:
+            folder.write("file", b"ours")
+        assert str(caught.value).endswith(advice)
 
     def test_a_missing_parent_of_the_watch_file_is_made(self, tmp_path: Path) -> None:
         shared = HostFiles(tmp_path / "a" / "b" / "waffle.watch")

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import resource
 import shutil
+import signal
+import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from uwsgi_waffle import ProcessInfo
+from uwsgi_waffle.admin import admin_blueprint
+from uwsgi_waffle.doctor import examine
 from uwsgi_waffle.host import HostFiles
+from uwsgi_waffle.metrics import WaffleCollector
+from uwsgi_waffle.wake.roll_call import describe_host
 
-from ..host import Host, descriptors, eventually, forked, report_process, run_forked
+from ..host import Host, Process, descriptors, eventually, forked, report_process, run_forked
 
 
 def info(kind: str, revision: int = 0, *, pid: int = 0) -> ProcessInfo:
@@ -34,14 +44,14 @@ def reporting(host: Host, kind: str, *, pid: int = 0) -> Callable[[], None]:
 class TestReport:
     def test_what_it_reports_last_is_read(self, shared: HostFiles, others: HostFiles) -> None:
         shared.processes.report(info("a name that is quite long", 7))
-        last = ProcessInfo(1, "mule 1", 8, 2.5, "ff", "no room", {"server": "uWSGI 2"})
+        last = ProcessInfo(1, "mule 1", 8, 2.5, "ff", "no room", {"uwsgi": "2.0.31"})
         shared.processes.report(last)
         (found,) = others.processes
         assert (found.pid, found.kind, found.revision, found.applied_at) == (1, "mule 1", 8, 2.5)
         assert (found.snapshot, found.error, found.server) == (
             "ff",
             "no room",
-            {"server": "uWSGI 2"},
+            {"uwsgi": "2.0.31"},
         )
         assert found.token == shared.processes.token
 
@@ -192,19 +202,139 @@ class TestFolder:
         assert kinds(shared) == {"one"}
 
     @pytest.mark.parametrize("content", [b"", b"noise", b"[]", b"7", b'{"pid": 1}', b"\xff\xff"])
-    def test_a_living_process_whose_file_is_damaged_stops_nobody(
+    def test_a_living_process_whose_file_is_damaged_is_unknown(
         self, host: Host, shared: HostFiles, others: HostFiles, content: bytes
     ) -> None:
         shared.processes.report(info("one"))
         others.processes.report(info("two"))
         path: Path = host.folder / "processes" / shared.processes.token
         path.write_bytes(content)
-        assert kinds(others) == {"two"}
+        assert kinds(others) == {"unknown", "two"}
         shared.processes.report(info("one"))
         assert kinds(others) == {"one", "two"}
 
     def test_there_may_be_no_folder_yet(self, shared: HostFiles) -> None:
         assert list(shared.processes) == []
+
+
+WRONG_FIELDS: list[dict[str, Any]] = [
+    {"pid": "41"},
+    {"pid": True},
+    {"kind": 7},
+    {"kind": None},
+    {"kind": ""},
+    {"revision": "7"},
+    {"revision": 10**30},
+    {"applied_at": None},
+    {"applied_at": "now"},
+    {"applied_at": float("nan")},
+    {"applied_at": float("inf")},
+    {"applied_at": 10**400},
+    {"snapshot": 7},
+    {"error": ["no room"]},
+    {"server": None},
+    {"server": [1]},
+    {"server": {"uid": "ann", "gids": [1]}},
+    {"server": {"uid": 1, "gids": 7}},
+    {"server": {"uid": 1, "gids": [[]]}},
+    {"server": {"uwsgi": 2}},
+    {"server": {"uwsgi": "2.0.31", "missing_ini_line": ["master"]}},
+    {"server": {"watchtype": {"redis": 1}}},
+    {"server": {"pinned": ["LIMIT"]}},
+]
+ODD_FIELDS: list[dict[str, Any]] = [
+    {"applied_at": 7},
+    {"server": {"uid": 1}},
+    {"server": {"uwsgi": "two"}},
+    {"server": {"colour": [{}]}, "colour": "red"},
+    {"kind": "\ud800\n", "error": "\ud800"},
+]
+
+
+class TestFields:
+    """Another release may write a process's file, and so may whatever the server's user runs."""
+
+    @pytest.mark.parametrize(
+        ("fields", "kind"),
+        [
+            *((fields, "unknown") for fields in WRONG_FIELDS),
+            *((fields, fields.get("kind", "worker 9")) for fields in ODD_FIELDS),
+        ],
+        ids=str,
+    )
+    def test_no_field_breaks_what_reads_it(
+        self, host: Host, site: Process, neighbour: int, fields: dict[str, Any], kind: str
+    ) -> None:
+        """A file with fields that can't be is an unknown process."""
+        for path in (host.folder / "processes").iterdir():
+            content = json.loads(path.read_text())
+            if content["pid"] == neighbour:
+                path.write_text(json.dumps({**content, **fields}))
+        site.app.register_blueprint(admin_blueprint(site.waffle, authorize=lambda: True))
+        site.app.secret_key = "x"
+        status = site.waffle.status()
+        json.dumps(status, allow_nan=False)
+        assert [p["kind"] for p in status["processes"] if p["behind"]] == [kind]
+        families = {family.name: family for family in WaffleCollector(site.waffle).collect()}
+        assert families["uwsgi_waffle_processes_behind"].samples[0].value == 1
+        for page in ("/waffle/", "/waffle/processes"):
+            assert site.app.test_client().get(page).status_code == 200
+        assert list(examine(site.state, 0))
+        assert json.loads(describe_host(site.files))["processes"] == 2
+        (pending,) = site.waffle.update({"LIMIT": 20}, wait=0).pending
+        assert pending.kind == kind
+
+
+@pytest.fixture
+def small_disk(host: Host) -> Iterator[Path]:
+    """Put the host's files on a real disk that has room for little."""
+    host.instance.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "waffle", str(host.instance)]
+    if os.geteuid() != 0 or subprocess.run(command, check=False).returncode:
+        pytest.skip("only root can mount a disk")
+    yield host.instance
+    subprocess.run(["umount", "--lazy", str(host.instance)], check=True)
+
+
+def fill(folder: Path) -> Path:
+    """Leave no room."""
+    with (folder / "noise").open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(512))
+    return folder / "noise"
+
+
+class TestFullDisk:
+    def test_a_process_that_could_not_write_its_file_is_not_overlooked(
+        self, host: Host, small_disk: Path
+    ) -> None:
+        """Whoever waits for it learns why it isn't known. Later it writes the file by itself."""
+        settings = {"STORE_URL": f"sqlite:///{host.instance.parent}/waffle.db"}
+        site = host.start(**settings)
+        late = host.open_files()
+        noise = fill(small_disk)
+        with pytest.raises(OSError, match="No space left"):
+            late.processes.report(info("late"))
+        assert "unknown" in kinds(site.files)
+        noise.unlink()
+        (unseen,) = site.waffle.update({"LIMIT": 20}, wait=0).pending
+        assert (unseen.kind, unseen.revision) == ("unknown", 0)
+        assert "is empty, damaged or of another release. If the disk is full" in unseen.error
+        late.processes.report(info("late"))
+        assert kinds(site.files) - {"late"} == {site.waffle.status()["kind"]}
+
+    def test_a_text_that_is_cut_off_is_an_error(self, shared: HostFiles, others: HostFiles) -> None:
+        """As where the disk has room for its first half."""
+
+        def program() -> None:
+            signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (60, 60))
+            with pytest.raises(OSError, match="No space left"):
+                others.processes.report(info("one"))
+
+        with forked(program):
+            assert kinds(shared) == {"unknown"}
+        assert kinds(shared) == set()
 
 
 class TestClosedDescriptors:

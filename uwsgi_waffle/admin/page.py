@@ -199,7 +199,8 @@ class Page:
             url_for=url_for,
             **context,
         )
-        return Response(text, mimetype="text/html")  # the application's own may be of JSON
+        # The application's own response may be of JSON. A path may hold what isn't UTF-8.
+        return Response(text.encode(errors="replace"), mimetype="text/html")
 
     def _rows(self, entries: Iterable[HistoryEntry], shown: Filter) -> list[Row]:
         values = self.waffle.values

@@ -49,7 +49,7 @@ def check_folder(state: WaffleState, host: HostFiles, processes: Processes) -> I
     folder, owner = host.folder.path, Account(host.folder.owner, frozenset())
     network = network_filesystem(folder)
     servers = (process.server for process in processes if "uid" in process.server)
-    accounts = {Account(server["uid"], frozenset(server["gids"])) for server in servers}
+    accounts = {Account(server["uid"], frozenset(server.get("gids", ()))) for server in servers}
     found = [finding for account in accounts for finding in _refused(state, account)]
     if network:
         text = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from typing import Any
@@ -12,6 +13,7 @@ from .private import PrivateFolder, file_id
 __all__ = ["LockedFile", "read_locked", "try_flock", "unlock"]
 
 READ_ATTEMPTS = 5  # a file may be read while its process writes it
+LARGEST = 2**20  # bytes of a file; an error may be long
 
 
 # By descriptor. The file tells whether it is still ours: somebody may have closed it, as a program
@@ -65,10 +67,16 @@ class LockedFile:
         return self._pid == os.getpid() and file_id(self._fd) == self._id == file_id(path)
 
     def write(self, content: dict[str, Any]) -> None:
-        """Write the file; it must be ours."""
+        """Write the file; it must be ours.
+
+        Raises:
+            OSError: the disk is full; nobody can read the file until it is written again.
+        """
         text = json.dumps(content).encode()
-        unix.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, len(text))
+        written = unix.pwrite(self._fd, text, 0)
+        os.ftruncate(self._fd, written)
+        if written < len(text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
 
     def release(self) -> None:
         """Give the file up."""
@@ -80,6 +88,8 @@ class LockedFile:
 def read_locked(folder: PrivateFolder, name: str) -> dict[str, Any] | None:
     """Return the content of a `LockedFile`, or ``None`` if no living process holds it.
 
+    It is empty if the file is damaged.
+
     Raises:
         OSError: it can't be opened.
     """
@@ -90,7 +100,7 @@ def read_locked(folder: PrivateFolder, name: str) -> dict[str, Any] | None:
     except BlockingIOError:
         for _ in range(READ_ATTEMPTS):
             try:
-                return dict(json.loads(unix.pread(fd, 2**16, 0)))
+                return dict(json.loads(unix.pread(fd, LARGEST, 0)))
             except (ValueError, TypeError, RecursionError):  # damaged, or just being written
                 continue
         return {}

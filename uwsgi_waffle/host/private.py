@@ -11,7 +11,15 @@ from pathlib import Path
 
 from .. import unix
 from ..errors import OPEN_FILES_ADVICE, HostFilesError
-from ..privileges import acting_as, is_root, make_folder, owner_of_new, warn_if_exposed
+from ..privileges import (
+    acting_as,
+    is_root,
+    make_folder,
+    name_user,
+    owner_for_root,
+    warn_if_exposed,
+    whose,
+)
 
 __all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
 
@@ -29,14 +37,14 @@ ADVICE = {
     errno.ENAMETOOLONG: "Set WAFFLE_WATCHER_FILE to a shorter path.",
 }
 OPEN_ATTEMPTS = 10  # somebody may be removing files
-LOCAL = "WAFFLE_WATCHER_FILE must name a plain file in a local folder that user {} may write."
+LOCAL = "WAFFLE_WATCHER_FILE must name a plain file in a local folder that {} may write."
 
 
 class PrivateFolder:
     """A folder of ours and the files in it.
 
     Root acts as the folder's owner there. So this user can't lead root elsewhere, and every file
-    belongs to this user.
+    belongs to this user. Below the outermost folder no link is followed.
     """
 
     def __init__(self, path: Path, owner: int, above: PrivateFolder | None = None) -> None:
@@ -55,15 +63,26 @@ class PrivateFolder:
         """
         if self._above is not None:
             self._above.ensure()
-        with _explaining(self.path), acting_as(self.owner):
+        with _explaining(self.path, self.owner), acting_as(self.owner):
             make_folder(self.path, 0o700)
-            fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
-            try:
+            with self.opened() as fd:
                 found = self._check(self.path, fd)
                 if stat.S_IMODE(found.st_mode) != 0o700:
                     unix.fchmod(fd, 0o700)
-            finally:
-                os.close(fd)
+
+    @contextmanager
+    def opened(self) -> Iterator[int]:
+        """Yield a descriptor of the folder."""
+        flags = os.O_RDONLY | unix.O_DIRECTORY | SAFE
+        if self._above is None:
+            fd = os.open(self.path, flags)
+        else:
+            with self._above.opened() as above:
+                fd = os.open(self.path.name, flags, dir_fd=above)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
 
     def open(self, name: str, flags: int) -> int:
         """Open a file and return its descriptor.
@@ -75,7 +94,7 @@ class PrivateFolder:
             HostFilesError: it is a link, not a plain file, or another user's; or it can't be made.
         """
         path = self._prefix + name
-        fd = self._open(path, flags)
+        fd = self._open(name, flags)
         try:
             found = self._check(path, fd)
             if not stat.S_ISREG(found.st_mode):
@@ -87,11 +106,12 @@ class PrivateFolder:
             raise
         return fd
 
-    def _open(self, path: str, flags: int) -> int:
+    def _open(self, name: str, flags: int) -> int:
+        path = self._prefix + name
         for _ in range(OPEN_ATTEMPTS):
             try:
-                with _explaining(path), acting_as(self.owner):
-                    return os.open(path, flags | SAFE, 0o600)
+                with _explaining(path, self.owner), acting_as(self.owner), self.opened() as folder:
+                    return os.open(name, flags | SAFE, 0o600, dir_fd=folder)
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
                     raise
@@ -115,7 +135,7 @@ class PrivateFolder:
         """
         fd = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            with _explaining(self._prefix + name), open(fd, "wb") as file:
+            with _explaining(self._prefix + name, self.owner), open(fd, "wb") as file:
                 file.write(content)
         except OSError:
             self.remove(name)
@@ -123,33 +143,30 @@ class PrivateFolder:
 
     def touch(self) -> None:
         """Set the folder's time to now, which inotify and kqueue report to whoever monitors it."""
-        with acting_as(self.owner):
-            os.utime(self.path, follow_symlinks=False)
+        with acting_as(self.owner), self.opened() as fd:
+            os.utime(fd)
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
-        with _explaining(self.path), suppress(FileNotFoundError, NotADirectoryError):
-            with acting_as(self.owner):
-                fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
-            try:
-                return os.listdir(fd)
-            finally:
-                os.close(fd)
+        with (
+            _explaining(self.path, self.owner),
+            suppress(FileNotFoundError, NotADirectoryError),
+            acting_as(self.owner),
+            self.opened() as fd,
+        ):
+            return os.listdir(fd)
         return []
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with suppress(FileNotFoundError), acting_as(self.owner):
-            os.unlink(self._prefix + name)
+        with suppress(FileNotFoundError), acting_as(self.owner), self.opened() as fd:
+            os.unlink(name, dir_fd=fd)
 
     def _check(self, path: Path | str, fd: int) -> os.stat_result:
         found = os.fstat(fd)
         if found.st_uid != self.owner:
-            raise HostFilesError(
-                f"{path} belongs to user {found.st_uid}, and this process uses it as user "
-                f"{self.owner}. Run this command as user {found.st_uid}; or give the files back: "
-                f"chown -R {self.owner} {self.path}; or set WAFFLE_WATCHER_FILE to another path."
-            )
+            command = f"chown -R {self.owner} {self.path}"
+            raise HostFilesError(f"{path} {_whose(found.st_uid, self.owner, command)}")
         return found
 
 
@@ -157,9 +174,13 @@ def owner_of_folder(path: Path) -> int:
     """Return as whom this process works in a folder, which may not exist yet.
 
     Warn if other users can exchange it.
+
+    Raises:
+        HostFilesError: they could lead root to other files by that.
     """
+    owner = owner_for_root(path, HostFilesError) if is_root() else unix.geteuid()
     warn_if_exposed(path)
-    return owner_of_new(path) if is_root() else unix.geteuid()
+    return owner
 
 
 def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
@@ -168,7 +189,7 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
     Raises:
         HostFilesError: it can't be created, or is a folder, a link, a device or another user's.
     """
-    with _explaining(path), acting_as(owner):
+    with _explaining(path, owner), acting_as(owner):
         for folder in reversed(path.parents):
             if not folder.exists():
                 make_folder(folder, 0o755)
@@ -178,11 +199,12 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
     if not stat.S_ISREG(found.st_mode):
         raise HostFilesError(f"{path} must be a plain file, not a folder, a link or a device.")
     if found.st_uid not in (owner, unix.getuid()):
-        raise HostFilesError(
-            f"{path} belongs to user {found.st_uid}, not to user {owner}. Run this as user "
-            f"{found.st_uid}, or set WAFFLE_WATCHER_FILE to another path."
-        )
+        raise HostFilesError(f"{path} {_whose(found.st_uid, owner, f'chown {owner} {path}')}")
     return found
+
+
+def _whose(uid: int, user: int, command: str) -> str:
+    return f"{whose(uid, user, command)}; or set WAFFLE_WATCHER_FILE to another path."
 
 
 def removed_again(path: str) -> HostFilesError:
@@ -200,14 +222,26 @@ def file_id(file: str | int) -> tuple[int, int]:
 
 
 @contextmanager
-def _explaining(path: Path | str) -> Iterator[None]:
-    """Raise an `OSError` as a `HostFilesError` with advice; `FileNotFoundError` stays as it is."""
+def _explaining(path: Path | str, user: int) -> Iterator[None]:
+    """Raise an `OSError` as a `HostFilesError` with advice; `FileNotFoundError` stays as it is.
+
+    Args:
+        user: who uses the path.
+    """
     try:
         yield
     except (FileNotFoundError, HostFilesError):
         raise
     except OSError as error:
-        advice = ADVICE.get(error.errno or 0, LOCAL.format(unix.geteuid()))
+        advice = ADVICE.get(error.errno or 0) or _why_refused(path, user)
         explained = HostFilesError(f"{path}: {error.strerror or error}. {advice}")
         explained.errno = error.errno
         raise explained from error
+
+
+def _why_refused(path: Path | str, user: int) -> str:
+    with suppress(OSError):
+        uid = os.lstat(path).st_uid
+        if uid != user:
+            return f"It {_whose(uid, user, f'chown -R {user} {path}')}"
+    return LOCAL.format(name_user(user))

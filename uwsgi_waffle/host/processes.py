@@ -23,7 +23,7 @@ class ProcessInfo:
     Attributes:
         pid: its process id, as the process itself sees it; equal ones may live in two containers.
         kind: what it is: ``worker 3``, ``mule 1``, ``spooler``, or the program outside uWSGI;
-            ``unknown`` for one or all whose files can't be read, which ``error`` explains.
+            ``unknown`` for one or all whose files say nothing, which ``error`` explains.
         revision: the revision that it serves.
         applied_at: when it applied that revision, in seconds of the monotonic clock.
         snapshot: the id of the snapshot that it serves, in hexadecimal digits.
@@ -43,7 +43,29 @@ class ProcessInfo:
 
 
 UNKNOWN = "unknown"
-NAMES = tuple(field.name for field in fields(ProcessInfo))
+TYPES = {field.name: type(getattr(ProcessInfo(), field.name)) for field in fields(ProcessInfo)}
+#: What is read of `ProcessInfo.server`.
+SERVER_TYPES: dict[str, type] = {
+    "uid": int,
+    "gids": list,
+    "notified_by": str,
+    "watchtype": str,
+    "pinned": dict,
+    "knows_mounts": bool,
+    "uwsgi": str,
+    "missing_ini_line": str,
+    "monitor_error": str,
+    "lazy_apps": bool,
+    "enable_threads": bool,
+    "chroot": str,
+    "our_mule": str,
+    "not_loaded": str,
+}
+LARGEST_NUMBER = 2**63
+UNREADABLE = (
+    "{} is empty, damaged or of another release. If the disk is full, make room. The process "
+    "writes it anew with the next update."
+)
 
 
 class Processes:
@@ -68,7 +90,7 @@ class Processes:
             self._folder.ensure()
             self._file = LockedFile(self._folder, f"{os.getpid()}-{os.urandom(4).hex()}")
             self._file.acquire()
-        self._file.write({**{name: getattr(process, name) for name in NAMES}, "token": self.token})
+        self._file.write({**{name: getattr(process, name) for name in TYPES}, "token": self.token})
 
     def leave(self) -> None:
         """Remove this process's file, or at least unlock it: then others remove it."""
@@ -80,12 +102,13 @@ class Processes:
     def __iter__(self) -> Iterator[ProcessInfo]:
         """Yield the living processes; remove the files of the dead.
 
-        What can't be read, as without a free descriptor, is a process of the kind `UNKNOWN`.
+        What can't be read, as without a free descriptor or where the disk was full, is a process of
+        the kind `UNKNOWN`.
         """
         try:
             names = self._folder.names()
         except OSError as error:
-            yield _unknown(error)
+            yield _unknown(str(error))
             return
         for name in names:
             try:
@@ -94,11 +117,37 @@ class Processes:
                     self._folder.remove(name)
             except OSError as error:
                 if error.errno in OPEN_FILES_ADVICE:
-                    yield _unknown(error)
+                    yield _unknown(str(error))
                 continue  # removed meanwhile, or not a file of ours
-            if found and "kind" in found:  # another version of the package may write more
-                yield ProcessInfo(**{key: found[key] for key in NAMES if key in found})
+            if found is not None:
+                unreadable = UNREADABLE.format(self._folder.path / name)
+                yield _process({**found, "token": name}) or _unknown(unreadable, token=name)
 
 
-def _unknown(error: OSError) -> ProcessInfo:
-    return ProcessInfo(kind=UNKNOWN, applied_at=monotonic(), error=str(error))
+def _process(found: dict[str, Any]) -> ProcessInfo | None:
+    """Return what a file describes, ``None`` if it isn't what `Processes.report` writes."""
+    known = {name: found[name] for name in TYPES if name in found}  # another release may write more
+    if (
+        not found.get("kind")
+        or not _fit(known, TYPES)
+        or not _fit(known.get("server", {}), SERVER_TYPES)
+    ):
+        return None
+    return ProcessInfo(**known)
+
+
+def _fit(values: Mapping[str, Any], types: Mapping[str, type]) -> bool:
+    """Return whether those of the values that ``types`` names are of these types."""
+    return all(_is(values[name], types[name]) for name in types.keys() & values.keys())
+
+
+def _is(value: Any, wanted: Any) -> bool:
+    if wanted is list:  # of numbers
+        return type(value) is list and all(_is(each, int) for each in value)
+    if wanted is float and type(value) is int:
+        wanted = int
+    return type(value) is wanted and (wanted not in (int, float) or abs(value) < LARGEST_NUMBER)
+
+
+def _unknown(error: str, token: str = "") -> ProcessInfo:
+    return ProcessInfo(kind=UNKNOWN, applied_at=monotonic(), error=error, token=token)

@@ -15,6 +15,7 @@ from sqlalchemy import exc
 from sqlalchemy.dialects import mysql
 
 from ..errors import SchemaError, StoreUnavailable
+from ..identity import sqlite_path
 from . import drivers
 from .borrowed import BorrowedConnection
 from .contract import Store
@@ -94,10 +95,9 @@ class AlchemyWaffleStore(RowStore):
 
     @property
     def file(self) -> Path | None:
-        database = str(self._app_engine().url.database)
-        if self._has_server or self._in_memory or database.startswith("file:"):
+        if self._has_server or self._in_memory:
             return None
-        return Path(database)
+        return Path(sqlite_path(str(self._app_engine().url.database)))
 
     @property
     def libpq_url(self) -> str:

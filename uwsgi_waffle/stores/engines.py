@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
 from ..errors import SchemaError
-from ..identity import file_identity, server_identity
+from ..identity import database_identity, file_identity, sqlite_path
 from ..urls import redact_url
 from .drivers import ISOLATION, connect_limits, limit_answers, transaction_limits
 
@@ -23,9 +23,6 @@ __all__ = [
     "libpq_url",
     "shown",
 ]
-
-# The parts of a URL's query that name another place.
-PLACE = ("dbname", "database", "db", "service", "options")
 
 
 def check_url(url: sa.URL) -> None:
@@ -121,13 +118,8 @@ def libpq_url(url: sa.URL) -> str:
 def identity_of(url: sa.URL, table: str) -> str:
     """Return the identity of a table in a URL's database, see `Store.identity`."""
     backend = url.get_backend_name().replace("mariadb", "mysql")
-    table = f" {table}" if table else ""
     if backend == "sqlite":
-        return file_identity("sqlite://", str(url.database).removeprefix("file:"), table)
-    query = {key: str(value) for key, value in url.query.items()}
-    host = query.get("unix_socket") or url.host or query.get("host") or ""
-    place = "&".join(f"{key}={query[key]}" for key in PLACE if key in query)
-    # Without a database it is the one that is called like the user.
-    database = url.database or url.username or ""
-    what = f"{database}?{place}{table}" if place else f"{database}{table}"
-    return server_identity(backend, host, url.port or query.get("port"), what)
+        path = sqlite_path(str(url.database))
+        return file_identity("sqlite://", path, f" {table}" if table else "")
+    arguments: dict[str, object] = {**url.translate_connect_args(username="user"), **url.query}
+    return database_identity(backend, arguments, table)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable, missing_library
-from ..identity import file_identity, server_identity
+from ..identity import database_identity, file_identity, sqlite_path
 from ..urls import redact_url
 from . import drivers
 from .rows import HISTORY, HISTORY_SIZE, MYSQL_HISTORY_SIZE, MYSQL_TEXT, REVISION, RowStore
@@ -91,18 +91,15 @@ class PeeweeWaffleStore(RowStore):
         database, backend = self._app_database(), self._backend()
         parameters, place = database.connect_params, str(database.database)
         if backend == "sqlite":
-            return file_identity("sqlite://", place.removeprefix("file:"), f" {self._table()}")
-        host = parameters.get("unix_socket") or parameters.get("host") or ""
-        options = f"?options={parameters['options']}" if "options" in parameters else ""
-        what = f"{redact_url(place)}{options} {self._table()}"
-        return server_identity(backend, str(host), parameters.get("port"), what)
+            return file_identity("sqlite://", sqlite_path(place), f" {self._table()}")
+        arguments = {**parameters, "dbname": redact_url(place)}
+        return database_identity(backend, arguments, self._table())
 
     @property
     def file(self) -> Path | None:
-        path = str(self._app_database().database)
-        if self._has_server or self._in_memory or path.startswith("file:"):
+        if self._has_server or self._in_memory:
             return None
-        return Path(path)
+        return Path(sqlite_path(str(self._app_database().database)))
 
     def _place(self) -> str:
         database = self._app_database()

@@ -88,8 +88,7 @@ class SQLStore(Store):
 
     @property
     def file(self) -> Path | None:
-        is_path = self._file is not None and not self._file.is_uri
-        return Path(str(self._url.database)) if is_path else None
+        return None if self._file is None else self._file.path
 
     @property
     def libpq_url(self) -> str:
@@ -286,14 +285,15 @@ class SQLStore(Store):
             with map_errors(self, errors, writing=writing):
                 yield
         except StoreUnavailable as error:
-            if self._file is None:
+            cause = error.__cause__
+            if self._file is None or cause is None:
                 raise
-            if not self._file.is_gone():
-                refused = isinstance(error, StoreReadOnly) or f"{CANT_OPEN}." in str(error)
-                owner = self._file.foreign_owner() if refused else ""
-                if not owner:
-                    raise
-                raise type(error)(f"{self.name}: {owner}") from error
+            is_denied = isinstance(cause, PermissionError)
+            if is_denied or not self._file.is_gone():
+                is_denied |= isinstance(error, StoreReadOnly) or f"{CANT_OPEN}." in str(error)
+                if is_denied and (owner := self._file.foreign_owner()):
+                    raise type(error)(f"{self.name}: {owner}") from error
+                raise
             raise StoreUnavailable(
                 f"{self.name}: the file is gone. Restore it. To start afresh instead, stop the"
                 " server and delete the folder beside the watch file (WAFFLE_WATCHER_FILE + '.d')."

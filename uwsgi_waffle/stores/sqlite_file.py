@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -12,7 +12,8 @@ import sqlalchemy as sa
 
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
-from ..privileges import as_owner_of, is_exposed, is_root, make_folder
+from ..identity import sqlite_path
+from ..privileges import as_owner_of, is_exposed, is_root, make_folder, owner_of_new, whose
 from .drivers import in_memory
 
 __all__ = ["SQLiteFile", "absolute"]
@@ -24,6 +25,9 @@ class SQLiteFile:
     Args:
         url: a SQLite URL; its path is absolute.
         timeout: seconds to wait for another writer.
+
+    Attributes:
+        path: the file's.
 
     Raises:
         StoreUnavailable: it names a database in memory.
@@ -37,37 +41,32 @@ class SQLiteFile:
             )
         self._database, self._query, self._timeout = str(url.database), url.query, timeout
         self.is_uri = self._database.startswith("file:")  # the URL itself says how to open it
-        self._path = Path(self._database)
+        self.path = Path(sqlite_path(self._database))
 
     def as_owner(self) -> AbstractContextManager[None]:
         """Act as the file's owner if this is a command of root's."""
-        return nullcontext() if self.is_uri else as_owner_of(self._path)
+        return as_owner_of(self.path)
 
     def is_gone(self) -> bool:
         """Return whether the file is missing, as far as this process may look."""
         if self.is_uri:
             return False
         try:
-            self._path.stat()
+            self.path.stat()
         except OSError as error:
             return isinstance(error, FileNotFoundError)
         return False
 
     def foreign_owner(self) -> str:
-        """Return what to do if the file or its folder is another user's; empty if it isn't.
-
-        Root has acted as their owner, so that wasn't the cause.
-        """
-        if is_root():
-            return ""
-        for place in (self._path, self._path.parent):
+        """Return what to do if the file or its folder is another user's; empty if it isn't."""
+        user = owner_of_new(self.path) if is_root() else unix.geteuid()
+        # If there is no file yet, the folder may be anybody's.
+        command = f"chown {'' if self.is_gone() else '-R '}{user} {self.path.parent}"
+        for place in (self.path, self.path.parent):
             with suppress(OSError):
-                owner, user = place.stat().st_uid, unix.geteuid()
-                if owner != user:
-                    return (
-                        f"{place} belongs to user {owner}, and this process runs as user {user}. "
-                        f"Run it as user {owner}, or run: chown -R {user} {self._path.parent}"
-                    )
+                uid = place.stat().st_uid
+                if uid != user:
+                    return f"{place} {whose(uid, user, command)}"
         return ""
 
     def connect(self) -> sqlite3.Connection:
@@ -76,7 +75,7 @@ class SQLiteFile:
             query = {key: value for key, value in self._query.items() if key != "uri"}
             path = f"{self._database}?{urlencode(query)}"
         else:
-            path = f"file:{quote(os.path.abspath(self._path))}?mode=rw"
+            path = f"file:{quote(os.path.abspath(self.path))}?mode=rw"
         return sqlite3.connect(path, uri=True, timeout=self._timeout, check_same_thread=False)
 
     def create(self) -> None:
@@ -87,7 +86,7 @@ class SQLiteFile:
         """
         if self.is_uri:
             return
-        path, folder = self._path, self._path.parent
+        path, folder = self.path, self.path.parent
         for parent in reversed(path.parents):
             make_folder(parent, 0o700 if parent == folder else 0o755)
         if not path.exists() and is_exposed(folder):
@@ -111,8 +110,9 @@ class SQLiteFile:
 
 def absolute(url: sa.URL) -> sa.URL:
     """Return a SQLite URL whose path stays the same when the working folder changes."""
-    prefix = "file:" if str(url.database).startswith("file:") else ""
-    path = str(url.database or "").removeprefix("file:")
-    if in_memory(url.database, url.query.get("mode")) or path.startswith("/"):
+    path = str(url.database or "")
+    if in_memory(path, url.query.get("mode")) or path.startswith(("/", "file:/")):
         return url
-    return url.set(database=prefix + os.path.abspath(path))
+    if path.startswith("file:"):
+        return url.set(database=f"file:{quote(os.getcwd())}/{path.removeprefix('file:')}")
+    return url.set(database=os.path.abspath(path))

@@ -86,8 +86,8 @@ CAUSES = (
         "Another connection has written there and not yet committed; end it.",
     ),
     (
-        (CANT_OPEN,),
-        "Check that this user may write the file and its folder.",
+        (CANT_OPEN, "[errno 13]"),
+        "Check that the server's user may write the file and its folder.",
     ),
     (("not a database", "malformed"), "Restore the database from its backup."),
 )
