@@ -12,7 +12,7 @@ import threading
 import time
 
 from . import wake
-from .errors import HostFilesError, SchemaError
+from .errors import SchemaError
 from .host import HostFiles
 from .settings import Watching
 
@@ -52,7 +52,7 @@ def _lead(watching: Watching) -> None:
     try:
         channel = wake.open_channel(watching.watchtype, watching.channel_url, watching.channel_name)
         listener = wake.Listener(HostFiles(watching.watcher_file), channel, is_needed=lambda: True)
-    except (SchemaError, HostFilesError, ImportError) as error:
+    except (SchemaError, ImportError) as error:
         text = str(error)
         if isinstance(error, ImportError):
             text = ". ".join(wake.CHANNELS[watching.watchtype].missing())

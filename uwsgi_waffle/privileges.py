@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
-import stat
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import cache
 from pathlib import Path
 
 from . import unix
-from .errors import StoreUnavailable, WaffleError
 
 __all__ = [
     "acting_as",
     "as_owner_of",
-    "is_exposed",
+    "exposed_to",
     "is_root",
     "make_folder",
     "name_user",
-    "owner_for_root",
     "owner_of_new",
     "warn_if_exposed",
     "whose",
@@ -88,17 +85,9 @@ def _groups_of(uid: int) -> tuple[int, ...]:
 
 def make_folder(path: Path, mode: int) -> None:
     """Create a folder with these rights, whatever the umask; one that is there stays as it is."""
-    try:
+    with suppress(FileExistsError):
         os.mkdir(path, mode)
-    except FileExistsError:
-        return
-    try:
-        fd = os.open(path, os.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW)
-    except PermissionError:  # an umask of 0777; it doesn't keep root out, whom a link could lead
-        os.chmod(path, mode)
-        return
-    unix.fchmod(fd, mode)
-    os.close(fd)
+        os.chmod(path, mode)  # by its path: with an umask of 0777 it can't be opened
 
 
 def owner_of_new(path: str | os.PathLike[str]) -> int:
@@ -107,7 +96,7 @@ def owner_of_new(path: str | os.PathLike[str]) -> int:
     Root only if nobody else owns a folder or a link on the way, because whoever does can exchange
     what is below it; or if a folder of root's keeps this owner out.
     """
-    folder = _folder_of(path)
+    folder = next(above for above in Path(os.path.abspath(path)).parents if above.is_dir())
     found, is_straight = folder.stat(), os.path.realpath(folder) == str(folder)
     if found.st_uid == 0 and not found.st_mode & 0o022 and is_straight:
         return 0
@@ -117,11 +106,6 @@ def owner_of_new(path: str | os.PathLike[str]) -> int:
                 if uid := part.lstat().st_uid:
                     return 0 if _is_kept_out(uid, part.parent) else uid
     return 0
-
-
-def _folder_of(path: str | os.PathLike[str]) -> Path:
-    """Return the nearest folder above a path that is there."""
-    return next(above for above in Path(os.path.abspath(path)).parents if above.is_dir())
 
 
 def _is_kept_out(uid: int, folder: Path) -> bool:
@@ -151,65 +135,41 @@ def whose(uid: int, user: int, command: str) -> str:
     return f"{facts}. {run}{command}"
 
 
-def owner_for_root(path: Path, error: type[WaffleError]) -> int:
-    """Return as whom root uses a path that may not exist yet.
-
-    Raises:
-        error: it would be root, where other users can exchange what is on the way.
-    """
-    owner = owner_of_new(path)
-    if owner == 0 and (why := _why_not_as_root(path)):
-        raise error(why)
-    return owner
-
-
-def _why_not_as_root(path: Path) -> str:
-    """Return which folder lets other users lead root elsewhere, and what to do; else ``""``."""
-    for spelling in {os.path.realpath(path), os.path.abspath(path)}:
-        for place in reversed(Path(spelling).parents):
-            with suppress(OSError):  # not there yet, or whoever opens it will say why
-                mode = stat.S_IMODE(place.stat().st_mode)
-                if not mode & 0o011:  # nobody else gets any further
-                    break
-                if mode & 0o022 and not mode & stat.S_ISVTX:
-                    return (
-                        f"{place} has the mode {mode:o}: other users may exchange what is in it, "
-                        "and so lead root to other files. Run this command as the server's user, "
-                        f"or first run: chown -R USER {_folder_of(path)} (with that user's name). "
-                        f"If the server runs as root, run: chmod go-w {place}"
-                    )
-    return ""
-
-
 def as_owner_of(path: Path) -> AbstractContextManager[None]:
     """Act as the owner of a file that may have to be created, if this is a command of root's.
 
     Warn if other users can exchange it.
-
-    Raises:
-        StoreUnavailable: they could lead root to other files by that.
     """
-    owner = owner_for_root(path, StoreUnavailable) if is_root() else 0
     warn_if_exposed(path)
-    return acting_as(owner)
+    return acting_as(owner_of_new(path)) if is_root() else nullcontext()
 
 
 def warn_if_exposed(path: Path) -> None:
-    """Warn once of each folder at or above a path that lets every user exchange what is there."""
+    """Warn once of each folder at or above a path that lets others exchange what is there."""
     spellings = {Path(os.path.abspath(path)), Path(os.path.realpath(path))}
     for place in {place for spelling in spellings for place in (spelling, *spelling.parents)}:
         with suppress(OSError):  # whoever opens it will say why
-            if place not in _warned_of and is_exposed(place):
+            who, remedy = exposed_to(place)
+            if who and place not in _warned_of:
                 _warned_of.add(place)
                 log.warning(
-                    "uwsgi_waffle: every user may write %s, and so exchange %s. Run: chmod o-w %s",
+                    "uwsgi_waffle: %s may write %s, and so exchange %s. Run: %s",
+                    who,
                     place,
                     path,
-                    place,
+                    remedy,
                 )
 
 
-def is_exposed(place: Path) -> bool:
-    """Return whether every user may exchange what is there; in a sticky folder nobody may."""
-    mode = place.stat().st_mode
-    return bool(mode & 0o002 and not mode & 0o1000)
+def exposed_to(place: Path) -> tuple[str, str]:
+    """Return who may exchange what is there, and which command ends that; empty if nobody may.
+
+    In a sticky folder nobody may. A group counts in a folder of root's, whom it could lead by that.
+    """
+    found = place.stat()
+    mode = 0 if found.st_mode & 0o1000 else found.st_mode
+    if mode & 0o002:
+        return "every user", f"chmod o-w {place}"
+    if mode & 0o020 and is_root() and found.st_uid == 0 and found.st_gid != 0:
+        return f"group {found.st_gid}", f"chmod g-w {place}"
+    return "", ""

@@ -202,9 +202,9 @@ def _setting(config: Mapping[str, Any], name: str, wanted: type[T], default: T) 
 
 def _namespace(config: Mapping[str, Any]) -> str:
     namespace = _setting(config, "WAFFLE_NAMESPACE", str, "")
-    if not re.fullmatch(r"[a-z0-9_]{0,32}", namespace):  # some databases ignore case
+    if not re.fullmatch(r"[A-Za-z0-9_]{0,32}", namespace):
         raise SchemaError(
-            "WAFFLE_NAMESPACE must be at most 32 lower-case letters, digits and underscores, not "
+            "WAFFLE_NAMESPACE must be at most 32 letters, digits and underscores, not "
             f"{namespace!r}."
         )
     return namespace

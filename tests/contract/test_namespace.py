@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from redis.crc import key_slot
 
-from uwsgi_waffle import RedisStore, SchemaError, SQLStore
+from uwsgi_waffle import RedisStore
 from uwsgi_waffle.stores import Commit, Store, Stored, open_store
 from uwsgi_waffle.stores.tables import tables_of
 
@@ -50,12 +50,6 @@ def test_the_names_of_tables() -> None:
     assert {name.removeprefix("shop_") for name in tables_of("shop").metadata.tables} == set(
         tables_of("").metadata.tables
     )
-
-
-def test_a_namespace_is_lower_case(tmp_path: Path) -> None:
-    """In SQLite ``Shop`` would have the tables of ``shop``; in MariaDB on some systems."""
-    with pytest.raises(SchemaError, match=r"namespace .*lower case.* not 'Shop'"):
-        SQLStore(f"sqlite:///{tmp_path}/waffle.db", namespace="Shop")
 
 
 def test_an_application_names_its_own_table(tmp_path: Path) -> None:

@@ -145,8 +145,8 @@ class TestDamage:
 
         def removed(path: str, *args: int, **options: int) -> int:
             fd = genuine(path, *args, **options)
-            if str(path).endswith("header"):
-                host.header.unlink()
+            if str(path).endswith("/header"):
+                os.unlink(path)
             return fd
 
         host.header.unlink()

@@ -8,14 +8,13 @@ import os
 import pwd
 import re
 import shlex
-import shutil
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -29,9 +28,7 @@ from uwsgi_waffle import (
     WaffleConf,
     WaffleError,
 )
-from uwsgi_waffle.host import HostFiles, ProcessInfo
 from uwsgi_waffle.privileges import acting_as, owner_of_new
-from uwsgi_waffle.snapshot import encode
 from uwsgi_waffle.stores import Commit, Store
 from uwsgi_waffle.stores.rows import RowStore
 
@@ -222,35 +219,6 @@ class TestOwner:
         assert owner_of_new(root / "new" / "waffle.db") == 0
 
 
-class TestLink:
-    def test_host_files_of_root_s_are_not_left_through_a_link(self, root: Path, home: Path) -> None:
-        """Whoever owns a folder above can exchange what root has in it."""
-        mine, victim = home / "mine", root / "victim"
-        mine.mkdir(mode=0o755)
-        files = [Host(mine).open_files() for _ in range(2)]
-        assert Host(mine).folder.stat().st_uid == 0
-        for folder in ("snapshots", "processes", "bell"):
-            (victim / folder).mkdir(parents=True)
-            (victim / folder / "precious").touch(0o600)
-        before = {path: path.stat().st_mtime_ns for path in (victim, *victim.rglob("*"))}
-        mine.rename(home / "away")
-        (mine / "instance").mkdir(parents=True)
-        (mine / "instance" / "waffle.watch.d").symlink_to(victim)
-        for use in (
-            lambda: files[0].snapshots.prune(),
-            lambda: list(files[0].processes),
-            lambda: files[0].processes.report(ProcessInfo(1, "worker 1")),
-            lambda: files[0].snapshots.write(encode(1, {"A": "1"})),
-            lambda: files[0].listener_lock.acquire(),
-            files[0].wake,
-            files[0].invalidate,
-            files[1].open,
-        ):
-            with suppress(HostFilesError, FileNotFoundError):
-                use()
-        assert {path: path.stat().st_mtime_ns for path in (victim, *victim.rglob("*"))} == before
-
-
 class TestDatabase:
     @pytest.mark.parametrize("is_uri", [False, True])
     def test_everything_belongs_to_the_owner_of_the_folder(self, home: Path, is_uri: bool) -> None:
@@ -318,128 +286,6 @@ class TestTableOfTheApplication:
         with pytest.raises(StoreUnavailable):
             store.load()
         assert list((root / "cron").iterdir()) == []
-
-
-@pytest.mark.parametrize("mode", [0o2775, 0o777])
-@pytest.mark.parametrize("writable", ["site", "site/data"])
-class TestRootsFolderThatOthersMayWrite:
-    """They can exchange what is in it. Root, who owns it, could be led by that."""
-
-    @pytest.fixture
-    def data(self, root: Path, writable: str, mode: int) -> Path:
-        folder = root / "site" / "data"
-        folder.mkdir(parents=True)
-        os.chown(root / writable, 0, USER)
-        (root / writable).chmod(mode)
-        return folder
-
-    def test_a_database_there_is_refused(self, root: Path, data: Path, writable: str) -> None:
-        text = f"{root / writable} has the mode .* chown -R USER {data} "
-        stores = [make(data) for make in (sqlite_store, alchemy_store, peewee_store)]
-        stores.append(SQLStore(f"sqlite:///{data}/not there.db"))
-        before = sorted(root.rglob("*"))
-        for store in stores:
-            with pytest.raises(StoreUnavailable, match=text):
-                store.prepare()
-            with pytest.raises(StoreUnavailable, match=text):
-                store.load()
-        assert sorted(root.rglob("*")) == before
-
-    def test_so_are_the_hosts_files(self, root: Path, data: Path, writable: str) -> None:
-        with pytest.raises(HostFilesError, match=f"chmod go-w {root / writable}"):
-            HostFiles(data / "instance" / "waffle.watch")
-        assert list(data.iterdir()) == []
-
-    def test_the_advice_helps(self, root: Path, data: Path, writable: str, mode: int) -> None:
-        """Either of both; a sticky folder or one that others can't enter needs none."""
-        place, host = root / writable, Host(data)
-        for uid, changed in ((USER, mode), (0, mode & ~0o022), (0, mode | 0o1000)):
-            os.chown(data, uid, USER)
-            place.chmod(changed)
-            host.open_files()
-            assert host.header.stat().st_uid == uid
-            shutil.rmtree(host.instance)
-        place.chmod(mode)
-        root.chmod(0o700)
-        host.open_files()
-
-
-def use_database(home: Path) -> None:
-    sqlite_store(home).prepare()
-
-
-def use_host_files(home: Path) -> None:
-    Host(home).open_files()
-
-
-class TestAdvice:
-    """What an error says has to be run helps, and nobody is told to run it as what he is."""
-
-    @pytest.mark.parametrize("uid", [0, USER])
-    @pytest.mark.parametrize(
-        ("use", "at_fault"),
-        [
-            (use_database, "site.db"),
-            (use_host_files, "instance/waffle.watch"),
-            (use_host_files, "instance/waffle.watch.d"),
-            (use_host_files, "instance/waffle.watch.d/header"),
-        ],
-    )
-    def test_a_file_of_root_s_in_a_users_folder(
-        self, home: Path, uid: int, use: Callable[[Path], None], at_fault: str
-    ) -> None:
-        assert run_as(USER, lambda: use(home)) == ""
-        os.chown(home / at_fault, 0, 0)
-        if (home / at_fault).is_file():
-            (home / at_fault).chmod(0o600)
-        refused = run_as(uid, lambda: use(home))
-        if uid == 0 and at_fault.endswith("waffle.watch"):
-            assert refused == "", "it is only looked at"
-            return
-        assert f"{home / at_fault}" in refused
-        assert (
-            f"belongs to root, and this process uses it as user {USER}. As root, run: " in refused
-        )
-        follow(refused)
-        assert run_as(uid, lambda: use(home)) == ""
-
-    @pytest.mark.parametrize("mode", [0o755, 0o700])
-    def test_a_folder_of_root_s(self, root: Path, mode: int) -> None:
-        use_database(root / "data")
-        (root / "data").chmod(mode)
-        refused = run_as(USER, lambda: use_database(root / "data"))
-        assert f"belongs to root, and this process uses it as user {USER}. " in refused
-        follow(refused)
-        assert run_as(USER, lambda: use_database(root / "data")) == ""
-
-    def test_a_folder_of_root_s_without_a_database(self, root: Path) -> None:
-        refused = run_as(USER, lambda: use_database(root))
-        assert f"{root} belongs to root, and this process uses it as user {USER}. " in refused
-        follow(refused)
-        assert run_as(USER, lambda: use_database(root)) == ""
-
-    @pytest.mark.parametrize("use", [use_database, use_host_files])
-    def test_who_runs_it_as_another_user(self, home: Path, use: Callable[[Path], None]) -> None:
-        assert run_as(USER, lambda: use(home)) == ""
-        refused = run_as(OTHER, lambda: use(home))
-        assert f"belongs to user {USER}, and this process uses it as user {OTHER}. " in refused
-        assert f"Run this as user {USER}; or, as root, run: chown" in refused
-
-    @pytest.mark.parametrize("uid", [0, USER])
-    def test_who_owns_everything_is_not_told_that_somebody_else_does(
-        self, home: Path, uid: int
-    ) -> None:
-        """And root isn't who has to have the right."""
-        for use, folder in ((use_database, home), (use_host_files, home / "instance")):
-            assert run_as(USER, lambda use=use: use(home)) == ""
-            folder.chmod(0)
-            refused = run_as(uid, lambda use=use: use(home))
-            folder.chmod(0o700)
-            wanted = "the server's user" if use is use_database else f"that user {USER} may write"
-            assert wanted in refused
-            assert "belongs to" not in refused
-            assert "root" not in refused
-            assert "user 0" not in refused
 
 
 class TestModes:
@@ -510,6 +356,26 @@ class TestModes:
         (line,) = logged(caplog, logging.WARNING)
         assert f"every user may write {place}, and so exchange {folder}/site.db." in line
         assert line.endswith(f"Run: chmod o-w {place}")
+
+    def test_so_is_a_folder_of_roots_that_a_group_may_write(
+        self, root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Its members could lead root. Group 0 has none that root need fear."""
+        folder = root / "site"
+        folder.mkdir()
+        folder.chmod(0o2775)
+        store = sqlite_store(folder)
+        store.prepare()
+        assert caplog.text == ""
+        os.chown(folder, 0, USER)
+        folder.chmod(0o2775)
+        store.load()
+        (line,) = logged(caplog, logging.WARNING)
+        assert f"group {USER} may write {folder}, and so exchange {folder}/site.db." in line
+        assert line.endswith(f"Run: chmod g-w {folder}")
+        (folder / "site.db").unlink()
+        with pytest.raises(SchemaError, match=f"Run: chmod g-w {folder}"):
+            sqlite_store(folder).prepare()
 
     @pytest.mark.parametrize("exposed", ["instance", "."])
     def test_so_is_a_folder_above_the_hosts_files(

@@ -16,7 +16,7 @@ from ..privileges import (
     is_root,
     make_folder,
     name_user,
-    owner_for_root,
+    owner_of_new,
     warn_if_exposed,
     whose,
 )
@@ -44,7 +44,7 @@ class PrivateFolder:
     """A folder of ours and the files in it.
 
     Root acts as the folder's owner there. So this user can't lead root elsewhere, and every file
-    belongs to this user. Below the outermost folder no link is followed.
+    belongs to this user.
     """
 
     def __init__(self, path: Path, owner: int, above: PrivateFolder | None = None) -> None:
@@ -65,24 +65,13 @@ class PrivateFolder:
             self._above.ensure()
         with _explaining(self.path, self.owner), acting_as(self.owner):
             make_folder(self.path, 0o700)
-            with self.opened() as fd:
+            fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
+            try:
                 found = self._check(self.path, fd)
                 if stat.S_IMODE(found.st_mode) != 0o700:
                     unix.fchmod(fd, 0o700)
-
-    @contextmanager
-    def opened(self) -> Iterator[int]:
-        """Yield a descriptor of the folder."""
-        flags = os.O_RDONLY | unix.O_DIRECTORY | SAFE
-        if self._above is None:
-            fd = os.open(self.path, flags)
-        else:
-            with self._above.opened() as above:
-                fd = os.open(self.path.name, flags, dir_fd=above)
-        try:
-            yield fd
-        finally:
-            os.close(fd)
+            finally:
+                os.close(fd)
 
     def open(self, name: str, flags: int) -> int:
         """Open a file and return its descriptor.
@@ -94,7 +83,7 @@ class PrivateFolder:
             HostFilesError: it is a link, not a plain file, or another user's; or it can't be made.
         """
         path = self._prefix + name
-        fd = self._open(name, flags)
+        fd = self._open(path, flags)
         try:
             found = self._check(path, fd)
             if not stat.S_ISREG(found.st_mode):
@@ -106,12 +95,11 @@ class PrivateFolder:
             raise
         return fd
 
-    def _open(self, name: str, flags: int) -> int:
-        path = self._prefix + name
+    def _open(self, path: str, flags: int) -> int:
         for _ in range(OPEN_ATTEMPTS):
             try:
-                with _explaining(path, self.owner), acting_as(self.owner), self.opened() as folder:
-                    return os.open(name, flags | SAFE, 0o600, dir_fd=folder)
+                with _explaining(path, self.owner), acting_as(self.owner):
+                    return os.open(path, flags | SAFE, 0o600)
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
                     raise
@@ -143,24 +131,24 @@ class PrivateFolder:
 
     def touch(self) -> None:
         """Set the folder's time to now, which inotify and kqueue report to whoever monitors it."""
-        with acting_as(self.owner), self.opened() as fd:
-            os.utime(fd)
+        with acting_as(self.owner):
+            os.utime(self.path, follow_symlinks=False)
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
-        with (
-            _explaining(self.path, self.owner),
-            suppress(FileNotFoundError, NotADirectoryError),
-            acting_as(self.owner),
-            self.opened() as fd,
-        ):
-            return os.listdir(fd)
+        with _explaining(self.path, self.owner), suppress(FileNotFoundError, NotADirectoryError):
+            with acting_as(self.owner):
+                fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
+            try:
+                return os.listdir(fd)
+            finally:
+                os.close(fd)
         return []
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with suppress(FileNotFoundError), acting_as(self.owner), self.opened() as fd:
-            os.unlink(name, dir_fd=fd)
+        with suppress(FileNotFoundError), acting_as(self.owner):
+            os.unlink(self._prefix + name)
 
     def _check(self, path: Path | str, fd: int) -> os.stat_result:
         found = os.fstat(fd)
@@ -174,13 +162,9 @@ def owner_of_folder(path: Path) -> int:
     """Return as whom this process works in a folder, which may not exist yet.
 
     Warn if other users can exchange it.
-
-    Raises:
-        HostFilesError: they could lead root to other files by that.
     """
-    owner = owner_for_root(path, HostFilesError) if is_root() else unix.geteuid()
     warn_if_exposed(path)
-    return owner
+    return owner_of_new(path) if is_root() else unix.geteuid()
 
 
 def ensure_plain_file(path: Path, owner: int) -> os.stat_result:

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
 from ..identity import sqlite_path
-from ..privileges import as_owner_of, is_exposed, is_root, make_folder, owner_of_new, whose
+from ..privileges import as_owner_of, exposed_to, is_root, make_folder, owner_of_new, whose
 from .drivers import in_memory
 
 __all__ = ["SQLiteFile", "absolute"]
@@ -82,17 +82,18 @@ class SQLiteFile:
         """Create the file and its folder, unless it is there.
 
         Raises:
-            SchemaError: every user may write the folder, and so replace the file.
+            SchemaError: others may write the folder, and so replace the file.
         """
         if self.is_uri:
             return
         path, folder = self.path, self.path.parent
         for parent in reversed(path.parents):
             make_folder(parent, 0o700 if parent == folder else 0o755)
-        if not path.exists() and is_exposed(folder):
+        who, remedy = exposed_to(folder)
+        if who and not path.exists():
             raise SchemaError(
-                f"WAFFLE_STORE_URL: every user may write {folder}, and so replace the database "
-                f"{path.name} there. Run: chmod o-w {folder}"
+                f"WAFFLE_STORE_URL: {who} may write {folder}, and so replace the database "
+                f"{path.name} there. Run: {remedy}"
             )
         try:
             fd = os.open(path, os.O_CREAT | os.O_EXCL, 0o600)

@@ -11,8 +11,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from ..errors import SchemaError
-
 __all__ = ["DECLARED", "TABLES_VERSION", "Tables", "as_text", "is_sound", "tables_of"]
 
 TABLES_VERSION = 1
@@ -116,11 +114,5 @@ def as_text(value: Any) -> Any:
 
 @cache
 def tables_of(namespace: str) -> Tables:
-    """Return the tables of a namespace.
-
-    Raises:
-        SchemaError: SQLite would take it for another in lower case, and others on some systems.
-    """
-    if namespace != namespace.lower():
-        raise SchemaError(f"SQLStore: the namespace must be lower case, not {namespace!r}.")
+    """Return the tables of a namespace."""
     return Tables(namespace)
