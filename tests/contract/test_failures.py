@@ -280,6 +280,13 @@ def test_a_sqlite_file_that_is_something_else(tmp_path: Path) -> None:
         SQLStore(f"sqlite:///{tmp_path}/waffle.db").load()
 
 
+class Hardened(RedisServer):
+    """A Redis without scripts."""
+
+    def command(self) -> list[str]:
+        return [*super().command(), "--rename-command", "EVAL", ""]
+
+
 class TestRedis:
     @pytest.fixture
     def url(self, redis_server: RedisServer) -> str:
@@ -341,6 +348,28 @@ class TestRedis:
         process.kill()
         process.wait()
         process.stdout.close()
+
+    def test_without_a_command_that_it_needs(
+        self, tmp_path_factory: pytest.TempPathFactory
+    ) -> None:
+        """As where an operator has taken scripts away; what they hold isn't shown."""
+        server = Hardened(tmp_path_factory.mktemp("r"))
+        try:
+            store = RedisStore(server.url)
+            store.prepare()
+            with pytest.raises(StoreUnavailable, match="as with rename-command, let it") as caught:
+                put(store, A='"geheim"')
+        finally:
+            server.kill()
+        assert not [part for part in ("geheim", "redis.call") if part in str(caught.value)]
+
+    def test_a_refusal_says_what_to_do(self, redis_server: RedisServer, url: str) -> None:
+        with redis_server.client() as client:
+            client.set("theirs", "text")
+        with pytest.raises(StoreUnavailable, match=r"WRONGTYPE.* set WAFFLE_NAMESPACE\."):
+            RedisStore(redis_server.url, prefix="theirs").load()
+        with pytest.raises(StoreUnavailable, match=r"out of range.* Correct the number in the URL"):
+            RedisStore(f"{redis_server.url}?db=99").load()
 
     def test_a_sentinel(self, sentinel: str) -> None:
         for call in (RedisStore(sentinel).load, RedisStore(sentinel).prepare):

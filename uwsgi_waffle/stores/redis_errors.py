@@ -17,6 +17,13 @@ __all__ = ["store_error"]
 
 ADVICE = f"Check that Redis answers. {TRIED_AGAIN}"
 
+ADVICE_OF_REFUSALS = {
+    "WRONGTYPE": "The key is somebody else's: set WAFFLE_NAMESPACE.",
+    "DB index is out of range": "Correct the number in the URL.",
+    "NOREPLICAS": "Start the replicas, or lower min-replicas-to-write.",
+    "OOM": "Make room, or raise maxmemory.",
+}
+
 
 def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> WaffleError:
     """Return the error of a store for one of redis-py.
@@ -56,7 +63,12 @@ def _refusal(
         error_type = StoreReadOnly if writing else StoreUnavailable
         return error_type(f"{name}: {message}. Nothing was changed. Give the user this right.")
     if "unknown command" in message.lower():
+        message = message.partition(", with args")[0]  # those may be values
         return StoreUnavailable(
-            f"{name}: {message}. If that is a Sentinel, name the primary in the URL instead."
+            f"{name}: {message}. If that is a Sentinel, name the primary in the URL instead. If "
+            "Redis doesn't have this command, as with rename-command, let it have it."
         )
-    return StoreUnavailable(f"{name}: Redis refuses: {message}. Nothing was changed.")
+    advice = next((text for word, text in ADVICE_OF_REFUSALS.items() if word in message), "")
+    return StoreUnavailable(
+        f"{name}: Redis refuses: {message}. Nothing was changed. {advice}".rstrip()
+    )
