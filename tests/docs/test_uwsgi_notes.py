@@ -137,7 +137,7 @@ class Running:
         return list(self.ask()["seen"])
 
 
-def eventually(look: Callable[[], Any], deadline: float = 10.0) -> Any:
+def eventually(look: Callable[[], Any], deadline: float = 30.0) -> Any:
     end = time.monotonic() + deadline
     while not (found := look()):
         assert time.monotonic() < end
