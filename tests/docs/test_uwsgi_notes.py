@@ -277,6 +277,9 @@ class TestMonitors:
         """The master is stopped meanwhile, so it finds all of them with one read."""
         master = server.ask()["master pid"]
         os.kill(master, signal.SIGSTOP)
+        eventually(
+            lambda: Path(f"/proc/{master}/stat").read_text().rsplit(")")[1].split()[0] == "T"
+        )
         for number in range(100):
             (server.folder / "folder" / str(number)).touch()
         os.kill(master, signal.SIGCONT)
