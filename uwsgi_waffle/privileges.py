@@ -10,6 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from . import unix
+from .errors import SchemaError
 
 __all__ = [
     "acting_as",
@@ -19,6 +20,7 @@ __all__ = [
     "make_folder",
     "name_user",
     "owner_of_new",
+    "resolve",
     "warn_if_exposed",
     "whose",
 ]
@@ -96,7 +98,8 @@ def owner_of_new(path: str | os.PathLike[str]) -> int:
     Root only if nobody else owns a folder or a link on the way, because whoever does can exchange
     what is below it; or if a folder of root's keeps this owner out.
     """
-    folder = next(above for above in Path(os.path.abspath(path)).parents if above.is_dir())
+    above = (*Path(os.path.abspath(path)).parents, Path("/"))
+    folder = next(place for place in above if place.is_dir())
     found, is_straight = folder.stat(), os.path.realpath(folder) == str(folder)
     if found.st_uid == 0 and not found.st_mode & 0o022 and is_straight:
         return 0
@@ -117,6 +120,26 @@ def _is_kept_out(uid: int, folder: Path) -> bool:
         except PermissionError:
             return place.stat().st_uid == 0
     return False
+
+
+def resolve(path: Path) -> Path:
+    """Follow the links in a path that may not exist yet.
+
+    Raises:
+        SchemaError: root would follow one that another user made, or may exchange.
+    """
+    real = Path(os.path.realpath(path))
+    if not is_root():
+        return real
+    links = [part for part in (path, *path.parents) if part.is_symlink()]
+    is_roots = links and not any(link.lstat().st_uid for link in links)
+    owner = owner_of_new(path)
+    if owner != owner_of_new(real) and not is_roots:
+        raise SchemaError(
+            f"{path} leads to {real} by a link of {name_user(owner)}, which root doesn't follow. "
+            f"Run this as {name_user(owner)}, or name {real} itself."
+        )
+    return real
 
 
 def name_user(uid: int) -> str:

@@ -16,6 +16,7 @@ from flask import Flask
 from pydantic import TypeAdapter, ValidationError
 
 from .errors import SchemaError, missing_library
+from .privileges import resolve
 
 if TYPE_CHECKING:
     from sqlalchemy import URL
@@ -58,7 +59,7 @@ class Watching:
         )
         if watcher_file.is_absolute():
             # Its last part isn't followed: the file itself must not be a link.
-            watcher_file = watcher_file.parent.resolve() / watcher_file.name
+            watcher_file = resolve(watcher_file.parent) / watcher_file.name
         namespace = _namespace(config)
         channel = _setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf")
         channel = f"{namespace}_{channel}" if namespace else channel
@@ -154,9 +155,9 @@ class Settings:
         if path == ":memory:" or path.startswith(("file::memory:", "file:/")):
             return url
         if path.startswith("file:"):  # SQLite reads it as a URI
-            folder = quote(os.path.realpath(self.instance))
+            folder = quote(str(resolve(self.instance)))
             return url.set(database=f"file:{folder}/{path.removeprefix('file:')}")
-        return url.set(database=os.path.realpath(self.instance / path))
+        return url.set(database=str(resolve(self.instance / path)))
 
 
 class LateSettings:

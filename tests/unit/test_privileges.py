@@ -217,6 +217,40 @@ class TestOwner:
 
     def test_where_all_is_roots_it_is_root(self, root: Path) -> None:
         assert owner_of_new(root / "new" / "waffle.db") == 0
+        assert owner_of_new("/") == 0
+
+
+@pytest.mark.usefixtures("host")  # no thread of an application stays
+class TestLink:
+    @pytest.mark.parametrize("link", ["instance", "instance/waffle.db", "watched"])
+    def test_a_setting_leads_root_through_no_link_of_another_user(
+        self, root: Path, home: Path, link: str
+    ) -> None:
+        """It is refused before the link is resolved, and what the link leads to may be root's."""
+        (root / "cron").mkdir()
+        if link == "instance/waffle.db":
+            (home / "instance").mkdir()
+            os.chown(home / "instance", USER, USER)
+        (home / link).symlink_to(root / "cron" / ("job" if link.endswith("db") else ""))
+        os.lchown(home / link, USER, USER)
+        with pytest.raises(SchemaError, match=f"by a link of user {USER}, which root doesn't"):
+            Host(home).start(WATCHER_FILE=str(home / "watched" / "waffle.watch"))
+        assert list((root / "cron").iterdir()) == []
+
+    def test_a_link_of_root_s_or_to_the_same_users_folder_is_followed(
+        self, root: Path, home: Path
+    ) -> None:
+        (home / "shared").mkdir()
+        (home / "instance").symlink_to(home / "shared")
+        for path in (home / "shared", home / "instance"):
+            os.lchown(path, USER, USER)
+        (root / "current").symlink_to(home)
+        Host(root / "current").start().waffle.update({"LIMIT": 20})
+        assert {path.stat().st_uid for path in home.rglob("*")} == {USER}
+        (home / "instance").unlink()
+        (home / "instance").mkdir()  # root's own
+        Host(root / "current").start().waffle.update({"LIMIT": 20})
+        assert (home / "instance" / "waffle.db").stat().st_uid == 0
 
 
 class TestDatabase:
