@@ -213,8 +213,11 @@ class RedisStore(Store):
         with self._mapped():
             try:
                 length = client.llen(name)
-            except absent:
-                return
+            except self._redis.ResponseError as error:
+                moved = str(error).startswith("MOVED ")  # all that redis-py says before 6.0
+                if absent and (moved or isinstance(error, absent)):
+                    return
+                raise
         start, size = -length, FIRST_PAGE  # from the end, which stays where it is
         while start < 0:
             with self._mapped():

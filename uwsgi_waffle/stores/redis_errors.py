@@ -39,9 +39,10 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
         return InvalidValue({"": f"{name} can't hold the value: {error.reason}"})
     if isinstance(error, kinds.AuthenticationError):
         return StoreUnavailable(f"{name}: {message}. Correct user and password in its URL.")
-    if isinstance(error, (kinds.MovedError, kinds.ClusterCrossSlotError)):
-        node = getattr(error, "node_addr", ("", ""))
-        place = f"{node[0]}:{node[1]}" if node[0] else "the one that has the keys"
+    # Before redis-py 6 the first is a ResponseError like others.
+    moved = isinstance(error, kinds.MovedError) or message.startswith("MOVED ")
+    if moved or isinstance(error, kinds.ClusterCrossSlotError):
+        place = message.split()[-1] if moved else "the one that has the keys"
         return StoreUnavailable(
             f"{name} is a node of a Redis Cluster, and another node has the store's keys. "
             f"Name that node in the URL: {place}."
