@@ -165,7 +165,7 @@ class TestErrors:
         done = shell.run("set", b"SITENAME=\xff")
         assert (done.returncode, "Nothing was changed: SITENAME" in done.stderr) == (1, True)
         done = shell.run("set", "SITENAME=x", "--note", b"\xff")
-        assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+        assert (done.returncode, "Traceback" in done.stderr) == (2, False)
         assert shell.run("get", "SITENAME").stdout.splitlines()[-1] == "Waffle"
 
     def test_a_reader_that_goes_away_is_no_traceback(self, shell: Shell) -> None:
