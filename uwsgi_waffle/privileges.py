@@ -16,6 +16,7 @@ __all__ = [
     "acting_as",
     "as_owner_of",
     "exposed_to",
+    "is_only_roots",
     "is_root",
     "make_folder",
     "name_user",
@@ -120,6 +121,15 @@ def _is_kept_out(uid: int, folder: Path) -> bool:
         except PermissionError:
             return place.stat().st_uid == 0
     return False
+
+
+def is_only_roots(path: Path) -> bool:
+    """Return whether nobody but root can exchange a folder on the way to ``path``."""
+    for above in {*Path(os.path.abspath(path)).parents, *Path(os.path.realpath(path)).parents}:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            if above.lstat().st_uid or exposed_to(above)[0]:
+                return False
+    return True
 
 
 def resolve(path: Path) -> Path:

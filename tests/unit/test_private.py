@@ -216,7 +216,7 @@ class TestErrors:
     def test_each_error_says_what_to_do(
         self, folder: PrivateFolder, monkeypatch: pytest.MonkeyPatch, code: int, advice: str
     ) -> None:
-        def fail(*_: object) -> int:
+        def fail(*_: object, **__: object) -> int:
             raise OSError(code, os.strerror(code))
 
         monkeypatch.setattr(os, "open", fail)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -28,7 +28,9 @@ from uwsgi_waffle import (
     WaffleConf,
     WaffleError,
 )
+from uwsgi_waffle.host import ProcessInfo
 from uwsgi_waffle.privileges import acting_as, owner_of_new
+from uwsgi_waffle.snapshot import encode
 from uwsgi_waffle.stores import Commit, Store
 from uwsgi_waffle.stores.rows import RowStore
 
@@ -222,6 +224,33 @@ class TestOwner:
 
 @pytest.mark.usefixtures("host")  # no thread of an application stays
 class TestLink:
+    def test_host_files_of_root_s_are_not_left_through_a_link(self, root: Path, home: Path) -> None:
+        """Whoever owns a folder above can exchange what root has in it."""
+        mine, victim = home / "mine", root / "victim"
+        mine.mkdir(mode=0o755)
+        files = [Host(mine).open_files() for _ in range(2)]
+        assert Host(mine).folder.stat().st_uid == 0
+        for folder in ("snapshots", "processes", "bell"):
+            (victim / folder).mkdir(parents=True)
+            (victim / folder / "precious").touch(0o600)
+        before = {path: path.stat().st_mtime_ns for path in (victim, *victim.rglob("*"))}
+        mine.rename(home / "away")
+        (mine / "instance").mkdir(parents=True)
+        (mine / "instance" / "waffle.watch.d").symlink_to(victim)
+        for use in (
+            lambda: files[0].snapshots.prune(),
+            lambda: list(files[0].processes),
+            lambda: files[0].processes.report(ProcessInfo(1, "worker 1")),
+            lambda: files[0].snapshots.write(encode(1, {"A": "1"})),
+            lambda: files[0].listener_lock.acquire(),
+            files[0].wake,
+            files[0].invalidate,
+            files[1].open,
+        ):
+            with suppress(HostFilesError, FileNotFoundError):
+                use()
+        assert {path: path.stat().st_mtime_ns for path in (victim, *victim.rglob("*"))} == before
+
     @pytest.mark.parametrize("link", ["instance", "instance/waffle.db", "watched"])
     def test_a_setting_leads_root_through_no_link_of_another_user(
         self, root: Path, home: Path, link: str
@@ -320,6 +349,84 @@ class TestTableOfTheApplication:
         with pytest.raises(StoreUnavailable):
             store.load()
         assert list((root / "cron").iterdir()) == []
+
+
+def use_database(home: Path) -> None:
+    sqlite_store(home).prepare()
+
+
+def use_host_files(home: Path) -> None:
+    Host(home).open_files()
+
+
+class TestAdvice:
+    """What an error says has to be run helps, and nobody is told to run it as what he is."""
+
+    @pytest.mark.parametrize("uid", [0, USER])
+    @pytest.mark.parametrize(
+        ("use", "at_fault"),
+        [
+            (use_database, "site.db"),
+            (use_host_files, "instance/waffle.watch"),
+            (use_host_files, "instance/waffle.watch.d"),
+            (use_host_files, "instance/waffle.watch.d/header"),
+        ],
+    )
+    def test_a_file_of_root_s_in_a_users_folder(
+        self, home: Path, uid: int, use: Callable[[Path], None], at_fault: str
+    ) -> None:
+        assert run_as(USER, lambda: use(home)) == ""
+        os.chown(home / at_fault, 0, 0)
+        if (home / at_fault).is_file():
+            (home / at_fault).chmod(0o600)
+        refused = run_as(uid, lambda: use(home))
+        if uid == 0 and at_fault.endswith("waffle.watch"):
+            assert refused == "", "it is only looked at"
+            return
+        assert f"{home / at_fault}" in refused
+        assert (
+            f"belongs to root, and this process uses it as user {USER}. As root, run: " in refused
+        )
+        follow(refused)
+        assert run_as(uid, lambda: use(home)) == ""
+
+    @pytest.mark.parametrize("mode", [0o755, 0o700])
+    def test_a_folder_of_root_s(self, root: Path, mode: int) -> None:
+        use_database(root / "data")
+        (root / "data").chmod(mode)
+        refused = run_as(USER, lambda: use_database(root / "data"))
+        assert f"belongs to root, and this process uses it as user {USER}. " in refused
+        follow(refused)
+        assert run_as(USER, lambda: use_database(root / "data")) == ""
+
+    def test_a_folder_of_root_s_without_a_database(self, root: Path) -> None:
+        refused = run_as(USER, lambda: use_database(root))
+        assert f"{root} belongs to root, and this process uses it as user {USER}. " in refused
+        follow(refused)
+        assert run_as(USER, lambda: use_database(root)) == ""
+
+    @pytest.mark.parametrize("use", [use_database, use_host_files])
+    def test_who_runs_it_as_another_user(self, home: Path, use: Callable[[Path], None]) -> None:
+        assert run_as(USER, lambda: use(home)) == ""
+        refused = run_as(OTHER, lambda: use(home))
+        assert f"belongs to user {USER}, and this process uses it as user {OTHER}. " in refused
+        assert f"Run this as user {USER}; or, as root, run: chown" in refused
+
+    @pytest.mark.parametrize("uid", [0, USER])
+    def test_who_owns_everything_is_not_told_that_somebody_else_does(
+        self, home: Path, uid: int
+    ) -> None:
+        """And root isn't who has to have the right."""
+        for use, folder in ((use_database, home), (use_host_files, home / "instance")):
+            assert run_as(USER, lambda use=use: use(home)) == ""
+            folder.chmod(0)
+            refused = run_as(uid, lambda use=use: use(home))
+            folder.chmod(0o700)
+            wanted = "the server's user" if use is use_database else f"that user {USER} may write"
+            assert wanted in refused
+            assert "belongs to" not in refused
+            assert "root" not in refused
+            assert "user 0" not in refused
 
 
 class TestModes:

@@ -13,6 +13,7 @@ from .. import unix
 from ..errors import OPEN_FILES_ADVICE, HostFilesError
 from ..privileges import (
     acting_as,
+    is_only_roots,
     is_root,
     make_folder,
     name_user,
@@ -44,12 +45,13 @@ class PrivateFolder:
     """A folder of ours and the files in it.
 
     Root acts as the folder's owner there. So this user can't lead root elsewhere, and every file
-    belongs to this user.
+    belongs to this user. Where that is root, in a folder of somebody else's, no link is followed.
     """
 
     def __init__(self, path: Path, owner: int, above: PrivateFolder | None = None) -> None:
         self.path, self.owner, self._above = path, owner, above
         self._prefix = f"{path}/"
+        self._by_descriptor = owner == 0 and is_root() and not is_only_roots(path)
 
     def subfolder(self, name: str) -> PrivateFolder:
         """Return a folder within this one."""
@@ -65,13 +67,32 @@ class PrivateFolder:
             self._above.ensure()
         with _explaining(self.path, self.owner), acting_as(self.owner):
             make_folder(self.path, 0o700)
-            fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
-            try:
+            with self._opened() as fd:
                 found = self._check(self.path, fd)
                 if stat.S_IMODE(found.st_mode) != 0o700:
                     unix.fchmod(fd, 0o700)
-            finally:
-                os.close(fd)
+
+    @contextmanager
+    def _opened(self) -> Iterator[int]:
+        flags = os.O_RDONLY | unix.O_DIRECTORY | SAFE
+        if self._above is None or not self._by_descriptor:
+            fd = os.open(self.path, flags)
+        else:
+            with self._above._opened() as above:
+                fd = os.open(self.path.name, flags, dir_fd=above)
+        try:
+            yield fd
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _at(self, name: str) -> Iterator[tuple[str, int | None]]:
+        """Yield the path of a file, and the descriptor of the folder where it begins."""
+        if not self._by_descriptor:
+            yield self._prefix + name, None
+            return
+        with self._opened() as fd:
+            yield name, fd
 
     def open(self, name: str, flags: int) -> int:
         """Open a file and return its descriptor.
@@ -83,7 +104,7 @@ class PrivateFolder:
             HostFilesError: it is a link, not a plain file, or another user's; or it can't be made.
         """
         path = self._prefix + name
-        fd = self._open(path, flags)
+        fd = self._open(name, flags)
         try:
             found = self._check(path, fd)
             if not stat.S_ISREG(found.st_mode):
@@ -95,11 +116,16 @@ class PrivateFolder:
             raise
         return fd
 
-    def _open(self, path: str, flags: int) -> int:
+    def _open(self, name: str, flags: int) -> int:
+        path = self._prefix + name
         for _ in range(OPEN_ATTEMPTS):
             try:
-                with _explaining(path, self.owner), acting_as(self.owner):
-                    return os.open(path, flags | SAFE, 0o600)
+                with (
+                    _explaining(path, self.owner),
+                    acting_as(self.owner),
+                    self._at(name) as (place, folder),
+                ):
+                    return os.open(place, flags | SAFE, 0o600, dir_fd=folder)
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
                     raise
@@ -131,24 +157,28 @@ class PrivateFolder:
 
     def touch(self) -> None:
         """Set the folder's time to now, which inotify and kqueue report to whoever monitors it."""
-        with acting_as(self.owner):
-            os.utime(self.path, follow_symlinks=False)
+        with acting_as(self.owner), self._at(".") as (place, folder):
+            os.utime(place, dir_fd=folder)
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
-        with _explaining(self.path, self.owner), suppress(FileNotFoundError, NotADirectoryError):
-            with acting_as(self.owner):
-                fd = os.open(self.path, os.O_RDONLY | unix.O_DIRECTORY | SAFE)
-            try:
-                return os.listdir(fd)
-            finally:
-                os.close(fd)
+        with (
+            _explaining(self.path, self.owner),
+            suppress(FileNotFoundError, NotADirectoryError),
+            acting_as(self.owner),
+            self._opened() as fd,
+        ):
+            return os.listdir(fd)
         return []
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with suppress(FileNotFoundError), acting_as(self.owner):
-            os.unlink(self._prefix + name)
+        with (
+            suppress(FileNotFoundError),
+            acting_as(self.owner),
+            self._at(name) as (place, folder),
+        ):
+            os.unlink(place, dir_fd=folder)
 
     def _check(self, path: Path | str, fd: int) -> os.stat_result:
         found = os.fstat(fd)
