@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from redis.crc import key_slot
 
-from uwsgi_waffle import RedisStore
+from uwsgi_waffle import RedisStore, SQLStore
 from uwsgi_waffle.stores import Commit, Store, Stored, open_store
 from uwsgi_waffle.stores.tables import tables_of
 
@@ -38,6 +38,13 @@ def test_each_namespace_has_its_own_values(url: str) -> None:
         assert len(store.history(10)) == number + 1
         assert store.values_at(1) == {"A": str(number)}
     assert len({store.identity for store in stores}) == len({store.name for store in stores}) == 3
+
+
+def test_sqlite_knows_no_capitals(tmp_path: Path) -> None:
+    shop, other = (SQLStore(f"sqlite:///{tmp_path}/waffle.db").within(n) for n in ("shop", "Shop"))
+    shop.prepare()
+    put(shop, A="1")
+    assert other.load().values == {"A": "1"}
 
 
 def test_the_names_of_tables() -> None:

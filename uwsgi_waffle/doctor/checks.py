@@ -48,7 +48,10 @@ def examine(state: WaffleState, patience: float) -> Iterator[Finding]:
     yield from check_store(state)
     host = state.host
     if not isinstance(host, HostFiles):
-        change = "Unless one process is all there is: unset WAFFLE_MULTIPROC, set WAFFLE_STORE_URL."
+        change = (
+            "Unless one process is all there is: unset WAFFLE_MULTIPROC, set WAFFLE_STORE_URL, and "
+            "give WaffleConf no MemoryStore()."
+        )
         if state.follows_store:
             change = "Develop like this; let servers run on Linux or macOS, or in WSL."
         yield Finding("warning", "server", why_no_server(state), change)
