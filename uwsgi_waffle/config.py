@@ -244,8 +244,9 @@ class _ManagedConfig(Config):
         loaded = {
             name: copy.deepcopy(getattr(current, name)) for name in variables.schema.variables
         }
+        before, known = dict(dict.items(self)), copy.deepcopy(loaded)
         loading = type(self).__new__(type(self))
-        dict.update(loading, dict.items(self))
+        dict.update(loading, before)
         vars(loading).update(vars(self))
         loading._variables = replace(
             variables,
@@ -253,11 +254,13 @@ class _ManagedConfig(Config):
             assign=lambda values, *, testing: loaded.update(values),
         )
         yield loading
+        given = {name: value for name, value in loaded.items() if value != known[name]}
         try:
-            variables.assign(loaded, testing=loading._is_testing({}))
+            variables.assign(given, testing=loading._is_testing({}))
         except ManagedVariable:
-            _warn_of(loaded, variables, {})
-        dict.update(self, dict.items(loading))
+            _warn_of(given, variables, {})
+        fresh = {k: v for k, v in dict.items(loading) if k not in before or before[k] is not v}
+        dict.update(self, fresh)  # and leave what others have set meanwhile
         vars(self).update({**vars(loading), "_variables": variables})
 
     def _filling(self) -> AbstractContextManager[_ManagedConfig]:

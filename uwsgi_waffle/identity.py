@@ -34,11 +34,12 @@ PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379}
 LIBPQ = {
     "PGHOST": "host",
     "PGPORT": "port",
-    "PGDATABASE": "dbname",
+    "PGDATABASE": "database",
     "PGUSER": "user",
     "PGOPTIONS": "options",
     "PGSERVICE": "service",
 }
+HOST_AND_DATABASE = ("host", "dbname", "db", "database")
 SEARCH_PATH = re.compile(r"(?:-c\s*|--)search[-_]path=((?:\\.|\S)*)")
 LOOPBACK = re.compile(r"|localhost|localhost\.localdomain|127\.\d+\.\d+\.\d+|::1|\[::1\]")
 
@@ -113,9 +114,10 @@ def database_identity(backend: str, arguments: Mapping[str, object], table: str)
         found = {"user": _system_user(), **environment, **found}
     user = found.get("user", "")
     # PostgreSQL takes the one that is called like the user.
-    named = (found.get(name) for name in ("dbname", "db", "database"))
+    named = map(found.get, HOST_AND_DATABASE[1:])
     parts = {
-        "service": found.get("service"),
+        # What the URL itself names doesn't come from a service file.
+        "service": "" if any(map(arguments.get, HOST_AND_DATABASE)) else found.get("service"),
         "search_path": _search_path(found.get("options", ""), user),
     }
     place = "&".join(f"{name}={value}" for name, value in parts.items() if value)

@@ -100,11 +100,11 @@ class Updates:
             committed.note,
             datetime.now(timezone.utc),
         )
+        self._hooks.call(update)
         try:
             self._log(update)
         except Exception:  # a filter or a handler of the application's own
             log.exception("uwsgi_waffle: the audit log failed at revision %d", update.revision)
-        self._hooks.call(update)
 
     def _value(self, name: str, text: str | None) -> object:
         if text is None:

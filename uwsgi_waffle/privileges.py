@@ -28,6 +28,7 @@ __all__ = [
 
 log = logging.getLogger("uwsgi_waffle")
 
+LONGEST_CHAIN = 40  # links, as in Linux
 NO_CHANGE = -1  # asks setfsuid(2) who it is
 
 _warned_of: set[Path] = set()
@@ -88,9 +89,17 @@ def _groups_of(uid: int) -> tuple[int, ...]:
 
 def make_folder(path: Path, mode: int) -> None:
     """Create a folder with these rights, whatever the umask; one that is there stays as it is."""
-    with suppress(FileExistsError):
+    try:
         os.mkdir(path, mode)
-        os.chmod(path, mode)  # by its path: with an umask of 0777 it can't be opened
+    except FileExistsError:
+        return
+    try:
+        fd = os.open(path, os.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW)
+    except PermissionError:  # an umask of 0777; it doesn't keep root out, whom a link could lead
+        os.chmod(path, mode)
+        return
+    unix.fchmod(fd, mode)
+    os.close(fd)
 
 
 def owner_of_new(path: str | os.PathLike[str]) -> int:
@@ -127,7 +136,7 @@ def is_only_roots(path: Path) -> bool:
     """Return whether nobody but root can exchange a folder on the way to ``path``."""
     for above in {*Path(os.path.abspath(path)).parents, *Path(os.path.realpath(path)).parents}:
         with suppress(FileNotFoundError, NotADirectoryError):
-            if above.lstat().st_uid or exposed_to(above)[0]:
+            if above.lstat().st_uid or exposed_to(above, path)[0]:
                 return False
     return True
 
@@ -136,20 +145,35 @@ def resolve(path: Path) -> Path:
     """Follow the links in a path that may not exist yet.
 
     Raises:
-        SchemaError: root would follow one that another user made, or may exchange.
+        SchemaError: root would be led to a folder of its own by a link of somebody who owns nothing
+            there.
     """
     real = Path(os.path.realpath(path))
-    if not is_root():
-        return real
-    links = [part for part in (path, *path.parents) if part.is_symlink()]
-    is_roots = links and not any(link.lstat().st_uid for link in links)
-    owner = owner_of_new(path)
-    if owner != owner_of_new(real) and not is_roots:
-        raise SchemaError(
-            f"{path} leads to {real} by a link of {name_user(owner)}, which root doesn't follow. "
-            f"Run this as {name_user(owner)}, or name {real} itself."
-        )
+    if is_root() and owner_of_new(real) == 0:
+        owners = {_owner(place) for place in (real, *real.parents)} | {0}
+        for link in _links(path):
+            if (uid := _owner(link)) not in owners:
+                raise SchemaError(
+                    f"{path} leads to {real} by {link}, a link of {name_user(uid)}, which root "
+                    "doesn't follow. Let WAFFLE_WATCHER_FILE, WAFFLE_STORE_URL or the instance "
+                    f"folder name {real}."
+                )
     return real
+
+
+def _links(path: Path, depth: int = 0) -> Iterator[Path]:
+    """Yield each link on the way, also in what links lead to."""
+    for part in (*reversed(path.parents), path):
+        if part.is_symlink() and depth < LONGEST_CHAIN:
+            yield part
+            yield from _links(part.parent / os.readlink(part) / path.relative_to(part), depth + 1)
+            return
+
+
+def _owner(place: Path) -> int:
+    with suppress(FileNotFoundError, NotADirectoryError):
+        return place.lstat().st_uid
+    return 0
 
 
 def name_user(uid: int) -> str:
@@ -182,7 +206,7 @@ def warn_if_exposed(path: Path) -> None:
     spellings = {Path(os.path.abspath(path)), Path(os.path.realpath(path))}
     for place in {place for spelling in spellings for place in (spelling, *spelling.parents)}:
         with suppress(OSError):  # whoever opens it will say why
-            who, remedy = exposed_to(place)
+            who, remedy = exposed_to(place, path)
             if who and place not in _warned_of:
                 _warned_of.add(place)
                 log.warning(
@@ -194,15 +218,17 @@ def warn_if_exposed(path: Path) -> None:
                 )
 
 
-def exposed_to(place: Path) -> tuple[str, str]:
-    """Return who may exchange what is there, and which command ends that; empty if nobody may.
+def exposed_to(place: Path, path: Path) -> tuple[str, str]:
+    """Return who may exchange what is there, and what to run; empty if nobody may.
 
-    In a sticky folder nobody may. A group counts in a folder of root's, whom it could lead by that.
+    In a sticky folder nobody may. A group counts in a folder of root's if root itself uses the
+    path, and so could be led by it.
     """
     found = place.stat()
-    mode = 0 if found.st_mode & 0o1000 else found.st_mode
+    mode = found.st_mode if unix.PRESENT and not found.st_mode & 0o1000 else 0
     if mode & 0o002:
         return "every user", f"chmod o-w {place}"
-    if mode & 0o020 and is_root() and found.st_uid == 0 and found.st_gid != 0:
-        return f"group {found.st_gid}", f"chmod g-w {place}"
+    group = mode & 0o020 and is_root() and found.st_uid == 0 != found.st_gid
+    if group and owner_of_new(path) == 0:
+        return f"group {found.st_gid}", f"chmod g-w {place}; or chown it to the server's user"
     return "", ""

@@ -134,6 +134,16 @@ def test_libpq_reads_the_environment(
     assert SQLStore(short).identity == wanted != before
 
 
+@pytest.mark.parametrize(("variable", "value"), [("PGDATABASE", "x"), ("PGSERVICE", "x")])
+def test_what_the_url_names_counts(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
+) -> None:
+    urls = [f"postgresql://db.example/{name}" for name in ("shop", "blog")]
+    before = [SQLStore(url).identity for url in urls]
+    monkeypatch.setenv(variable, value)
+    assert [SQLStore(url).identity for url in urls] == before
+
+
 IDENTITIES = """
 import sys
 from uwsgi_waffle.stores import open_store

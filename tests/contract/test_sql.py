@@ -160,7 +160,7 @@ class TestFile:
         """SQLite takes any value in any column, and adds one to most of them."""
         execute(sqlite_file, f"UPDATE {damage}")
         table, _, column = damage.split()[:3]
-        words = f"{sqlite.name}: a {column} in {table} is damaged: .* Restore the database from"
+        words = f"{sqlite.name}: a {column} in {table} is damaged: .* Repair that row"
         for call in (sqlite.load, lambda: put(sqlite, A="2"), lambda: sqlite.values_at(1)):
             with pytest.raises(StoreUnavailable, match=words):
                 call()
@@ -171,8 +171,14 @@ class TestFile:
         [
             ("at = X'00ff'", "a row of waffle_history is damaged: .* Repair or delete it"),
             ("at = 'junk'", "a row of waffle_history is damaged: .* Repair or delete it"),
-            ("revision = X'00ff'", "a revision in waffle_history is damaged: .* Restore the"),
-            ("revision = 'x'", "a revision in waffle_history is damaged: .* Restore the"),
+            (
+                "revision = X'00ff'",
+                "a revision in waffle_history is damaged: .* Repair that row, or restore the",
+            ),
+            (
+                "revision = 'x'",
+                "a revision in waffle_history is damaged: .* Repair that row, or restore the",
+            ),
         ],
     )
     def test_a_damaged_history_is_an_error(

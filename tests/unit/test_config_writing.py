@@ -259,6 +259,20 @@ class TestLoading:
         with pytest.raises(ManagedVariable):
             app.config["LIMIT"] = 9
 
+    def test_what_is_set_meanwhile_stays(self, tmp_path: Path) -> None:
+        """A module of settings may set something itself."""
+        app, _ = site(tmp_path)
+        app.config["LEVEL"] = 1
+
+        class Loaded:
+            @property
+            def API(self) -> str:
+                app.config["LEVEL"] = 7
+                return "new"
+
+        app.config.from_object(Loaded())
+        assert (app.config["API"], app.config["LEVEL"]) == ("new", 7)
+
     def test_two_threads(self, tmp_path: Path) -> None:
         """What one thread is loading, no other sees; and afterwards all follow the store."""
         app, waffle = site(tmp_path)

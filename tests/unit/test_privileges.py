@@ -262,9 +262,27 @@ class TestLink:
             os.chown(home / "instance", USER, USER)
         (home / link).symlink_to(root / "cron" / ("job" if link.endswith("db") else ""))
         os.lchown(home / link, USER, USER)
-        with pytest.raises(SchemaError, match=f"by a link of user {USER}, which root doesn't"):
+        with pytest.raises(SchemaError, match=f"a link of user {USER}, which root doesn't"):
             Host(home).start(WATCHER_FILE=str(home / "watched" / "waffle.watch"))
         assert list((root / "cron").iterdir()) == []
+
+    def test_a_link_behind_a_link_counts_too(self, root: Path, home: Path) -> None:
+        (root / "cron").mkdir()
+        (home / "site").symlink_to(root / "cron")
+        os.lchown(home / "site", USER, USER)
+        (root / "site").symlink_to(home / "site")
+        with pytest.raises(SchemaError, match=f"{home}/site, a link of user {USER}"):
+            Host(root / "site").start()
+        assert list((root / "cron").iterdir()) == []
+
+    def test_releases_of_a_user_with_an_instance_folder_of_root_s(self, home: Path) -> None:
+        """The link gives this user nothing: the release belongs to it, too."""
+        (home / "releases" / "5" / "instance").mkdir(parents=True)
+        (home / "current").symlink_to("releases/5")
+        for path in (home / "releases", home / "releases" / "5", home / "current"):
+            os.lchown(path, USER, USER)
+        Host(home / "current").start().waffle.update({"LIMIT": 20})
+        assert (home / "releases" / "5" / "instance" / "waffle.db").stat().st_uid == 0
 
     def test_a_link_of_root_s_or_to_the_same_users_folder_is_followed(
         self, root: Path, home: Path
@@ -513,10 +531,21 @@ class TestModes:
         store.load()
         (line,) = logged(caplog, logging.WARNING)
         assert f"group {USER} may write {folder}, and so exchange {folder}/site.db." in line
-        assert line.endswith(f"Run: chmod g-w {folder}")
-        (folder / "site.db").unlink()
-        with pytest.raises(SchemaError, match=f"Run: chmod g-w {folder}"):
-            sqlite_store(folder).prepare()
+        assert f"Run: chmod g-w {folder}" in line
+
+    def test_a_group_is_no_danger_where_root_acts_as_the_owner(
+        self, root: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        folder = root / "site"
+        folder.mkdir()
+        store = sqlite_store(folder)
+        store.prepare()
+        for path in folder.iterdir():
+            os.chown(path, USER, USER)
+        os.chown(folder, 0, USER)
+        folder.chmod(0o2775)
+        store.load()
+        assert caplog.text == ""
 
     @pytest.mark.parametrize("exposed", ["instance", "."])
     def test_so_is_a_folder_above_the_hosts_files(

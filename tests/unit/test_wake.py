@@ -134,6 +134,7 @@ class TestListening:
         ("gunicorn", "gunicorn"),
         ("flask run", "flask run"),
         ("flask waffle", None),
+        ("unknown", None),
         ("backup.py", "backup.py"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import time
 from typing import Any
 
 from .. import unix
@@ -12,7 +13,7 @@ from .private import PrivateFolder, file_id
 
 __all__ = ["LockedFile", "read_locked", "try_flock", "unlock"]
 
-READ_ATTEMPTS = 5  # a file may be read while its process writes it
+READ_ATTEMPTS, READ_PAUSE = 5, 0.001  # a file may be read while its process writes it; seconds
 LARGEST = 2**20  # bytes of a file; an error may be long
 
 
@@ -50,15 +51,19 @@ class LockedFile:
     def __del__(self) -> None:
         self.release()
 
-    def acquire(self) -> bool:
-        """Lock the file, unless another process holds it. Never wait. Return whether it is ours."""
+    def acquire(self, content: dict[str, Any] | None = None) -> bool:
+        """Lock the file, unless another process holds it. Never wait. Return whether it is ours.
+
+        Args:
+            content: what to write then, instead of the pid alone.
+        """
         if not self.is_ours():
             self.release()
             fd = self._folder.open(self.name, os.O_RDWR | os.O_CREAT)
             if not try_flock(fd):
                 return False
             self._fd, self._pid, self._id = fd, os.getpid(), file_id(fd)
-            self.write({"pid": os.getpid()})
+            self.write(content or {"pid": os.getpid()})
         return self.is_ours()  # somebody may have removed it before it was locked
 
     def is_ours(self) -> bool:
@@ -102,7 +107,7 @@ def read_locked(folder: PrivateFolder, name: str) -> dict[str, Any] | None:
             try:
                 return dict(json.loads(unix.pread(fd, LARGEST, 0)))
             except (ValueError, TypeError, RecursionError):  # damaged, or just being written
-                continue
+                time.sleep(READ_PAUSE)
         return {}
     finally:
         os.close(fd)

@@ -86,11 +86,12 @@ class Processes:
         Raises:
             OSError: it can't be written.
         """
+        content = {name: getattr(process, name) for name in TYPES}
         while not self._file.is_ours():
             self._folder.ensure()
             self._file = LockedFile(self._folder, f"{os.getpid()}-{os.urandom(4).hex()}")
-            self._file.acquire()
-        self._file.write({**{name: getattr(process, name) for name in TYPES}, "token": self.token})
+            self._file.acquire({**content, "token": self.token})
+        self._file.write({**content, "token": self.token})
 
     def leave(self) -> None:
         """Remove this process's file, or at least unlock it: then others remove it."""

@@ -205,7 +205,7 @@ class SQLStore(Store):
         if not is_sound(column, value):
             raise StoreUnavailable(
                 f"{self.name}: a {column.name} in {column.table.name} is damaged: {value!r}. "
-                "Restore the database from its backup."
+                "Repair that row, or restore the database from its backup."
             )
 
     def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:

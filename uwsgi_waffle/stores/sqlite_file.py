@@ -89,8 +89,8 @@ class SQLiteFile:
         path, folder = self.path, self.path.parent
         for parent in reversed(path.parents):
             make_folder(parent, 0o700 if parent == folder else 0o755)
-        who, remedy = exposed_to(folder)
-        if who and not path.exists():
+        who, remedy = exposed_to(folder, path)
+        if who == "every user" and not path.exists():
             raise SchemaError(
                 f"WAFFLE_STORE_URL: {who} may write {folder}, and so replace the database "
                 f"{path.name} there. Run: {remedy}"

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from .. import unix
+from ..host import UNKNOWN
 from ..identity import knows_mounts
 from . import thread, uwsgi
 from .channel import Channel, ChannelDown
@@ -158,7 +159,9 @@ def _program() -> str:
 
 
 def server_of(process: str) -> str | None:
-    """Return the server that a process with this name belongs to; ``None`` for a command."""
+    """Return the server that a process of this kind belongs to; ``None`` for a command."""
+    if process == UNKNOWN:
+        return None
     if process.partition(" ")[0] in ("worker", "mule", "spooler", "uwsgi"):
         return "uWSGI"
     return None if process.startswith("flask ") and process != "flask run" else process
