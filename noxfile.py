@@ -14,8 +14,8 @@ nox.options.reuse_existing_virtualenvs = True
 
 ROOT = Path(__file__).parent
 PYTHONS = ("3.10", "3.11", "3.12", "3.13", "3.14")
-NEWEST = [(python, "newest") for python in PYTHONS]
-LOWEST = [(python, "lowest") for python in PYTHONS[:2]]  # what they name has no wheels for others
+# For later Pythons the lowest versions have no wheels.
+MATRIX = [*((python, "newest") for python in PYTHONS), (PYTHONS[0], "lowest")]
 
 
 @nox.session
@@ -86,7 +86,7 @@ def bench(session: nox.Session) -> None:
 
 
 @nox.session
-@nox.parametrize("python,versions", NEWEST + LOWEST)
+@nox.parametrize("python,versions", MATRIX)
 def matrix(session: nox.Session, versions: str) -> None:
     """Run the fast suite on each Python, and with the lowest versions that setup.cfg allows."""
     if versions == "newest":
