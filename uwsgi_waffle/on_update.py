@@ -88,7 +88,7 @@ class Updates:
         self._schema, self._hooks = schema, hooks
 
     def tell(self, committed: Committed) -> None:
-        """Write the line, and call the hooks that the update concerns."""
+        """Call the hooks that the update concerns, then write the line."""
         names = [name for name in committed.new if name in self._schema.variables]
         if not names:
             return

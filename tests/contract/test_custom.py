@@ -10,6 +10,7 @@ from flask import Flask
 
 from uwsgi_waffle import (
     RevisionConflict,
+    SchemaError,
     StoreReadOnly,
     StoreUnavailable,
     WaffleConf,
@@ -105,6 +106,18 @@ class TestOwn:
         with pytest.raises(StoreUnavailable, match="look at the history before you repeat") as told:
             put(Failing(), A="1")
         assert "geheim" not in str(told.value)
+
+    def test_an_error_of_the_package_stays_what_it_is(self, tmp_path: Path) -> None:
+        app = Flask("site", instance_path=str(tmp_path))
+        app.config.update(WAFFLE_CONFS={"A": {"default": 1}}, WAFFLE_MULTIPROC=False)
+        waffle = WaffleConf(app, OwnStore())
+
+        @app.teardown_appcontext
+        def refuse(error: object) -> None:
+            raise SchemaError("mine")
+
+        with pytest.raises(SchemaError, match="mine"):
+            waffle.refresh()
 
     def test_a_teardown_function_that_fails_after_the_commit_undoes_nothing(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture

@@ -287,6 +287,21 @@ class TestAudit:
         (line,) = logged(caplog)
         assert "the audit log failed at revision 1" in line
 
+    def test_hooks_come_before_the_log(
+        self, site: Process, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A handler of the root logger may fail for each line, also for the one about that."""
+
+        def fail(record: logging.LogRecord) -> bool:
+            raise ConnectionError("no SIEM today")
+
+        updates = updates_of(site)
+        for name in ("uwsgi_waffle", "uwsgi_waffle.audit"):
+            monkeypatch.setattr(logging.getLogger(name), "filters", [fail])
+        with pytest.raises(ConnectionError):
+            site.waffle.update({"LIMIT": 20})
+        assert [update.revision for update in updates] == [1]
+
     def test_nobody_can_write_a_line_of_his_own(
         self, site: Process, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -94,9 +94,9 @@ class WaffleStore(RowStore):
         except Exception as error:
             if first is not None:  # not what a teardown function makes of it
                 raise first  # noqa: B904  # it has a cause of its own
-            if not rows.written and isinstance(error, WaffleError):
-                raise
             if not rows.written:
+                if isinstance(error, WaffleError):
+                    raise
                 raise _failure(self, "the application's context", error) from error
             log.exception("uwsgi_waffle: a teardown function failed after an update was stored")
 
