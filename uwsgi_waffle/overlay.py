@@ -1,4 +1,4 @@
-"""Values that tests put over those of an application; the store doesn't know them."""
+"""What blocks and tests put over the newest values; the store doesn't know it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import copy
 import itertools
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 from pydantic import BaseModel
@@ -17,12 +17,38 @@ from .schema import Schema
 from .snapshot import Snapshot, encode
 from .stores import Stored
 
-__all__ = ["Assigned", "Layer", "overrides"]
+__all__ = ["Assigned", "Held", "Layer", "blocks", "enter", "leave"]
 
 _numbers = itertools.count()
 
-#: The layers of `uwsgi_waffle.testing.override` in this thread or task.
-overrides: ContextVar[tuple[Layer, ...]] = ContextVar("uwsgi_waffle_overrides", default=())
+#: What the blocks of `override` and of `WaffleConf.snapshot` have opened in this thread or task.
+blocks: ContextVar[tuple[Held | Layer, ...]] = ContextVar("uwsgi_waffle_blocks", default=())
+
+
+def enter(block: Held | Layer) -> None:
+    """Open a block in this thread or task."""
+    blocks.set((*blocks.get(), block))
+
+
+def leave(block: Held | Layer) -> None:
+    """Close a block, also in the tasks that have begun in it, and outlive it."""
+    block.closed = True
+    blocks.set(tuple(other for other in blocks.get() if other is not block))
+
+
+@dataclass(eq=False, slots=True)
+class Held:
+    """The snapshot that all reads in a block see.
+
+    Attributes:
+        application: tells whose values are held.
+        snapshot: the values.
+        closed: whether it doesn't count any more.
+    """
+
+    application: str
+    snapshot: Snapshot
+    closed: bool = False
 
 
 class Layer:
@@ -35,7 +61,7 @@ class Layer:
 
     Attributes:
         number: grows with each layer; the later one wins.
-        closed: whether it doesn't count any more. A task may outlive its block.
+        closed: whether it doesn't count any more.
 
     Raises:
         UnknownVariable: a name isn't declared.
@@ -138,7 +164,8 @@ class Assigned:
         return tuple(layer for layer in left if layer.names)
 
     def _with(self, layers: tuple[Layer, ...], snapshot: Snapshot) -> Snapshot:
-        for layer in sorted((*layers, *overrides.get()), key=attrgetter("number")):
+        overrides = (block for block in blocks.get() if isinstance(block, Layer))
+        for layer in sorted((*layers, *overrides), key=attrgetter("number")):
             snapshot = layer.apply_to(self._schema, snapshot)
         return snapshot
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
-from contextvars import ContextVar
-from dataclasses import dataclass
-from types import MappingProxyType
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from flask import has_request_context, request
 
-from .overlay import Assigned, overrides
+from .overlay import Assigned, Held, blocks, enter, leave
 from .snapshot import Snapshot
 from .sync import Sync
 
@@ -21,18 +18,6 @@ __all__ = ["View"]
 _numbers = itertools.count()
 
 _current_request: Any = request._get_current_object  # type: ignore[attr-defined]  # it's public
-
-
-@dataclass(eq=False, slots=True)
-class _Block:
-    snapshot: Snapshot
-    ended: bool = False  # a task may outlive the block that started it
-
-
-#: The open blocks of this thread or task, one for each application.
-_blocks: ContextVar[Mapping[str, _Block]] = ContextVar(
-    "uwsgi_waffle_blocks", default=MappingProxyType({})
-)
 
 
 class View:
@@ -49,7 +34,7 @@ class View:
 
     def current(self) -> Snapshot:
         """Return the block's snapshot, or that of this request's first read, or the newest."""
-        if _blocks.get() or self._assigned.layers or overrides.get():
+        if blocks.get() or self._assigned.layers:
             return self._assigned.apply_to(self.without_overrides())
         try:
             snapshot: Snapshot = _current_request().__dict__[self._key]
@@ -59,7 +44,7 @@ class View:
 
     def without_overrides(self) -> Snapshot:
         """Return the same without the values that tests have given to variables."""
-        if _blocks.get() and (block := self._block()) is not None:
+        if (block := self._block()) is not None:
             return block.snapshot
         try:
             known = _current_request().__dict__
@@ -100,16 +85,15 @@ class View:
         if self._block() is not None:
             yield self.current()
             return
-        block = _Block(self.without_overrides())
-        token = _blocks.set({**_blocks.get(), self._key: block})
+        block = Held(self._key, self.without_overrides())
+        enter(block)
         try:
             yield self.current()
         finally:
-            block.ended = True
-            # A generator may be closed in another context than it was begun in.
-            with suppress(ValueError):
-                _blocks.reset(token)
+            leave(block)
 
-    def _block(self) -> _Block | None:
-        block = _blocks.get().get(self._key)
-        return None if block is None or block.ended else block
+    def _block(self) -> Held | None:
+        for block in blocks.get():
+            if isinstance(block, Held) and block.application == self._key and not block.closed:
+                return block
+        return None

@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from flask import Flask
 
-from ..overlay import Layer, overrides
+from ..overlay import Layer, blocks, enter, leave
 from ..state import state_of
 
 __all__ = ["override"]
@@ -61,15 +61,14 @@ class override(ContextDecorator):  # used like a function, as `contextlib.suppre
         state = state_of(self._app)
         layer = Layer(state.schema, state.current(), self._values)
         self._entered.append(layer)
-        overrides.set((*overrides.get(), layer))
+        enter(layer)
 
     def __exit__(self, *_: object) -> None:
-        here = [layer for layer in self._entered if layer in overrides.get()]
+        here = [layer for layer in self._entered if layer in blocks.get()]
         # A fixture of an asynchronous test may leave the block in another context.
         layer = (here or self._entered)[-1]
-        layer.closed = True
         self._entered.remove(layer)
-        overrides.set(tuple(other for other in overrides.get() if other is not layer))
+        leave(layer)
 
     def __call__(self, decorated: F) -> F:
         if isinstance(decorated, type):
