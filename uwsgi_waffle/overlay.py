@@ -17,23 +17,24 @@ from .schema import Schema
 from .snapshot import Snapshot, encode
 from .stores import Stored
 
-__all__ = ["Assigned", "Held", "Layer", "blocks", "enter", "leave"]
+__all__ = ["Assigned", "Held", "Layer", "enter", "leave", "open_blocks"]
 
 _numbers = itertools.count()
 
-#: What the blocks of `override` and of `WaffleConf.snapshot` have opened in this thread or task.
-blocks: ContextVar[tuple[Held | Layer, ...]] = ContextVar("uwsgi_waffle_blocks", default=())
+_blocks: ContextVar[tuple[Held | Layer, ...]] = ContextVar("uwsgi_waffle_blocks", default=())
+#: Returns what `override` and `WaffleConf.snapshot` have opened in this thread or task.
+open_blocks = _blocks.get
 
 
 def enter(block: Held | Layer) -> None:
     """Open a block in this thread or task."""
-    blocks.set((*blocks.get(), block))
+    _blocks.set((*open_blocks(), block))
 
 
 def leave(block: Held | Layer) -> None:
     """Close a block, also in the tasks that have begun in it, and outlive it."""
     block.closed = True
-    blocks.set(tuple(other for other in blocks.get() if other is not block))
+    _blocks.set(tuple(other for other in open_blocks() if other is not block))
 
 
 @dataclass(eq=False, slots=True)
@@ -164,7 +165,7 @@ class Assigned:
         return tuple(layer for layer in left if layer.names)
 
     def _with(self, layers: tuple[Layer, ...], snapshot: Snapshot) -> Snapshot:
-        overrides = (block for block in blocks.get() if isinstance(block, Layer))
+        overrides = (block for block in open_blocks() if isinstance(block, Layer))
         for layer in sorted((*layers, *overrides), key=attrgetter("number")):
             snapshot = layer.apply_to(self._schema, snapshot)
         return snapshot

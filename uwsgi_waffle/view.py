@@ -9,7 +9,7 @@ from typing import Any
 
 from flask import has_request_context, request
 
-from .overlay import Assigned, Held, blocks, enter, leave
+from .overlay import Assigned, Held, enter, leave, open_blocks
 from .snapshot import Snapshot
 from .sync import Sync
 
@@ -34,7 +34,7 @@ class View:
 
     def current(self) -> Snapshot:
         """Return the block's snapshot, or that of this request's first read, or the newest."""
-        if blocks.get() or self._assigned.layers:
+        if open_blocks() or self._assigned.layers:
             return self._assigned.apply_to(self.without_overrides())
         try:
             snapshot: Snapshot = _current_request().__dict__[self._key]
@@ -93,7 +93,7 @@ class View:
             leave(block)
 
     def _block(self) -> Held | None:
-        for block in blocks.get():
+        for block in open_blocks():
             if isinstance(block, Held) and block.application == self._key and not block.closed:
                 return block
         return None

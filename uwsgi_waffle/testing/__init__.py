@@ -11,7 +11,7 @@ from typing import Any, TypeVar, cast
 
 from flask import Flask
 
-from ..overlay import Layer, blocks, enter, leave
+from ..overlay import Layer, enter, leave, open_blocks
 from ..state import state_of
 
 __all__ = ["override"]
@@ -64,7 +64,7 @@ class override(ContextDecorator):  # used like a function, as `contextlib.suppre
         enter(layer)
 
     def __exit__(self, *_: object) -> None:
-        here = [layer for layer in self._entered if layer in blocks.get()]
+        here = [layer for layer in self._entered if layer in open_blocks()]
         # A fixture of an asynchronous test may leave the block in another context.
         layer = (here or self._entered)[-1]
         self._entered.remove(layer)
