@@ -9,7 +9,6 @@ from flask import Flask, current_app, has_app_context
 
 from .errors import WaffleError
 from .state import WaffleState, state_of
-from .view import View
 
 __all__ = ["Applications"]
 
@@ -18,18 +17,18 @@ class Applications:
     """The applications of one `WaffleConf`. They come and go: nothing here keeps one alive.
 
     Attributes:
-        view: returns what the code of the only application reads, ``None`` if there isn't just
-            one. Faster than asking `state`.
+        single: returns the state of the only application, ``None`` if there isn't just one; faster
+            than `state`.
     """
 
     def __init__(self) -> None:
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
-        self.view: Callable[[], View | None] = _none
+        self.single: Callable[[], WaffleState | None] = _none
 
     def add(self, app: Flask, state: WaffleState) -> None:
         """Add an application that has the extension from now on."""
         self._apps.add(app)
-        self.view = weakref.ref(state.view) if len(self._apps) == 1 else _none
+        self.single = weakref.ref(state) if len(self._apps) == 1 else _none
 
     def states(self) -> list[WaffleState]:
         """Return the states of all applications."""
@@ -41,13 +40,18 @@ class Applications:
         Raises:
             WaffleError: there is none, or there are several and none is active.
         """
+        state = self.single()
+        if state is not None:
+            return state
         apps = list(self._apps)
         if has_app_context():
             app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # public
             if app in apps:
                 return state_of(app)
         if len(apps) == 1:  # the others are gone
-            return state_of(apps[0])
+            state = state_of(apps[0])
+            self.single = weakref.ref(state)
+            return state
         if not apps:
             raise WaffleError(
                 "This WaffleConf has no application yet: call waffle.init_app(app) first."
@@ -59,4 +63,4 @@ class Applications:
 
 
 def _none() -> None:
-    """Stand for the view of the only application where there isn't just one."""
+    """Stand for the state of the only application where there isn't just one."""

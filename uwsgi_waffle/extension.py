@@ -110,8 +110,8 @@ class WaffleConf(Generic[V]):
         In a request they are those of one revision, the newest at its first read. Outside a
         request they are the newest. If ``WAFFLE_CONFS`` is a pydantic model, an instance of it.
         """
-        view = self._apps.view() or self._apps.state().view
-        return view.current().values  # type: ignore[return-value]  # V's values
+        state = self._apps.single() or self._apps.state()
+        return state.current().values  # type: ignore[return-value]  # V's values
 
     @property
     def latest(self) -> V:

@@ -58,6 +58,7 @@ class WaffleState:
         served: what this process serves.
         sync: how it follows its host.
         view: what its code reads.
+        current: returns that, see `View.current`.
         writer: writes updates.
         listener: talks to other hosts, if it is wanted.
         notified_by: what tells this process of changes while it is idle: ``signal``, ``thread``
@@ -96,6 +97,7 @@ class WaffleState:
         fetcher = Fetcher(self.host, self.store, self.served, ports, conflicts)
         self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
         self.view = View(self.sync, self.assigned)
+        self.current = self.view.current
         self._ending = Ending(self.served, self.update, self.reconcile_interval)
         self.writer = Writer(
             *(self.host, self.store, self.served, fetcher, self.sync, ports, conflicts),
@@ -178,10 +180,6 @@ class WaffleState:
         if published == snapshot.id:
             return snapshot
         return self.host.snapshots.read(published) or snapshot
-
-    def current(self) -> Snapshot:
-        """Return what the present code reads; see `View.current`."""
-        return self.view.current()
 
     def assign(self, values: Mapping[str, object], /, *, testing: bool) -> None:
         """Give variables other values in this process; errors as in `Assigned.assign`."""
