@@ -10,15 +10,13 @@ from datetime import datetime, timezone
 from types import MappingProxyType
 from typing import Any
 
-from .changes import Changeset
 from .frozen import freeze
 from .hooks import Hooks
 from .schema import MASK, Schema
 from .snapshot import Committed
-from .stores import Stored
 from .text import escape_line, to_json
 
-__all__ = ["Observed", "Update", "Updates"]
+__all__ = ["Update", "Updates"]
 
 log = logging.getLogger("uwsgi_waffle")
 audit = logging.getLogger("uwsgi_waffle.audit")
@@ -43,37 +41,6 @@ class Update:
     actor: str | None
     note: str | None
     at: datetime
-
-
-class Observed:
-    """A change set that remembers what it has changed.
-
-    Args:
-        schema: the declared variables.
-        changeset: does the work.
-    """
-
-    def __init__(self, schema: Schema, changeset: Changeset) -> None:
-        self._schema, self._changeset = schema, changeset
-        self._old: dict[str, str | None] = {}
-        self._new: dict[str, str | None] = {}
-
-    def __call__(self, stored: Stored) -> Mapping[str, str | None]:
-        """Do what a change set does. The store may ask for it more than once."""
-        texts, schema = self._changeset(stored), self._schema
-        before = {n: stored.values.get(schema.source(n, stored.values)) for n in texts}
-        # A value that only moves to a new name doesn't change.
-        changed = [n for n in texts if n in schema.variables and texts[n] != before[n]]
-        self._old = {name: before[name] for name in changed}
-        self._new = {name: texts[name] for name in changed}
-        return texts
-
-    def committed(self, revision: int, actor: object, note: object) -> Committed | None:
-        """Return what was committed at last, ``None`` if nothing has changed."""
-        if not self._new:
-            return None
-        who, why = (None if text is None else str(text) for text in (actor, note))
-        return Committed(revision, self._old, self._new, who, why)
 
 
 class Updates:

@@ -24,7 +24,7 @@ from .fetch import Fetcher
 from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
 from .host import Alone, Host, HostFiles, snapshot_in
 from .hosts import notify_on_commit, open_listener
-from .on_update import Observed, Updates
+from .on_update import Updates
 from .overlay import Assigned
 from .pins import read_pins
 from .ports import Ports
@@ -196,16 +196,11 @@ class WaffleState:
         """Write a change set, and let the present request or block go on with it."""
         if hosts:
             self.writer.check_barrier(wait)
-        observed = Observed(self.schema, changeset)
-        result = self.writer.update(observed, **options)
+        result, committed = self.writer.update(changeset, **options)
         self.view.advance_request()
-        committed = observed.committed(result.revision, options.get("actor"), options.get("note"))
-        if committed is not None:
+        if committed.new:
             self._updates.tell(committed)
-        if wait is not None:
-            result = self.writer.wait_for(result, wait, hosts=hosts)
-        changed = tuple(n for n in result.changed if n not in self.schema.former_names)
-        return replace(result, changed=changed)
+        return result if wait is None else self.writer.wait_for(result, wait, hosts=hosts)
 
     def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the values of ``keys``, of all variables if there are none.

@@ -21,7 +21,7 @@ from .fetch import Fetcher
 from .host import UNKNOWN, Host, LockedHeader, ProcessInfo, snapshot_in
 from .ports import Ports
 from .served import Served
-from .snapshot import Encoded, Snapshot
+from .snapshot import Committed, Encoded, Snapshot
 from .stores import Commit, CommitBuilder, Store, Stored
 from .sync import LOCK_TIMEOUT, Sync
 from .wake import HostInfo
@@ -109,25 +109,31 @@ class Writer:
         self._conflicts, self._max_value_size = conflicts, max_value_size
         self._barrier = barrier
 
-    def update(self, changeset: Changeset, **options: Unpack[CommitOptions]) -> UpdateResult:
-        """Write a change set; arguments and errors as in `WaffleConf.update`."""
-        actor, note = _text(options.get("actor")), _text(options.get("note"))
-        expires = options.get("expires")
+    def update(
+        self, changeset: Changeset, **options: Unpack[CommitOptions]
+    ) -> tuple[UpdateResult, Committed]:
+        """Write a change set; arguments and errors as in `WaffleConf.update`.
+
+        Return also what has changed of the variables, whatever the names of their rows.
+        """
+        schema, expires = self._served.schema, options.get("expires")
         until = None if expires is None else expiry.end_of(expires)
-        changed: tuple[str, ...] = ()
+        actor, note = _text(options.get("actor")), _text(options.get("note"))
+        changed, old, new = tuple[str, ...](), dict[str, str | None](), dict[str, str | None]()
 
         def build_commit(stored: Stored) -> Commit | None:
-            nonlocal changed
-            texts, changes = self._changes(changeset, stored, options.get("expect_revision"))
-            changed = tuple(sorted(changes))
-            schema = self._served.schema
+            nonlocal old, new, changed
+            texts, rows = self._changes(changeset, stored, options.get("expect_revision"))
+            changed = tuple(sorted(rows.keys() - schema.former_names.keys()))
             before = {n: stored.values.get(schema.source(n, stored.values)) for n in texts}
+            new = {n: t for n, t in texts.items() if n in schema.variables and t != before[n]}
+            old = {n: before[n] for n in new}
             families = schema.families(stored.values)
-            changes = expiry.with_expiry(stored, changes, before, until, families)
-            return Commit(changes, actor, note) if changes else None
+            rows = expiry.with_expiry(stored, rows, before, until, families)
+            return Commit(rows, actor, note) if rows else None
 
-        stored = self.commit(build_commit)
-        return UpdateResult(stored.revision, changed)
+        revision = self.commit(build_commit).revision
+        return UpdateResult(revision, changed), Committed(revision, old, new, actor, note)
 
     def preview(
         self, changeset: Changeset, *, expect_revision: int | None = None
