@@ -11,7 +11,6 @@ from .changes import encode_readable, encode_stored
 from .conflicts import Conflicts
 from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, name_commands
 from .host import Host, LockedHeader, snapshot_in
-from .ports import Ports
 from .served import Served, error_text
 from .snapshot import Committed, Encoded, Snapshot
 from .stores import Commit, Store, Stored
@@ -25,13 +24,17 @@ ERROR_LENGTH = 400  # characters
 
 
 class Fetcher:
-    """Reads the store and publishes. All of it happens under the host's lock."""
+    """Reads the store and publishes. All of it happens under the host's lock.
 
-    def __init__(
-        self, host: Host, store: Store, served: Served, ports: Ports, conflicts: Conflicts
-    ) -> None:
-        self._host, self._store, self._served, self._ports = host, store, served, ports
-        self._conflicts = conflicts
+    Attributes:
+        host: where it publishes.
+        store: what it reads.
+        served: what this process serves.
+        conflicts: what other applications declare in the same store.
+    """
+
+    def __init__(self, host: Host, store: Store, served: Served, conflicts: Conflicts) -> None:
+        self.host, self.store, self.served, self.conflicts = host, store, served, conflicts
 
     def fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> None:
         """Read the store and publish what it holds.
@@ -41,13 +44,13 @@ class Fetcher:
         Raises:
             SchemaError: the host's files are used for another store.
         """
-        self._host.bind_store(header, self._store.identity)  # the header may be a new one
+        self.host.bind_store(header, self.store.identity)  # the header may be a new one
         words, failed, began = header.words(), header.notes().error, monotonic()
-        published = self._host.snapshots.read(snapshot_in(words))
+        published = self.host.snapshots.read(snapshot_in(words))
         try:
             stored = self._read_store()
-            self._conflicts.check(stored)
-            if self._served.repairing and self._load_with_misfits(stored, words):
+            self.conflicts.check(stored)
+            if self.served.repairing and self._load_with_misfits(stored, words):
                 return
             encoded, snapshot = self._validated(stored)
             recorded = self._record_external_edits(stored, encoded, published)
@@ -55,7 +58,7 @@ class Fetcher:
                 stored, (encoded, snapshot) = recorded, self._validated(recorded)
             # Don't rewrite a file that others may be reading.
             if published is None or published.id != encoded.id:
-                self._host.snapshots.write(encoded)
+                self.host.snapshots.write(encoded)
         except Exception as error:  # a store of the user's own may raise anything
             failure = name_commands(error)
             # Values that don't fit a process which starts, or is asked, concern it alone: another
@@ -68,10 +71,10 @@ class Fetcher:
                 raise
             raise failure from error
         if failed:
-            self._served.log(logging.WARNING, "the store is back")
+            self.served.log(logging.WARNING, "the store is back")
         if published is not None and stored.revision < published.revision:
             text = f"the store went back from revision {published.revision} to {stored.revision}"
-            self._served.log(logging.WARNING, text)
+            self.served.log(logging.WARNING, text)
         self.publish(header, encoded, snapshot, words[:8])
 
     def publish(
@@ -89,23 +92,23 @@ class Fetcher:
         news = encoded.id != before
         header.publish(encoded.id, generation)
         if news:
-            self._host.wake()
+            self.host.wake()
         updates = header.notes().updates + news
         header.set_notes(checked_at=time.monotonic_ns(), retry_at=0, error="", updates=updates)
-        self._served.apply(snapshot, generation + encoded.id + generation)
+        self.served.apply(snapshot, generation + encoded.id + generation)
         if news:
-            self._host.snapshots.prune(encoded.id, before)
+            self.host.snapshots.prune(encoded.id, before)
 
     def _read_store(self) -> Stored:
         """Wait for the pending commit of a writer that has died, then read."""
         try:
-            return self._store.load_after_pending_writes()
+            return self.store.load_after_pending_writes()
         except StoreReadOnly:  # then nobody here has written either
-            return self._store.load()
+            return self.store.load()
 
     def _validated(self, stored: Stored) -> tuple[Encoded, Snapshot]:
         encoded = encode_stored(stored)
-        return encoded, self._served.validate(encoded)
+        return encoded, self.served.validate(encoded)
 
     def _load_with_misfits(self, stored: Stored, words: bytes) -> bool:
         """While repairing: serve what fits, in this process only. Return whether something doesn't.
@@ -113,8 +116,8 @@ class Fetcher:
         Other processes may have other declarations: the host isn't told.
         """
         encoded, unreadable = encode_readable(stored)
-        self._served.load(encoded, words, unreadable=unreadable)
-        return bool(self._served.misfits)
+        self.served.load(encoded, words, unreadable=unreadable)
+        return bool(self.served.misfits)
 
     def _note_failure(
         self, header: LockedHeader, generation: bytes, error: Exception, seconds: float
@@ -126,7 +129,7 @@ class Fetcher:
         header.set_notes(error=text, failed=generation.hex(), retry_at=retry_at)
         if text != known:
             text = f"can't use the store, serving the last good values: {text}"
-            self._served.log(logging.ERROR, text, cause)
+            self.served.log(logging.ERROR, text, cause)
 
     def _record_external_edits(
         self, stored: Stored, found: Encoded, published: Encoded | None
@@ -144,14 +147,14 @@ class Fetcher:
         changes = {name: stored.values.get(name) for name in names}
         commit = Commit(changes, actor=OUTSIDE, old={name: old.get(name) for name in names})
         try:
-            recorded = self._store.transact(lambda now: commit if now == stored else None)
+            recorded = self.store.transact(lambda now: commit if now == stored else None)
         except StoreUnavailable as error:
             text = f"values were edited outside, and the history can't be written: {error}"
-            self._served.log(logging.WARNING, text)
+            self.served.log(logging.WARNING, text)
             return stored
         if recorded != stored:
             edit = Committed(recorded.revision, commit.old, commit.changes, OUTSIDE, None)
-            self._served.tell(edit)
+            self.served.tell(edit)
         return recorded
 
 

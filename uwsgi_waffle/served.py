@@ -7,7 +7,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from pydantic import BaseModel
 
 from .errors import InvalidValue, WaffleError
 from .expiry import temporary_in
-from .ports import Ports
 from .schema import Schema
 from .snapshot import Change, Committed, Encoded, Snapshot, difference
+from .wake import process_name
 
 __all__ = ["Current", "Served", "error_text", "is_repairing", "repairing"]
 
@@ -56,6 +56,9 @@ class Served:
     """The snapshot that this process serves, and the changes that its hooks don't know yet.
 
     Args:
+        schema: the declared variables.
+        call_hooks: called with each change, in the process and thread that applied it; and with
+            what this process has committed because it found that somebody had edited the store.
         repairing: whether this process was started to repair values: then a value that doesn't fit
             is no error, and the variable has its default.
 
@@ -66,8 +69,10 @@ class Served:
         applied_at: when the snapshot was applied, in seconds of the monotonic clock.
     """
 
-    def __init__(self, schema: Schema, ports: Ports, *, repairing: bool) -> None:
-        self.schema, self.repairing, self._ports = schema, repairing, ports
+    def __init__(
+        self, schema: Schema, call_hooks: Callable[[Change | Committed], None], *, repairing: bool
+    ) -> None:
+        self.schema, self.repairing, self._call_hooks = schema, repairing, call_hooks
         self.current = Current(None, Snapshot(0, b"", schema.defaults))
         self.error, self.misfits = "", dict[str, str]()
         self._rejected = b""  # the id of a published snapshot that our schema refuses
@@ -153,7 +158,7 @@ class Served:
         while self._changes and self._hooks_lock.acquire(blocking=False):
             try:
                 while self._changes:
-                    self._ports.call_hooks(self._changes.popleft())
+                    self._call_hooks(self._changes.popleft())
             finally:
                 self._hooks_lock.release()
         return not self._hooks_lock.locked()
@@ -185,7 +190,7 @@ class Served:
             "uwsgi_waffle: %s (pid %d, %s, revision %d)",
             text,
             os.getpid(),
-            self._ports.process_name() or "master",
+            process_name() or "master",
             self.current.snapshot.revision,
             exc_info=cause,
         )

@@ -27,7 +27,6 @@ from .hosts import notify_on_commit, open_listener
 from .on_update import Updates
 from .overlay import Assigned
 from .pins import read_pins
-from .ports import Ports
 from .schema import Schema
 from .served import Served, is_repairing
 from .settings import Settings, Watching
@@ -85,22 +84,17 @@ class WaffleState:
             self._join_others(self.settings.store_url if store is None else "")
         self._change_hooks = on_change_hooks(app, registered)
         self._updates = Updates(self.schema, on_update_hooks(app, registered))
-        ports = Ports(
-            process_name=wake.process_name,
-            call_hooks=self._call_hooks,
-            ensure_watched=self._ensure_watched,
-            notify_hosts=self._notify_hosts,
-            describe=self._describe,
-        )
-        self.served = Served(self.schema, ports, repairing=is_repairing())
+        self.served = Served(self.schema, self._call_hooks, repairing=is_repairing())
         conflicts = Conflicts(app.name, self.schema, self.store)
-        fetcher = Fetcher(self.host, self.store, self.served, ports, conflicts)
-        self.sync = Sync(self.host, self.store, self.served, fetcher, ports)
+        fetcher = Fetcher(self.host, self.store, self.served, conflicts)
+        self.sync = Sync(fetcher, self._ensure_watched, self._describe)
         self.view = View(self.sync, self.assigned)
         self.current = self.view.current
         self._ending = Ending(self.served, self.update, self.reconcile_interval)
         self.writer = Writer(
-            *(self.host, self.store, self.served, fetcher, self.sync, ports, conflicts),
+            fetcher,
+            self.sync,
+            self._notify_hosts,
             max_value_size=self.settings.max_value_size,
             barrier=self.listener and Barrier(self.listener, self.host.notes, self.sync.sync),
         )

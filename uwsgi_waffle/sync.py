@@ -10,11 +10,10 @@ from time import monotonic
 from .changes import encode_stored
 from .errors import HostBusy, InvalidValue, StoreUnavailable
 from .fetch import Fetcher
-from .host import Host, ProcessInfo, is_current, snapshot_in
-from .ports import Ports
-from .served import Served, error_text
+from .host import ProcessInfo, is_current, snapshot_in
+from .served import error_text
 from .snapshot import Snapshot
-from .stores import Store
+from .wake import process_name
 
 __all__ = ["LOCK_TIMEOUT", "Sync"]
 
@@ -25,16 +24,26 @@ CATCH_UP_ATTEMPTS = 50  # a snapshot may be replaced before it is read
 
 
 class Sync:
-    """Keeps what this process serves up to date."""
+    """Keeps what this process serves up to date.
+
+    Args:
+        fetcher: reads the store.
+        ensure_watched: called when uWSGI's master may have to monitor other files than before.
+        describe: says how this process's server runs.
+    """
 
     def __init__(
-        self, host: Host, store: Store, served: Served, fetcher: Fetcher, ports: Ports
+        self,
+        fetcher: Fetcher,
+        ensure_watched: Callable[[], None],
+        describe: Callable[[], dict[str, object]],
     ) -> None:
-        self._host, self._store, self._served, self._ports = host, store, served, ports
-        self._fetcher, self._words = fetcher, host.words
+        self._fetcher, self._ensure_watched, self._describe = fetcher, ensure_watched, describe
+        self._host, self._store, self._served = fetcher.host, fetcher.store, fetcher.served
+        self._words = self._host.words
         self._reset()
         self._load_first()
-        served.forget_changes()
+        self._served.forget_changes()
 
     def _reset(self) -> None:
         self._check_at = 0.0  # when to look at the files again
@@ -145,7 +154,7 @@ class Sync:
         watched = self._host.watched_id
         if watched != self._watched:
             self.report_again()  # the folder may be another one
-            self._ports.ensure_watched()
+            self._ensure_watched()
             self._watched = watched
 
     def tick(self, interval: float) -> None:
@@ -230,7 +239,7 @@ class Sync:
     def _report_process(self) -> None:
         served, snapshot = self._served, self._served.current.snapshot
         row = (os.getpid(), snapshot.id, served.error)
-        name = None if row == self._reported else self._ports.process_name()
+        name = None if row == self._reported else process_name()
         if name is not None:
             self._host.processes.report(
                 ProcessInfo(
@@ -247,7 +256,7 @@ class Sync:
 
     def _described(self) -> dict[str, object]:
         if monotonic() >= self._describe_at:
-            self._description = self._ports.describe()
+            self._description = self._describe()
             self._describe_at = monotonic() + DESCRIBE_INTERVAL
         return self._description
 

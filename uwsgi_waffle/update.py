@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from time import monotonic
@@ -15,14 +15,11 @@ from typing_extensions import Unpack
 from . import expiry
 from .barrier import NO_CHANNEL, Barrier
 from .changes import Changeset, check_sizes, encode_stored, with_former_names
-from .conflicts import Conflicts
 from .errors import InvalidValue, RevisionConflict, WaffleError
 from .fetch import Fetcher
-from .host import UNKNOWN, Host, LockedHeader, ProcessInfo, snapshot_in
-from .ports import Ports
-from .served import Served
+from .host import UNKNOWN, LockedHeader, ProcessInfo, snapshot_in
 from .snapshot import Committed, Encoded, Snapshot
-from .stores import Commit, CommitBuilder, Store, Stored
+from .stores import Commit, CommitBuilder, Stored
 from .sync import LOCK_TIMEOUT, Sync
 from .wake import HostInfo
 
@@ -93,21 +90,16 @@ class Writer:
 
     def __init__(
         self,
-        host: Host,
-        store: Store,
-        served: Served,
         fetcher: Fetcher,
         sync: Sync,
-        ports: Ports,
-        conflicts: Conflicts,
+        notify_hosts: Callable[[], None],
         *,
         max_value_size: int,
         barrier: Barrier | None = None,
     ) -> None:
-        self._host, self._store, self._served = host, store, served
-        self._fetcher, self._sync, self._ports = fetcher, sync, ports
-        self._conflicts, self._max_value_size = conflicts, max_value_size
-        self._barrier = barrier
+        self._fetcher, self._sync, self._notify_hosts = fetcher, sync, notify_hosts
+        self._host, self._store, self._served = fetcher.host, fetcher.store, fetcher.served
+        self._max_value_size, self._barrier = max_value_size, barrier
 
     def update(
         self, changeset: Changeset, **options: Unpack[CommitOptions]
@@ -182,7 +174,7 @@ class Writer:
                 def build_and_write(stored: Stored) -> Commit | None:
                     nonlocal written, seen
                     written, seen = None, stored
-                    declared = self._conflicts.note(stored)
+                    declared = self._fetcher.conflicts.note(stored)
                     commit = build_commit(stored)
                     if commit is not None:
                         commit = replace(commit, declared=declared)
@@ -199,7 +191,7 @@ class Writer:
                     replaced = header.was_replaced()
         finally:
             if written is not None:  # where the connection broke, it may have been committed
-                self._ports.notify_hosts()
+                self._notify_hosts()
         if written is not None and replaced:
             self._publish_in_new_header(written)
         self._sync.sync()
