@@ -18,7 +18,7 @@ PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
     {"text"},
     {"errors", "redis_sentinel", "snapshot", "legacy", "unix", "urls"},
-    {"identity", "ports", "privileges", "variable", "redis_client", "frozen", "formats"},
+    {"identity", "privileges", "variable", "redis_client", "frozen", "formats"},
     {"pins", "declarations"},
     {"schema"},
     {"stores", "host"},
