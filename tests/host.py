@@ -214,7 +214,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, code: int = errno.ENOSPC) -> None
     monkeypatch.setattr(private, "open", opened, raising=False)
 
 
-def eventually(ask: Callable[[], T], deadline: float = 20.0) -> T:
+def eventually(ask: Callable[[], T], deadline: float = 60.0) -> T:
     """Ask until the answer is true; return it."""
     end = time.monotonic() + deadline
     while not (answer := ask()):

@@ -40,7 +40,7 @@ class RedisServer:
         """Start it, again if it was killed, and wait until it answers."""
         with (self.folder / "log").open("ab") as log:
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             try:
                 with self.client() as client:

@@ -13,7 +13,7 @@ __all__ = ["DATABASE", "REDIS", "Networks", "why_not"]
 
 #: Where the servers listen.
 REDIS, DATABASE = "10.0.0.1", "10.0.0.2"
-PATIENCE = 20.0  # seconds, for a busy machine
+PATIENCE = 60.0  # seconds, for a busy machine
 
 
 class Network:

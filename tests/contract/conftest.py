@@ -7,14 +7,17 @@ import shutil
 import socket
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from uwsgi_waffle.stores import Commit, MemoryStore, RedisStore, SQLStore, Store
+from uwsgi_waffle.stores import Commit, MemoryStore, RedisStore, SQLStore, Store, Stored
 
 from ..host import eventually
 from ..sql_servers import PATH, PostgreSQL
@@ -73,6 +76,8 @@ def meeting(request: pytest.FixtureRequest) -> Iterator[Any]:
         yield OverRedis(request.getfixturevalue("redis_server"))
         return
     opened = OverPostgreSQL(request.getfixturevalue("postgresql_server"))
+    # A session of the test before may be listed for a moment after it was closed.
+    eventually(lambda: opened.channel.listeners() == 0)
     yield opened
     opened.end()
 
@@ -97,6 +102,26 @@ def put(
 ) -> int:
     """Commit ``changes`` and return the revision that they made."""
     return store.transact(lambda stored: Commit(changes, actor, note)).revision
+
+
+@contextmanager
+def writing(store: Store) -> Iterator[threading.Event]:
+    """Keep a transaction open, with its lock, until the event is set or the block ends."""
+    begun, end = threading.Event(), threading.Event()
+
+    def build_commit(stored: Stored) -> Commit:
+        begun.set()
+        end.wait(60)
+        return Commit({"A": "2"})
+
+    with ThreadPoolExecutor(1) as pool:
+        writer = pool.submit(store.transact, build_commit)
+        try:
+            assert begun.wait(60)
+            yield end
+        finally:
+            end.set()
+            writer.exception()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -17,21 +16,11 @@ from uwsgi_waffle import RedisStore, StoreUnavailable
 from uwsgi_waffle.wake import open_channel
 
 from ..host import eventually
+from ..ports import free_ports
 from .conftest import put
 from .test_channels import listening
 
 SENDER = 42  # the id of a host
-PATIENCE = 60.0  # seconds for a start, on a machine that does other things, too
-
-
-def free_port() -> int:
-    """Return a port whose cluster bus, 10,000 above it, is a port as well."""
-    while True:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port: int = probe.getsockname()[1]
-        if port < 55000:
-            return port
 
 
 @pytest.fixture
@@ -39,8 +28,8 @@ def cluster(tmp_path: Path) -> Iterator[list[redis.Redis]]:
     """Two nodes, each with half of the slots."""
     with ExitStack() as stack:
         nodes = []
-        for number in range(2):
-            folder, port = tmp_path / str(number), free_port()
+        for port in free_ports(2):
+            folder = tmp_path / str(port)
             folder.mkdir()
             options = ["--port", str(port), "--dir", str(folder), "--bind", "127.0.0.1"]
             process = subprocess.Popen(
@@ -50,11 +39,11 @@ def cluster(tmp_path: Path) -> Iterator[list[redis.Redis]]:
             stack.callback(process.wait)
             stack.callback(process.kill)
             nodes.append(stack.enter_context(redis.Redis(port=port)))
-        eventually(lambda: all(map(responds, nodes)), PATIENCE)
+        eventually(lambda: all(map(responds, nodes)))
         nodes[0].execute_command("CLUSTER ADDSLOTS", *range(8192))
         nodes[1].execute_command("CLUSTER ADDSLOTS", *range(8192, 16384))
         nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port_of(nodes[1]))
-        eventually(lambda: all(map(is_ready, nodes)), PATIENCE)
+        eventually(lambda: all(map(is_ready, nodes)))
         yield nodes
 
 

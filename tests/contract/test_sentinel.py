@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -19,6 +18,7 @@ from uwsgi_waffle.stores import open_store
 from uwsgi_waffle.wake import Channel, ChannelDown, open_channel
 
 from ..host import Host, eventually
+from ..ports import free_ports
 from .channels import FOREIGN
 from .conftest import put
 from .test_channels import listening
@@ -29,7 +29,7 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.ports = [_free_port() for _ in range(3)]
+        self.ports = free_ports(3)
         self.running: list[subprocess.Popen[bytes]] = []
         self._clients: dict[int, redis.Redis] = {}
         master, replica, sentinel = self.ports
@@ -81,12 +81,6 @@ class Cluster:
         for process in self.running:
             process.kill()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture

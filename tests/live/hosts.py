@@ -115,7 +115,7 @@ def told(server: Server, number: int) -> set[str]:
 def wait_until_told(server: Server, number: int) -> None:
     """Wait until all workers of a host, that get no request, were told."""
     workers = {str(pid) for pid, kind in server.table().items() if kind.startswith("worker")}
-    server.eventually(lambda: told(server, number) >= workers, deadline=30)
+    server.eventually(lambda: told(server, number) >= workers)
 
 
 def loads(server: Server) -> int:

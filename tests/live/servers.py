@@ -67,7 +67,7 @@ def eventually(
     look: Callable[[], T],
     *,
     until: Callable[[T], bool] = bool,
-    deadline: float = 20.0,
+    deadline: float = 60.0,
     log: Callable[[], str] = str,
 ) -> T:
     """Look every few milliseconds until what is seen is as wanted; at the deadline show what was
@@ -151,7 +151,7 @@ class Server:
         return {process.pid: process.kind for process in files.processes}
 
     def eventually(
-        self, look: Callable[[], T], *, until: Callable[[T], bool] = bool, deadline: float = 20.0
+        self, look: Callable[[], T], *, until: Callable[[T], bool] = bool, deadline: float = 60.0
     ) -> T:
         return eventually(look, until=until, deadline=deadline, log=lambda: self.log)
 

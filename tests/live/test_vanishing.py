@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from sqlalchemy.pool import NullPool
 from uwsgi_waffle import SQLStore, StoreUnavailable
 from uwsgi_waffle.stores import Commit
 
+from ..ports import free_ports
 from ..sql_servers import MariaDB, PostgreSQL
 
 HOLDER = """
@@ -98,20 +98,13 @@ def link() -> Iterator[Link]:
         yield Link(stack)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 class PostgreSQLOnNetwork(PostgreSQL):
     """PostgreSQL that takes connections from everywhere."""
 
     sessions = "SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'"
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         super().__init__(folder)
 
     def command(self) -> list[str]:
@@ -138,7 +131,7 @@ class MariaDBOnNetwork(MariaDB):
     sessions = "SELECT count(*) FROM information_schema.processlist WHERE command <> 'Daemon'"
 
     def __init__(self, folder: Path) -> None:
-        self.port = free_port()
+        (self.port,) = free_ports(1)
         super().__init__(folder)
 
     def command(self) -> list[str]:
