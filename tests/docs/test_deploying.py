@@ -91,7 +91,7 @@ def test_the_unit(tmp_path: Path, start: Callable[..., None]) -> None:
     assert lines["Type"] == ["notify"]
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
         systemd.bind(str(tmp_path / "notify"))
-        systemd.settimeout(20)
+        systemd.settimeout(60)
         start(NOTIFY_SOCKET=str(tmp_path / "notify"))
         while b"READY=1" not in systemd.recv(4096):
             pass

@@ -132,7 +132,7 @@ class TestRedis:
     def test_the_messages(self, redis_server: RedisServer, tmp_path: Path) -> None:
         """The second user has two channels and no key."""
         waffle = listening(tmp_path, self.url(redis_server, ACLS[1]))
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not waffle.status(hosts=True)["hosts"]:
             assert time.monotonic() < end, waffle.status()["redis"]
         waffle.update({"SITENAME": "Gent"})
@@ -147,7 +147,7 @@ class TestRedis:
             return  # for a password in the URL, and for an end in order
         acl = [word for word in ACLS[1] if word != right]
         waffle = listening(tmp_path, self.url(redis_server, acl))
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while not waffle.status()["redis"]["error"]:
             if waffle.status(hosts=True)["hosts_error"]:
                 return
