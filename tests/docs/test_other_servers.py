@@ -70,7 +70,7 @@ SCHEDULER = """
     scheduler = BackgroundScheduler()
     scheduler.start()
     for line in sys.stdin:
-        scheduler.add_job(lambda: found.put(waffle.values.N))
+        scheduler.add_job(lambda: found.put(waffle.values.N), misfire_grace_time=None)
         print(found.get(), flush=True)
 """
 SIGNALS = """
@@ -185,7 +185,7 @@ def redis_socket(site: Site) -> Iterator[Path]:
 
 
 def eventually(
-    look: Callable[[], Any], log: Callable[[], str] = str, *, patience: float = 30
+    look: Callable[[], Any], log: Callable[[], str] = str, *, patience: float = 90
 ) -> Any:
     end = time.monotonic() + patience
     while True:
@@ -205,7 +205,7 @@ def free_port() -> int:
 
 
 def ask(port: int, path: str = "") -> str:
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=10) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=30) as answer:
         return str(answer.read().decode())
 
 
@@ -389,7 +389,7 @@ def check_records(site: Site, kinds: set[str], port: int, log: Callable[[], str]
         returned = time.monotonic_ns()
         if "spooler" in kinds:
             ask(port, "spool")
-        eventually(lambda since=returned: {k for k, _ in found(since)} >= kinds, log, patience=90)
+        eventually(lambda since=returned: {k for k, _ in found(since)} >= kinds, log)
         assert {value for _, value in found(returned)} == {str(number)}
 
 

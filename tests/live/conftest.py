@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 
 from ..redis_server import RedisServer
 from ..sql_servers import PostgreSQL
@@ -54,6 +54,7 @@ def browser() -> Iterator[Browser]:
         if "CI" in os.environ:
             pytest.fail(missing)
         pytest.skip(missing)
+    expect.set_options(timeout=60_000)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         yield browser

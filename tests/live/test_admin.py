@@ -233,7 +233,7 @@ def test_the_table_of_processes_is_alive(site: Server, visit: Visit, scripts: bo
 
         site.eventually(reloaded)
 
-    patience = 20_000 if scripts else 50
+    patience = 60_000 if scripts else 50
     before = processes(site)
     kill(before["worker 2"])
     look_until(

@@ -56,6 +56,11 @@ def wait_for_workers(server: Server, count: int) -> None:
     server.eventually(lambda: len(workers()) == count)
 
 
+def wait_for_listener(server: Server, redis: RedisServer) -> None:
+    with redis.client() as client:
+        server.eventually(lambda: client.pubsub_numsub("waffleconf")[0][1] == 1)
+
+
 def doctor(server: Server, *words: str) -> tuple[int, list[dict[str, Any]]]:
     """Return the exit code and the findings; the command has the server's application, no more."""
     command = [script("flask"), "--app", SITE, "waffle", "doctor", "--json", *words]
@@ -161,9 +166,11 @@ def test_redis_with_a_mule_and_without(
     monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
     monkeypatch.setenv("WAFFLE_REDIS_URL", redis_server.url)
     server = start(MASTER, *settings)
+    wait_for_listener(server, redis_server)
     assert wrong(doctor(server)[1]) == [("warning", "mule", f"Add to the ini: {MULE}")]
     server.stop()
     server = start(MASTER, MULE, *settings)
+    wait_for_listener(server, redis_server)
     code, findings = doctor(server)
     assert (code, wrong(findings)) == (0, [])
     (text,) = [found["text"] for found in findings if found["check"] == "redis"]

@@ -100,7 +100,7 @@ def test_it_reloads_once_for_each_change(
 ) -> None:
     """However many workers ask for it, and whichever of them `cheaper` has stopped."""
     server = start(MODES[mode])
-    assert answer(server) == "one of 4 threads\n"
+    server.eventually(lambda: answer(server), until="one of 4 threads\n".__eq__)
     for reloads, size in enumerate((8, 16), 1):
         ready(server, mode)
         change(size)

@@ -56,6 +56,7 @@ def test_nothing_stale_and_nothing_torn(servers: Servers, mode: str, updates: in
 
     def write(number: int) -> None:
         if late and number % 50 == 10:  # one more worker is forked amid all this
+            server.eventually(fifo.is_fifo)  # the master makes it after the first workers
             fifo.write_text("+")
         # The request that updates goes on with what it wrote.
         assert set(server.update(number)["seen"]["all"]) == {number}

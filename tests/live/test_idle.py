@@ -161,6 +161,7 @@ def test_cheapers_late_births(servers: Servers) -> None:
     server = servers.uwsgi(*options, workers=3)
     server.update(1)
     assert len(server.workers()) == 1
+    server.eventually(fifo.is_fifo)  # the master makes it after the first workers
     fifo.write_text("+")
     server.eventually(server.workers, until=lambda found: len(found) == 2)
     assert server.update(2, wait=20.0)["pending"] == []
