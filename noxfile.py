@@ -36,7 +36,7 @@ def thorough(session: nox.Session) -> None:
 def coverage(session: nox.Session) -> None:
     """Say which lines and branches the unit tests don't reach."""
     session.install(".[test]")
-    session.run("coverage", "run", "-m", "pytest", "tests/unit", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest", "--thorough", "tests/unit", *session.posargs)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report", "--show-missing")
 

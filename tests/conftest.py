@@ -22,7 +22,7 @@ AnyServer = TypeVar("AnyServer", bound=SQLServer)
 HERE = Path(__file__).parent
 #: The markers that every test in these folders has, and which of their modules aren't slow.
 FOLDERS = {"live": ["live", "slow"], "campaign": ["campaign", "slow"]}
-QUICK = {"test_fresh.py", "test_cheap.py", "test_containers.py"}
+QUICK = {"test_fresh.py", "test_cheap.py"}
 
 collect_ignore_glob = [
     "live/site.py",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import socket
@@ -68,18 +69,22 @@ def store(open_store: OpenStore) -> Store:
 
 
 @pytest.fixture(params=["redis", "postgres"])
-def meeting(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """Where hosts meet: a `channels.Meeting`."""
+def meeting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Where hosts meet: a `channels.Meeting`. Listeners notice soon that they are to end."""
     from .channels import OverPostgreSQL, OverRedis
 
+    for module in ("redis", "postgres"):
+        monkeypatch.setattr(f"uwsgi_waffle.wake.{module}.CHECK_INTERVAL", 0.02)
+    gc.collect()  # forgotten applications of tests before are ticked, and may listen
     if request.param == "redis":
         yield OverRedis(request.getfixturevalue("redis_server"))
         return
     opened = OverPostgreSQL(request.getfixturevalue("postgresql_server"))
-    # A session of the test before may be listed for a moment after it was closed.
-    eventually(lambda: opened.channel.listeners() == 0)
-    yield opened
-    opened.end()
+    try:
+        eventually(lambda: opened.channel.listeners() == 0)  # a session ends after its client
+        yield opened
+    finally:
+        opened.end()
 
 
 @pytest.fixture

@@ -84,9 +84,14 @@ MAKERS = pytest.mark.parametrize("make", [alchemy, of_peewee])
 @MAKERS
 @pytest.mark.parametrize("name", ["postgresql", "mariadb"])
 def test_a_transaction_of_the_applications_own_holds_an_update_off_for_seconds_only(
-    request: pytest.FixtureRequest, name: str, make: Callable[[str, Path], Store], tmp_path: Path
+    request: pytest.FixtureRequest,
+    name: str,
+    make: Callable[[str, Path], Store],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On PostgreSQL it would be for ever, and the host's lock with it."""
+    monkeypatch.setattr(drivers, "TIMEOUT", 1.0)
     url = request.getfixturevalue(f"{name}_server").fresh()
     store = make(url, tmp_path)
     store.prepare()

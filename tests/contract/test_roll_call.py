@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import itertools
 import json
 import os
@@ -62,7 +61,6 @@ class Sites:
 
 @pytest.fixture
 def sites(meeting: Meeting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sites]:
-    gc.collect()  # a listener ticks all applications of its process, also forgotten ones
     yield Sites(meeting, tmp_path)
     monkeypatch.setattr(wake, "can_subscribe", lambda **_: False)
     eventually(lambda: meeting.channel.listeners() == 0)

@@ -123,6 +123,8 @@ class Shell:
                     stderr=log,
                     pass_fds=[write_end],
                     start_new_session=True,
+                    # A shell that runs the tests in the background has them ignore Ctrl-C.
+                    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
                 )
         finally:
             os.close(write_end)

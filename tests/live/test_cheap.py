@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -61,18 +62,26 @@ def calls(strace: str, server: Server, path: str, trace: Path) -> set[tuple[str,
     }
 
 
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Server, Server]]:
+    """An application with the package that was updated, and one without."""
+    servers, one = Servers(tmp_path_factory.mktemp("cheap")), ["--master", "--processes", "1"]
+    try:
+        with_it = servers.start([*UWSGI, *one])
+        plain = ["tests.live.plain" if word == SITE else word for word in UWSGI]
+        without = servers.start([*plain, *one])
+        with_it.update(1)
+        yield with_it, without
+    finally:
+        servers.stop_all()
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/missing", "/static/missing"])
 def test_a_request_that_reads_nothing(
-    servers: Servers, tmp_path: Path, strace: str, path: str
+    pair: tuple[Server, Server], tmp_path: Path, strace: str, path: str
 ) -> None:
     """It makes the same system calls as in an application without the package."""
-    one = ["--master", "--processes", "1"]
-    with_it = servers.start([*UWSGI, *one])
-    plain = ["tests.live.plain" if word == SITE else word for word in UWSGI]
-    without = servers.start([*plain, *one])
-    for server in (with_it, without):
-        server.eventually(server.children)
-    with_it.update(1)
+    with_it, without = pair
     ours = calls(strace, with_it, path, tmp_path / "with")
     assert ours == calls(strace, without, path, tmp_path / "without")
     # The same look does see what a request costs that reads.

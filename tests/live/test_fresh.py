@@ -44,7 +44,7 @@ MODES = {
 
 @pytest.fixture
 def updates(thorough: bool) -> int:
-    return 300 if thorough else 40
+    return 300 if thorough else 15
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -115,4 +115,4 @@ def test_a_shell_writes(servers: Servers, thorough: bool) -> None:
         assert f"A: {number - 1} -> {number}" in done.stdout
 
     # More readers would leave the shells no processor.
-    hammer([server], write, updates=100 if thorough else 20, processes=2, readers=1)
+    hammer([server], write, updates=100 if thorough else 5, processes=2, readers=1)

@@ -46,24 +46,30 @@ def run_pyright(path: Path, cache: Path) -> str:
     return "".join(line for line in done.stdout.splitlines(True) if " - error: " in line)
 
 
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where mypy keeps what it knows of the packages that all use."""
+    return tmp_path_factory.mktemp("mypy")
+
+
 checkers = pytest.mark.parametrize("check", [run_mypy, run_pyright])
 
 
 @checkers
-def test_it_knows_the_types_of_the_values(check: Check, tmp_path: Path) -> None:
-    assert check(SAMPLE, tmp_path / "cache") == ""
+def test_it_knows_the_types_of_the_values(check: Check, cache: Path) -> None:
+    assert check(SAMPLE, cache) == ""
 
 
 @checkers
-def test_applications_are_clean_in_strict_mode(check: Check, tmp_path: Path) -> None:
+def test_applications_are_clean_in_strict_mode(check: Check, cache: Path) -> None:
     """Hooks, stores, pages and dictionaries: nothing of the public interface is untyped."""
-    assert check(APPLICATION, tmp_path / "cache") == ""
+    assert check(APPLICATION, cache) == ""
 
 
 @checkers
-def test_it_refuses_what_the_model_does_not_have(check: Check, tmp_path: Path) -> None:
+def test_it_refuses_what_the_model_does_not_have(check: Check, cache: Path, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.py"
     wrong.write_text(f"{SAMPLE.read_text()}\nwaffle.values.HIGH\nwaffle.latest.LOW.upper()\n")
-    first, second = check(wrong, tmp_path / "cache").splitlines()
+    first, second = check(wrong, cache).splitlines()
     assert {"HIGH", "Limits"} <= set(re.findall(r"\w+", first))
     assert {"upper", "int"} <= set(re.findall(r"\w+", second))

@@ -24,7 +24,8 @@ from uwsgi_waffle.cli import waffle
 from ..live.servers import ROOT, eventually, script
 from .conftest import Process
 
-pytestmark = pytest.mark.timeout(600)  # each starts several processes one after the other
+# Each starts several processes one after the other.
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 APP = """
 import sys
