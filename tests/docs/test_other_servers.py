@@ -10,7 +10,6 @@ import importlib.util
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import sysconfig
@@ -18,12 +17,14 @@ import textwrap
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
+
+from ..ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 STREAMS_PAGE = ROOT / "docs" / "reading-and-changing.md"
@@ -167,6 +168,26 @@ class Site:
                 except subprocess.TimeoutExpired:
                     process.kill()
 
+    @contextmanager
+    def reading(self, *command: str | Path) -> Iterator[tuple[IO[str], IO[str]]]:
+        """Run a program that reads lines; give its standard input and output."""
+        with (
+            (self.folder / "errors.log").open("wb") as errors,
+            subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env=self.env,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                bufsize=1,
+            ) as process,
+        ):
+            assert process.stdin is not None
+            assert process.stdout is not None
+            yield process.stdin, process.stdout
+
 
 @pytest.fixture
 def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
@@ -198,50 +219,45 @@ def eventually(
         time.sleep(0.02)
 
 
-def free_port() -> int:
-    with closing(socket.socket()) as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
-
-
 def ask(port: int, path: str = "") -> str:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=30) as answer:
         return str(answer.read().decode())
 
 
-def check_requests(site: Site, port: int, log: Callable[[], str]) -> None:
+def check_requests(site: Site, log: Callable[[], str], *ports: int) -> None:
     """After each update, every answer shows it."""
-    eventually(lambda: ask(port), log)
+    for port in ports:
+        eventually(lambda at=port: ask(at), log)
     for number in range(1, 4):
         site.update(number)
-        assert {ask(port) for _ in range(20)} == {str(number)}
+        assert {ask(port) for _ in range(20) for port in ports} == {str(number)}
 
 
 @needs("granian")
 def test_granian(site: Site) -> None:
     """Requests to granian's workers are fresh."""
-    port = free_port()
+    (port,) = free_ports(1)
     options = ["--interface", "wsgi", "--workers", "2", "--port", port, "app:app"]
     with site.running("granian", *options) as log:
-        check_requests(site, port, log)
+        check_requests(site, log, port)
 
 
 @needs("uvicorn", "a2wsgi")
 def test_uvicorn(site: Site) -> None:
     """Requests through a2wsgi are fresh in all workers."""
     site.write("asgi.py", "import a2wsgi, app\nasgi = a2wsgi.WSGIMiddleware(app.app)\n")
-    port = free_port()
+    (port,) = free_ports(1)
     options = ["--workers", "2", "--port", port, "asgi:asgi"]
     with site.running("uvicorn", *options) as log:
-        check_requests(site, port, log)
+        check_requests(site, log, port)
 
 
 @needs("waitress")
 def test_waitress(site: Site) -> None:
     """Requests in all threads are fresh."""
-    port = free_port()
+    (port,) = free_ports(1)
     with site.running("waitress-serve", f"--listen=127.0.0.1:{port}", "app:app") as log:
-        check_requests(site, port, log)
+        check_requests(site, log, port)
 
 
 STREAMS = {
@@ -262,7 +278,7 @@ def test_streams(site: Site, server: str) -> None:
     assert len(recipes) == 2
     with (site.folder / "app.py").open("a") as file:
         file.write("\n".join(["import time", *recipes]))
-    port = free_port()
+    (port,) = free_ports(1)
     options = [option.format(port=port) for option in STREAMS[server]]
     options += [str(port)] if server == "flask" else []
     with site.running(server, *options) as log:
@@ -283,45 +299,22 @@ def test_streams(site: Site, server: str) -> None:
 def test_apscheduler(site: Site) -> None:
     """A job reads the value that was newest when it began."""
     site.write("scheduler.py", SCHEDULER)
-    with subprocess.Popen(
-        [sys.executable, "scheduler.py"],
-        cwd=site.folder,
-        env=site.env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        bufsize=1,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for number in range(1, 6):
+    with site.reading(sys.executable, "scheduler.py") as (lines, answers):
+        for number in range(1, 4):
             site.update(number)
-            process.stdin.write("now\n")
-            assert process.stdout.readline() == f"{number}\n"
-        process.stdin.close()
+            lines.write("now\n")
+            assert answers.readline() == f"{number}\n"
 
 
 def test_flask_shell(site: Site) -> None:
     """`flask shell` has `waffle` at hand; each line reads the newest value."""
     flask = Path(sysconfig.get_path("scripts")) / "flask"
-    with subprocess.Popen(
-        [flask, "shell"],
-        cwd=site.folder,
-        env=site.env,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        bufsize=1,
-    ) as process:
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for number in range(1, 4):
+    with site.reading(flask, "shell") as (lines, answers):
+        for number in range(1, 3):
             site.update(number)
-            process.stdin.write("print('read', waffle.values.N, flush=True)\n")
-            line = next(line for line in process.stdout if "read" in line)
+            lines.write("print('read', waffle.values.N, flush=True)\n")
+            line = next(line for line in answers if "read" in line)
             assert line.split()[-1] == str(number)
-        process.stdin.close()
 
 
 @pytest.mark.parametrize("pool", ["prefork", "threads"])
@@ -329,17 +322,7 @@ def test_flask_shell(site: Site) -> None:
 def test_celery(site: Site, redis_socket: Path, pool: str) -> None:
     """A task reads the value that was newest when it began."""
     site.write("tasks.py", CELERY, redis=redis_socket)
-    options = [
-        "--app",
-        "tasks:celery",
-        "worker",
-        "--pool",
-        pool,
-        "--concurrency",
-        "2",
-        "--loglevel",
-        "INFO",
-    ]
+    options = ["--app", "tasks:celery", "worker", "--pool", pool, "--concurrency", "2"]
     read = "import tasks; print(*[tasks.read.delay().get(timeout=30) for _ in range(4)])"
     with site.running("celery", *options, "--loglevel", "INFO") as log:
         eventually(lambda: " ready." in log(), log)
@@ -407,7 +390,7 @@ def uwsgi_options(site: Site, port: int) -> list[object]:
 @needs_uwsgi
 def test_uwsgi_spooler_and_timers(site: Site) -> None:
     """A job, and a timer's function in a worker or a mule, read what was newest."""
-    port = free_port()
+    (port,) = free_ports(1)
     with site.running("uwsgi", *uwsgi_options(site, port)) as log:
         eventually(lambda: ask(port), log)
         check_records(site, {"spooler", "timer", "timer in a mule"}, port, log)
@@ -418,7 +401,7 @@ def test_uwsgi_spooler_and_timers(site: Site) -> None:
 @pytest.mark.timeout(300)
 def test_uwsgi_cron(site: Site) -> None:
     """The same for cron, which runs once a minute."""
-    port = free_port()
+    (port,) = free_ports(1)
     with site.running("uwsgi", *uwsgi_options(site, port)) as log:
         eventually(lambda: ask(port), log)
         check_records(site, {"cron"}, port, log)
@@ -427,7 +410,7 @@ def test_uwsgi_cron(site: Site) -> None:
 @needs_uwsgi
 def test_emperor(site: Site) -> None:
     """Two vassals that serve one application are one host."""
-    ports, vassals = [free_port(), free_port()], site.folder / "vassals"
+    ports, vassals = free_ports(2), site.folder / "vassals"
     vassals.mkdir()
     for number, port in enumerate(ports):
         (vassals / f"site{number}.ini").write_text(
@@ -435,7 +418,5 @@ def test_emperor(site: Site) -> None:
             f"virtualenv = {sys.prefix}\nprocesses = 2\nmaster = true\nneed-app = true\n"
             "shared-import = uwsgi_waffle\nsingle-interpreter = true\n"
         )
-    with ExitStack() as stack:
-        log = stack.enter_context(site.running("uwsgi", "--emperor", vassals, "--die-on-term"))
-        for port in ports:
-            check_requests(site, port, log)
+    with site.running("uwsgi", "--emperor", vassals, "--die-on-term") as log:
+        check_requests(site, log, *ports)
