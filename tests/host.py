@@ -26,6 +26,7 @@ from typing import IO, Annotated, Any, NoReturn, TypeVar
 import pytest
 from annotated_types import Gt
 from flask import Flask
+from pydantic import BaseModel, model_validator
 
 from uwsgi_waffle import Change, ProcessInfo, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.host import HostFiles, header, private
@@ -51,6 +52,19 @@ SAME_FILE = [
 ]
 
 T = TypeVar("T")
+
+
+class Ordered(BaseModel):
+    """Values that have to fit each other."""
+
+    LOW: int = 1
+    HIGH: int = 10
+
+    @model_validator(mode="after")
+    def ordered(self) -> Ordered:
+        if self.LOW > self.HIGH:
+            raise ValueError("LOW must not be above HIGH")
+        return self
 
 
 class FaultyStore(SQLStore):

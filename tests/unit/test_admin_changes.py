@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
-from pydantic import BaseModel, model_validator
 
 from uwsgi_waffle import MemoryStore
 from uwsgi_waffle.schema import MASK
 
+from ..host import Ordered
 from .admin_site import Form, Site, changes
 
 
@@ -43,17 +41,7 @@ class TestPreview:
         assert ("preview", "1") in [(a.get("name"), a.get("value")) for a in buttons]
 
     def test_what_is_refused_is_said_here(self) -> None:
-        class Limits(BaseModel):
-            LOW: int = 1
-            HIGH: int = 10
-
-            @model_validator(mode="after")
-            def ordered(self) -> Any:
-                if self.LOW > self.HIGH:
-                    raise ValueError("LOW must not be above HIGH")
-                return self
-
-        answer = Site(Limits).save(preview="1", value__LOW="11")
+        answer = Site(Ordered).save(preview="1", value__LOW="11")
         assert answer.status_code == 422
         assert "LOW must not be above HIGH" in answer.text
 

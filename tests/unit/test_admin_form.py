@@ -11,13 +11,14 @@ import pytest
 from annotated_types import Gt, Len
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, HttpUrl, model_validator
+from pydantic import HttpUrl
 
 from uwsgi_waffle.admin.fields import MAX_EDITABLE, Field
 from uwsgi_waffle.admin.form import MAX_FORM
 from uwsgi_waffle.schema import Schema
 
 from ..docs.page import ROOT
+from ..host import Ordered
 from .admin_site import CONFS, Form, Level, Site
 
 
@@ -219,17 +220,7 @@ class TestForm:
         ]
 
     def test_values_that_do_not_fit_together(self) -> None:
-        class Limits(BaseModel):
-            LOW: int = 1
-            HIGH: int = 10
-
-            @model_validator(mode="after")
-            def ordered(self) -> Any:
-                if self.LOW > self.HIGH:
-                    raise ValueError("LOW must not be above HIGH")
-                return self
-
-        site = Site(Limits)
+        site = Site(Ordered)
         answer = site.save(value__LOW="11")
         assert (answer.status_code, Form.save(answer.text)["value-LOW"]) == (422, "11")
         assert "LOW must not be above HIGH" in answer.text

@@ -10,12 +10,12 @@ import pytest
 from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
-from pydantic import BaseModel, model_validator
 
 from uwsgi_waffle import InvalidValue
 from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.schema import MASK
 
+from ..host import Ordered
 from .conftest import CONFS, Host, Process
 
 Run = Callable[..., Result]
@@ -170,25 +170,14 @@ def test_a_row_of_a_name_that_is_not_declared(host: Host, run: Run) -> None:
 
 def test_values_that_do_not_fit_each_other(host: Host, site: Process) -> None:
     """Nobody knows which of them is wrong: all have their defaults."""
-
-    class Limits(BaseModel):
-        LOW: int = 1
-        HIGH: int = 2
-
-        @model_validator(mode="after")
-        def ordered(self) -> Limits:
-            if self.LOW > self.HIGH:
-                raise ValueError("LOW is above HIGH")
-            return self
-
-    host.sql("INSERT INTO waffle_values VALUES ('LOW', '5')")
+    host.sql("INSERT INTO waffle_values VALUES ('LOW', '50')")
 
     def run(*words: str) -> Result:
-        obj = ScriptInfo(create_app=lambda: host.start(confs=Limits).app)
+        obj = ScriptInfo(create_app=lambda: host.start(confs=Ordered).app)
         return site.app.test_cli_runner().invoke(command, words, obj=obj)
 
     result = run("status")
     assert "values:        what is stored can't be used: " in result.output
-    assert "LOW is above HIGH. Run flask waffle set NAME=VALUE" in result.output
+    assert "LOW must not be above HIGH. Run flask waffle set NAME=VALUE" in result.output
     assert run("unset", "LOW").exit_code == 0
-    assert host.start(confs=Limits).waffle.values.LOW == 1
+    assert host.start(confs=Ordered).waffle.values.LOW == 1

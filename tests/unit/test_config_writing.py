@@ -10,10 +10,11 @@ from unittest import mock
 
 import pytest
 from flask import Flask
-from pydantic import BaseModel, model_validator
 
 from uwsgi_waffle import InvalidValue, ManagedVariable, MemoryStore, WaffleConf
 from uwsgi_waffle.testing import override
+
+from ..host import Ordered
 
 CONFS = {
     "SITENAME": {"default": "Waffle"},
@@ -21,17 +22,6 @@ CONFS = {
     "HOSTS": {"default": ["a"]},
     "LIMITS": {"default": {"low": 1}},
 }
-
-
-class Range(BaseModel):
-    LOW: int = 1
-    HIGH: int = 2
-
-    @model_validator(mode="after")
-    def ordered(self) -> Range:
-        if self.LOW > self.HIGH:
-            raise ValueError("LOW is above HIGH")
-        return self
 
 
 class Settings:
@@ -364,7 +354,7 @@ class TestAssignedInTests:
         assert (tested.config["API"], tested.config["SITENAME"]) == ("real", "Waffle")
 
     def test_validated_together(self, tmp_path: Path) -> None:
-        app, _ = site(tmp_path, Range, TESTING=True)
+        app, _ = site(tmp_path, Ordered, TESTING=True)
         app.config.update(LOW=5, HIGH=6)
         with pytest.raises(InvalidValue, match="above"):
             app.config["LOW"] = 7

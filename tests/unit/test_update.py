@@ -7,7 +7,6 @@ import threading
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, model_validator
 
 from uwsgi_waffle import (
     HostBusy,
@@ -21,7 +20,7 @@ from uwsgi_waffle import (
 )
 from uwsgi_waffle.stores import Commit, CommitBuilder, Stored
 
-from ..host import CONFS, FaultyStore, Host, Process, eventually, forked
+from ..host import CONFS, FaultyStore, Host, Ordered, Process, eventually, forked
 
 
 class TestUpdate:
@@ -109,23 +108,13 @@ class TestUpdate:
         assert site.waffle.history() == []
 
     def test_values_are_validated_together_with_what_the_store_holds(self, host: Host) -> None:
-        class Range(BaseModel):
-            low: int = 0
-            high: int = 10
-
-            @model_validator(mode="after")
-            def check(self) -> Range:
-                if self.low > self.high:
-                    raise ValueError("low is above high")
-                return self
-
-        first, second = host.start(confs=Range), host.start(confs=Range)
-        first.waffle.update({"high": 5})
-        with pytest.raises(InvalidValue, match="low is above high"):
-            second.waffle.update({"low": 7})
-        assert second.waffle.update({"low": 20, "high": 30}).changed == ("high", "low")
-        assert isinstance(first.waffle.values, Range)
-        assert (first.waffle.values.low, first.waffle.values.high) == (20, 30)
+        first, second = host.start(confs=Ordered), host.start(confs=Ordered)
+        first.waffle.update({"HIGH": 5})
+        with pytest.raises(InvalidValue, match="LOW must not be above HIGH"):
+            second.waffle.update({"LOW": 7})
+        assert second.waffle.update({"LOW": 20, "HIGH": 30}).changed == ("HIGH", "LOW")
+        assert isinstance(first.waffle.values, Ordered)
+        assert (first.waffle.values.LOW, first.waffle.values.HIGH) == (20, 30)
 
     def test_concurrent_updates_lose_nothing(self, site: Process, other: Process) -> None:
         def count(process: Process) -> None:
