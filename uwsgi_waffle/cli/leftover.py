@@ -10,9 +10,7 @@ from typing_extensions import Unpack
 from ..changes import undeclared
 from ..stores import Stored
 from .command import app_state, command
-from .output import print_line
-from .sources import confirm
-from .updating import Options, Preview, carry_out, update_options
+from .updating import Options, Preview, carry_out, confirm_changes, update_options
 
 __all__ = ["prune"]
 
@@ -36,9 +34,5 @@ def prune(yes: bool, **options: Unpack[Options]) -> None:
         preview = Preview(state, changes)
         changed = preview.look(options["expect"])
         if changed:
-            if not options["as_json"]:
-                for line in preview.lines(changed):
-                    print_line(line)
-            confirm(f"Remove {len(changed)} of them?", as_json=options["as_json"])
-            options["expect"] = preview.revision
+            confirm_changes(preview, changed, f"Remove {len(changed)} of them?", options)
     carry_out(state, changes, **options)

@@ -20,13 +20,14 @@ from .output import (
     print_line,
     print_text,
 )
-from .sources import confirm, read_text
+from .sources import read_text
 from .updating import (
     DIFFERENT,
     Options,
     Preview,
     actor_option,
     carry_out,
+    confirm_changes,
     dry_run_option,
     update_options,
 )
@@ -126,11 +127,7 @@ def apply(file: str, reset_others: bool, yes: bool, **options: Unpack[Options]) 
         changed = preview.look(options["expect"])
         resets = [name for name in changed if preview.new[name] is None]
         if resets:
-            if not options["as_json"]:
-                for line in preview.lines(changed):
-                    print_line(line)
-            confirm(f"Reset {', '.join(resets)}?", as_json=options["as_json"])
-            options["expect"] = preview.revision  # what was shown is what is done
+            confirm_changes(preview, changed, f"Reset {', '.join(resets)}?", options)
     carry_out(state, changeset, **options)
 
 
