@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 from .errors import missing_library
@@ -67,34 +67,34 @@ class WaffleProvider(AbstractProvider):
         self, flag_key: str, default_value: bool, evaluation_context: Context = None
     ) -> FlagResolutionDetails[bool]:
         """Resolve a variable that is true or false."""
-        return self._resolve(flag_key, default_value, "a boolean", _boolean)
+        return self._resolve(flag_key, default_value, "a boolean", bool)
 
     def resolve_string_details(
         self, flag_key: str, default_value: str, evaluation_context: Context = None
     ) -> FlagResolutionDetails[str]:
         """Resolve a text, or what JSON writes as one: a time, a choice."""
-        return self._resolve(flag_key, default_value, "a string", _string)
+        return self._resolve(flag_key, default_value, "a string", str)
 
     def resolve_integer_details(
         self, flag_key: str, default_value: int, evaluation_context: Context = None
     ) -> FlagResolutionDetails[int]:
         """Resolve a whole number."""
-        return self._resolve(flag_key, default_value, "an integer", _integer)
+        return self._resolve(flag_key, default_value, "an integer", int)
 
     def resolve_float_details(
         self, flag_key: str, default_value: float, evaluation_context: Context = None
     ) -> FlagResolutionDetails[float]:
         """Resolve a number, whole ones too."""
-        return self._resolve(flag_key, default_value, "a number", _float)
+        return self._resolve(flag_key, default_value, "a number", float)
 
     def resolve_object_details(
         self, flag_key: str, default_value: Object, evaluation_context: Context = None
     ) -> FlagResolutionDetails[Object]:
         """Resolve a list or a dictionary."""
-        return self._resolve(flag_key, default_value, "an object or a list", _object)
+        return self._resolve(flag_key, default_value, "an object or a list", list, dict)
 
     def _resolve(
-        self, name: str, default: T, wanted: str, convert: Callable[[Any], T | None]
+        self, name: str, default: T, wanted: str, *types: type
     ) -> FlagResolutionDetails[T]:
         state = self._waffle.state
         variable = state.schema.variables.get(name)
@@ -104,14 +104,13 @@ class WaffleProvider(AbstractProvider):
             raise FlagNotFoundError(f"{name!r} is secret, so it is not shown as a flag")
         snapshot = state.current()
         plain = json.loads(variable.dump(getattr(snapshot.values, name)))
-        value, is_set = default, False
-        if plain is not None:
-            converted = convert(plain)
-            if converted is None:
-                raise TypeMismatchError(f"{name!r} is not {wanted}")
-            value, is_set = converted, name in snapshot.values.model_fields_set
+        if types == (float,) and type(plain) is int:
+            plain = float(plain)
+        if plain is not None and type(plain) not in types:
+            raise TypeMismatchError(f"{name!r} is not {wanted}")
+        is_set = plain is not None and name in snapshot.values.model_fields_set
         return FlagResolutionDetails(
-            value=value,
+            value=default if plain is None else plain,
             reason=Reason.STATIC if is_set else Reason.DEFAULT,
             flag_metadata={"revision": snapshot.revision},
         )
@@ -122,23 +121,3 @@ class WaffleProvider(AbstractProvider):
             self.emit_provider_configuration_changed(
                 ProviderEventDetails(flags_changed=names, metadata={"revision": change.revision})
             )
-
-
-def _boolean(value: Any) -> bool | None:
-    return value if isinstance(value, bool) else None
-
-
-def _string(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
-
-
-def _integer(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
-
-
-def _float(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
-
-
-def _object(value: Any) -> Object | None:
-    return value if isinstance(value, list | dict) else None

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +12,7 @@ from .variable import Variable
 
 __all__ = ["Pin", "read_pins"]
 
-log = logging.getLogger("uwsgi_waffle")
-
 FILE = "_FILE"
-SIMILAR = 0.85  # how much a name must be like another to be taken for a mistake
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +61,6 @@ def read_pins(
             value = environment[source]
             text = _read_file(source, value) if from_file else value
             pins[name] = Pin(source, _to_json(source, variable, text))
-    _warn_of_mistakes(prefix, variables, environment)
     return pins
 
 
@@ -85,22 +79,3 @@ def _to_json(source: str, variable: Variable, text: str) -> str:
         return variable.dump(variable.parse(text))
     except ValueError as error:
         raise SchemaError(f"{source} can't be the value of {variable.name!r}: {error}.") from None
-
-
-def _warn_of_mistakes(
-    prefix: str, variables: Mapping[str, Variable], environment: Mapping[str, str]
-) -> None:
-    """Warn of names that look like a mistake. The prefix may serve for other settings, too."""
-    for source in sorted(environment):
-        name = source.removeprefix(prefix)
-        if not source.startswith(prefix) or {name, name.removesuffix(FILE)} & variables.keys():
-            continue
-        plain = name.removesuffix(FILE)
-        similar = [v.name for v in variables.values() if plain in v.was]
-        similar = similar or difflib.get_close_matches(plain, variables, 1, SIMILAR)
-        if similar:
-            log.warning(
-                "uwsgi_waffle: the environment variable %s pins nothing, because no variable has "
-                "this name. Is %s%s%s meant?",
-                *(source, prefix, similar[0], FILE if name.endswith(FILE) else ""),
-            )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
 
 from flask import Flask
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from .errors import SchemaError, missing_library
 from .privileges import resolve
@@ -26,6 +25,17 @@ __all__ = ["LateSettings", "Settings", "Watching"]
 log = logging.getLogger("uwsgi_waffle")
 
 T = TypeVar("T")
+
+TEXT = TypeAdapter(str)
+FLAG = TypeAdapter(bool)
+PATH = TypeAdapter(Path)
+WATCHTYPE: TypeAdapter[str] = TypeAdapter(Literal["file", "redis", "postgres"])
+SECONDS: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
+BYTES: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(gt=0)])
+HOST: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(min_length=1)])
+PORT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(gt=0, lt=2**16)])
+NAMESPACE: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern="^[A-Za-z0-9_]{0,32}$")])
+PREFIX: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern="^([A-Za-z][A-Za-z0-9_]*)?$")])
 
 
 @dataclass(frozen=True)
@@ -49,19 +59,19 @@ class Watching:
         Raises:
             SchemaError: one of them can't be used; the text names it.
         """
-        watchtype = _setting(config, "WAFFLE_WATCHTYPE", str, "file")
-        if watchtype not in ("file", *CHANNEL_URLS):
-            known = " or ".join(map(repr, ("file", *CHANNEL_URLS)))
-            raise SchemaError(f"WAFFLE_WATCHTYPE must be {known}, not {watchtype!r}.")
-        url = CHANNEL_URLS[watchtype](config) if watchtype in CHANNEL_URLS else ""
-        watcher_file = instance / _setting(
-            config, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch")
-        )
+        watchtype = _setting(config, "WAFFLE_WATCHTYPE", WATCHTYPE, "file")
+        url = ""
+        if watchtype == "redis":
+            url = _redis_url(config)
+        elif watchtype == "postgres":
+            url = _setting(config, "WAFFLE_LISTEN_URL", TEXT, "")
+        file = _setting(config, "WAFFLE_WATCHER_FILE", PATH, Path("waffle.watch"))
+        watcher_file = instance / file
         if watcher_file.is_absolute():
             # Its last part isn't followed: the file itself must not be a link.
             watcher_file = resolve(watcher_file.parent) / watcher_file.name
-        namespace = _namespace(config)
-        channel = _setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf")
+        namespace = _setting(config, "WAFFLE_NAMESPACE", NAMESPACE, "")
+        channel = _setting(config, "WAFFLE_REDIS_CHANNEL", TEXT, "waffleconf")
         channel = f"{namespace}_{channel}" if namespace else channel
         return cls(watchtype, watcher_file, url, channel)
 
@@ -73,8 +83,8 @@ class Watching:
         """
         try:
             watching = cls.read({}, Path())
-            multiproc = _setting({}, "WAFFLE_MULTIPROC", bool, True)
-            store_url = _setting({}, "WAFFLE_STORE_URL", str, "")
+            multiproc = _setting({}, "WAFFLE_MULTIPROC", FLAG, True)
+            store_url = _setting({}, "WAFFLE_STORE_URL", TEXT, "")
         except SchemaError as error:
             log.warning("uwsgi_waffle: a mule can't read its environment: %s", error)
             return None
@@ -119,14 +129,14 @@ class Settings:
             )
         return cls(
             confs=config["WAFFLE_CONFS"],
-            multiproc=_setting(config, "WAFFLE_MULTIPROC", bool, True),
+            multiproc=_setting(config, "WAFFLE_MULTIPROC", FLAG, True),
             watching=Watching.read(config, instance),
-            store_url=_setting(config, "WAFFLE_STORE_URL", str, "sqlite:///waffle.db"),
-            namespace=_namespace(config),
+            store_url=_setting(config, "WAFFLE_STORE_URL", TEXT, "sqlite:///waffle.db"),
+            namespace=_setting(config, "WAFFLE_NAMESPACE", NAMESPACE, ""),
             env_prefix=_env_prefix(config),
-            poll_interval=_seconds(config, "WAFFLE_POLL_INTERVAL", 1.0),
-            reconcile_interval=_seconds(config, "WAFFLE_RECONCILE_INTERVAL", 30.0),
-            max_value_size=_size(config, "WAFFLE_MAX_VALUE_SIZE", 2**20),
+            poll_interval=_setting(config, "WAFFLE_POLL_INTERVAL", SECONDS, 1.0),
+            reconcile_interval=_setting(config, "WAFFLE_RECONCILE_INTERVAL", SECONDS, 30.0),
+            max_value_size=_setting(config, "WAFFLE_MAX_VALUE_SIZE", BYTES, 2**20),
             instance=instance,
         )
 
@@ -187,69 +197,29 @@ def _is_setting(name: object) -> bool:
     return str(name).startswith("WAFFLE_")
 
 
-def _setting(config: Mapping[str, Any], name: str, wanted: type[T], default: T) -> T:
+def _setting(config: Mapping[str, Any], name: str, wanted: TypeAdapter[T], default: T) -> T:
     raw = config[name] if name in config else os.environ.get(name)
     if raw is None:
         return default
     if hasattr(raw, "render_as_string"):  # SQLAlchemy's URL, whose str() has no password
         raw = raw.render_as_string(hide_password=False)
     try:
-        return TypeAdapter(wanted).validate_python(raw)
+        return wanted.validate_python(raw)
     except ValidationError as error:
         shown = "what it is" if name.endswith("_URL") else repr(raw)  # a URL may hold a password
-        problem = error.errors()[0]["msg"]
-        raise SchemaError(f"{name} must be a {wanted.__name__}, not {shown}: {problem}.") from None
-
-
-def _namespace(config: Mapping[str, Any]) -> str:
-    namespace = _setting(config, "WAFFLE_NAMESPACE", str, "")
-    if not re.fullmatch(r"[A-Za-z0-9_]{0,32}", namespace):
-        raise SchemaError(
-            "WAFFLE_NAMESPACE must be at most 32 letters, digits and underscores, not "
-            f"{namespace!r}."
-        )
-    return namespace
+        raise SchemaError(f"{name} can't be {shown}: {error.errors()[0]['msg']}.") from None
 
 
 def _env_prefix(config: Mapping[str, Any]) -> str:
-    prefix = _setting(config, "WAFFLE_ENV_PREFIX", str, "")
-    if not re.fullmatch(r"([A-Za-z][A-Za-z0-9_]*)?", prefix) or prefix.startswith("WAFFLE_"):
-        raise SchemaError(
-            "WAFFLE_ENV_PREFIX must be letters, digits and underscores, and not begin with "
-            f"WAFFLE_, as in 'MYSITE_', not {prefix!r}."
-        )
+    prefix = _setting(config, "WAFFLE_ENV_PREFIX", PREFIX, "")
+    if prefix.startswith("WAFFLE_"):
+        raise SchemaError("WAFFLE_ENV_PREFIX can't begin with WAFFLE_; take one as 'MYSITE_'.")
     return prefix
 
 
-def _seconds(config: Mapping[str, Any], name: str, default: float) -> float:
-    value = _setting(config, name, float, default)
-    if not 0 < value < math.inf:
-        raise SchemaError(f"{name} must be a number of seconds above 0, not {value!r}.")
-    return value
-
-
-def _size(config: Mapping[str, Any], name: str, default: int) -> int:
-    value = _setting(config, name, int, default)
-    if value <= 0:
-        raise SchemaError(f"{name} must be a number of bytes above 0, not {value}.")
-    return value
-
-
 def _redis_url(config: Mapping[str, Any]) -> str:
-    if url := _setting(config, "WAFFLE_REDIS_URL", str, ""):
+    if url := _setting(config, "WAFFLE_REDIS_URL", TEXT, ""):
         return url
-    host = _setting(config, "WAFFLE_REDIS_HOST", str, "localhost")
-    port = _setting(config, "WAFFLE_REDIS_PORT", int, 6379)
-    if not host or not 0 < port < 2**16:
-        raise SchemaError(
-            f"WAFFLE_REDIS_PORT must be one of the ports of WAFFLE_REDIS_HOST, not {port} of "
-            f"{host!r}."
-        )
+    host = _setting(config, "WAFFLE_REDIS_HOST", HOST, "localhost")
+    port = _setting(config, "WAFFLE_REDIS_PORT", PORT, 6379)
     return f"redis://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-#: Where the URL of each channel's server comes from; `wake.CHANNELS` opens it.
-CHANNEL_URLS: dict[str, Callable[[Mapping[str, Any]], str]] = {
-    "redis": _redis_url,
-    "postgres": lambda config: _setting(config, "WAFFLE_LISTEN_URL", str, ""),
-}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,13 +24,6 @@ from pydantic_core import PydanticSerializationError
 __all__ = ["Variable", "contains_secret", "format_location", "infer_type", "validator_error"]
 
 MAX_SHOWN = 60  # characters of a rejected value in an error
-PARSING = re.compile(r", (unable to|input is too short|invalid|\"day\" identifier).*")
-EXAMPLES = {
-    "date_from_datetime_parsing": "2026-12-31",
-    "datetime_from_date_parsing": "2026-12-31T18:30",
-    "time_parsing": "18:30",
-    "time_delta_parsing": "1 day 02:30:00",
-}
 
 
 @dataclass(frozen=True)
@@ -144,19 +136,13 @@ class Variable:
         if self.secret:
             return ValueError(f"refused ({', '.join(entry['type'] for entry in error.errors())})")
         reasons = "; ".join(
-            _reason(entry["type"], entry["msg"]) + format_location(entry["loc"])
+            entry["msg"] + format_location(entry["loc"])
             for entry in error.errors(include_url=False, include_context=False)
         )
         shown = repr(value)
         if len(shown) > MAX_SHOWN:
             shown = shown[: MAX_SHOWN - 3] + "..."
         return ValueError(f"{reasons}, not {shown}")
-
-
-def _reason(kind: str, text: str) -> str:
-    """Return pydantic's text without how it parses, and with an example of what it takes."""
-    plain, example = PARSING.sub("", text), EXAMPLES.get(kind)
-    return f"{plain} such as {example}" if example and plain != text else plain
 
 
 def validator_error(error: Exception, *, secret: bool) -> str:

@@ -76,7 +76,7 @@ class TestForm:
     )
     def test_the_input_fits_the_type(self, declared: Any, input_type: str, type_text: str) -> None:
         field = Field(Schema.declare({"NAME": declared}).variables["NAME"])
-        assert (field.input_type, field.type_text) == (input_type, type_text)
+        assert (field.input_type, field.shape.type_text) == (input_type, type_text)
 
     def test_several_edits_are_one_update(self, site: Site) -> None:
         answer = site.save(

@@ -85,9 +85,7 @@ def test_a_value_is_shown_and_changed(
     assert value == site.waffle.values.NAME
 
 
-@pytest.mark.parametrize(
-    "typed", ["2026-13-01", "yesterday", ""], ids=["no month", "a word", "empty"]
-)
+@pytest.mark.parametrize("typed", ["yesterday", ""], ids=["a word", "empty"])
 def test_a_date_that_is_none_has_its_message(typed: str) -> None:
     site = Site({"NAME": {"default": dt.date(2026, 1, 2)}})
     answer = site.save(value__NAME=typed)

@@ -307,7 +307,7 @@ class TestApplication:
         assert result.exit_code == 1
         (finding,) = json.loads(result.stdout)["findings"]
         assert (finding["level"], finding["check"]) == ("error", "application")
-        assert "WAFFLE_WATCHTYPE must be 'file' or 'redis'" in finding["text"]
+        assert "WAFFLE_WATCHTYPE can't be 'x': Input should be 'file', 'redis'" in finding["text"]
 
     def test_one_without_the_extension(self) -> None:
         ((level, check, text, _),) = found(Flask("bare"))

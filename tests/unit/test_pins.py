@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.schema import MASK
 from uwsgi_waffle.testing import override
 
-from ..host import CONFS, logged, recorded, report_process
+from ..host import CONFS, recorded, report_process
 from .admin_site import Form
 from .conftest import Host, Process
 
@@ -240,27 +239,6 @@ class TestWrong:
         (tmp_path / "token").write_bytes(b"\xff")
         with pytest.raises(SchemaError, match="it isn't a text in UTF-8"):
             start(MYSITE_TOKEN_FILE=str(tmp_path / "token"))
-
-    def test_a_name_that_is_nearly_right(
-        self, start: Start, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Other settings may have the same prefix: of these nothing is said."""
-        names = {"MYSITE_SITENAM": "x", "MYSITE_TOKN_FILE": "/x"}
-        start(MYSITE_DATABASE_URL="x", MYSITE_LIMIT="1", **names)
-        lines = logged(caplog, logging.WARNING)
-        assert "MYSITE_SITENAM pins nothing" in lines[0]
-        assert "Is MYSITE_SITENAME meant?" in lines[0]
-        assert "Is MYSITE_TOKEN_FILE meant?" in lines[1]
-
-    def test_a_former_name(
-        self, host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        monkeypatch.setenv("MYSITE_NAME", "Pinned")
-        process = host.start(confs={"OWNER": {"default": "x", "was": "NAME"}}, **PREFIX)
-        assert process.waffle.values.OWNER == "x"
-        (line,) = logged(caplog, logging.WARNING)
-        assert "MYSITE_NAME pins nothing" in line
-        assert "Is MYSITE_OWNER meant?" in line
 
 
 class TestShown:

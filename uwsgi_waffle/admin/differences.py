@@ -37,7 +37,7 @@ def differences(
                 if field.variable.secret
                 else (_words(field, old), _words(field, new))
             )
-            found.append(Change(field.name, field.title, *words))
+            found.append(Change(field.name, field.variable.title, *words))
     return found
 
 
@@ -47,7 +47,7 @@ def saved_changes(
     """Return what a revision changed, as far as ``entries`` say so."""
     changed = {entry.key: entry for entry in entries if entry.revision == revision}
     return [
-        Change(field.name, field.title, *entry_words(field, changed[field.name]))
+        Change(field.name, field.variable.title, *entry_words(field, changed[field.name]))
         for field in fields
         if field.name in changed
     ]

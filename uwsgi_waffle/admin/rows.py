@@ -82,7 +82,7 @@ class Row:
         """What the filter finds it by."""
         variable = self.field.variable
         value = "" if variable.secret else self.field.in_words(self.value)[:MAX_SEARCHED]
-        return " ".join((variable.name, self.field.title, variable.desc, value))
+        return " ".join((variable.name, variable.title, variable.desc, value))
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def in_page_order(fields: Iterable[Field]) -> list[Field]:
     """Return fields by group, in the order of declaration; last those that name no group."""
     groups: dict[str, list[Field]] = {}
     for field in fields:
-        groups.setdefault(field.group, []).append(field)
+        groups.setdefault(field.variable.group, []).append(field)
     without = groups.pop("", [])
     return [field for group in (*groups.values(), without) for field in group]
 
@@ -153,7 +153,7 @@ def group_rows(rows: Iterable[Row], *, filtered: bool) -> list[Group]:
     """Return the groups of rows that are in the order of the page."""
     groups: dict[str, list[Row]] = {}
     for row in rows:
-        groups.setdefault(row.field.group, []).append(row)
+        groups.setdefault(row.field.variable.group, []).append(row)
     few = sum(map(len, groups.values())) <= ALL_OPEN
     named = len(groups) > 1
     return [

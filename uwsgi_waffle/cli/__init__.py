@@ -3,9 +3,8 @@
 import click
 
 from .doctor import doctor
-from .leftover import prune
 from .transfers import apply, export, import_legacy
-from .values import get, history_, list_, rollback, set_, unset
+from .values import get, history_, list_, prune, rollback, set_, unset
 from .watching import status_, watch
 
 __all__ = ["waffle"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
+from io import StringIO
 from typing import Any, TypeVar
 
 import click
@@ -163,49 +163,15 @@ def json_value(state: WaffleState, name: str, text: str) -> Any:
 def complete_names(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the variables that begin so and aren't given yet.
-
-    Return none if the application can't be loaded.
-    """
+    """Return the variables that begin so; none if the application can't be loaded."""
     try:
-        with _silence():
+        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             variables = state_of(load_app(ctx)).schema.variables
     except (Exception, SystemExit):  # an application may raise anything; don't print it here
         return []
-    given = ctx.params.get(str(param.name)) or ()
-    words = (given,) if isinstance(given, str) else tuple(given)
-    end = ""
-    if param.name == "assignments":
-        end = "="
-        # bash makes the equals sign a word of its own, and click hides it. So a value stands
-        # behind the sign or behind a bare name.
-        *_, before, last = ("", "", *words)
-        if "=" in incomplete or last == "=" or (last in variables and before != "="):
-            return []
-    used = {word.partition("=")[0] for word in words}
+    end = "=" if param.name == "assignments" else ""
     return [
         CompletionItem(name + end, help=escape_line(v.desc))
         for name, v in variables.items()
-        if name.startswith(incomplete) and name not in used
+        if name.startswith(incomplete)
     ]
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    """Discard all output of this process, also that of C libraries and of log handlers."""
-    kept = {number: os.dup(number) for number in (1, 2)}
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        _redirect(dict.fromkeys(kept, nowhere))
-        yield
-    finally:
-        _redirect(kept)
-        for fd in (nowhere, *kept.values()):
-            os.close(fd)
-
-
-def _redirect(targets: dict[int, int]) -> None:
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    for number, fd in targets.items():
-        os.dup2(fd, number)

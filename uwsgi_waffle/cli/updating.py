@@ -21,7 +21,7 @@ from ..update import UpdateResult
 from .actor import actor as default_actor
 from .command import as_json, as_text, json_value, seconds
 from .output import after_update, print_error, print_json, print_line
-from .sources import as_utf8
+from .sources import as_utf8, confirm
 
 __all__ = [
     "DIFFERENT",
@@ -29,6 +29,7 @@ __all__ = [
     "Preview",
     "actor_option",
     "carry_out",
+    "confirm_changes",
     "dry_run_option",
     "update_options",
 ]
@@ -187,6 +188,17 @@ class Preview:
             return stored
         variable = self.state.schema.variables.get(name)
         return "null" if variable is None else variable.dump(variable.default)
+
+
+def confirm_changes(
+    preview: Preview, changed: Iterable[str], question: str, options: Options
+) -> None:
+    """Ask before ``changed`` is changed; what was shown is what is done then."""
+    if not options["as_json"]:
+        for line in preview.lines(changed):
+            print_line(line)
+    confirm(question, as_json=options["as_json"])
+    options["expect"] = preview.revision
 
 
 def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Options]) -> None:

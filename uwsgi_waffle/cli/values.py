@@ -1,4 +1,4 @@
-"""Values: `list`, `get`, `set`, `unset`, `rollback`, `history`."""
+"""Values: `list`, `get`, `set`, `unset`, `prune`, `rollback`, `history`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 from click.core import ParameterSource
+from typing_extensions import Unpack
 
 from .. import changes
 from ..changes import changes_for_reset, changes_for_rollback, changes_for_update
@@ -31,9 +32,9 @@ from .output import (
     shorten,
 )
 from .sources import assigned
-from .updating import carry_out, update_options
+from .updating import Options, Preview, carry_out, confirm_changes, update_options
 
-__all__ = ["get", "history_", "list_", "rollback", "set_", "unset"]
+__all__ = ["get", "history_", "list_", "prune", "rollback", "set_", "unset"]
 
 
 @command("list")
@@ -200,6 +201,29 @@ def unset(names: tuple[str, ...], **options: Any) -> None:
         rows = {name: text for name, text in stored.values.items() if name not in undeclared}
         return {**changeset(Stored(stored.revision, rows)), **dict.fromkeys(undeclared)}
 
+    carry_out(state, build_changes, **options)
+
+
+@command("prune")
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@update_options
+def prune(yes: bool, **options: Unpack[Options]) -> None:
+    """Remove the values of variables that are no longer declared. It asks first.
+
+    `flask waffle list --undeclared` names them. While another release of the application runs,
+    what only that one declares is among them. `rollback` doesn't bring them back.
+    """
+    state = app_state()
+
+    def build_changes(stored: Stored) -> Mapping[str, str | None]:
+        return dict.fromkeys(changes.undeclared(state.schema, stored.values))
+
+    options["note"] = "prune" if options["note"] is None else options["note"]
+    if not (yes or options["dry_run"]):
+        preview = Preview(state, build_changes)
+        changed = preview.look(options["expect"])
+        if changed:
+            confirm_changes(preview, changed, f"Remove {len(changed)} of them?", options)
     carry_out(state, build_changes, **options)
 
 

@@ -14,7 +14,6 @@ from ..snapshot import difference
 from ..state import WaffleState
 from ..wake import CHANNELS
 from .command import app_state, as_json, as_text, command, json_value, seconds
-from .hosts import hosts_errors, print_hosts
 from .output import print_json, print_line
 
 __all__ = ["status_", "watch"]
@@ -43,11 +42,20 @@ def _errors(state: WaffleState, found: Mapping[str, Any]) -> dict[str, str]:
     if channel := found.get(found["watchtype"]):
         errors[f"{CHANNELS[found['watchtype']].server}'s error"] = channel["error"]
     if "hosts" in found:
-        errors |= hosts_errors(found)
+        errors |= _hosts_errors(found)
     errors |= {
         misfit.name or "values": f"{misfit}. Run {misfit.commands}" for misfit in misfits(state)
     }
     return {name: text for name, text in errors.items() if text}
+
+
+def _hosts_errors(found: Mapping[str, Any]) -> dict[str, str]:
+    """Return what is wrong with other hosts, by a title for each."""
+    errors = {f"{host['name']}'s error": "; ".join(host["errors"]) for host in found["hosts"]}
+    errors["hosts' error"] = found["hosts_error"]
+    if (silent := found["hosts_subscribed"] - len(found["hosts"])) > 0:
+        errors["silent hosts"] = f"{silent} of {found['hosts_subscribed']} gave no answer"
+    return errors
 
 
 def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
@@ -79,7 +87,18 @@ def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
             f"for {process['age']:.0f} s{error}"
         )
     if "hosts" in found:
-        print_hosts(found)
+        _print_hosts(found)
+
+
+def _print_hosts(found: Mapping[str, Any]) -> None:
+    """Print a line for each host that has answered."""
+    answered = f"{len(found['hosts'])} of {found['hosts_subscribed']} answered"
+    print_line(f"hosts: {'unknown' if found['hosts_error'] else answered}")
+    for host in found["hosts"]:
+        behind = f", behind: {', '.join(host['behind'])}" if host["behind"] else ""
+        print_line(
+            f"{host['name']:<14} revision {host['revision']}, {host['processes']} processes{behind}"
+        )
 
 
 @command("watch")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -18,8 +17,7 @@ from ..errors import SchemaError, StoreUnavailable
 from ..identity import sqlite_path
 from . import drivers
 from .borrowed import BorrowedConnection
-from .contract import Store
-from .engines import Notification, connect, identity_of, libpq_url, shown
+from .engines import connect, identity_of, libpq_url, notify, shown
 from .rows import HISTORY, HISTORY_SIZE, MYSQL_HISTORY_SIZE, MYSQL_TEXT, REVISION, RowStore
 from .translation import map_errors
 
@@ -82,7 +80,6 @@ class AlchemyWaffleStore(RowStore):
         self._found_engine: sa.Engine | None = None
         self._borrowed: BorrowedConnection | None = None
         self._engine: sa.Engine | None = None
-        self._notification: Notification | None = None
         self._pid = 0
 
     @property
@@ -102,13 +99,6 @@ class AlchemyWaffleStore(RowStore):
     @property
     def libpq_url(self) -> str:
         return libpq_url(self._app_engine().url)
-
-    def notifying(self, channel: str, message: Callable[[], str]) -> Store:
-        if not self.libpq_url:
-            return super().notifying(channel, message)
-        bound = copy.copy(self)
-        bound._notification = Notification(channel, message)
-        return bound
 
     @property
     def _has_server(self) -> bool:
@@ -151,8 +141,8 @@ class AlchemyWaffleStore(RowStore):
                     self._lock(connection)
                 rows = AlchemyRows(connection, self._key, self._value)
                 yield rows
-                if rows.changed and self._notification is not None:
-                    self._notification.send(connection)
+                if rows.changed:
+                    notify(connection, self.notification)
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

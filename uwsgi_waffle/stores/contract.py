@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -9,11 +10,20 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from ..errors import SchemaError
 
-__all__ = ["EXPIRES", "Commit", "CommitBuilder", "Context", "HistoryRow", "Store", "Stored"]
+__all__ = [
+    "EXPIRES",
+    "Commit",
+    "CommitBuilder",
+    "Context",
+    "HistoryRow",
+    "Notification",
+    "Store",
+    "Stored",
+]
 
 #: The name under which a store keeps which values are temporary. No variable can have it.
 EXPIRES = "WAFFLE_EXPIRES"
@@ -111,6 +121,8 @@ class HistoryRow:
 CommitBuilder = Callable[[Stored], "Commit | None"]
 #: Enters the context of the application that uses a store, in any thread.
 Context = Callable[[], AbstractContextManager[object]]
+#: A channel of PostgreSQL, and what makes a message for it.
+Notification: TypeAlias = tuple[str, Callable[[], str]]
 
 
 class Store(ABC):
@@ -124,6 +136,8 @@ class Store(ABC):
 
     #: Whether other processes see the same values; if not, no host files are needed.
     shared: bool = True
+    #: What each commit sends, see `notifying`.
+    notification: Notification | None = None
 
     @property
     @abstractmethod
@@ -168,10 +182,15 @@ class Store(ABC):
         Raises:
             SchemaError: the store can't do this.
         """
-        raise SchemaError(
-            f"WAFFLE_WATCHTYPE is 'postgres', and {self.name} can't notify other hosts. SQLStore "
-            "and AlchemyWaffleStore can, on PostgreSQL; with another store use 'redis'."
-        )
+        if not self.libpq_url:
+            raise SchemaError(
+                f"WAFFLE_WATCHTYPE is 'postgres', and {self.name} can't notify other hosts. "
+                "SQLStore and AlchemyWaffleStore can, on PostgreSQL; with another store use "
+                "'redis'."
+            )
+        bound = copy.copy(self)
+        bound.notification = (channel, message)
+        return bound
 
     @abstractmethod
     def prepare(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -12,15 +10,16 @@ from sqlalchemy.pool import NullPool
 from ..errors import SchemaError
 from ..identity import database_identity, file_identity, sqlite_path
 from ..urls import redact_url
+from .contract import Notification
 from .drivers import ISOLATION, connect_limits, limit_answers, transaction_limits
 
 __all__ = [
-    "Notification",
     "check_url",
     "connect",
     "create_engine",
     "identity_of",
     "libpq_url",
+    "notify",
     "shown",
 ]
 
@@ -94,16 +93,11 @@ def shown(url: sa.URL) -> str:
 NOTIFY = sa.text("SELECT pg_notify(:channel, :message)")
 
 
-@dataclass(frozen=True, slots=True)
-class Notification:
-    """What a commit sends to other hosts, see `Store.notifying`."""
-
-    channel: str
-    message: Callable[[], str]
-
-    def send(self, connection: sa.Connection) -> None:
-        """Send it when, and only if, the present transaction is committed."""
-        connection.execute(NOTIFY, {"channel": self.channel, "message": self.message()})
+def notify(connection: sa.Connection, notification: Notification | None) -> None:
+    """Send it to other hosts when, and only if, the present transaction is committed."""
+    if notification is not None:
+        channel, message = notification
+        connection.execute(NOTIFY, {"channel": channel, "message": message()})
 
 
 def libpq_url(url: sa.URL) -> str:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import os
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -25,7 +24,7 @@ from ..errors import (
 )
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
-from .engines import Notification, check_url, create_engine, identity_of, libpq_url, shown
+from .engines import check_url, create_engine, identity_of, libpq_url, notify, shown
 from .sqlite_file import SQLiteFile, absolute
 from .tables import DECLARED, TABLES_VERSION, as_text, is_sound, tables_of
 from .translation import CANT_OPEN, map_errors
@@ -68,7 +67,6 @@ class SQLStore(Store):
         self._timeout, self._namespace = timeout, namespace
         self._tables = tables_of(namespace)
         self._engine: sa.Engine | None = None
-        self._notification: Notification | None = None
         self._pid = 0
         self._file: SQLiteFile | None = None
         if self._url.get_backend_name() == "sqlite":
@@ -93,13 +91,6 @@ class SQLStore(Store):
     @property
     def libpq_url(self) -> str:
         return libpq_url(self._url)
-
-    def notifying(self, channel: str, message: Callable[[], str]) -> Store:
-        if not self.libpq_url:
-            return super().notifying(channel, message)
-        bound = copy.copy(self)
-        bound._notification = Notification(channel, message)
-        return bound
 
     def prepare(self) -> None:
         with self._mapped(writing=True), self._as_owner():
@@ -134,8 +125,7 @@ class SQLStore(Store):
                 transaction.rollback()
                 return stored
             self._write(connection, stored, commit)
-            if self._notification is not None:
-                self._notification.send(connection)
+            notify(connection, self.notification)
             return stored.with_commit(commit)
 
     def history(
