@@ -102,3 +102,21 @@ class TestRedis:
             keys = client.keys()
             assert len(keys) == 2
             assert len({key_slot(key) for key in keys}) == 1
+
+    def test_the_history_of_the_first_version(self, redis_server: RedisServer) -> None:
+        """It stays readable under its old key, also while a host still writes it."""
+        store = RedisStore(redis_server.url)
+        store.prepare()
+        put(store, A="1", B="1")
+        put(store, A="2")
+        with redis_server.client() as client:
+            client.rename("{waffle}:history", "waffle:history")
+            put(store, A="3")
+            put(store, B="4")
+            row = client.lpop("{waffle}:history")
+            assert isinstance(row, bytes)
+            client.lpush("waffle:history", row)
+        put(store, A="5")
+        assert [row.revision for row in store.history(10)] == [5, 4, 3, 2, 1, 1]
+        assert store.values_at(1) == {"A": "1", "B": "1"}
+        assert store.values_at(4) == {"A": "3", "B": "4"}

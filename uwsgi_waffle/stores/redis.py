@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from heapq import merge
 from itertools import islice
 from time import monotonic
 from typing import Any
@@ -91,9 +92,9 @@ class RedisStore(Store):
             self._identity = f"redis://{master}/{what}"
         self._redis: Any = redis
         self._url, self._timeout = url, timeout
-        # What is in braces alone chooses the slot.
-        self._hash = prefix
-        self._list = f"{prefix}:history" if "}" in prefix else f"{{{prefix}}}:history"
+        # What is in braces alone chooses the slot. 0.1 wrote the list without them.
+        self._hash, self._old_list = prefix, f"{prefix}:history"
+        self._list = self._old_list if "}" in prefix else f"{{{prefix}}}:history"
         self._thread = threading.local()
 
     @property
@@ -197,19 +198,37 @@ class RedisStore(Store):
 
     def _rows(self, client: Any) -> Iterator[HistoryRow]:
         """Yield the history, newest first, each row once even if others are added meanwhile."""
+        lists = [self._rows_of(client, self._list, ())]
+        if self._old_list != self._list:
+            # In a Cluster another node may have that key, and a user need not have a right to it.
+            errors = self._redis.exceptions
+            absent = (errors.MovedError, errors.NoPermissionError)
+            lists.append(self._rows_of(client, self._old_list, absent))
+        return merge(*lists, key=lambda row: -row.revision)
+
+    def _rows_of(
+        self, client: Any, name: str, absent: tuple[type[Exception], ...]
+    ) -> Iterator[HistoryRow]:
+        """Yield the rows of a list, none if Redis raises an error that says that it isn't there."""
         with self._mapped():
-            length = client.llen(self._list)
+            try:
+                length = client.llen(name)
+            except self._redis.ResponseError as error:
+                moved = str(error).startswith("MOVED ")  # all that redis-py says before 6.0
+                if absent and (moved or isinstance(error, absent)):
+                    return
+                raise
         start, size = -length, FIRST_PAGE  # from the end, which stays where it is
         while start < 0:
             with self._mapped():
-                page = client.lrange(self._list, start, min(start + size, 0) - 1)
+                page = client.lrange(name, start, min(start + size, 0) - 1)
             start, size = start + size, min(2 * size, PAGE)
             for raw in page:
                 try:
                     row = HistoryRow.from_fields(json.loads(raw))
                 except (ValueError, TypeError, KeyError) as error:
                     raise StoreUnavailable(
-                        f"{self.name}: the list {self._list!r} is damaged "
+                        f"{self.name}: the list {name!r} is damaged "
                         f"({type(error).__name__}). Repair it."
                     ) from error
                 yield row
