@@ -33,9 +33,15 @@ watchers: WeakSet[Watcher] = WeakSet()
 
 
 def tick_all(_: object = None) -> None:
-    """Wake everyone. An exception of one is logged, so that the others go on."""
+    """Wake everyone. An exception of one is logged, so that the others go on.
+
+    Raises:
+        SystemExit: uWSGI's master ends this process, which has only just been forked.
+    """
     for watcher in list(watchers):
         try:
             watcher.tick()
+        except KeyboardInterrupt:  # uWSGI prints it, and the master waits in vain
+            raise SystemExit from None
         except BaseException:  # in a uWSGI worker even SystemExit would end the process here
             log.exception("uwsgi_waffle: following the host failed; the next tick tries again")
