@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,15 @@ def make_quiet(patches: pytest.MonkeyPatch) -> None:
 def deep() -> bool:
     """Whether to try what is most likely tried already: ``python -m tests.campaign`` does."""
     return "CAMPAIGN_DEEP" in os.environ
+
+
+@pytest.fixture
+def common_folder() -> Iterator[Path]:
+    """A folder that all users reach; pytest's own isn't one."""
+    folder = Path(tempfile.mkdtemp(prefix="waffle-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

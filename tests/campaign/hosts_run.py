@@ -5,7 +5,6 @@ breaks between them.
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import random
 import re
@@ -26,6 +25,7 @@ from ..live.servers import ALWAYS, ROOT, script
 from ..redis_server import RedisServer
 from ..sql_servers import PostgreSQL
 from .judge import Judge
+from .long_run import answer_over
 from .networks import DATABASE, REDIS, Networks
 from .tally import Tally
 
@@ -123,14 +123,7 @@ class Host:
 
     def ask(self, method: str, path: str, timeout: float = 60.0) -> tuple[int, Any]:
         """Return status and answer of one request."""
-        connection = _Connection(self._socket, timeout)
-        try:
-            connection.request(method, path, headers={"Connection": "close"})
-            response = connection.getresponse()
-            raw = response.read()
-        finally:
-            connection.close()
-        return response.status, json.loads(raw) if response.status in (200, 503) else raw
+        return answer_over(_Connection(self._socket, timeout), method, path)
 
     def pids(self, what: str) -> list[int]:
         """Return the living processes that the log calls so."""

@@ -41,6 +41,11 @@ Say = Callable[[str], object]
 def ask(port: int, method: str, path: str, timeout: float = 40.0) -> tuple[int, Any]:
     """Return status and answer of one request."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+    return answer_over(connection, method, path)
+
+
+def answer_over(connection: http.client.HTTPConnection, method: str, path: str) -> tuple[int, Any]:
+    """Return status and answer of the only request over a connection."""
     try:
         connection.request(method, path, headers={"Connection": "close"})
         response = connection.getresponse()
@@ -241,9 +246,9 @@ class LongRun:
         ]
         return [pid for pid in pids if pid in self.children()]
 
-    def mule(self) -> int:
+    def mules(self) -> list[int]:
         pids = [int(pid) for pid in re.findall(r"uWSGI mule \d+ \(pid: (\d+)\)", self.log)]
-        return next((pid for pid in reversed(pids) if pid in self.children()), 0)
+        return [pid for pid in pids if pid in self.children()]
 
     def children(self) -> set[int]:
         return {child.pid for child in self.process.children()}
@@ -356,7 +361,7 @@ class LongRun:
         yield
 
     def kill_the_mule(self) -> Iterator[None]:
-        self.kill([self.mule()])
+        self.kill(self.mules())
         yield
 
     def kill_redis(self) -> Iterator[None]:

@@ -8,8 +8,7 @@ import pwd
 import shutil
 import stat
 import subprocess
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -130,15 +129,6 @@ def test_something_else_in_place_of_a_file(tmp_path: Path, name: str, what: str)
     one.waffle.update({"A": 3, "B": 3})
     site.judge({"one": one, "other": other, "new": site.start()}, f"{name} was {what}")
     tally.verdict()
-
-
-@pytest.fixture
-def common_folder() -> Iterator[Path]:
-    """A folder that all users reach; pytest's own isn't one."""
-    folder = Path(tempfile.mkdtemp(prefix="waffle-"))
-    folder.chmod(0o755)
-    yield folder
-    shutil.rmtree(folder)
 
 
 def shell(folder: Path, *words: str, code: int = 0) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -18,15 +18,6 @@ from .sites import Site, new_values, sqlite
 from .tally import Tally
 
 pytestmark = [pytest.mark.usefixtures("quiet_host"), pytest.mark.timeout(600)]
-
-
-@pytest.fixture
-def open_folder() -> Iterator[Path]:
-    """A folder that other users reach, too; pytest's own isn't one."""
-    folder = Path(tempfile.mkdtemp(prefix="waffle-"))
-    folder.chmod(0o711)
-    yield folder
-    shutil.rmtree(folder)
 
 
 Serve = Callable[[Callable[[], object]], steps.End]
@@ -61,20 +52,11 @@ def starts(
         return end.finished
 
     numbers = count()
-    for at in count():
-        if attempt(
-            lambda work, at=at: steps.killed_at(work, at),
-            next(numbers),
-            f"before step {at} of the first start",
-        ):
-            break
-    for at in count():
-        if attempt(
-            lambda work, at=at: steps.killed_within(work, at),
-            next(numbers),
-            f"within write {at} of the first start",
-        ):
-            break
+    for kill, where in ((steps.killed_at, "before step"), (steps.killed_within, "within write")):
+        for at in count():
+            killed = partial(kill, number=at)
+            if attempt(killed, next(numbers), f"{where} {at} of the first start"):
+                break
     tally.verdict()
 
 
@@ -91,7 +73,7 @@ def test_the_first_start_is_killed(tmp_path: Path, deep: bool) -> None:
     )
 
 
-def test_a_shell_of_roots_is_the_first_and_is_killed(open_folder: Path) -> None:
+def test_a_shell_of_roots_is_the_first_and_is_killed(common_folder: Path) -> None:
     """What it leaves behind isn't in the way of the server's user."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
@@ -112,7 +94,7 @@ def test_a_shell_of_roots_is_the_first_and_is_killed(open_folder: Path) -> None:
             os.chown(path, nobody.pw_uid, nobody.pw_gid)
 
     starts(
-        open_folder,
+        common_folder,
         Tally.of("killed at every step: root's first start"),
         prepare,
         dropped,

@@ -261,25 +261,19 @@ class TestTransactionOfPeewees:
         use(store)
         assert store.model._meta.database.is_closed()
 
-    def test_a_proxy_is_what_it_stands_for(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize("how", ["a proxy", "deferred"])
+    def test_a_database_that_is_named_later(self, tmp_path: Path, how: str) -> None:
+        """Until then the error says so; then the store is the same as with a database at once."""
         model = peewee_model(tmp_path)
         database = model._meta.database
-        proxy = peewee.DatabaseProxy()
-        model._meta.set_database(proxy)
+        later: Any = peewee.DatabaseProxy() if how == "a proxy" else peewee.SqliteDatabase(None)
+        model._meta.set_database(later)
         store = PeeweeWaffleStore(model=model)
         with pytest.raises(StoreUnavailable, match="isn't initialized yet"):
             store.load()
-        proxy.initialize(database)
+        if how == "a proxy":
+            later.initialize(database)
+        else:
+            later.init(database.database)
         use(store)
         assert store.name == PeeweeWaffleStore(model=peewee_model(tmp_path)).name
-
-    def test_a_deferred_database_is_told_until_it_is_there(self, tmp_path: Path) -> None:
-        model = peewee_model(tmp_path)
-        path = model._meta.database.database
-        deferred = peewee.SqliteDatabase(None)
-        model._meta.set_database(deferred)
-        store = PeeweeWaffleStore(model=model)
-        with pytest.raises(StoreUnavailable, match="isn't initialized yet"):
-            store.load()
-        deferred.init(path)
-        use(store)

@@ -22,6 +22,7 @@ __all__ = [
     "loads",
     "mule",
     "told",
+    "update_and_count",
     "wait_until_told",
 ]
 
@@ -120,6 +121,17 @@ def wait_until_told(server: Server, number: int) -> None:
 
 def loads(server: Server) -> int:
     return sum(record[2] == "load" for record in server.records("store"))
+
+
+def update_and_count(hosts: list[Server], number: int) -> None:
+    """Update on one host: each of the others is told, and asks the store once."""
+    writer, before = hosts[number % 2], [loads(server) for server in hosts]
+    writer.update(number)
+    for server in hosts:
+        wait_until_told(server, number)
+    if number > 2:  # a listener rings once when it begins to listen, before the first that it hears
+        found = [loads(server) - count for server, count in zip(hosts, before, strict=True)]
+        assert found == [int(server is not writer) for server in hosts]
 
 
 def listener(server: Server) -> int:

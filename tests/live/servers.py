@@ -45,6 +45,8 @@ BOUND = re.compile(
     r"(?:bound to TCP address|Listening at: http://|Running on http://)\s*127\.0\.0\.1:(\d+)"
 )
 
+# One worker, and more when somebody says so.
+CHEAPER = ("--cheaper", "1", "--cheaper-initial", "1", "--cheaper-algo", "manual")
 GUNICORN = ("gunicorn", "--no-control-socket", "--bind", "127.0.0.1:0", f"{SITE}:application")
 
 # No process compares with the store of its own accord: who is told of a change is told of it by

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from .hammer import hammer
-from .servers import ALWAYS, GUNICORN, ROOT, SITE, UWSGI, Servers, script
+from .servers import ALWAYS, CHEAPER, GUNICORN, ROOT, SITE, UWSGI, Servers, script
 
 PREFORK = ["--master", "--processes", "4"]
 MODES = {
@@ -25,16 +25,7 @@ MODES = {
     "threads": [*UWSGI, "--master", "--processes", "2", "--threads", "4"],
     "gevent": [*UWSGI, "--master", "--processes", "2", "--gevent", "20", "--gevent-monkey-patch"],
     "gevent without monkey patch": [*UWSGI, "--master", "--processes", "2", "--gevent", "20"],
-    "cheaper": [
-        *UWSGI,
-        *PREFORK,
-        "--cheaper",
-        "1",
-        "--cheaper-initial",
-        "1",
-        "--cheaper-algo",
-        "manual",
-    ],
+    "cheaper": [*UWSGI, *PREFORK, *CHEAPER],
     "no master": [*UWSGI],
     "gunicorn": [*GUNICORN, "--workers", "3"],
     "gunicorn --preload": [*GUNICORN, "--preload", "--workers", "3"],

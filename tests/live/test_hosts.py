@@ -9,7 +9,17 @@ import time
 
 import pytest
 
-from .hosts import GEVENT, LAZY, MULE, WORKERS, Hosts, listener, loads, told, wait_until_told
+from .hosts import (
+    GEVENT,
+    LAZY,
+    MULE,
+    WORKERS,
+    Hosts,
+    listener,
+    told,
+    update_and_count,
+    wait_until_told,
+)
 from .proxy import Proxy
 from .servers import GUNICORN, SITE, UWSGI, Server
 
@@ -73,15 +83,7 @@ def test_one_connection_and_one_store_read_for_each_host(
     """An update reaches the idle workers of the other host, whoever listens there."""
     pair = hosts.pair(*options)
     for number in range(1, 8):
-        writer, other = pair[number % 2], pair[1 - number % 2]
-        before = loads(writer), loads(other)
-        writer.update(number)
-        wait_until_told(other, number)
-        if (
-            number <= 2
-        ):  # a listener rings once when it begins to listen, before the first that it hears
-            continue
-        assert (loads(writer), loads(other)) == (before[0], before[1] + 1)
+        update_and_count(pair, number)
     with hosts.redis.client() as client:
         assert len(client.client_list(_type="pubsub")) == 2
     for server in pair:
@@ -182,18 +184,7 @@ def test_twenty_hosts(hosts: Hosts) -> None:
     many = [hosts.start(f"host{number}", MULE, workers=1) for number in range(20)]
     hosts.wait_for_listeners(many)
     for number in range(1, 6):
-        writer = many[number % 2]
-        before = [loads(server) for server in many]
-        writer.update(number)
-        for server in many:
-            wait_until_told(server, number)
-        if (
-            number <= 2
-        ):  # a listener rings once when it begins to listen, before the first that it hears
-            continue
-        assert [loads(server) - b for server, b in zip(many, before, strict=True)] == [
-            int(server is not writer) for server in many
-        ]
+        update_and_count(many, number)
     with hosts.redis.client() as client:
         assert len(client.client_list(_type="pubsub")) == 20
         assert len(client.client_list(_type="normal")) == 1, "that of this test"

@@ -18,8 +18,8 @@ from .hosts import (
     Hosts,
     InPostgreSQL,
     listener,
-    loads,
     mule,
+    update_and_count,
     wait_until_told,
 )
 from .servers import Server, kill
@@ -40,12 +40,7 @@ def test_one_connection_and_one_store_read_for_each_host(
     """An update reaches the idle workers of the other host, whoever listens there."""
     pair = postgres_hosts.pair(*options, **ONLY_BY_MESSAGE)
     for number in range(1, 8):
-        writer, other = pair[number % 2], pair[1 - number % 2]
-        before = loads(writer), loads(other)
-        writer.update(number)
-        wait_until_told(other, number)
-        if number > 2:  # a listener rings once when it begins to listen
-            assert (loads(writer), loads(other)) == (before[0], before[1] + 1)
+        update_and_count(pair, number)
     assert postgres_hosts.subscribers() == 2
     for server in pair:
         assert (listener(server) == mule(server)) if MULE in options else listener(server)
@@ -131,13 +126,5 @@ def test_twenty_hosts(postgres_hosts: Hosts) -> None:
     ]
     postgres_hosts.wait_for_listeners(many)
     for number in range(1, 6):
-        writer = many[number % 2]
-        before = [loads(server) for server in many]
-        writer.update(number)
-        for server in many:
-            wait_until_told(server, number)
-        if number > 2:  # a listener rings once when it begins to listen
-            assert [loads(server) - b for server, b in zip(many, before, strict=True)] == [
-                int(server is not writer) for server in many
-            ]
+        update_and_count(many, number)
     assert postgres_hosts.subscribers() == 20

@@ -11,7 +11,7 @@ import pytest
 
 from uwsgi_waffle.host import HostFiles
 
-from .servers import GUNICORN, SITE, UWSGI, Server, Servers, kill
+from .servers import CHEAPER, GUNICORN, SITE, UWSGI, Server, Servers, kill
 
 SIGNAL_MODES = {
     "prefork": [],
@@ -148,17 +148,7 @@ def test_reloads(servers: Servers, mode: str, how: str) -> None:
 def test_cheapers_late_births(servers: Servers) -> None:
     """A worker that `cheaper` starts later serves the newest values, and is told of changes."""
     fifo = servers.folder / "fifo"
-    options = [
-        "--cheaper",
-        "1",
-        "--cheaper-initial",
-        "1",
-        "--cheaper-algo",
-        "manual",
-        "--master-fifo",
-        str(fifo),
-    ]
-    server = servers.uwsgi(*options, workers=3)
+    server = servers.uwsgi(*CHEAPER, "--master-fifo", str(fifo), workers=3)
     server.update(1)
     assert len(server.workers()) == 1
     server.eventually(fifo.is_fifo)  # the master makes it after the first workers
