@@ -115,16 +115,3 @@ def test_a_server_that_is_silent_for_a_while(postgres_hosts: Hosts) -> None:
         host.eventually(lambda h=host: not h.get("/status")["postgres"]["error"])
     pair[0].update(1)
     wait_until_told(pair[1], 1)
-
-
-@pytest.mark.timeout(600)
-def test_twenty_hosts(postgres_hosts: Hosts) -> None:
-    """One connection for each, and one store read for each update."""
-    many = [
-        postgres_hosts.start(f"host{number}", MULE, workers=1, **ONLY_BY_MESSAGE)
-        for number in range(20)
-    ]
-    postgres_hosts.wait_for_listeners(many)
-    for number in range(1, 6):
-        update_and_count(many, number)
-    assert postgres_hosts.subscribers() == 20

@@ -60,9 +60,7 @@ def test_an_update_right_after_the_start_wakes_workers_that_are_idle(servers: Se
     """The master begins to watch as soon as a worker asks it to, not at its next turn, which comes
     each second.
     """
-    server = servers.uwsgi(
-        *SIGNAL_MODES["lazy-apps, shared-import"], addressed=True, SITE_ONE_LOOK="1"
-    )
+    server = servers.uwsgi(*SIGNAL_MODES["lazy-apps, shared-import"], addressed=True)
     assert server.update(1, wait=20.0)["pending"] == []
 
 
