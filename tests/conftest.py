@@ -21,7 +21,11 @@ AnyServer = TypeVar("AnyServer", bound=SQLServer)
 
 HERE = Path(__file__).parent
 #: The markers that every test in these folders has, and which of their modules aren't slow.
-FOLDERS = {"live": ["live", "slow"], "campaign": ["campaign", "slow"]}
+FOLDERS = {
+    "live": ["live", "slow"],
+    "campaign": ["campaign", "slow"],
+    "platforms": ["slow"],
+}
 QUICK = {"test_fresh.py", "test_cheap.py"}
 
 collect_ignore_glob = [
