@@ -13,6 +13,13 @@ from uwsgi_waffle import StoreUnavailable, fetch, sync
 from ..host import ALWAYS, NEVER, FaultyStore, Host, Process, eventually, logged
 
 
+def take_away(store: FaultyStore, process: Process) -> None:
+    """Let the store fail; the process finds that out, and serves on."""
+    store.failing = ALWAYS
+    process.files.invalidate()
+    assert process.waffle.values.LIMIT == 10
+
+
 class TestStoreDown:
     def test_the_last_good_values_are_served_until_it_is_back(
         self, host: Host, caplog: pytest.LogCaptureFixture
@@ -52,9 +59,7 @@ class TestStoreDown:
     def test_requests_do_not_ask_it_again(self, host: Host) -> None:
         """A silent database must not cost requests anything."""
         process = host.start(store := host.store())
-        store.failing = ALWAYS
-        process.files.invalidate()
-        assert process.waffle.values.LIMIT == 10
+        take_away(store, process)
         calls = store.calls
         for _ in range(5):
             assert process.waffle.values.LIMIT == 10
@@ -69,9 +74,7 @@ class TestStoreDown:
         """A writer that died after its commit, or another host: its update must be seen."""
         monkeypatch.setattr(fetch, "FIRST_RETRY", 60.0)
         process = host.start(store := host.store())
-        store.failing = ALWAYS
-        process.files.invalidate()
-        assert process.waffle.values.LIMIT == 10
+        take_away(store, process)
         store.failing = NEVER
         host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
         assert process.waffle.values.LIMIT == 10
@@ -127,9 +130,7 @@ class TestStoreDown:
     ) -> None:
         monkeypatch.setattr(fetch, "FIRST_RETRY", 60.0)
         process = host.start(store := host.store())
-        store.failing = ALWAYS
-        process.files.invalidate()
-        assert process.waffle.values.LIMIT == 10
+        take_away(store, process)
         site.waffle.update({"LIMIT": 20})
         assert process.waffle.values.LIMIT == 20
         assert process.waffle.status()["store_error"] == ""
@@ -173,9 +174,7 @@ class TestStoreDown:
 
         store = Strange(f"sqlite:///{host.database}")
         process = host.start(store)
-        store.failing = ALWAYS
-        process.files.invalidate()
-        assert process.waffle.values.LIMIT == 10
+        take_away(store, process)
         calls = store.calls
         for _ in range(3):
             assert process.waffle.values.LIMIT == 10
