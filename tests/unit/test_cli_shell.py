@@ -1,151 +1,33 @@
-"""`flask waffle` as a shell starts it: real processes, pipes, terminals, signals, completion."""
+"""`flask waffle` as a shell starts it: real processes, pipes, terminals, signals."""
 
 from __future__ import annotations
 
-import fcntl
-import functools
 import itertools
 import json
 import os
 import signal
 import subprocess
 import sys
-import termios
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from click.shell_completion import ShellComplete
-from flask.cli import ScriptInfo
 
-from uwsgi_waffle.cli import waffle
-
-from ..live.servers import ROOT, eventually, script
-from .conftest import Process
+from ..live.servers import eventually, script
+from .shell import Shell
 
 # Each starts several processes one after the other.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-
-APP = """
-import sys
-from flask import Flask
-from uwsgi_waffle import WaffleConf
-
-{before}
-app = Flask("site", instance_path={instance!r})
-app.config["WAFFLE_CONFS"] = {{{confs}}}
-waffle = WaffleConf(app)
-{after}
-"""
-
-CONFS = """
-    "SITENAME": {"desc": "Name in the page header", "default": "Waffle"},
-    "SIZE": {"default": 10},
-    "TEXT": {"default": "x" * 100_000},
-    "TOKEN": {"default": "", "secret": True},
-"""
-
-# An application may print anything while it is loaded.
-NOISE = "print('loading'); print('loading', file=sys.stderr)"
-
-
-class Shell:
-    """A folder with an application in it, and the processes started there."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.environ = {
-            **os.environ,
-            "PYTHONPATH": str(ROOT),
-            "FLASK_APP": "site_app",
-            "FLASK_SKIP_DOTENV": "1",
-        }
-        self.write()
-
-    def write(self, *, before: str = NOISE, after: str = "", confs: str = CONFS) -> None:
-        instance = str(self.folder / "instance")
-        text = APP.format(instance=instance, before=before, after=after, confs=confs)
-        (self.folder / "site_app.py").write_text(text)
-
-    def run(self, *words: str | bytes) -> subprocess.CompletedProcess[str]:
-        command = [script("flask"), "waffle", *words]
-        return subprocess.run(
-            command, cwd=self.folder, env=self.environ, capture_output=True, text=True, check=False
-        )
-
-    def bash(self, line: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        path = f"{Path(script('flask')).parent}:{os.environ['PATH']}"
-        command = ["bash", "--norc", "-c", line]
-        return subprocess.run(
-            command,
-            cwd=self.folder,
-            env={**self.environ, "PATH": path, **environ},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def on_terminal(
-        self, line: str, *answers: str, before_answer: Callable[[], object] = lambda: None
-    ) -> str:
-        """Run a command on a terminal of its own, and return what can be seen there.
-
-        Each answer is typed when a line that doesn't end asks for it.
-        """
-        ours, theirs = os.openpty()
-        path = f"{Path(script('flask')).parent}:{os.environ['PATH']}"
-        with subprocess.Popen(
-            ["bash", "--norc", "-c", line],
-            cwd=self.folder,
-            env={**self.environ, "PATH": path},
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-            start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY),
-        ):
-            os.close(theirs)
-            seen, remaining = "", list(answers)
-            with suppress(OSError):  # when the last process has closed it
-                while data := os.read(ours, 65536):
-                    seen += data.decode()
-                    if remaining and seen.endswith((": ", "? ")):
-                        before_answer()
-                        os.write(ours, f"{remaining.pop(0)}\n".encode())
-        os.close(ours)
-        return seen
-
-    def complete(self, line: str) -> list[str]:
-        """Return what bash offers when Tab is pressed at the end of a line.
-
-        Nothing may be printed meanwhile.
-        """
-        words = line.split(" ")
-        done = self.bash(
-            completion()
-            + "COMP_WORDS=($WORDS); COMP_CWORD=$AT; _flask_completion flask; "
-            + 'printf "%s\\n" "${COMPREPLY[@]}"',
-            WORDS=line,
-            AT=str(len(words) - 1),
-        )
-        assert done.stderr == ""
-        return done.stdout.split()
-
-
-@functools.cache
-def completion() -> str:
-    """Return what ``~/.bashrc`` evaluates; no application is needed for it."""
-    source = "_FLASK_COMPLETE=bash_source flask"
-    environ = {**os.environ, "PATH": f"{Path(script('flask')).parent}:{os.environ['PATH']}"}
-    return subprocess.run(
-        ["bash", "--norc", "-c", source], env=environ, capture_output=True, text=True, check=True
-    ).stdout
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
     return Shell(tmp_path)
+
+
+@pytest.fixture
+def quiet(shell: Shell) -> None:
+    """Nothing is printed while the application is loaded."""
+    shell.write(before="")
 
 
 class TestErrors:
@@ -179,13 +61,9 @@ class TestErrors:
         assert done.stdout.splitlines()[-1] == "1"
 
 
+@pytest.mark.usefixtures("quiet")
 class TestOutput:
     """Output that can't be written never changes what exit code and message say of an update."""
-
-    @pytest.fixture
-    def shell(self, shell: Shell) -> Shell:
-        shell.write(before="")
-        return shell
 
     def test_an_update_whose_output_nobody_reads(self, shell: Shell) -> None:
         done = shell.bash("flask waffle set SIZE=11 | true; echo ${PIPESTATUS[0]}")
@@ -342,13 +220,9 @@ class TestOutput:
             assert "y" * 150_000 in shell.run(command).stdout
 
 
+@pytest.mark.usefixtures("quiet")
 class TestTerminal:
     """Somebody can be asked."""
-
-    @pytest.fixture
-    def shell(self, shell: Shell) -> Shell:
-        shell.write(before="")
-        return shell
 
     def test_a_secret_is_asked_for_twice_and_not_shown(self, shell: Shell) -> None:
         seen = shell.on_terminal("flask waffle set TOKEN", "geheim", "geheim")
@@ -482,46 +356,3 @@ class TestNames:
         status = json.loads(done.stdout.split("loading\n")[1])
         assert [process["kind"] for process in status["processes"]] == ["flask waffle status"]
         assert status["servers"] == []
-
-
-class TestCompletion:
-    @pytest.mark.parametrize(
-        ("line", "offered"),
-        [
-            ("flask waffle get SI", ["SITENAME", "SIZE"]),
-            ("flask waffle set SI", ["SITENAME=", "SIZE="]),
-            ("flask waffle sta", ["status"]),
-        ],
-    )
-    def test_bash_is_offered_names(self, shell: Shell, line: str, offered: list[str]) -> None:
-        assert shell.complete(line) == offered
-
-    @pytest.mark.parametrize(
-        ("line", "offered"),
-        [
-            ("get ", ["SITENAME", "LIMIT", "TOKEN"]),
-            ("get X", []),
-            ("unset LIMIT S", ["SITENAME"]),
-            ("history TO", ["TOKEN"]),
-            ("set LIMIT=1 T", ["TOKEN="]),
-        ],
-    )
-    def test_what_is_offered_where(self, site: Process, line: str, offered: list[str]) -> None:
-        *words, incomplete = line.split(" ")
-        context = {"obj": ScriptInfo(create_app=lambda: site.app)}
-        found = ShellComplete(waffle, context, "waffle", "").get_completions(words, incomplete)
-        assert [item.value for item in found if not item.value.startswith("-")] == offered
-
-    @pytest.mark.parametrize("before", ["1 / 0", "sys.exit('no')"])
-    def test_an_application_that_can_not_be_loaded_offers_nothing(
-        self, shell: Shell, before: str
-    ) -> None:
-        shell.write(before=before)
-        assert shell.complete("flask waffle get SI") == []
-
-    def test_what_is_logged_meanwhile_is_not_on_the_terminal(self, shell: Shell) -> None:
-        shell.write(
-            before="import logging; logging.basicConfig(level=0)",
-            after="logging.error('x'); print('x')",
-        )
-        assert shell.complete("flask waffle get SI") == ["SITENAME", "SIZE"]
