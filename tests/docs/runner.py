@@ -20,6 +20,7 @@ from types import ModuleType
 
 import pytest
 
+from ..ports import free_ports
 from .page import ROOT, PageError, Step
 from .shell import Background, Command, Shell, commands, compare, normalized, pattern, wait_for
 
@@ -268,9 +269,8 @@ class Runner:
 
     def _port(self, shown: str) -> str:
         if shown not in self._ports:
-            with socket.socket() as probe:
-                probe.bind(("127.0.0.1", 0))
-                self._ports[shown] = str(probe.getsockname()[1])
+            (port,) = free_ports(1)
+            self._ports[shown] = str(port)
         return self._ports[shown]
 
     def _as_documented(self, output: str) -> str:

@@ -14,6 +14,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Iterable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -240,8 +241,10 @@ class Servers:
             )
 
     def stop_all(self) -> None:
-        for name, program in list(self._names.items()):
-            self._stop(name, self._xprocess.getinfo(name), program)
+        """Stop each, also if another doesn't end as it should."""
+        with ExitStack() as stack:
+            for name, program in self._names.items():
+                stack.callback(self._stop, name, self._xprocess.getinfo(name), program)
 
 
 def kill(pid: int) -> None:
