@@ -132,29 +132,6 @@ class TestAfterPendingWrites:
             store.transact(lambda stored: Commit({}))
             assert connection.exec_driver_sql(place).scalar() != before, "a test of the test"
 
-    def test_without_the_right_to_lock_it_is_read_only(
-        self, make: Callable[[str], Store], store: Store, server: SQLServer, url: str
-    ) -> None:
-        reader = f"reader_{abs(hash(url))}"
-        if isinstance(server, PostgreSQL):
-            schema = url.rpartition("%3D")[2]
-            server.execute(f"CREATE USER {reader}")
-            server.execute(f"GRANT USAGE ON SCHEMA {schema} TO {reader}")
-            server.execute(f"GRANT SELECT ON ALL TABLES IN SCHEMA {schema} TO {reader}")
-            mine = url.replace("postgres@", f"{reader}@")
-        else:
-            server.execute(f"CREATE USER {reader}@localhost")
-            server.execute(f"GRANT SELECT ON *.* TO {reader}@localhost")
-            mine = url.replace("root@", f"{reader}@")
-        if not isinstance(store, SQLStore):
-            pytest.skip("the other two create their table first")
-        theirs = make(mine)
-        assert theirs.load() == Stored(1, {"A": "1"})
-        locking = [theirs.load_after_pending_writes] if isinstance(server, PostgreSQL) else []
-        for call in (*locking, lambda: put(theirs, A="2")):
-            with pytest.raises(StoreReadOnly, match=r"denied.*Grant the database user this right"):
-                call()
-
     def test_a_read_only_server_is_read_only(
         self, make: Callable[[str], Store], store: Store, server: SQLServer, url: str
     ) -> None:

@@ -9,7 +9,7 @@ import traceback
 import pytest
 import redis
 
-from uwsgi_waffle import RedisStore, SchemaError, StoreReadOnly, StoreUnavailable, UnknownRevision
+from uwsgi_waffle import RedisStore, SchemaError, StoreUnavailable, UnknownRevision
 from uwsgi_waffle.stores import Commit, Stored, open_store
 from uwsgi_waffle.stores import redis as redis_store
 from uwsgi_waffle.stores.redis import PAGE
@@ -60,15 +60,6 @@ def test_a_key_of_another_type_is_told(redis_server: RedisServer) -> None:
         client.set("waffle", "mine")
     with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
         RedisStore(redis_server.url).prepare()
-
-
-def test_a_replica_is_read_and_not_written(store: RedisStore, redis_server: RedisServer) -> None:
-    with redis_server.client() as client:
-        client.config_set("replica-serve-stale-data", "yes")
-        client.replicaof("127.0.0.1", "1")
-    with pytest.raises(StoreReadOnly, match="refuses to be written"):
-        put(store, A="2")
-    assert store.load() == Stored(1, {"A": "1"})
 
 
 def test_redis_down_is_told_with_its_name_and_what_was_committed_survives_a_kill(
@@ -260,15 +251,6 @@ def test_a_history_with_a_gap_is_no_ground_for_a_rollback(
         client.rpop("{waffle}:history")
     with pytest.raises(UnknownRevision, match="has lost earlier changes"):
         store.values_at(2)
-
-
-def test_a_replica_that_holds_data_can_be_prepared(
-    store: RedisStore, redis_server: RedisServer
-) -> None:
-    with redis_server.client() as client:
-        client.replicaof("127.0.0.1", "1")
-    store.prepare()
-    assert store.load() == Stored(1, {"A": "1"})
 
 
 def test_hosts_that_are_always_faster_end_in_an_error(redis_server: RedisServer) -> None:
