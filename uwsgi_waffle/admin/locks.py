@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from flask import current_app
 
@@ -25,7 +25,6 @@ class Locks:
 
     waffle: WaffleConf
     may_change: MayChange | None
-    _answers: dict[str, bool] = field(default_factory=dict)
 
     def reason(self, name: str) -> str:
         """Return why a variable can't be changed here; empty if it can."""
@@ -48,11 +47,7 @@ class Locks:
     def _allows(self, name: str) -> bool:
         if self.may_change is None:
             return True
-        if name not in self._answers:
-            allowed = current_app.ensure_sync(self.may_change)(name)
-            if not isinstance(allowed, (bool, type(None))):  # a coroutine is truthy
-                raise TypeError(
-                    f"may_change must return True or False, not {type(allowed).__name__}."
-                )
-            self._answers[name] = bool(allowed)
-        return self._answers[name]
+        allowed = current_app.ensure_sync(self.may_change)(name)
+        if not isinstance(allowed, (bool, type(None))):  # a coroutine is truthy
+            raise TypeError(f"may_change must return True or False, not {type(allowed).__name__}.")
+        return bool(allowed)
