@@ -11,10 +11,9 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from ..extension import WaffleConf
-from .access import HEADERS, Authorize, GuardedResponse, check_access
-from .form import MAX_FORM
-from .locks import MayChange
+from .access import HEADERS, Authorize, GuardedResponse, MayChange, check_access
 from .page import Page, error_text
+from .submission import MAX_FORM
 
 __all__ = ["admin_blueprint"]
 
@@ -55,9 +54,7 @@ def admin_blueprint(
         '403 FORBIDDEN'
     """
     if not callable(authorize):
-        raise TypeError(
-            f"authorize must be a function that says who may use the page, not {authorize!r}."
-        )
+        raise TypeError(f"authorize must be a function, not {authorize!r}.")
     blueprint = Blueprint(name, __name__, url_prefix="/waffle", **STATIC)
     make_page = partial(Page, waffle, may_change)
     _add_guards(blueprint, make_page, authorize)

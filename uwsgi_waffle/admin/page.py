@@ -23,12 +23,11 @@ from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..stores import Stored
 from ..update import UpdateResult
+from .access import Locks, MayChange, NotAllowed
 from .differences import differences, entry_words, saved_changes, shorten
 from .fields import NO_VALUE, Field
-from .form import Submitted, editable_names
-from .locks import Locks, MayChange, NotAllowed
 from .rows import Change, Filter, Row, first_problem, group_rows, in_page_order
-from .submission import TIME, Submission, form_revision
+from .submission import TIME, Submission, Submitted, editable_names, form_revision
 
 __all__ = ["Page", "error_text"]
 

@@ -2,10 +2,9 @@
 
 import click
 
-from .doctor import doctor
 from .transfers import apply, export, import_legacy
 from .values import get, history_, list_, prune, rollback, set_, unset
-from .watching import status_, watch
+from .watching import doctor, status_, watch
 
 __all__ = ["waffle"]
 

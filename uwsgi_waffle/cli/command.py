@@ -72,13 +72,17 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            return self.run(ctx)
         except WaffleError as error:
             raise Refusal(error, as_json=bool(ctx.params.get("as_json"))) from None
         except OutputError as error:
             if not error.is_closed_pipe:
                 print_error(f"Error: {error}")
             ctx.exit(1)
+
+    def run(self, ctx: click.Context) -> Any:
+        """Run the command itself."""
+        return super().invoke(ctx)
 
 
 class ApplicationCommand(Command):
@@ -87,15 +91,11 @@ class ApplicationCommand(Command):
     The application starts even if stored values don't fit, so that the command can repair them.
     """
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            app = load_app(ctx)
-        except WaffleError as error:
-            raise Refusal(error, as_json=bool(ctx.params.get("as_json"))) from None
-        context = app.app_context()
+    def run(self, ctx: click.Context) -> Any:
+        context = load_app(ctx).app_context()
         context.push()
         try:
-            return super().invoke(ctx)
+            return super().run(ctx)
         finally:
             _leave(context)
 
