@@ -21,7 +21,7 @@ from ..snapshot import Snapshot
 from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
-from .command import app_state, as_json, as_text, command, complete_names, duration, json_value
+from .command import app_state, as_json, as_text, complete_names, duration, json_value, waffle
 from .output import (
     MAX_SHOWN,
     is_terminal,
@@ -37,7 +37,7 @@ from .updating import Options, Preview, carry_out, confirm_changes, update_optio
 __all__ = ["get", "history_", "list_", "prune", "rollback", "set_", "unset"]
 
 
-@command("list")
+@waffle.command("list")
 @click.option("--group", metavar="GROUP", help="List only the variables of this group.")
 @click.option(
     "--undeclared", is_flag=True, help="List instead what is stored and no longer declared."
@@ -124,7 +124,7 @@ def _print_misfit(width: int, misfit: Misfit) -> None:
     print_line(f"{'':{width}}  ! {misfit}. Run {misfit.commands}")
 
 
-@command("get")
+@waffle.command("get")
 @click.argument("name", shell_complete=complete_names)
 @click.option("--reveal", is_flag=True, help="Print it even if it is secret.")
 @as_json
@@ -155,7 +155,7 @@ def _marks(misfit: Misfit) -> dict[str, Any]:
     return {"problem": misfit.problem, "stored": stored}
 
 
-@command("set")
+@waffle.command("set")
 @click.argument(
     "assignments", metavar="NAME=VALUE...", nargs=-1, required=True, shell_complete=complete_names
 )
@@ -187,7 +187,7 @@ def set_(assignments: tuple[str, ...], **options: Any) -> None:
     carry_out(state, changes_for_update(state.schema, values), **options)
 
 
-@command("unset")
+@waffle.command("unset")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_names)
 @update_options
 def unset(names: tuple[str, ...], **options: Any) -> None:
@@ -204,7 +204,7 @@ def unset(names: tuple[str, ...], **options: Any) -> None:
     carry_out(state, build_changes, **options)
 
 
-@command("prune")
+@waffle.command("prune")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @update_options
 def prune(yes: bool, **options: Unpack[Options]) -> None:
@@ -227,7 +227,7 @@ def prune(yes: bool, **options: Unpack[Options]) -> None:
     carry_out(state, build_changes, **options)
 
 
-@command("rollback")
+@waffle.command("rollback")
 @click.argument("revision", type=int)
 @update_options
 def rollback(revision: int, note: str | None, **options: Any) -> None:
@@ -238,7 +238,7 @@ def rollback(revision: int, note: str | None, **options: Any) -> None:
     carry_out(state, changeset, note=note, **options)
 
 
-@command("history")
+@waffle.command("history")
 @click.argument("name", required=False, shell_complete=complete_names)
 @click.option(
     "--limit",

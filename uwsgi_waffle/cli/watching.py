@@ -16,13 +16,13 @@ from ..report import misfits, status
 from ..snapshot import difference
 from ..state import WaffleState, state_of
 from ..wake import CHANNELS
-from .command import Command, app_state, as_json, as_text, command, json_value, load_app, seconds
+from .command import Command, app_state, as_json, as_text, json_value, load_app, seconds, waffle
 from .output import print_json, print_line
 
 __all__ = ["doctor", "status_", "watch"]
 
 
-@command("status")
+@waffle.command("status")
 @click.option("--hosts", is_flag=True, help="Ask all hosts that listen, too.")
 @as_json
 def status_(hosts: bool, as_json: bool) -> None:
@@ -104,7 +104,7 @@ def _print_hosts(found: Mapping[str, Any]) -> None:
         )
 
 
-@command("watch")
+@waffle.command("watch")
 @click.option(
     "--interval",
     type=seconds,
@@ -149,7 +149,7 @@ def _watch(interval: float, count: int | None, *, as_json: bool) -> None:
                 print_line(f"{current.revision}  {name}: {old} -> {new}")
 
 
-@command("doctor", cls=Command)
+@waffle.command("doctor", cls=Command)
 @click.option(
     "--patience",
     type=seconds,
