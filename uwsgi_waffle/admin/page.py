@@ -102,7 +102,8 @@ class Page:
     def confirm_rollback(self, revision: int) -> ViewResult:
         """Ask before a rollback, and show what it will change."""
         try:
-            changes = self._rollback_changes(revision)
+            store = self.waffle.state.store
+            changes = self._differences(changes_for_rollback(self.schema, store, revision))
         except WaffleError as error:
             return self._error_page(error)
         try:
@@ -115,10 +116,6 @@ class Page:
         """Check that this person may change all rows that it changes, also to an equal value."""
         store = self.waffle.state.store
         self.locks.check(changes_for_rollback(self.schema, store, revision)(store.load()))
-
-    def _rollback_changes(self, revision: int) -> list[Change]:
-        store = self.waffle.state.store
-        return self._differences(changes_for_rollback(self.schema, store, revision))
 
     def _differences(self, changeset: Changeset) -> list[Change]:
         values = self.waffle.values

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from typing_extensions import Unpack
 
 from .. import changes
@@ -243,16 +242,12 @@ def rollback(revision: int, note: str | None, **options: Any) -> None:
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    default=20,
     show_default="20, with --since all",
     help="Show so many changes at most.",
 )
 @click.option("--since", type=int, metavar="REVISION", help="Show what was changed after REVISION.")
 @as_json
-@click.pass_context
-def history_(
-    ctx: click.Context, name: str | None, limit: int, since: int | None, as_json: bool
-) -> None:
+def history_(name: str | None, limit: int | None, since: int | None, as_json: bool) -> None:
     """Show the newest changes, newest first; of one variable if NAME is given.
 
     Secrets are masked.
@@ -260,11 +255,9 @@ def history_(
     state = app_state()
     beginnings = is_terminal() and not as_json
     if since is None:
-        entries = history(state, limit, name, beginnings=beginnings)
+        entries = history(state, limit or 20, name, beginnings=beginnings)
     else:
-        given = ctx.get_parameter_source("limit") is ParameterSource.COMMANDLINE
-        entries = history_since(state, since, name, beginnings=beginnings)
-        entries = entries[: limit if given else None]
+        entries = history_since(state, since, name, beginnings=beginnings)[:limit]
     if as_json:
         print_json([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2)
         return
