@@ -32,8 +32,6 @@ from .updating import (
     update_options,
 )
 
-__all__ = ["apply", "export", "import_legacy"]
-
 STDOUT = ("-", "/dev/stdout")
 MAX_FILE = 2**26  # bytes that are read
 

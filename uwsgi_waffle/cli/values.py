@@ -33,8 +33,6 @@ from .output import (
 from .sources import assigned
 from .updating import Options, Preview, carry_out, confirm_changes, update_options
 
-__all__ = ["get", "history_", "list_", "prune", "rollback", "set_", "unset"]
-
 
 @waffle.command("list")
 @click.option("--group", metavar="GROUP", help="List only the variables of this group.")

@@ -19,8 +19,6 @@ from ..wake import CHANNELS
 from .command import Command, app_state, as_json, as_text, json_value, load_app, seconds, waffle
 from .output import print_json, print_line
 
-__all__ = ["doctor", "status_", "watch"]
-
 
 @waffle.command("status")
 @click.option("--hosts", is_flag=True, help="Ask all hosts that listen, too.")
