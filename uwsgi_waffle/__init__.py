@@ -35,14 +35,11 @@ from .update import UpdateResult
 from .wake import HostInfo
 
 if TYPE_CHECKING:
-    from .stores import (
-        AlchemyWaffleStore,
-        PeeweeWaffleStore,
-        RedisStore,
-        SQLStore,
-        WaffleMixin,
-        WaffleStore,
-    )
+    from .stores.alchemy import AlchemyWaffleStore
+    from .stores.custom import WaffleMixin, WaffleStore
+    from .stores.peewee import PeeweeWaffleStore
+    from .stores.redis import RedisStore
+    from .stores.sql import SQLStore
 else:
 
     def __getattr__(name: str) -> Any:

@@ -105,18 +105,11 @@ def _from_field(name: str, info: FieldInfo, configured: Mapping[str, Any]) -> Va
     for metadata in info.metadata:
         annotation = Annotated[annotation, metadata]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
-    default = _configured(name, configured) if info.is_required() else _default(name, info)
+    default = info.get_default(call_default_factory=True)
+    if info.is_required():
+        default = _configured(name, configured)
     words = {"desc": info.description, "title": info.title}
     return _variable(name, annotation, default, {**extra, **words})
-
-
-def _default(name: str, info: FieldInfo) -> Any:
-    try:
-        return info.get_default(call_default_factory=True)
-    except Exception as error:
-        raise SchemaError(
-            f"WAFFLE_CONFS: the default_factory of {name!r} fails: {error}"
-        ) from error
 
 
 def _configured(name: str, configured: Mapping[str, Any]) -> Any:

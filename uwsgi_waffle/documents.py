@@ -80,7 +80,7 @@ def read(text: str, wanted: str = "") -> Document:
 
 def _read_json(text: str) -> Document:
     try:
-        found = json.loads(text, object_pairs_hook=_once)
+        found = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it isn't JSON ({error})") from None
     if not isinstance(found, dict):
@@ -100,15 +100,6 @@ def _read_json(text: str) -> Document:
         "it isn't what `flask waffle export` writes: an object with "
         f'"uwsgi_waffle": {FORMAT}, "values" and "set"'
     )
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"{twice!r} is there twice")
-    return found
 
 
 def changes_for(schema: Schema, document: Document, *, reset_others: bool) -> Changeset:

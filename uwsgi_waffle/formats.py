@@ -18,7 +18,6 @@ else:
 
 __all__ = ["env_line", "read_env", "read_toml", "toml_line"]
 
-INT64 = range(-(2**63), 2**63)
 BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # Text that means the same to each reader of such files without quotes.
 BARE = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
@@ -51,17 +50,10 @@ def _toml(value: object) -> str:
         return f"{{ {', '.join(parts)} }}" if parts else "{}"
     if value is None:
         raise ValueError("TOML has no null")
-    if isinstance(value, int) and value not in INT64:
-        raise ValueError("TOML's whole numbers have 64 bits")
     return json.dumps(value, allow_nan=False)
 
 
 def _toml_string(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ValueError("TOML has no half characters (surrogates)") from None
-
     def escaped(c: str) -> str:
         return f"\\u{ord(c):04x}" if ord(c) < 2**16 else f"\\U{ord(c):08x}"
 

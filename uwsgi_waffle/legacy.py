@@ -15,7 +15,6 @@ __all__ = ["as_json", "bad_row", "is_json", "is_legacy"]
 
 MAX_SIZE = 2**20  # bytes of a pickle
 MAX_STEPS = 100_000  # operations of a pickle, and parts of its JSON text
-MAX_DEPTH = 100
 MAX_LENGTH = 2**22  # characters of its JSON text, in which shared parts are repeated
 MAX_MEMO = 2**20  # the unpickler allocates a memo up to the highest number
 # It is easy to make many keys with one hash, and it takes the square of their number to compare
@@ -144,22 +143,22 @@ class _Unpickler(pickle.Unpickler):
 def _encode(value: object) -> str:
     encoder = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_plain)
     chunks: list[str] = []
-    length = depth = 0
+    length = 0
     try:
         for chunk in encoder.iterencode(value):
             chunks.append(chunk)
             length += len(chunk)
             if length > MAX_LENGTH or len(chunks) > MAX_STEPS:
                 raise _Refused("it has too many parts when shared ones are repeated")
-            opens = chunk[0] in "[{" and chunk[-1] not in "]}"
-            depth += opens - (chunk in ("]", "}"))
-            if depth > MAX_DEPTH:
-                raise _Refused(f"it is nested more than {MAX_DEPTH} deep")
     except _Refused:
         raise
-    except (ValueError, TypeError) as error:  # a value that contains itself, NaN, a tuple as a key
+    # A value that contains itself, NaN, a tuple as a key.
+    except (ValueError, TypeError, RecursionError) as error:
         raise _Refused(f"it can't be written as JSON: {error}") from None
-    return "".join(chunks)
+    text = "".join(chunks)
+    if not is_json(text):
+        raise _Refused("it is nested too deeply")
+    return text
 
 
 def _plain(value: object) -> object:

@@ -13,7 +13,6 @@ from flask import Response, redirect
 from flask_wtf import CSRFProtect
 from werkzeug.exceptions import Unauthorized
 
-import uwsgi_waffle
 from uwsgi_waffle.admin import admin_blueprint
 
 from .admin_site import Form, Site
@@ -118,10 +117,7 @@ class TestWhoMay:
         waffle = Site().waffle
         with pytest.raises(TypeError, match="authorize"):
             admin_blueprint(waffle)  # type: ignore[call-arg]  # that is the point
-        with pytest.raises(
-            TypeError,
-            match="authorize must be a function that says who may use the page, not None",
-        ):
+        with pytest.raises(TypeError, match="authorize must be a function, not None"):
             admin_blueprint(waffle, authorize=None)  # type: ignore[arg-type]  # likewise
 
     @pytest.mark.parametrize(("allowed", "actor"), [("ann", "ann"), (True, None)])
@@ -202,5 +198,5 @@ class TestToken:
 
     def test_no_secret_key_is_said(self) -> None:
         site = Site(SECRET_KEY=None, TESTING=True)
-        with pytest.raises(uwsgi_waffle.WaffleError, match=r"set app\.secret_key"):
+        with pytest.raises(RuntimeError, match="A secret key is required"):
             site.client.get("/waffle/")

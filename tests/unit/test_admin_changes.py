@@ -175,10 +175,6 @@ class TestMayChange:
         # 500 where Flask has no asgiref to run it
         assert page.status_code == 500 or "You may not change" in page.text
 
-    def test_it_is_a_function(self, site: Site) -> None:
-        with pytest.raises(TypeError, match="may_change must be a function"):
-            Site(may_change={"SITENAME"})  # type: ignore[arg-type]  # that is the point
-
 
 class TestPinned:
     """What the environment pins is shown with its reason."""

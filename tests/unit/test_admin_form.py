@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from pydantic import HttpUrl
 
 from uwsgi_waffle.admin.fields import MAX_EDITABLE, Field
-from uwsgi_waffle.admin.form import MAX_FORM
+from uwsgi_waffle.admin.submission import MAX_FORM
 from uwsgi_waffle.schema import Schema
 
 from ..docs.page import ROOT

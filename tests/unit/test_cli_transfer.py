@@ -341,10 +341,10 @@ class TestTransfer:
         other = host.start(confs=confs)
         text = self.run_in(other, "export", "--format", "toml").stdout
         assert "# MAIL isn't set, and TOML has no null" in text.splitlines()
-        other.waffle.update({"N": 2**63})
+        other.waffle.update({"MAIL": None})
         result = self.run_in(other, "export", "--format", "toml")
         assert result.exit_code == 1
-        assert "N: TOML's whole numbers have 64 bits; write it with --format json" in result.stderr
+        assert "MAIL: TOML has no null; write it with --format json" in result.stderr
 
     def test_the_format_is_what_the_name_ends_with(self, run: Run, tmp_path: Path) -> None:
         path = tmp_path / ".env"
@@ -362,7 +362,6 @@ class TestTransfer:
             ("[" * 100_000, "isn't TOML"),
             ("LIMIT=20\nLIMIT=30\n", "line 2 names LIMIT again"),
             ("LIMIT = 20\nLIMIT = 30\n", "isn't TOML"),
-            ('{"LIMIT": 20, "LIMIT": 30}', "'LIMIT' is there twice"),
             ('{"uwsgi_waffle": 2, "values": {}}', "isn't what `flask waffle export` writes"),
             ('{"uwsgi_waffle": 1, "values": []}', "isn't what `flask waffle export` writes"),
             (

@@ -1,8 +1,9 @@
-"""Who may use the admin page, and the headers that all its responses have."""
+"""Who may use the admin page and change what, and the headers that all its responses have."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import werkzeug.wrappers
@@ -10,7 +11,18 @@ from flask import Response, abort, current_app, request
 from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException
 
-__all__ = ["HEADERS", "Authorize", "GuardedResponse", "check_access"]
+from ..errors import WaffleError
+from ..extension import WaffleConf
+
+__all__ = [
+    "HEADERS",
+    "Authorize",
+    "GuardedResponse",
+    "Locks",
+    "MayChange",
+    "NotAllowed",
+    "check_access",
+]
 
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
@@ -24,6 +36,7 @@ HEADERS = {
 }
 
 Authorize = Callable[[], Any]
+MayChange = Callable[[str], bool]
 
 
 class GuardedResponse(Response):
@@ -57,3 +70,41 @@ def check_access(authorize: Authorize) -> tuple[str | None, Any]:
     raise TypeError(
         f"authorize must return a name, True, False or a response, not {type(allowed).__name__}."
     )
+
+
+class NotAllowed(WaffleError):
+    """A request would change what this person may not change."""
+
+
+@dataclass(frozen=True)
+class Locks:
+    """The variables that this person, in this process, can't change."""
+
+    waffle: WaffleConf
+    may_change: MayChange | None
+
+    def reason(self, name: str) -> str:
+        """Return why a variable can't be changed here; empty if it can."""
+        if pin := self.waffle.state.schema.pins.get(name):
+            return f"Set by the environment variable {pin.source}, so it can't be changed here."
+        return "" if self._allows(name) else "You may not change this variable."
+
+    def check(self, names: Iterable[str]) -> None:
+        """Check that this person may change all of ``names``.
+
+        Raises:
+            NotAllowed: naming those that they may not change.
+        """
+        refused = ", ".join(name for name in names if not self._allows(name))
+        if refused:
+            raise NotAllowed(
+                f"You may not change {refused}, so nothing was changed. Ask somebody who may."
+            )
+
+    def _allows(self, name: str) -> bool:
+        if self.may_change is None:
+            return True
+        allowed = current_app.ensure_sync(self.may_change)(name)
+        if not isinstance(allowed, (bool, type(None))):  # a coroutine is truthy
+            raise TypeError(f"may_change must return True or False, not {type(allowed).__name__}.")
+        return bool(allowed)

@@ -11,10 +11,9 @@ from flask_wtf.csrf import CSRFError
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from ..extension import WaffleConf
-from .access import HEADERS, Authorize, GuardedResponse, check_access
-from .form import MAX_FORM
-from .locks import MayChange
+from .access import HEADERS, Authorize, GuardedResponse, MayChange, check_access
 from .page import Page, error_text
+from .submission import MAX_FORM
 
 __all__ = ["admin_blueprint"]
 
@@ -41,7 +40,7 @@ def admin_blueprint(
         name: the blueprint's name, for `flask.url_for`: ``url_for("waffle_admin.index")``.
 
     Raises:
-        TypeError: ``authorize`` or ``may_change`` isn't callable.
+        TypeError: ``authorize`` isn't callable.
 
     Example:
         >>> from flask import Flask
@@ -54,24 +53,13 @@ def admin_blueprint(
         >>> app.test_client().get("/waffle/").status
         '403 FORBIDDEN'
     """
-    _check_functions(authorize, may_change)
+    if not callable(authorize):
+        raise TypeError(f"authorize must be a function, not {authorize!r}.")
     blueprint = Blueprint(name, __name__, url_prefix="/waffle", **STATIC)
     make_page = partial(Page, waffle, may_change)
     _add_guards(blueprint, make_page, authorize)
     _add_views(blueprint, waffle, make_page)
     return blueprint
-
-
-def _check_functions(authorize: object, may_change: object) -> None:
-    if not callable(authorize):
-        raise TypeError(
-            f"authorize must be a function that says who may use the page, not {authorize!r}."
-        )
-    if not (may_change is None or callable(may_change)):
-        raise TypeError(
-            "may_change must be a function that takes a variable's name and says whether this"
-            f" person may change it, not {may_change!r}."
-        )
 
 
 def _add_guards(blueprint: Blueprint, make_page: Callable[[], Page], authorize: Authorize) -> None:

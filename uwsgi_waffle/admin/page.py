@@ -23,12 +23,11 @@ from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..stores import Stored
 from ..update import UpdateResult
+from .access import Locks, MayChange, NotAllowed
 from .differences import differences, entry_words, saved_changes, shorten
 from .fields import NO_VALUE, Field
-from .form import Submitted, editable_names
-from .locks import Locks, MayChange, NotAllowed
 from .rows import Change, Filter, Row, first_problem, group_rows, in_page_order
-from .submission import TIME, Submission, form_revision
+from .submission import TIME, Submission, Submitted, editable_names, form_revision
 
 __all__ = ["Page", "error_text"]
 
@@ -43,11 +42,6 @@ class Page:
     """One request to the page, and its response."""
 
     def __init__(self, waffle: WaffleConf, may_change: MayChange | None = None) -> None:
-        if not current_app.secret_key:
-            raise WaffleError(
-                "The admin page needs a secret key for its forms: set app.secret_key to a random"
-                " text of your own."
-            )
         self.waffle = waffle
         self.schema = waffle.state.schema
         self.fields = in_page_order(map(Field, self.schema.variables.values()))
@@ -108,7 +102,8 @@ class Page:
     def confirm_rollback(self, revision: int) -> ViewResult:
         """Ask before a rollback, and show what it will change."""
         try:
-            changes = self._rollback_changes(revision)
+            store = self.waffle.state.store
+            changes = self._differences(changes_for_rollback(self.schema, store, revision))
         except WaffleError as error:
             return self._error_page(error)
         try:
@@ -121,10 +116,6 @@ class Page:
         """Check that this person may change all rows that it changes, also to an equal value."""
         store = self.waffle.state.store
         self.locks.check(changes_for_rollback(self.schema, store, revision)(store.load()))
-
-    def _rollback_changes(self, revision: int) -> list[Change]:
-        store = self.waffle.state.store
-        return self._differences(changes_for_rollback(self.schema, store, revision))
 
     def _differences(self, changeset: Changeset) -> list[Change]:
         values = self.waffle.values

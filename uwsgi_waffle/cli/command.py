@@ -1,14 +1,13 @@
-"""What all commands share: the application, errors, masks, and the completion of names."""
+"""The group of the commands, and what they share: the application, errors, masks, completion."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
 from io import StringIO
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -26,59 +25,44 @@ from ..text import escape_line, to_json
 from .output import OutputError, print_error, print_json, shorten
 
 __all__ = [
-    "ApplicationCommand",
     "Command",
     "app_state",
     "as_json",
     "as_text",
-    "command",
     "complete_names",
     "duration",
     "json_value",
     "load_app",
     "seconds",
+    "waffle",
 ]
-
-F = TypeVar("F", bound=Callable[..., Any])
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-class Refusal(click.ClickException):
-    """An error of the package: one line on the standard error, and exit code 1.
+class Command(click.Command):
+    """A command that shows an error of the package in one line, and ends with exit code 1.
 
     With ``--json`` there is an object on the standard output, too.
     """
 
-    def __init__(self, error: WaffleError, *, as_json: bool) -> None:
-        super().__init__(str(error))
-        self._document: dict[str, Any] | None = None
-        if as_json:
-            self._document = {"error": type(error).__name__, "message": str(error)}
-            if isinstance(error, InvalidValue):
-                self._document["problems"] = error.problems
-            if isinstance(error, RevisionConflict):
-                self._document["revision"] = error.actual
-
-    def show(self, file: Any = None) -> None:
-        print_error(f"Error: {self.message}")
-        if self._document is not None:
-            with suppress(OutputError):
-                print_json(self._document)
-
-
-class Command(click.Command):
-    """A command that shows an error of the package as a `Refusal`."""
-
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            return self.run(ctx)
         except WaffleError as error:
-            raise Refusal(error, as_json=bool(ctx.params.get("as_json"))) from None
+            print_error(f"Error: {error}")
+            if ctx.params.get("as_json"):
+                with suppress(OutputError):
+                    print_json(_document(error))
+            ctx.exit(1)
         except OutputError as error:
             if not error.is_closed_pipe:
                 print_error(f"Error: {error}")
             ctx.exit(1)
+
+    def run(self, ctx: click.Context) -> Any:
+        """Run the command itself."""
+        return super().invoke(ctx)
 
 
 class ApplicationCommand(Command):
@@ -87,17 +71,31 @@ class ApplicationCommand(Command):
     The application starts even if stored values don't fit, so that the command can repair them.
     """
 
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            app = load_app(ctx)
-        except WaffleError as error:
-            raise Refusal(error, as_json=bool(ctx.params.get("as_json"))) from None
-        context = app.app_context()
+    def run(self, ctx: click.Context) -> Any:
+        context = load_app(ctx).app_context()
         context.push()
         try:
-            return super().invoke(ctx)
+            return super().run(ctx)
         finally:
             _leave(context)
+
+
+waffle = click.Group(
+    "waffle",
+    help="Read and change the variables of WAFFLE_CONFS.",
+    epilog="Exit codes: 0 done; 1 refused; 2 not understood; 3 made, but not all processes had it "
+    "in time, or no server runs here; 4 --dry-run found something to change.",
+)
+waffle.command_class = ApplicationCommand
+
+
+def _document(error: WaffleError) -> dict[str, Any]:
+    document: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+    if isinstance(error, InvalidValue):
+        document["problems"] = error.problems
+    if isinstance(error, RevisionConflict):
+        document["revision"] = error.actual
+    return document
 
 
 def _leave(context: AppContext) -> None:
@@ -112,11 +110,6 @@ def load_app(ctx: click.Context) -> Flask:
     """Load the application, so that it starts even if stored values don't fit."""
     with repairing():
         return ctx.ensure_object(ScriptInfo).load_app()
-
-
-def command(name: str, cls: type[Command] = ApplicationCommand) -> Callable[[F], Command]:
-    """Make a command of a function."""
-    return click.command(name, cls=cls)
 
 
 def seconds(value: str) -> float:

@@ -6,8 +6,6 @@ import os
 import re
 import sys
 from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import BinaryIO
 
 import click
 
@@ -15,9 +13,6 @@ from ..errors import InvalidValue, WaffleError
 from ..schema import Schema
 
 __all__ = ["as_utf8", "assigned", "confirm", "has_terminal", "read_text"]
-
-
-STDIN = ("-", "/dev/stdin")  # if it's closed, the second may be any file
 
 
 def has_terminal() -> bool:
@@ -44,12 +39,12 @@ def read_text(path: str, limit: int) -> str:
     """
     name = _source_name(path)
     try:
-        with _open(path) as file:
-            data = file.read(limit + 1)
-    except (OSError, ValueError) as error:  # a path with a null character
-        raise click.UsageError(
-            f"{name} can't be read: {getattr(error, 'strerror', None) or error}."
-        ) from None
+        with click.open_file(path, "rb") as file:
+            data: bytes = file.read(limit + 1)
+    # A path with a null character; a closed standard input.
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = str(getattr(error, "strerror", None) or error).rstrip(".")
+        raise click.UsageError(f"{name} can't be read: {reason}.") from None
     if len(data) > limit:
         raise InvalidValue({"": f"{name} has more than {limit:,} bytes"})
     try:
@@ -58,14 +53,6 @@ def read_text(path: str, limit: int) -> str:
         raise InvalidValue(
             {"": f"{name} isn't UTF-8 text: see its byte {error.start + 1:,}"}
         ) from None
-
-
-def _open(path: str) -> AbstractContextManager[BinaryIO]:
-    if path not in STDIN:
-        return open(path, "rb")
-    if sys.stdin is None:
-        raise OSError("it is closed")
-    return nullcontext(sys.stdin.buffer)
 
 
 def assigned(assignments: Iterable[str], schema: Schema, limit: int) -> dict[str, str]:
@@ -115,7 +102,7 @@ def as_utf8(text: str) -> str:
 
 
 def _source_name(path: str) -> str:
-    return "the standard input" if path in STDIN else path or "''"
+    return "the standard input" if path == "-" else path or "''"
 
 
 def _read_value(name: str, path: str, limit: int) -> str:

@@ -12,7 +12,7 @@ from ..errors import InvalidValue
 from ..report import misfits
 from ..state import WaffleState
 from ..stores import Commit, Stored
-from .command import app_state, as_json, as_text, command, json_value
+from .command import app_state, as_json, as_text, json_value, waffle
 from .output import (
     after_update,
     print_error,
@@ -32,13 +32,11 @@ from .updating import (
     update_options,
 )
 
-__all__ = ["apply", "export", "import_legacy"]
-
 STDOUT = ("-", "/dev/stdout")
 MAX_FILE = 2**26  # bytes that are read
 
 
-@command("export")
+@waffle.command("export")
 @click.argument("file", type=click.Path(dir_okay=False, allow_dash=True), default="-")
 @click.option(
     "--format",
@@ -103,7 +101,7 @@ def _write(path: str, text: str, *, private: bool) -> None:
         raise click.FileError(path, error.strerror) from None
 
 
-@command("apply")
+@waffle.command("apply")
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option(
     "--reset-others",
@@ -140,7 +138,7 @@ def _document_in(path: str) -> documents.Document:
         raise InvalidValue({"the standard input" if path == "-" else path: str(error)}) from None
 
 
-@command("import-legacy")
+@waffle.command("import-legacy")
 @dry_run_option
 @actor_option
 @as_json

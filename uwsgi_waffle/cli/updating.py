@@ -158,9 +158,10 @@ class Preview:
         changed = self.state.writer.preview(self.observed, expect_revision=expect)
         return tuple(name for name in changed if name in self.new)
 
-    def lines(self, changed: Iterable[str]) -> list[str]:
-        """Return a line for each variable that changes."""
-        return [self._line(name) for name in changed]
+    def show(self, changed: Iterable[str]) -> None:
+        """Print a line for each variable that changes."""
+        for name in changed:
+            print_line(self._line(name))
 
     def _line(self, name: str) -> str:
         if self.new[name] is None and name not in self.state.schema.variables:
@@ -195,8 +196,7 @@ def confirm_changes(
 ) -> None:
     """Ask before ``changed`` is changed; what was shown is what is done then."""
     if not options["as_json"]:
-        for line in preview.lines(changed):
-            print_line(line)
+        preview.show(changed)
     confirm(question, as_json=options["as_json"])
     options["expect"] = preview.revision
 
@@ -248,8 +248,7 @@ def _wait(state: WaffleState, result: UpdateResult, options: Options) -> tuple[U
 
 def _print(preview: Preview, result: UpdateResult, options: Options) -> None:
     if not options["as_json"]:
-        for line in preview.lines(result.changed):
-            print_line(line)
+        preview.show(result.changed)
         hint = "" if result.changed else " (nothing to change)"
         if preview.retimed and not result.changed:
             hint = " (the values stay; until when they count changes)"

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from click.core import ParameterSource
 from typing_extensions import Unpack
 
 from .. import changes
@@ -21,7 +20,7 @@ from ..snapshot import Snapshot
 from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
-from .command import app_state, as_json, as_text, command, complete_names, duration, json_value
+from .command import app_state, as_json, as_text, complete_names, duration, json_value, waffle
 from .output import (
     MAX_SHOWN,
     is_terminal,
@@ -34,10 +33,8 @@ from .output import (
 from .sources import assigned
 from .updating import Options, Preview, carry_out, confirm_changes, update_options
 
-__all__ = ["get", "history_", "list_", "prune", "rollback", "set_", "unset"]
 
-
-@command("list")
+@waffle.command("list")
 @click.option("--group", metavar="GROUP", help="List only the variables of this group.")
 @click.option(
     "--undeclared", is_flag=True, help="List instead what is stored and no longer declared."
@@ -124,7 +121,7 @@ def _print_misfit(width: int, misfit: Misfit) -> None:
     print_line(f"{'':{width}}  ! {misfit}. Run {misfit.commands}")
 
 
-@command("get")
+@waffle.command("get")
 @click.argument("name", shell_complete=complete_names)
 @click.option("--reveal", is_flag=True, help="Print it even if it is secret.")
 @as_json
@@ -155,7 +152,7 @@ def _marks(misfit: Misfit) -> dict[str, Any]:
     return {"problem": misfit.problem, "stored": stored}
 
 
-@command("set")
+@waffle.command("set")
 @click.argument(
     "assignments", metavar="NAME=VALUE...", nargs=-1, required=True, shell_complete=complete_names
 )
@@ -187,7 +184,7 @@ def set_(assignments: tuple[str, ...], **options: Any) -> None:
     carry_out(state, changes_for_update(state.schema, values), **options)
 
 
-@command("unset")
+@waffle.command("unset")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_names)
 @update_options
 def unset(names: tuple[str, ...], **options: Any) -> None:
@@ -204,7 +201,7 @@ def unset(names: tuple[str, ...], **options: Any) -> None:
     carry_out(state, build_changes, **options)
 
 
-@command("prune")
+@waffle.command("prune")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @update_options
 def prune(yes: bool, **options: Unpack[Options]) -> None:
@@ -227,7 +224,7 @@ def prune(yes: bool, **options: Unpack[Options]) -> None:
     carry_out(state, build_changes, **options)
 
 
-@command("rollback")
+@waffle.command("rollback")
 @click.argument("revision", type=int)
 @update_options
 def rollback(revision: int, note: str | None, **options: Any) -> None:
@@ -238,21 +235,17 @@ def rollback(revision: int, note: str | None, **options: Any) -> None:
     carry_out(state, changeset, note=note, **options)
 
 
-@command("history")
+@waffle.command("history")
 @click.argument("name", required=False, shell_complete=complete_names)
 @click.option(
     "--limit",
     type=click.IntRange(min=1),
-    default=20,
     show_default="20, with --since all",
     help="Show so many changes at most.",
 )
 @click.option("--since", type=int, metavar="REVISION", help="Show what was changed after REVISION.")
 @as_json
-@click.pass_context
-def history_(
-    ctx: click.Context, name: str | None, limit: int, since: int | None, as_json: bool
-) -> None:
+def history_(name: str | None, limit: int | None, since: int | None, as_json: bool) -> None:
     """Show the newest changes, newest first; of one variable if NAME is given.
 
     Secrets are masked.
@@ -260,11 +253,9 @@ def history_(
     state = app_state()
     beginnings = is_terminal() and not as_json
     if since is None:
-        entries = history(state, limit, name, beginnings=beginnings)
+        entries = history(state, limit or 20, name, beginnings=beginnings)
     else:
-        given = ctx.get_parameter_source("limit") is ParameterSource.COMMANDLINE
-        entries = history_since(state, since, name, beginnings=beginnings)
-        entries = entries[: limit if given else None]
+        entries = history_since(state, since, name, beginnings=beginnings)[:limit]
     if as_json:
         print_json([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2)
         return

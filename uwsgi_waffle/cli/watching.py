@@ -1,25 +1,26 @@
-"""What goes on: `status` and `watch`."""
+"""What goes on: `status`, `watch` and `doctor`."""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import click
 
+from ..doctor import Finding, examine
+from ..errors import WaffleError
 from ..report import misfits, status
 from ..snapshot import difference
-from ..state import WaffleState
+from ..state import WaffleState, state_of
 from ..wake import CHANNELS
-from .command import app_state, as_json, as_text, command, json_value, seconds
+from .command import Command, app_state, as_json, as_text, json_value, load_app, seconds, waffle
 from .output import print_json, print_line
 
-__all__ = ["status_", "watch"]
 
-
-@command("status")
+@waffle.command("status")
 @click.option("--hosts", is_flag=True, help="Ask all hosts that listen, too.")
 @as_json
 def status_(hosts: bool, as_json: bool) -> None:
@@ -101,7 +102,7 @@ def _print_hosts(found: Mapping[str, Any]) -> None:
         )
 
 
-@command("watch")
+@waffle.command("watch")
 @click.option(
     "--interval",
     type=seconds,
@@ -144,3 +145,42 @@ def _watch(interval: float, count: int | None, *, as_json: bool) -> None:
             else:
                 old, new = as_text(state, name, old), as_text(state, name, new)
                 print_line(f"{current.revision}  {name}: {old} -> {new}")
+
+
+@waffle.command("doctor", cls=Command)
+@click.option(
+    "--patience",
+    type=seconds,
+    metavar="SECONDS",
+    default=3.0,
+    show_default=True,
+    help="How long a process may lag.",
+)
+@as_json
+@click.pass_context
+def doctor(ctx: click.Context, patience: float, as_json: bool) -> None:
+    """Check the installation, and say what to change.
+
+    It checks how the running server was configured, the store, the rights in folders, Redis, and
+    that no process lags. The exit code is 1 if something is an error. A warning is for what works,
+    but not in the best way. No variable is changed.
+    """
+    findings: list[Finding] = []
+    try:
+        app = load_app(ctx)
+        state = state_of(app)
+    except WaffleError as error:
+        text = f"it can't start: {error}"
+        change = "Do what it says; then more can be checked."
+        findings.append(Finding("error", "application", text, change))
+    else:
+        with app.app_context():
+            findings += examine(state, patience)
+    if as_json:
+        print_json({"findings": [asdict(finding) for finding in findings]}, indent=2)
+    else:
+        for finding in findings:
+            print_line(f"{finding.level:<9}{finding.check + ':':<14}{finding.text}")
+            if finding.change:
+                print_line(f"{'':<9}{'change:':<14}{finding.change}")
+    ctx.exit(1 if any(finding.level == "error" for finding in findings) else 0)

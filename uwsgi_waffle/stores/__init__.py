@@ -15,34 +15,15 @@ from .memory import MemoryStore
 if TYPE_CHECKING:
     from sqlalchemy import URL
 
-    from .alchemy import AlchemyWaffleStore
-    from .custom import WaffleMixin, WaffleStore
-    from .peewee import PeeweeWaffleStore
-    from .redis import RedisStore
-    from .sql import SQLStore
-else:
-
-    def __getattr__(name: str) -> Any:
-        if name not in LAZY:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        return _load(name)
-
-
 __all__ = [
     "EXPIRES",
-    "AlchemyWaffleStore",
     "Commit",
     "CommitBuilder",
     "Context",
     "HistoryRow",
     "MemoryStore",
-    "PeeweeWaffleStore",
-    "RedisStore",
-    "SQLStore",
     "Store",
     "Stored",
-    "WaffleMixin",
-    "WaffleStore",
     "open_store",
 ]
 
@@ -58,7 +39,9 @@ SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb")
 REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
 
 
-def _load(name: str) -> Any:
+def __getattr__(name: str) -> Any:
+    if name not in LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:
         return getattr(import_module(LAZY[name], __name__), name)
     except (ImportError, AttributeError) as error:
@@ -85,7 +68,7 @@ def open_store(url: str | URL) -> Store:
 
         return RedisStore(str(url))
     if scheme in SQL_SCHEMES:
-        store: Store = _load("SQLStore")(url)
+        store: Store = __getattr__("SQLStore")(url)
         return store
     schemes = ", ".join((*SQL_SCHEMES, *REDIS_SCHEMES, "memory"))
     raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {schemes}.")

@@ -121,7 +121,8 @@ class AlchemyWaffleStore(RowStore):
 
     @property
     def _in_memory(self) -> bool:
-        return _in_memory(self._app_engine())
+        self._app_engine()
+        return self._borrowed is not None
 
     @contextmanager
     def _open(self, *, lock: bool) -> Iterator[AlchemyRows]:
@@ -205,17 +206,11 @@ class AlchemyWaffleStore(RowStore):
                     "AlchemyWaffleStore: write an '@' in the password of SQLALCHEMY_DATABASE_URI "
                     "as %40."
                 )
-            if _in_memory(engine):
+            url, is_sqlite = engine.url, engine.dialect.name == "sqlite"
+            if is_sqlite and drivers.in_memory(url.database, url.query.get("mode")):
                 self._borrowed = BorrowedConnection(engine)
             self._found_engine = engine
         return self._found_engine
-
-
-def _in_memory(engine: sa.Engine) -> bool:
-    url = engine.url
-    return engine.dialect.name == "sqlite" and drivers.in_memory(
-        url.database, url.query.get("mode")
-    )
 
 
 def _column(mapper: Any, name: str) -> sa.Column[Any]:

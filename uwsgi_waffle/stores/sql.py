@@ -22,6 +22,7 @@ from ..errors import (
     StoreUnavailable,
     UnknownRevision,
 )
+from ..privileges import as_owner_of
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
 from .engines import check_url, create_engine, identity_of, libpq_url, notify, shown
@@ -266,7 +267,7 @@ class SQLStore(Store):
         if self._file is None:
             return nullcontext()
         self._connect()  # SQLAlchemy imports the dialect now: the owner may not be able to read it
-        return self._file.as_owner()
+        return as_owner_of(self._file.path)
 
     @contextmanager
     def _mapped(self, *, writing: bool) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
 from ..identity import sqlite_path
-from ..privileges import as_owner_of, exposed_to, is_root, make_folder, owner_of_new, whose
+from ..privileges import exposed_to, is_root, make_folder, owner_of_new, whose
 from .drivers import in_memory
 
 __all__ = ["SQLiteFile", "absolute"]
@@ -42,10 +42,6 @@ class SQLiteFile:
         self._database, self._query, self._timeout = str(url.database), url.query, timeout
         self.is_uri = self._database.startswith("file:")  # the URL itself says how to open it
         self.path = Path(sqlite_path(self._database))
-
-    def as_owner(self) -> AbstractContextManager[None]:
-        """Act as the file's owner if this is a command of root's."""
-        return as_owner_of(self.path)
 
     def is_gone(self) -> bool:
         """Return whether the file is missing, as far as this process may look."""
