@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from ..host import ProcessInfo
 from ..state import WaffleState
@@ -18,11 +18,10 @@ def check_pins(state: WaffleState, processes: Sequence[ProcessInfo]) -> Iterator
     others: dict[str, list[ProcessInfo]] = {}
     for process in processes:
         theirs = process.server.get("pinned", {})
-        if isinstance(theirs, Mapping):
-            for name in sorted(own.keys() | theirs.keys()):
-                if own.get(name) != theirs.get(name):
-                    text = _difference(name, here=name in own, there=name in theirs)
-                    others.setdefault(text, []).append(process)
+        for name in sorted(own.keys() | theirs.keys()):
+            if own.get(name) != theirs.get(name):
+                text = _difference(name, here=name in own, there=name in theirs)
+                others.setdefault(text, []).append(process)
     for text, found in others.items():
         change = "Export the same here as the server has, WAFFLE_ENV_PREFIX included."
         yield Finding("warning", "pinned", f"{text} {named(found)}", change)

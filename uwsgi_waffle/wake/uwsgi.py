@@ -11,7 +11,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from ..host import file_id
+from ..host import ServerInfo, file_id
 from .inotify import check_inotify
 from .watchers import Watcher, log, tick_all
 
@@ -104,7 +104,7 @@ def process_name() -> str | None:
     return None if uwsgi.masterpid() == os.getpid() else "uwsgi"
 
 
-def describe() -> dict[str, object]:
+def describe() -> ServerInfo:
     """Return what `flask waffle doctor` judges: how the running uWSGI was configured."""
     return {
         "uwsgi": uwsgi.version.decode(),
