@@ -23,6 +23,7 @@ from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.doctor import checks, folder
 from uwsgi_waffle.doctor.folder import Account
 from uwsgi_waffle.host import HostFiles
+from uwsgi_waffle.mounts import Mount
 
 from ..contract.models import peewee_model
 from ..redis_server import RedisServer
@@ -317,7 +318,7 @@ class TestApplication:
 
 class TestFolder:
     def test_one_on_the_network(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(folder, "network_filesystem", lambda path: "nfs4")
+        monkeypatch.setattr(folder, "mount_of", lambda path: Mount("", "/", "/", "nfs4"))
         ((level, check, text, change),) = found(site.app)
         assert (level, check) == ("error", "folder")
         assert "nfs4" in text

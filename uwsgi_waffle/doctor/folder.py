@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .. import unix
 from ..host import HostFiles
+from ..mounts import mount_of
 from ..state import WaffleState
 from .finding import Finding
-from .network import network_filesystem
 from .servers import Processes
 
 __all__ = ["Account", "check_folder"]
 
+#: File systems where locks and renames don't reach other hosts.
+NETWORK = frozenset(
+    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "9p"}
+    | {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs"}
+)
 READ_WRITE, ALL, ENTER = 6, 7, 1  # as `stat` numbers the rights of others
 
 
@@ -47,13 +53,13 @@ def check_folder(state: WaffleState, host: HostFiles, processes: Processes) -> I
     A process that can't use the folder reports that as its error.
     """
     folder, owner = host.folder.path, Account(host.folder.owner, frozenset())
-    network = network_filesystem(folder)
+    mount = mount_of(os.path.realpath(folder))
     servers = (process.server for process in processes if "uid" in process.server)
     accounts = {Account(server["uid"], frozenset(server.get("gids", ()))) for server in servers}
     found = [finding for account in accounts for finding in _refused(state, account)]
-    if network:
+    if mount is not None and mount.kind in NETWORK:
         text = (
-            f"{folder} is on a network file system ({network}), where processes of other hosts "
+            f"{folder} is on a network file system ({mount.kind}), where processes of other hosts "
             "neither lock nor see it reliably"
         )
         change = "Set WAFFLE_WATCHER_FILE to a path on a local disk; the store may be anywhere."
