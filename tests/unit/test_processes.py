@@ -166,16 +166,16 @@ class TestLife:
     def test_a_child_does_not_keep_its_parent_alive(self, host: Host, others: HostFiles) -> None:
         """A fork shares the open file, and with it a lock of flock(2)."""
         report = reporting(host, "parent")
-        grandchildren: list[int] = []
         reader, writer = os.pipe()
+        born, gives_birth = os.pipe()
 
         def program() -> None:
             report()
-            grandchild = os.fork()
-            if grandchild == 0:
+            if os.fork() == 0:
+                os.write(gives_birth, b"x")
                 os.read(reader, 1)  # lives until the test ends
                 os._exit(0)
-            grandchildren.append(grandchild)
+            os.read(born, 1)
 
         try:
             with forked(program):
@@ -183,8 +183,8 @@ class TestLife:
             assert kinds(others) == set()
         finally:
             os.write(writer, b"x")
-            os.close(reader)
-            os.close(writer)
+            for fd in (reader, writer, born, gives_birth):
+                os.close(fd)
 
     def test_a_child_that_leaves_does_not_remove_its_parents_file(self, shared: HostFiles) -> None:
         shared.processes.report(info("parent"))
