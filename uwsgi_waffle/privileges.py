@@ -20,6 +20,7 @@ __all__ = [
     "exposed_to",
     "foreign_owner",
     "make_folder",
+    "name_user",
     "resolve",
     "warn_if_exposed",
 ]
@@ -140,7 +141,7 @@ def resolve(path: Path) -> Path:
         for link in _links(path):
             if (uid := link.lstat().st_uid) not in owners:
                 raise SchemaError(
-                    f"{path} leads to {real} by {link}, a link of {_name(uid)}, which root "
+                    f"{path} leads to {real} by {link}, a link of {name_user(uid)}, which root "
                     "doesn't follow. Let WAFFLE_WATCHER_FILE, WAFFLE_STORE_URL or the instance "
                     f"folder name {real}."
                 )
@@ -163,7 +164,8 @@ def _owners(path: str | os.PathLike[str]) -> Iterator[tuple[Path, int]]:
             yield place, place.lstat().st_uid
 
 
-def _name(uid: int) -> str:
+def name_user(uid: int) -> str:
+    """Name a user in a message."""
     return f"user {uid}" if uid else "root"
 
 
@@ -182,9 +184,9 @@ def foreign_owner(user: int, *paths: Path | str, command: str = "chown") -> str:
     if not foreign:
         return ""
     uid = owners[foreign[0]]
-    run = f"Run this as {_name(uid)}; or, as root, run: " if uid else "As root, run: "
+    run = f"Run this as {name_user(uid)}; or, as root, run: " if uid else "As root, run: "
     return (
-        f"{foreign[0]} belongs to {_name(uid)}, and this process uses it as {_name(user)}. "
+        f"{foreign[0]} belongs to {name_user(uid)}, and this process uses it as {name_user(user)}. "
         f"{run}{command} {user} {shlex.join(foreign)}"
     )
 

@@ -241,8 +241,6 @@ class WaffleState:
     def _describe(self) -> ServerInfo:
         return {
             **wake.describe(),
-            "uid": unix.geteuid(),
-            "gids": [unix.getegid(), *unix.getgroups()],
             "notified_by": self.notified_by,
             "watchtype": self.settings.watching.watchtype,
             "pinned": {name: pin.digest for name, pin in self.schema.pins.items()},

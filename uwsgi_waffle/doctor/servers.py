@@ -11,7 +11,7 @@ from ..state import WaffleState
 from ..wake import CHANNELS, server_of
 from .finding import Finding, named
 
-__all__ = ["Processes", "check_servers"]
+__all__ = ["Processes", "check_pins", "check_servers"]
 
 THREADS_ALWAYS_RUN = (2, 0, 27)  # the first uWSGI in which `enable-threads` is superfluous
 MULE = "uwsgi_waffle.mule"
@@ -150,3 +150,30 @@ def _check_mule(host: HostFiles, processes: Processes) -> Finding:
         text = f"no mule listens to {CHANNELS[name].server}, so a thread in a worker does"
         return Finding("warning", "mule", text, f"Add to the ini: mule = {MULE}")
     return Finding("ok", "mule", f"it listens to {CHANNELS[name].server}")
+
+
+def check_pins(state: WaffleState, processes: Processes) -> Iterator[Finding]:
+    """Compare what this process pins with what the servers of this host do."""
+    pins = state.schema.pins
+    own = {name: pin.digest for name, pin in pins.items()}
+    others: dict[str, list[ProcessInfo]] = {}
+    for process in processes:
+        theirs = process.server.get("pinned", {})
+        for name in sorted(own.keys() | theirs.keys()):
+            if own.get(name) != theirs.get(name):
+                text = _difference(name, here=name in own, there=name in theirs)
+                others.setdefault(text, []).append(process)
+    for text, found in others.items():
+        change = "Export the same here as the server has, WAFFLE_ENV_PREFIX included."
+        yield Finding("warning", "pinned", f"{text} {named(found)}", change)
+    if pins and not others:
+        listed = ", ".join(f"{name} by {pin.source}" for name, pin in pins.items())
+        yield Finding("ok", "pinned", listed)
+
+
+def _difference(name: str, *, here: bool, there: bool) -> str:
+    if here and there:
+        return f"The environment pins {name} to one value here and to another in"
+    if here:
+        return f"The environment pins {name} here and not in"
+    return f"The environment does not pin {name} here, as it does in"
