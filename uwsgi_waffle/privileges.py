@@ -7,7 +7,6 @@ import os
 import shlex
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from functools import cache
 from pathlib import Path
 
 from . import unix
@@ -28,7 +27,6 @@ __all__ = [
 log = logging.getLogger("uwsgi_waffle")
 
 LONGEST_CHAIN = 40  # links, as in Linux
-NO_CHANGE = -1  # asks setfsuid(2) who it is
 
 _warned_of: set[Path] = set()
 
@@ -46,39 +44,12 @@ def acting_as(uid: int) -> Iterator[None]:
     if uid == 0 or unix.geteuid() != 0:
         yield
         return
-    groups = _groups_of(uid)
-    before = _become(uid, groups[0], groups)
+    groups = unix.groups_of(uid)
+    before = unix.become(uid, groups[0], groups)
     try:
         yield
     finally:
-        _become(*before)
-
-
-def _become(uid: int, gid: int, groups: tuple[int, ...]) -> tuple[int, int, tuple[int, ...]]:
-    """Change the user and groups that files are used with. Return the former ones."""
-    libc, before = unix.libc(), tuple(unix.getgroups())
-    if not hasattr(libc, "setfsuid"):  # not Linux
-        user, group = unix.geteuid(), unix.getegid()
-        unix.seteuid(0)
-        unix.set_thread_groups(groups)
-        unix.setegid(gid)
-        unix.seteuid(uid)
-        return user, group, before
-    unix.set_thread_groups(groups)
-    group, user = libc.setfsgid(gid), libc.setfsuid(uid)
-    if libc.setfsuid(NO_CHANGE) != uid:
-        libc.setfsgid(group)
-        unix.set_thread_groups(before)
-        raise PermissionError(f"this process may not use files as user {uid}")
-    return user, group, before
-
-
-@cache
-def _groups_of(uid: int) -> tuple[int, ...]:
-    try:
-        return unix.groups_of(uid)
-    except KeyError:  # in a container a user may have a number only
-        return (uid,)
+        unix.become(*before)
 
 
 def make_folder(path: Path, mode: int) -> None:
