@@ -8,15 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from ..changes import changes_for_update, undeclared
-from ..errors import (
-    HostBusy,
-    HostFilesError,
-    InvalidValue,
-    SchemaError,
-    StoreReadOnly,
-    StoreUnavailable,
-    WaffleError,
-)
+from ..errors import SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
 from ..host import HostFiles, ProcessInfo
 from ..mounts import mount_of
 from ..privileges import name_user
@@ -37,9 +29,6 @@ PAUSE = 0.05  # seconds between two looks at what may be under way
 STORE_CHANGES = {
     StoreReadOnly: "Give the server's user the right to write there.",
     StoreUnavailable: "Do what the line above says, or correct WAFFLE_STORE_URL.",
-    InvalidValue: "Run what it says.",
-    HostBusy: "Check what the process that it names is doing.",
-    HostFilesError: "Do what it says.",
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -65,13 +66,14 @@ def _check_root(processes: Processes) -> Iterator[Finding]:
     inside = [p for p in processes if p.server.get("chroot")]
     if found := inside or blind:
         root = "".join(_reported(inside, "chroot")[:1])
+        place = shlex.quote(f"{root or 'CHROOT'}/proc")
         where = f"in the chroot {root}" if root else "in a chroot, or without /proc"
         text = (
             f"{named(found)} {'runs' if len(found) == 1 else 'run'} {where}: paths may mean other "
             "files there, and a network file system may go unnoticed"
         )
         change = (
-            f"Mount /proc there if it is missing: mount -t proc proc {root or 'CHROOT'}/proc. "
+            f"Mount /proc there if it is missing: mount -t proc proc {place}. "
             "Export WAFFLE_STORE_URL and WAFFLE_WATCHER_FILE elsewhere with the paths of there."
         )
         yield Finding("warning", "chroot", text, change)
