@@ -175,10 +175,10 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o644))
         found = os.lstat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise HostFilesError(f"{path} must be a plain file, not a folder, a link or a device.")
-    if found.st_uid not in (owner, unix.getuid()):
-        raise HostFilesError(foreign_owner(owner, path))
+        if not stat.S_ISREG(found.st_mode):
+            raise HostFilesError(f"{path} must be a plain file, not a folder, a link or a device.")
+        if found.st_uid not in (owner, unix.getuid()):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     return found
 
 
