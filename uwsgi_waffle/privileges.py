@@ -148,9 +148,14 @@ def foreign_owner(user: int, *paths: Path | str, command: str = "chown") -> str:
         command: what changes the owner.
     """
     owners: dict[str, int] = {}
+    hidden: list[str] = []
     for path in map(str, paths):
-        with suppress(OSError):
+        try:
             owners[path] = os.stat(path).st_uid
+        except PermissionError:
+            hidden.append(path)  # it will be somebody else's, as the folder is
+        except OSError:
+            continue
     foreign = [path for path, uid in owners.items() if uid != user and unix.PRESENT]
     if not foreign:
         return ""
@@ -158,7 +163,7 @@ def foreign_owner(user: int, *paths: Path | str, command: str = "chown") -> str:
     run = f"Run this as {name_user(uid)}; or, as root, run: " if uid else "As root, run: "
     return (
         f"{foreign[0]} belongs to {name_user(uid)}, and this process uses it as {name_user(user)}. "
-        f"{run}{command} {user} {shlex.join(foreign)}"
+        f"{run}{command} {user} {shlex.join(foreign + hidden)}"
     )
 
 

@@ -59,7 +59,7 @@ class SQLiteFile:
 
     def foreign_owner(self) -> str:
         """Return what to do if the file or its folder is another user's; empty if it isn't."""
-        beside = (f"{self.path}-wal", f"{self.path}-shm")
+        beside = filter(os.path.exists, (f"{self.path}-wal", f"{self.path}-shm"))
         return foreign_owner(acting_user(self.path), self.path, self.path.parent, *beside)
 
     def connect(self) -> sqlite3.Connection:
