@@ -11,11 +11,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from functools import cache
-from pathlib import Path
 from urllib.parse import unquote
 
-from . import unix
+from .mounts import mount_of
 
 __all__ = [
     "database_identity",
@@ -30,17 +28,7 @@ __all__ = [
 
 REALLY = "\0"  # which is in no path and no URL
 PORTS = {"postgresql": 5432, "mysql": 3306, "redis": 6379}
-#: What libpq reads of the process environment, and the argument that each stands for.
-LIBPQ = {
-    "PGHOST": "host",
-    "PGPORT": "port",
-    "PGDATABASE": "database",
-    "PGUSER": "user",
-    "PGOPTIONS": "options",
-    "PGSERVICE": "service",
-}
-HOST_AND_DATABASE = ("host", "dbname", "db", "database")
-SEARCH_PATH = re.compile(r"(?:-c\s*|--)search[-_]path=((?:\\.|\S)*)")
+LIBPQ = ("host", "port", "database", "user", "options")  # each is PGHOST and so on, too
 LOOPBACK = re.compile(r"|localhost|localhost\.localdomain|127\.\d+\.\d+\.\d+|::1|\[::1\]")
 
 
@@ -110,34 +98,14 @@ def database_identity(backend: str, arguments: Mapping[str, object], table: str)
     """
     found = {name: str(value) for name, value in arguments.items() if value}
     if backend == "postgresql":
-        environment = {LIBPQ[name]: os.environ[name] for name in LIBPQ if name in os.environ}
-        found = {"user": _system_user(), **environment, **found}
-    user = found.get("user", "")
-    # PostgreSQL takes the one that is called like the user.
-    named = map(found.get, HOST_AND_DATABASE[1:])
-    parts = {
-        # What the URL itself names doesn't come from a service file.
-        "service": "" if any(map(arguments.get, HOST_AND_DATABASE)) else found.get("service"),
-        "search_path": _search_path(found.get("options", ""), user),
-    }
-    place = "&".join(f"{name}={value}" for name, value in parts.items() if value)
-    what = next(filter(None, named), user) + (f"?{place}" if place else "")
+        environment = {name: os.environ.get(f"PG{name.upper()}", "") for name in LIBPQ}
+        found = {**environment, **found}
+    # PostgreSQL takes the database that is called like the user.
+    what = next(filter(None, map(found.get, ("dbname", "db", "database", "user"))), "")
+    if options := found.get("options"):  # may say where tables are
+        what = f"{what}?{options}"
     host = found.get("unix_socket") or found.get("host", "")
     return server_identity(backend, host, found.get("port"), f"{what} {table}".rstrip())
-
-
-def _search_path(options: str, user: str) -> str:
-    """Return where PostgreSQL looks for tables if its options say that, else ``""``."""
-    paths = SEARCH_PATH.findall(options)
-    names = re.sub(r'[\\"\s]', "", paths[-1]).split(",") if paths else []
-    return ",".join(user if name == "$user" else name for name in names)
-
-
-def _system_user() -> str:
-    try:
-        return unix.user_name(unix.geteuid())
-    except KeyError:  # in a container a user may have a number only
-        return ""
 
 
 def sqlite_path(database: str) -> str:
@@ -158,16 +126,8 @@ def _network() -> str:
 
 def _mounted(path: str) -> str:
     """Return a real path as its file system knows it, wherever mounted; "" without /proc."""
-    best = ("", "", "")
-    for device, root, mount in _mounts():
-        inside = path == mount or path.startswith(mount.rstrip("/") + "/")
-        if inside and len(mount) >= len(best[2]):  # the last one covers those before it
-            best = (device, root, mount)
-    device, root, mount = best
-    if not mount:
-        return ""
-    below = path[len(mount) :].lstrip("/")
-    return f"{device}:{os.path.join(root, below)}"
+    mount = mount_of(path)
+    return "" if mount is None else mount.place(path)
 
 
 def _folder(path: str) -> str:
@@ -178,22 +138,3 @@ def _folder(path: str) -> str:
     except OSError:
         return ""
     return f"{found.st_dev}:{found.st_ino}/{name}"
-
-
-@cache
-def _mounts_of(namespace: str) -> tuple[tuple[str, str, str], ...]:
-    lines = os.fsdecode(Path("/proc/self/mountinfo").read_bytes()).splitlines()
-    fields = [line.split(" ") for line in lines if line]
-    return tuple((each[2], _unescaped(each[3]), _unescaped(each[4])) for each in fields)
-
-
-def _mounts() -> tuple[tuple[str, str, str], ...]:
-    """Return device, root and mount point of each mount, see proc(5)."""
-    try:
-        return _mounts_of(os.readlink("/proc/self/ns/mnt"))
-    except OSError:
-        return ()
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from . import unix
@@ -14,29 +14,21 @@ from .errors import SchemaError
 
 __all__ = [
     "acting_as",
+    "acting_user",
     "as_owner_of",
     "exposed_to",
-    "is_only_roots",
-    "is_root",
+    "foreign_owner",
     "make_folder",
     "name_user",
-    "owner_of_new",
     "resolve",
     "warn_if_exposed",
-    "whose",
 ]
 
 log = logging.getLogger("uwsgi_waffle")
 
 LONGEST_CHAIN = 40  # links, as in Linux
-NO_CHANGE = -1  # asks setfsuid(2) who it is
 
 _warned_of: set[Path] = set()
-
-
-def is_root() -> bool:
-    """Return whether this process runs as root."""
-    return unix.geteuid() == 0
 
 
 @contextmanager
@@ -49,42 +41,15 @@ def acting_as(uid: int) -> Iterator[None]:
     Raises:
         PermissionError: this root may not do that, as in a container without CAP_SETUID.
     """
-    if uid == 0 or not is_root():
+    if uid == 0 or unix.geteuid() != 0:
         yield
         return
-    groups = _groups_of(uid)
-    before = _become(uid, groups[0], groups)
+    groups = unix.groups_of(uid)
+    before = unix.become(uid, groups[0], groups)
     try:
         yield
     finally:
-        _become(*before)
-
-
-def _become(uid: int, gid: int, groups: tuple[int, ...]) -> tuple[int, int, tuple[int, ...]]:
-    """Change the user and groups that files are used with. Return the former ones."""
-    libc, before = unix.libc(), tuple(unix.getgroups())
-    if not hasattr(libc, "setfsuid"):  # not Linux
-        user, group = unix.geteuid(), unix.getegid()
-        unix.seteuid(0)
-        unix.set_thread_groups(groups)
-        unix.setegid(gid)
-        unix.seteuid(uid)
-        return user, group, before
-    unix.set_thread_groups(groups)
-    group, user = libc.setfsgid(gid), libc.setfsuid(uid)
-    if libc.setfsuid(NO_CHANGE) != uid:
-        libc.setfsgid(group)
-        unix.set_thread_groups(before)
-        raise PermissionError(f"this process may not use files as user {uid}")
-    return user, group, before
-
-
-@cache
-def _groups_of(uid: int) -> tuple[int, ...]:
-    try:
-        return unix.groups_of(uid)
-    except KeyError:  # in a container a user may have a number only
-        return (uid,)
+        unix.become(*before)
 
 
 def make_folder(path: Path, mode: int) -> None:
@@ -102,22 +67,24 @@ def make_folder(path: Path, mode: int) -> None:
     os.close(fd)
 
 
-def owner_of_new(path: str | os.PathLike[str]) -> int:
-    """Return the user who owns what is created at ``path``: the nearest owner of a parent.
+def acting_user(path: str | os.PathLike[str]) -> int:
+    """Return as whom this process uses files at ``path``, which may not exist yet.
 
-    Root only if nobody else owns a folder or a link on the way, because whoever does can exchange
-    what is below it; or if a folder of root's keeps this owner out.
+    Root does so as the nearest owner of a parent. As root only if nobody else owns a folder or a
+    link on the way, because whoever does can exchange what is below it; or if a folder of root's
+    keeps this owner out.
     """
+    if uid := unix.geteuid():
+        return uid
     above = (*Path(os.path.abspath(path)).parents, Path("/"))
     folder = next(place for place in above if place.is_dir())
     found, is_straight = folder.stat(), os.path.realpath(folder) == str(folder)
     if found.st_uid == 0 and not found.st_mode & 0o022 and is_straight:
         return 0
     for spelling in (os.path.realpath(path), os.path.abspath(path)):
-        for part in (Path(spelling), *Path(spelling).parents):
-            with suppress(FileNotFoundError, NotADirectoryError):
-                if uid := part.lstat().st_uid:
-                    return 0 if _is_kept_out(uid, part.parent) else uid
+        for place, uid in _owners(spelling):
+            if uid:
+                return 0 if _is_kept_out(uid, place.parent) else uid
     return 0
 
 
@@ -132,15 +99,6 @@ def _is_kept_out(uid: int, folder: Path) -> bool:
     return False
 
 
-def is_only_roots(path: Path) -> bool:
-    """Return whether nobody but root can exchange a folder on the way to ``path``."""
-    for above in {*Path(os.path.abspath(path)).parents, *Path(os.path.realpath(path)).parents}:
-        with suppress(FileNotFoundError, NotADirectoryError):
-            if above.lstat().st_uid or exposed_to(above, path)[0]:
-                return False
-    return True
-
-
 def resolve(path: Path) -> Path:
     """Follow the links in a path that may not exist yet.
 
@@ -149,10 +107,10 @@ def resolve(path: Path) -> Path:
             there.
     """
     real = Path(os.path.realpath(path))
-    if is_root() and owner_of_new(real) == 0:
-        owners = {_owner(place) for place in (real, *real.parents)} | {0}
+    if acting_user(real) == 0:
+        owners = {uid for _, uid in _owners(real)} | {0}
         for link in _links(path):
-            if (uid := _owner(link)) not in owners:
+            if (uid := link.lstat().st_uid) not in owners:
                 raise SchemaError(
                     f"{path} leads to {real} by {link}, a link of {name_user(uid)}, which root "
                     "doesn't follow. Let WAFFLE_WATCHER_FILE, WAFFLE_STORE_URL or the instance "
@@ -170,10 +128,11 @@ def _links(path: Path, depth: int = 0) -> Iterator[Path]:
             return
 
 
-def _owner(place: Path) -> int:
-    with suppress(FileNotFoundError, NotADirectoryError):
-        return place.lstat().st_uid
-    return 0
+def _owners(path: str | os.PathLike[str]) -> Iterator[tuple[Path, int]]:
+    """Yield what is there of a path and the folders above it, the nearest first, and its owner."""
+    for place in (Path(path), *Path(path).parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            yield place, place.lstat().st_uid
 
 
 def name_user(uid: int) -> str:
@@ -181,15 +140,31 @@ def name_user(uid: int) -> str:
     return f"user {uid}" if uid else "root"
 
 
-def whose(uid: int, user: int, command: str) -> str:
-    """Say what to do about a file that belongs to ``uid`` and that this process uses as ``user``.
+def foreign_owner(user: int, *paths: Path | str, command: str = "chown") -> str:
+    """Say which paths belong to somebody else than ``user``, and what to run; empty if none does.
 
     Args:
-        command: what root runs to give it to this user.
+        user: as whom this process uses them.
+        command: what changes the owner.
     """
+    owners: dict[str, int] = {}
+    hidden: list[str] = []
+    for path in map(str, paths):
+        try:
+            owners[path] = os.stat(path).st_uid
+        except PermissionError:
+            hidden.append(path)  # it will be somebody else's, as the folder is
+        except OSError:
+            continue
+    foreign = [path for path, uid in owners.items() if uid != user and unix.PRESENT]
+    if not foreign:
+        return ""
+    uid = owners[foreign[0]]
     run = f"Run this as {name_user(uid)}; or, as root, run: " if uid else "As root, run: "
-    facts = f"belongs to {name_user(uid)}, and this process uses it as {name_user(user)}"
-    return f"{facts}. {run}{command}"
+    return (
+        f"{foreign[0]} belongs to {name_user(uid)}, and this process uses it as {name_user(user)}. "
+        f"{run}{command} {user} {shlex.join(foreign + hidden)}"
+    )
 
 
 def as_owner_of(path: Path) -> AbstractContextManager[None]:
@@ -198,7 +173,7 @@ def as_owner_of(path: Path) -> AbstractContextManager[None]:
     Warn if other users can exchange it.
     """
     warn_if_exposed(path)
-    return acting_as(owner_of_new(path)) if is_root() else nullcontext()
+    return acting_as(acting_user(path))
 
 
 def warn_if_exposed(path: Path) -> None:
@@ -227,8 +202,8 @@ def exposed_to(place: Path, path: Path) -> tuple[str, str]:
     found = place.stat()
     mode = found.st_mode if unix.PRESENT and not found.st_mode & 0o1000 else 0
     if mode & 0o002:
-        return "every user", f"chmod o-w {place}"
-    group = mode & 0o020 and is_root() and found.st_uid == 0 != found.st_gid
-    if group and owner_of_new(path) == 0:
-        return f"group {found.st_gid}", f"chmod g-w {place}; or chown it to the server's user"
+        return "every user", f"chmod o-w {shlex.quote(str(place))}"
+    group = mode & 0o020 and found.st_uid == 0 != found.st_gid
+    if group and acting_user(path) == 0:
+        return f"group {found.st_gid}", f"chmod g-w {shlex.quote(str(place))}"
     return "", ""

@@ -22,7 +22,7 @@ from .ending import Ending
 from .errors import SchemaError
 from .fetch import Fetcher
 from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
-from .host import Alone, Host, HostFiles, snapshot_in
+from .host import Alone, Host, HostFiles, ServerInfo, snapshot_in
 from .hosts import notify_on_commit, open_listener
 from .on_update import Updates
 from .overlay import Assigned
@@ -238,11 +238,9 @@ class WaffleState:
         if self.listener is not None:
             self.listener.notify_hosts()
 
-    def _describe(self) -> dict[str, object]:
+    def _describe(self) -> ServerInfo:
         return {
             **wake.describe(),
-            "uid": unix.geteuid(),
-            "gids": [unix.getegid(), *unix.getgroups()],
             "notified_by": self.notified_by,
             "watchtype": self.settings.watching.watchtype,
             "pinned": {name: pin.digest for name, pin in self.schema.pins.items()},

@@ -10,7 +10,7 @@ from time import monotonic
 from .changes import encode_stored
 from .errors import HostBusy, InvalidValue, StoreUnavailable
 from .fetch import Fetcher
-from .host import ProcessInfo, is_current, snapshot_in
+from .host import ProcessInfo, ServerInfo, is_current, snapshot_in
 from .served import error_text
 from .snapshot import Snapshot
 from .wake import process_name
@@ -36,7 +36,7 @@ class Sync:
         self,
         fetcher: Fetcher,
         ensure_watched: Callable[[], None],
-        describe: Callable[[], dict[str, object]],
+        describe: Callable[[], ServerInfo],
     ) -> None:
         self._fetcher, self._ensure_watched, self._describe = fetcher, ensure_watched, describe
         self._host, self._store, self._served = fetcher.host, fetcher.store, fetcher.served
@@ -51,7 +51,7 @@ class Sync:
         self._reported: object = None
         self._unshared_words = b""
         self._report_failure = ""
-        self._description: dict[str, object] = {}
+        self._description: ServerInfo = {}
         self._describe_at = 0.0  # when to ask again how this process's server runs
         self._pid = os.getpid()  # set last: other threads compare it without a lock
 
@@ -254,7 +254,7 @@ class Sync:
             )
             self._reported = row
 
-    def _described(self) -> dict[str, object]:
+    def _described(self) -> ServerInfo:
         if monotonic() >= self._describe_at:
             self._description = self._describe()
             self._describe_at = monotonic() + DESCRIBE_INTERVAL

@@ -20,14 +20,9 @@ if sys.platform == "win32":
         """Return a user that isn't root."""
         return 1
 
-    getuid = getegid = geteuid
-
-    def getgroups() -> list[int]:
-        return []
+    getuid = geteuid
 
     def fchmod(fd: int, mode: int) -> None: ...
-
-    def fchown(fd: int, uid: int, gid: int) -> None: ...
 
     def at_fork(**calls: Callable[[], object]) -> None: ...
 
@@ -37,15 +32,10 @@ if sys.platform == "win32":
         raise KeyError(uid)
 
     def groups_of(uid: int) -> tuple[int, ...]:
-        raise KeyError(uid)
+        return (uid,)
 
-    def set_thread_groups(groups: Sequence[int]) -> None:
-        raise OSError("Windows has no groups with numbers")
-
-    def seteuid(uid: int) -> None:
+    def become(uid: int, gid: int, groups: Sequence[int]) -> tuple[int, int, Sequence[int]]:
         raise OSError("Windows has no users with numbers")
-
-    setegid = seteuid
 
     def flock(fd: int, operation: int) -> None:
         raise OSError("Windows has no flock")
@@ -59,25 +49,12 @@ if sys.platform == "win32":
 else:
     import pwd
     from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
-    from os import (
-        O_DIRECTORY,
-        O_NOFOLLOW,
-        O_NONBLOCK,
-        fchmod,
-        fchown,
-        getegid,
-        geteuid,
-        getgroups,
-        getuid,
-        pread,
-        pwrite,
-        setegid,
-        seteuid,
-    )
+    from os import O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, fchmod, geteuid, getuid, pread, pwrite
 
     PRESENT = True
     # The numbers of setgroups(2). The C library's function is of no use: it changes all threads.
     SETGROUPS = {"x86_64": 116, "aarch64": 159, "ppc64le": 81, "riscv64": 159, "s390x": 206}
+    NO_CHANGE = -1  # asks setfsuid(2) who it is
     at_fork = os.register_at_fork
 
     @cache
@@ -93,21 +70,44 @@ else:
     def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
 
+    @cache
     def groups_of(uid: int) -> tuple[int, ...]:
         """Return the groups of a user, the user's own first."""
-        user = pwd.getpwuid(uid)
+        try:
+            user = pwd.getpwuid(uid)
+        except KeyError:  # in a container a user may have a number only
+            return (uid,)
         others = set(os.getgrouplist(user.pw_name, user.pw_gid)) - {user.pw_gid}
         return (user.pw_gid, *sorted(others))
 
-    def set_thread_groups(groups: Sequence[int]) -> None:
-        """Set the groups of this thread; except on Linux, those of the whole process.
+    def become(uid: int, gid: int, groups: Sequence[int]) -> tuple[int, int, Sequence[int]]:
+        """Change the user and groups that files are used with. Return the former ones.
+
+        On Linux those of this thread only; elsewhere those of the whole process.
 
         Raises:
-            OSError: this process may not do that.
+            PermissionError: this process may not do that.
         """
-        number = SETGROUPS.get(os.uname().machine) if hasattr(libc(), "setfsuid") else None
-        if number is None or sys.maxsize < 2**32:
+        before = os.getgroups()
+        if not hasattr(libc(), "setfsuid"):
+            user, group = os.geteuid(), os.getegid()
+            os.seteuid(0)
             os.setgroups(groups[: os.sysconf("SC_NGROUPS_MAX")])
+            os.setegid(gid)
+            os.seteuid(uid)
+            return user, group, before
+        _set_thread_groups(groups)
+        group, user = libc().setfsgid(gid), libc().setfsuid(uid)
+        if libc().setfsuid(NO_CHANGE) != uid:
+            libc().setfsgid(group)
+            _set_thread_groups(before)
+            raise PermissionError(f"this process may not use files as user {uid}")
+        return user, group, before
+
+    def _set_thread_groups(groups: Sequence[int]) -> None:
+        number = SETGROUPS.get(os.uname().machine)
+        if number is None or sys.maxsize < 2**32:
+            os.setgroups(groups)
             return
         import ctypes  # see above
 
@@ -125,20 +125,15 @@ __all__ = [
     "O_NONBLOCK",
     "PRESENT",
     "at_fork",
+    "become",
     "block_signals",
     "fchmod",
-    "fchown",
     "flock",
-    "getegid",
     "geteuid",
-    "getgroups",
     "getuid",
     "groups_of",
     "libc",
     "pread",
     "pwrite",
-    "set_thread_groups",
-    "setegid",
-    "seteuid",
     "user_name",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import subprocess
 import sys
 from pathlib import Path
@@ -22,7 +21,6 @@ from .conftest import put
 from .models import OwnStore, alchemy_app, alchemy_store, peewee_model, peewee_store
 
 SET = "-c%20search_path="
-ME = pwd.getpwuid(os.geteuid()).pw_name
 
 
 def test_a_path_is_the_same_by_whichever_way(
@@ -79,24 +77,11 @@ def test_no_character_of_a_path_ends_it(tmp_path: Path) -> None:
         (["postgresql:///site?connect_timeout=1", "postgresql:///site"], 1),
         (["postgresql://db/x?options=-csearch_path%3Da", "postgresql://db/x"], 2),
         (["postgresql://ann@db", "postgresql://bob@db"], 2),
-        (["postgresql://db", f"postgresql://{ME}@db"], 1),
         (["postgresql://ann@db", "postgresql://db?user=ann", "postgresql://db/ann"], 1),
         (["postgresql://db/x", "postgresql://db/y?dbname=x", "postgresql:///?host=db&dbname=x"], 1),
         (["postgresql://db/x?host=a", "postgresql://db/x?host=b", "postgresql://db/x?port=1"], 3),
         (["postgresql:///x?host=/run/pg", "postgresql:///?host=/run/./pg&dbname=x&port=5432"], 1),
-        ([f"postgresql://ann@db/x?options={SET}a", "postgresql://db/x?options=--search-path=a"], 1),
-        ([f"postgresql://db/x?options=-cjit=off%20{SET}a", f"postgresql://db/x?options={SET}a"], 1),
-        (["postgresql://db/x?options=-cjit=off", "postgresql://db/x"], 1),
-        ([f"postgresql://ann@db/x?options={SET}a,b", f"postgresql://db/x?options={SET}b,a"], 2),
-        ([f"postgresql://{name}@db/x?options={SET}$user" for name in ("ann", "bob")], 2),
-        (
-            [
-                f'postgresql://ann@db/x?options={SET}"$user",public',
-                f"postgresql://ann@db/x?options={SET}$user,\\ public",
-                f"postgresql://bob@db/x?options={SET}ann,public",
-            ],
-            1,
-        ),
+        ([f"postgresql://db/x?options={SET}{name}" for name in ("a", "b")], 2),
         (["postgresql://localhost/x", "postgresql://127.0.0.1:5432/x", "postgresql://[::1]/x"], 1),
         (["postgresql:///x", "postgresql://LOCALHOST/x", "postgresql:///x?host=localhost"], 1),
         (["postgresql://localhost/x", "postgresql:///x?host=/run/postgresql"], 2),
@@ -121,7 +106,7 @@ def test_only_the_place_counts(urls: list[str], number: int) -> None:
         ("PGPORT", "1", "postgresql://localhost:1/x"),
         ("PGDATABASE", "x", "postgresql://localhost/x"),
         ("PGUSER", "ann", "postgresql://ann@localhost"),
-        ("PGOPTIONS", "-csearch_path=a", f"postgresql://localhost/x?options={SET}a"),
+        ("PGOPTIONS", "-c search_path=a", f"postgresql://localhost/x?options={SET}a"),
     ],
 )
 def test_libpq_reads_the_environment(
@@ -134,13 +119,10 @@ def test_libpq_reads_the_environment(
     assert SQLStore(short).identity == wanted != before
 
 
-@pytest.mark.parametrize(("variable", "value"), [("PGDATABASE", "x"), ("PGSERVICE", "x")])
-def test_what_the_url_names_counts(
-    monkeypatch: pytest.MonkeyPatch, variable: str, value: str
-) -> None:
+def test_what_the_url_names_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     urls = [f"postgresql://db.example/{name}" for name in ("shop", "blog")]
     before = [SQLStore(url).identity for url in urls]
-    monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("PGDATABASE", "x")
     assert [SQLStore(url).identity for url in urls] == before
 
 

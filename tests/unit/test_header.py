@@ -145,8 +145,8 @@ class TestDamage:
 
         def removed(path: str, *args: int, **options: int) -> int:
             fd = genuine(path, *args, **options)
-            if str(path).endswith("/header"):
-                os.unlink(path)
+            if path == "header":
+                os.unlink(path, dir_fd=options["dir_fd"])
             return fd
 
         host.header.unlink()

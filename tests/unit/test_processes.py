@@ -166,16 +166,16 @@ class TestLife:
     def test_a_child_does_not_keep_its_parent_alive(self, host: Host, others: HostFiles) -> None:
         """A fork shares the open file, and with it a lock of flock(2)."""
         report = reporting(host, "parent")
-        grandchildren: list[int] = []
         reader, writer = os.pipe()
+        born, gives_birth = os.pipe()
 
         def program() -> None:
             report()
-            grandchild = os.fork()
-            if grandchild == 0:
+            if os.fork() == 0:
+                os.write(gives_birth, b"x")
                 os.read(reader, 1)  # lives until the test ends
                 os._exit(0)
-            grandchildren.append(grandchild)
+            os.read(born, 1)
 
         try:
             with forked(program):
@@ -183,8 +183,8 @@ class TestLife:
             assert kinds(others) == set()
         finally:
             os.write(writer, b"x")
-            os.close(reader)
-            os.close(writer)
+            for fd in (reader, writer, born, gives_birth):
+                os.close(fd)
 
     def test_a_child_that_leaves_does_not_remove_its_parents_file(self, shared: HostFiles) -> None:
         shared.processes.report(info("parent"))
@@ -218,36 +218,24 @@ class TestFolder:
 
 
 WRONG_FIELDS: list[dict[str, Any]] = [
-    {"pid": "41"},
-    {"pid": True},
-    {"kind": 7},
+    {"pid": "x"},
     {"kind": None},
-    {"kind": ""},
-    {"revision": "7"},
-    {"revision": 10**30},
-    {"applied_at": None},
-    {"applied_at": "now"},
+    {"revision": None},
     {"applied_at": float("nan")},
-    {"applied_at": float("inf")},
     {"applied_at": 10**400},
-    {"snapshot": 7},
     {"error": ["no room"]},
     {"server": None},
-    {"server": [1]},
-    {"server": {"uid": "ann", "gids": [1]}},
-    {"server": {"uid": 1, "gids": 7}},
-    {"server": {"uid": 1, "gids": [[]]}},
-    {"server": {"uwsgi": 2}},
-    {"server": {"uwsgi": "2.0.31", "missing_ini_line": ["master"]}},
+    {"server": {"uwsgi": [[]]}},
     {"server": {"watchtype": {"redis": 1}}},
     {"server": {"pinned": ["LIMIT"]}},
 ]
 ODD_FIELDS: list[dict[str, Any]] = [
     {"applied_at": 7},
-    {"server": {"uid": 1}},
+    {"revision": 10**30},
+    {"server": {"lazy_apps": True}},
     {"server": {"uwsgi": "two"}},
     {"server": {"colour": [{}]}, "colour": "red"},
-    {"kind": "\ud800\n", "error": "\ud800"},
+    {"kind": "\ud800\n", "error": "\ud800", "server": {"monitor_error": "\ud800"}},
 ]
 
 

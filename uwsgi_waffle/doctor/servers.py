@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..state import WaffleState
 from ..wake import CHANNELS, server_of
 from .finding import Finding, named
 
-__all__ = ["Processes", "check_servers"]
+__all__ = ["Processes", "check_pins", "check_servers"]
 
 THREADS_ALWAYS_RUN = (2, 0, 27)  # the first uWSGI in which `enable-threads` is superfluous
 MULE = "uwsgi_waffle.mule"
@@ -36,7 +37,6 @@ def check_servers(state: WaffleState, host: HostFiles, processes: Processes) -> 
     uwsgi = [process for process in processes if process.server.get("uwsgi")]
     if uwsgi:
         yield _check_master([p for p in uwsgi if p.kind.startswith(("worker", "uwsgi"))])
-        yield _check_interpreter(uwsgi)
         yield _check_threads(uwsgi)
         yield _check_mule(host, uwsgi)
 
@@ -66,13 +66,14 @@ def _check_root(processes: Processes) -> Iterator[Finding]:
     inside = [p for p in processes if p.server.get("chroot")]
     if found := inside or blind:
         root = "".join(_reported(inside, "chroot")[:1])
+        place = shlex.quote(f"{root or 'CHROOT'}/proc")
         where = f"in the chroot {root}" if root else "in a chroot, or without /proc"
         text = (
             f"{named(found)} {'runs' if len(found) == 1 else 'run'} {where}: paths may mean other "
             "files there, and a network file system may go unnoticed"
         )
         change = (
-            f"Mount /proc there if it is missing: mount -t proc proc {root or 'CHROOT'}/proc. "
+            f"Mount /proc there if it is missing: mount -t proc proc {place}. "
             "Export WAFFLE_STORE_URL and WAFFLE_WATCHER_FILE elsewhere with the paths of there."
         )
         yield Finding("warning", "chroot", text, change)
@@ -92,17 +93,6 @@ def _check_master(workers: Processes) -> Finding:
             text, change = f"{text}: it can't monitor {errors[0]}", "Do what it says."
         return Finding("warning", "master", text, change)
     return Finding("ok", "master", "it wakes the workers")
-
-
-def _check_interpreter(processes: Processes) -> Finding:
-    places = ", ".join(_reported(processes, "not_loaded"))
-    if not places:
-        return Finding("ok", "interpreter", "the application is loaded")
-    text = (
-        f"the application at {places} isn't loaded: each has an interpreter of its own, where "
-        "pydantic can't be imported"
-    )
-    return Finding("error", "interpreter", text, "Add to the ini: single-interpreter = true")
 
 
 def _check_threads(processes: Processes) -> Finding:
@@ -150,3 +140,30 @@ def _check_mule(host: HostFiles, processes: Processes) -> Finding:
         text = f"no mule listens to {CHANNELS[name].server}, so a thread in a worker does"
         return Finding("warning", "mule", text, f"Add to the ini: mule = {MULE}")
     return Finding("ok", "mule", f"it listens to {CHANNELS[name].server}")
+
+
+def check_pins(state: WaffleState, processes: Processes) -> Iterator[Finding]:
+    """Compare what this process pins with what the servers of this host do."""
+    pins = state.schema.pins
+    own = {name: pin.digest for name, pin in pins.items()}
+    others: dict[str, list[ProcessInfo]] = {}
+    for process in processes:
+        theirs = process.server.get("pinned", {})
+        for name in sorted(own.keys() | theirs.keys()):
+            if own.get(name) != theirs.get(name):
+                text = _difference(name, here=name in own, there=name in theirs)
+                others.setdefault(text, []).append(process)
+    for text, found in others.items():
+        change = "Export the same here as the server has, WAFFLE_ENV_PREFIX included."
+        yield Finding("warning", "pinned", f"{text} {named(found)}", change)
+    if pins and not others:
+        listed = ", ".join(f"{name} by {pin.source}" for name, pin in pins.items())
+        yield Finding("ok", "pinned", listed)
+
+
+def _difference(name: str, *, here: bool, there: bool) -> str:
+    if here and there:
+        return f"The environment pins {name} to one value here and to another in"
+    if here:
+        return f"The environment pins {name} here and not in"
+    return f"The environment does not pin {name} here, as it does in"

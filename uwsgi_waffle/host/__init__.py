@@ -4,7 +4,7 @@ from .alone import Alone
 from .files import HostFiles
 from .header import LockedHeader, Notes, is_current, new_host_id, snapshot_in
 from .private import file_id
-from .processes import UNKNOWN, ProcessInfo
+from .processes import UNKNOWN, ProcessInfo, ServerInfo
 
 __all__ = [
     "UNKNOWN",
@@ -14,6 +14,7 @@ __all__ = [
     "LockedHeader",
     "Notes",
     "ProcessInfo",
+    "ServerInfo",
     "file_id",
     "is_current",
     "new_host_id",

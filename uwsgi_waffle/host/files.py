@@ -8,9 +8,10 @@ from pathlib import Path
 
 from ..errors import SchemaError
 from ..identity import same_place, same_store, shown
+from ..privileges import acting_user, warn_if_exposed
 from .header import Header, LockedHeader
 from .locks import LockedFile, read_locked
-from .private import PrivateFolder, ensure_plain_file, owner_of_folder
+from .private import PrivateFolder, ensure_plain_file
 from .processes import Processes
 from .snapshots import Snapshots
 
@@ -34,7 +35,8 @@ class HostFiles:
     def __init__(self, watch_file: Path) -> None:
         self.watch_file = watch_file.absolute()
         path = self.watch_file.with_name(self.watch_file.name + ".d")
-        self.folder = PrivateFolder(path, owner_of_folder(path))
+        warn_if_exposed(path)
+        self.folder = PrivateFolder(path, acting_user(path))
         self.bell_folder = self.folder.subfolder("bell")
         self.header = header = Header(self.folder, self._ensure)
         self.snapshots = Snapshots(self.folder.subfolder("snapshots"))

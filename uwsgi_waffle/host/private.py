@@ -11,18 +11,9 @@ from pathlib import Path
 
 from .. import unix
 from ..errors import OPEN_FILES_ADVICE, HostFilesError
-from ..privileges import (
-    acting_as,
-    is_only_roots,
-    is_root,
-    make_folder,
-    name_user,
-    owner_of_new,
-    warn_if_exposed,
-    whose,
-)
+from ..privileges import acting_as, foreign_owner, make_folder
 
-__all__ = ["PrivateFolder", "ensure_plain_file", "file_id", "owner_of_folder"]
+__all__ = ["PrivateFolder", "ensure_plain_file", "file_id"]
 
 # O_NONBLOCK: a named pipe in the place of a file must not block us.
 SAFE = unix.O_NOFOLLOW | unix.O_NONBLOCK
@@ -38,20 +29,21 @@ ADVICE = {
     errno.ENAMETOOLONG: "Set WAFFLE_WATCHER_FILE to a shorter path.",
 }
 OPEN_ATTEMPTS = 10  # somebody may be removing files
-LOCAL = "WAFFLE_WATCHER_FILE must name a plain file in a local folder that {} may write."
+LOCAL = (
+    "WAFFLE_WATCHER_FILE must name a plain file in a local folder that the server's user may write."
+)
 
 
 class PrivateFolder:
     """A folder of ours and the files in it.
 
     Root acts as the folder's owner there. So this user can't lead root elsewhere, and every file
-    belongs to this user. Where that is root, in a folder of somebody else's, no link is followed.
+    belongs to this user. No link in the place of the folder, or of one above that is ours, is
+    followed.
     """
 
     def __init__(self, path: Path, owner: int, above: PrivateFolder | None = None) -> None:
         self.path, self.owner, self._above = path, owner, above
-        self._prefix = f"{path}/"
-        self._by_descriptor = owner == 0 and is_root() and not is_only_roots(path)
 
     def subfolder(self, name: str) -> PrivateFolder:
         """Return a folder within this one."""
@@ -68,14 +60,15 @@ class PrivateFolder:
         with _explaining(self.path, self.owner), acting_as(self.owner):
             make_folder(self.path, 0o700)
             with self._opened() as fd:
-                found = self._check(self.path, fd)
+                found = os.fstat(fd)
+                self._check_owner(found)
                 if stat.S_IMODE(found.st_mode) != 0o700:
                     unix.fchmod(fd, 0o700)
 
     @contextmanager
     def _opened(self) -> Iterator[int]:
         flags = os.O_RDONLY | unix.O_DIRECTORY | SAFE
-        if self._above is None or not self._by_descriptor:
+        if self._above is None:
             fd = os.open(self.path, flags)
         else:
             with self._above._opened() as above:
@@ -84,15 +77,6 @@ class PrivateFolder:
             yield fd
         finally:
             os.close(fd)
-
-    @contextmanager
-    def _at(self, name: str) -> Iterator[tuple[str, int | None]]:
-        """Yield the path of a file, and the descriptor of the folder where it begins."""
-        if not self._by_descriptor:
-            yield self._prefix + name, None
-            return
-        with self._opened() as fd:
-            yield name, fd
 
     def open(self, name: str, flags: int) -> int:
         """Open a file and return its descriptor.
@@ -103,35 +87,32 @@ class PrivateFolder:
             FileNotFoundError: there is no such file.
             HostFilesError: it is a link, not a plain file, or another user's; or it can't be made.
         """
-        path = self._prefix + name
-        fd = self._open(name, flags)
-        try:
-            found = self._check(path, fd)
-            if not stat.S_ISREG(found.st_mode):
-                raise HostFilesError(f"{path} must be a plain file. Remove what is there.")
-            if flags & os.O_CREAT and stat.S_IMODE(found.st_mode) != 0o600:  # the umask
-                unix.fchmod(fd, 0o600)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def _open(self, name: str, flags: int) -> int:
-        path = self._prefix + name
+        path = f"{self.path}/{name}"
         for _ in range(OPEN_ATTEMPTS):
             try:
-                with (
-                    _explaining(path, self.owner),
-                    acting_as(self.owner),
-                    self._at(name) as (place, folder),
-                ):
-                    return os.open(place, flags | SAFE, 0o600, dir_fd=folder)
+                with _explaining(path, self.owner), acting_as(self.owner), self._opened() as folder:
+                    fd = os.open(name, flags | SAFE, 0o600, dir_fd=folder)
+                    return self._checked(fd, path, mode=0o600 if flags & os.O_CREAT else None)
             except FileNotFoundError:
                 if not flags & os.O_CREAT:
                     raise
             with suppress(FileNotFoundError):  # somebody is just removing the folder
                 self.ensure()
         raise removed_again(path)
+
+    def _checked(self, fd: int, path: str, mode: int | None) -> int:
+        """Return an open file if it is one of ours; give it these rights, whatever the umask."""
+        try:
+            found = os.fstat(fd)
+            self._check_owner(found)
+            if not stat.S_ISREG(found.st_mode):
+                raise HostFilesError(f"{path} must be a plain file. Remove what is there.")
+            if mode is not None and stat.S_IMODE(found.st_mode) != mode:
+                unix.fchmod(fd, mode)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
 
     def read(self, name: str) -> bytes:
         """Return the content of a file; errors as in `open`."""
@@ -149,7 +130,7 @@ class PrivateFolder:
         """
         fd = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            with _explaining(self._prefix + name, self.owner), open(fd, "wb") as file:
+            with _explaining(f"{self.path}/{name}", self.owner), open(fd, "wb") as file:
                 file.write(content)
         except OSError:
             self.remove(name)
@@ -157,8 +138,8 @@ class PrivateFolder:
 
     def touch(self) -> None:
         """Set the folder's time to now, which inotify and kqueue report to whoever monitors it."""
-        with acting_as(self.owner), self._at(".") as (place, folder):
-            os.utime(place, dir_fd=folder)
+        with acting_as(self.owner), self._opened() as fd:
+            os.utime(fd)
 
     def names(self) -> list[str]:
         """Return the names in the folder, none if there is no folder."""
@@ -173,28 +154,12 @@ class PrivateFolder:
 
     def remove(self, name: str) -> None:
         """Remove a file, if it is there."""
-        with (
-            suppress(FileNotFoundError),
-            acting_as(self.owner),
-            self._at(name) as (place, folder),
-        ):
-            os.unlink(place, dir_fd=folder)
+        with suppress(FileNotFoundError), acting_as(self.owner), self._opened() as folder:
+            os.unlink(name, dir_fd=folder)
 
-    def _check(self, path: Path | str, fd: int) -> os.stat_result:
-        found = os.fstat(fd)
+    def _check_owner(self, found: os.stat_result) -> None:
         if found.st_uid != self.owner:
-            command = f"chown -R {self.owner} {self.path}"
-            raise HostFilesError(f"{path} {_whose(found.st_uid, self.owner, command)}")
-        return found
-
-
-def owner_of_folder(path: Path) -> int:
-    """Return as whom this process works in a folder, which may not exist yet.
-
-    Warn if other users can exchange it.
-    """
-    warn_if_exposed(path)
-    return owner_of_new(path) if is_root() else unix.geteuid()
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
@@ -210,15 +175,11 @@ def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
         with suppress(FileExistsError):
             os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | SAFE, 0o644))
         found = os.lstat(path)
-    if not stat.S_ISREG(found.st_mode):
-        raise HostFilesError(f"{path} must be a plain file, not a folder, a link or a device.")
-    if found.st_uid not in (owner, unix.getuid()):
-        raise HostFilesError(f"{path} {_whose(found.st_uid, owner, f'chown {owner} {path}')}")
+        if not stat.S_ISREG(found.st_mode):
+            raise HostFilesError(f"{path} must be a plain file, not a folder, a link or a device.")
+        if found.st_uid not in (owner, unix.getuid()):
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
     return found
-
-
-def _whose(uid: int, user: int, command: str) -> str:
-    return f"{whose(uid, user, command)}; or set WAFFLE_WATCHER_FILE to another path."
 
 
 def removed_again(path: str) -> HostFilesError:
@@ -247,15 +208,8 @@ def _explaining(path: Path | str, user: int) -> Iterator[None]:
     except (FileNotFoundError, HostFilesError):
         raise
     except OSError as error:
-        advice = ADVICE.get(error.errno or 0) or _why_refused(path, user)
-        explained = HostFilesError(f"{path}: {error.strerror or error}. {advice}")
+        foreign = "" if error.errno in ADVICE else foreign_owner(user, path, command="chown -R")
+        advice = ADVICE.get(error.errno or 0, LOCAL)
+        explained = HostFilesError(foreign or f"{path}: {error.strerror or error}. {advice}")
         explained.errno = error.errno
         raise explained from error
-
-
-def _why_refused(path: Path | str, user: int) -> str:
-    with suppress(OSError):
-        uid = os.lstat(path).st_uid
-        if uid != user:
-            return f"It {_whose(uid, user, f'chown -R {user} {path}')}"
-    return LOCAL.format(name_user(user))

@@ -3,17 +3,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from time import monotonic
-from typing import Any
+
+from pydantic import FiniteFloat, TypeAdapter, ValidationError
+from typing_extensions import TypedDict
 
 from ..errors import OPEN_FILES_ADVICE
 from .locks import LockedFile, read_locked
 from .private import PrivateFolder
 
-__all__ = ["UNKNOWN", "ProcessInfo", "Processes"]
+__all__ = ["UNKNOWN", "ProcessInfo", "Processes", "ServerInfo"]
+
+
+class ServerInfo(TypedDict, total=False):
+    """How a process's server runs, for `flask waffle doctor`."""
+
+    notified_by: str
+    watchtype: str
+    pinned: dict[str, str]
+    knows_mounts: bool
+    uwsgi: str
+    missing_ini_line: str
+    monitor_error: str
+    lazy_apps: bool
+    enable_threads: bool
+    chroot: str
+    our_mule: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,36 +51,17 @@ class ProcessInfo:
         token: the name of its file.
     """
 
-    pid: int = 0
-    kind: str = ""
+    pid: int
+    kind: str
     revision: int = 0
-    applied_at: float = 0.0
+    applied_at: FiniteFloat = 0.0
     snapshot: str = ""
     error: str = ""
-    server: Mapping[str, Any] = field(default_factory=dict)
+    server: ServerInfo = field(default_factory=ServerInfo)
     token: str = ""
 
 
 UNKNOWN = "unknown"
-TYPES = {field.name: type(getattr(ProcessInfo(), field.name)) for field in fields(ProcessInfo)}
-#: What is read of `ProcessInfo.server`.
-SERVER_TYPES: dict[str, type] = {
-    "uid": int,
-    "gids": list,
-    "notified_by": str,
-    "watchtype": str,
-    "pinned": dict,
-    "knows_mounts": bool,
-    "uwsgi": str,
-    "missing_ini_line": str,
-    "monitor_error": str,
-    "lazy_apps": bool,
-    "enable_threads": bool,
-    "chroot": str,
-    "our_mule": str,
-    "not_loaded": str,
-}
-LARGEST_NUMBER = 2**63
 UNREADABLE = (
     "{} is empty, damaged or of another release. If the disk is full, make room. The process "
     "writes it anew with the next update."
@@ -86,12 +86,11 @@ class Processes:
         Raises:
             OSError: it can't be written.
         """
-        content = {name: getattr(process, name) for name in TYPES}
         while not self._file.is_ours():
             self._folder.ensure()
             self._file = LockedFile(self._folder, f"{os.getpid()}-{os.urandom(4).hex()}")
-            self._file.acquire({**content, "token": self.token})
-        self._file.write({**content, "token": self.token})
+            self._file.acquire(asdict(process))
+        self._file.write(asdict(process))
 
     def leave(self) -> None:
         """Remove this process's file, or at least unlock it: then others remove it."""
@@ -121,34 +120,16 @@ class Processes:
                     yield _unknown(str(error))
                 continue  # removed meanwhile, or not a file of ours
             if found is not None:
-                unreadable = UNREADABLE.format(self._folder.path / name)
-                yield _process({**found, "token": name}) or _unknown(unreadable, token=name)
+                try:
+                    yield replace(_adapter().validate_python(found), token=name)
+                except ValidationError:
+                    yield _unknown(UNREADABLE.format(self._folder.path / name), token=name)
 
 
-def _process(found: dict[str, Any]) -> ProcessInfo | None:
-    """Return what a file describes, ``None`` if it isn't what `Processes.report` writes."""
-    known = {name: found[name] for name in TYPES if name in found}  # another release may write more
-    if (
-        not found.get("kind")
-        or not _fit(known, TYPES)
-        or not _fit(known.get("server", {}), SERVER_TYPES)
-    ):
-        return None
-    return ProcessInfo(**known)
-
-
-def _fit(values: Mapping[str, Any], types: Mapping[str, type]) -> bool:
-    """Return whether those of the values that ``types`` names are of these types."""
-    return all(_is(values[name], types[name]) for name in types.keys() & values.keys())
-
-
-def _is(value: Any, wanted: Any) -> bool:
-    if wanted is list:  # of numbers
-        return type(value) is list and all(_is(each, int) for each in value)
-    if wanted is float and type(value) is int:
-        wanted = int
-    return type(value) is wanted and (wanted not in (int, float) or abs(value) < LARGEST_NUMBER)
+@cache
+def _adapter() -> TypeAdapter[ProcessInfo]:
+    return TypeAdapter(ProcessInfo)  # takes milliseconds, and workers never read these files
 
 
 def _unknown(error: str, token: str = "") -> ProcessInfo:
-    return ProcessInfo(kind=UNKNOWN, applied_at=monotonic(), error=error, token=token)
+    return ProcessInfo(0, UNKNOWN, applied_at=monotonic(), error=error, token=token)

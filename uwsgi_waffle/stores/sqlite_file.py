@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlencode
 
@@ -13,7 +12,7 @@ import sqlalchemy as sa
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
 from ..identity import sqlite_path
-from ..privileges import exposed_to, is_root, make_folder, owner_of_new, whose
+from ..privileges import acting_user, exposed_to, foreign_owner, make_folder
 from .drivers import in_memory
 
 __all__ = ["SQLiteFile", "absolute"]
@@ -55,15 +54,8 @@ class SQLiteFile:
 
     def foreign_owner(self) -> str:
         """Return what to do if the file or its folder is another user's; empty if it isn't."""
-        user = owner_of_new(self.path) if is_root() else unix.geteuid()
-        # If there is no file yet, the folder may be anybody's.
-        command = f"chown {'' if self.is_gone() else '-R '}{user} {self.path.parent}"
-        for place in (self.path, self.path.parent):
-            with suppress(OSError):
-                uid = place.stat().st_uid
-                if uid != user:
-                    return f"{place} {whose(uid, user, command)}"
-        return ""
+        beside = filter(os.path.exists, (f"{self.path}-wal", f"{self.path}-shm"))
+        return foreign_owner(acting_user(self.path), self.path, self.path.parent, *beside)
 
     def connect(self) -> sqlite3.Connection:
         """Open the file; one that has vanished is an error, not a new empty database."""

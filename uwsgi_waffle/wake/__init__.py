@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from .. import unix
-from ..host import UNKNOWN
+from ..host import UNKNOWN, ServerInfo
 from ..identity import knows_mounts
 from . import thread, uwsgi
 from .channel import Channel, ChannelDown
@@ -142,7 +142,7 @@ def process_name() -> str | None:
     return uwsgi.process_name() if uwsgi.is_present() else _program()
 
 
-def describe() -> dict[str, object]:
+def describe() -> ServerInfo:
     """Return how this process's server runs, for `flask waffle doctor`."""
     knows = knows_mounts() or not hasattr(unix.libc(), "setfsuid")  # not Linux, which has no /proc
     return {"knows_mounts": knows, **(uwsgi.describe() if uwsgi.is_present() else {})}

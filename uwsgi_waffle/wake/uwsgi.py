@@ -11,7 +11,7 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from ..host import file_id
+from ..host import ServerInfo, file_id
 from .inotify import check_inotify
 from .watchers import Watcher, log, tick_all
 
@@ -104,7 +104,7 @@ def process_name() -> str | None:
     return None if uwsgi.masterpid() == os.getpid() else "uwsgi"
 
 
-def describe() -> dict[str, object]:
+def describe() -> ServerInfo:
     """Return what `flask waffle doctor` judges: how the running uWSGI was configured."""
     return {
         "uwsgi": uwsgi.version.decode(),
@@ -114,21 +114,7 @@ def describe() -> dict[str, object]:
         "enable_threads": is_on("enable-threads"),
         "chroot": _opt("chroot"),
         "our_mule": _opt("mule") if _opt("mule") in OUR_MULES else "",
-        "not_loaded": "" if is_on("single-interpreter") else _mount_not_loaded(),
     }
-
-
-def _mount_not_loaded() -> str:
-    """Return where the ini's last ``mount =`` line is, if this worker has other applications only.
-
-    `uwsgi.opt` has the last of several lines.
-    """
-    place, _, _ = _opt("mount").partition("=")
-    for worker in uwsgi.workers() or ():
-        places = [app["mountpoint"].decode(errors="replace") for app in worker["apps"]]
-        if worker["id"] == uwsgi.worker_id() and places and place not in places:
-            return place
-    return ""
 
 
 OUR_MULES = ("uwsgi_waffle.mule", "uwsgi_waffle.mule:run")
