@@ -203,6 +203,15 @@ def test_a_mule_under_lazy_apps_that_does_not_know_where_to_listen(
     server.eventually(lambda: "this mule has no application" in server.log)
 
 
+def test_several_applications_without_a_single_interpreter(start: Start) -> None:
+    """uWSGI starts without the second."""
+    server = start(MASTER, f"mount = /a={SITE}:application", f"mount = /b={SITE}:application")
+    assert "unable to load app 1 (mountpoint='/b')" in server.log
+    code, findings = doctor(server)
+    change = "Add to the ini: single-interpreter = true"
+    assert (code, wrong(findings)) == (1, [("error", "interpreter", change)])
+
+
 def test_a_worker_that_was_stopped_lags(start: Start) -> None:
     server = start(MASTER)
     stopped = server.workers()[2]

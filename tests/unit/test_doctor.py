@@ -33,6 +33,7 @@ WELL: dict[str, Any] = {
     "lazy_apps": False,
     "enable_threads": False,
     "our_mule": "",
+    "not_loaded": "",
     "notified_by": "signal",
     "watchtype": "file",
 }
@@ -137,6 +138,7 @@ class TestServer:
             ),
             ({"enable_threads": True}, "warning", "threads", "Remove from the ini: enable-threads"),
             ({"uwsgi": "2.0.21"}, "error", "threads", "Add to the ini: enable-threads = true"),
+            ({"not_loaded": "/b"}, "error", "interpreter", "single-interpreter = true"),
             ({"our_mule": MULE}, "warning", "mule", f"remove from the ini: mule = {MULE}"),
             (
                 {"our_mule": f"{MULE}:run", "lazy_apps": True},

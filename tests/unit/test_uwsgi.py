@@ -31,6 +31,7 @@ class FakeUWSGI(ModuleType):
         self.monitors: list[tuple[int, str]] = []
         self.timers: list[tuple[int, int]] = []
         self.sent: list[int] = []
+        self.mounted: list[bytes] = []
         self.longest = 4096
 
     def masterpid(self) -> int:
@@ -44,6 +45,9 @@ class FakeUWSGI(ModuleType):
 
     def i_am_the_spooler(self) -> bool:
         return False
+
+    def workers(self) -> list[dict[str, Any]]:
+        return [{"id": 1, "apps": [{"mountpoint": point} for point in self.mounted]}]
 
     def signal_registered(self, number: int) -> bool:
         return number in self.signals
@@ -311,3 +315,20 @@ class TestOptions:
         assert found["uwsgi"] == "2.0.31"
         assert (found["lazy_apps"], found["enable_threads"]) == (True, True)
         assert found["missing_ini_line"] == "shared-import = uwsgi_waffle"
+
+    @pytest.mark.parametrize(
+        ("mounted", "options", "found"),
+        [
+            ([b"/a"], {}, "/b"),
+            ([b"/a", b"/b"], {}, ""),
+            ([], {}, ""),  # not yet, under lazy-apps
+            ([b"/a"], {"single_interpreter": True}, ""),
+        ],
+    )
+    def test_a_mounted_application_that_is_not_loaded(
+        self, load: Load, mounted: list[bytes], options: dict[str, object], found: str
+    ) -> None:
+        """uWSGI tells the last of several `mount` lines only."""
+        server = FakeUWSGI(worker=1, mount=b"/b=app:application", **options)
+        server.mounted = mounted
+        assert load(server).describe()["not_loaded"] == found

@@ -37,6 +37,7 @@ def check_servers(state: WaffleState, host: HostFiles, processes: Processes) -> 
     uwsgi = [process for process in processes if process.server.get("uwsgi")]
     if uwsgi:
         yield _check_master([p for p in uwsgi if p.kind.startswith(("worker", "uwsgi"))])
+        yield _check_interpreter(uwsgi)
         yield _check_threads(uwsgi)
         yield _check_mule(host, uwsgi)
 
@@ -93,6 +94,17 @@ def _check_master(workers: Processes) -> Finding:
             text, change = f"{text}: it can't monitor {errors[0]}", "Do what it says."
         return Finding("warning", "master", text, change)
     return Finding("ok", "master", "it wakes the workers")
+
+
+def _check_interpreter(processes: Processes) -> Finding:
+    places = ", ".join(_reported(processes, "not_loaded"))
+    if not places:
+        return Finding("ok", "interpreter", "the application is loaded")
+    text = (
+        f"the application at {places} isn't loaded: each has an interpreter of its own, where "
+        "pydantic can't be imported"
+    )
+    return Finding("error", "interpreter", text, "Add to the ini: single-interpreter = true")
 
 
 def _check_threads(processes: Processes) -> Finding:

@@ -33,6 +33,7 @@ class ServerInfo(TypedDict, total=False):
     enable_threads: bool
     chroot: str
     our_mule: str
+    not_loaded: str
 
 
 @dataclass(frozen=True, slots=True)

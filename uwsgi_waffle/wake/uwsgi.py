@@ -114,7 +114,21 @@ def describe() -> ServerInfo:
         "enable_threads": is_on("enable-threads"),
         "chroot": _opt("chroot"),
         "our_mule": _opt("mule") if _opt("mule") in OUR_MULES else "",
+        "not_loaded": "" if is_on("single-interpreter") else _mount_not_loaded(),
     }
+
+
+def _mount_not_loaded() -> str:
+    """Return where the ini's last ``mount =`` line is, if this worker has other applications only.
+
+    `uwsgi.opt` has the last of several lines.
+    """
+    place, _, _ = _opt("mount").partition("=")
+    for worker in uwsgi.workers() or ():
+        places = [app["mountpoint"].decode(errors="replace") for app in worker["apps"]]
+        if worker["id"] == uwsgi.worker_id() and places and place not in places:
+            return place
+    return ""
 
 
 OUR_MULES = ("uwsgi_waffle.mule", "uwsgi_waffle.mule:run")
