@@ -241,6 +241,8 @@ class WaffleState:
     def _describe(self) -> ServerInfo:
         return {
             **wake.describe(),
+            "uid": unix.geteuid(),
+            "gids": unix.own_groups(),
             "notified_by": self.notified_by,
             "watchtype": self.settings.watching.watchtype,
             "pinned": {name: pin.digest for name, pin in self.schema.pins.items()},

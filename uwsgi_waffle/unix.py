@@ -22,6 +22,9 @@ if sys.platform == "win32":
 
     getuid = geteuid
 
+    def own_groups() -> list[int]:
+        return []
+
     def fchmod(fd: int, mode: int) -> None: ...
 
     def at_fork(**calls: Callable[[], object]) -> None: ...
@@ -66,6 +69,10 @@ else:
 
     def block_signals() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+
+    def own_groups() -> list[int]:
+        """Return the groups of this process."""
+        return [os.getegid(), *os.getgroups()]
 
     def user_name(uid: int) -> str:
         return pwd.getpwuid(uid).pw_name
@@ -133,6 +140,7 @@ __all__ = [
     "getuid",
     "groups_of",
     "libc",
+    "own_groups",
     "pread",
     "pwrite",
     "user_name",

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,12 +18,14 @@ from click.testing import Result
 from flask import Flask
 from flask.cli import ScriptInfo
 
-from uwsgi_waffle import ProcessInfo, RedisStore
+from uwsgi_waffle import PeeweeWaffleStore, ProcessInfo, RedisStore
 from uwsgi_waffle.cli import waffle as command
-from uwsgi_waffle.doctor import checks
+from uwsgi_waffle.doctor import checks, folder
+from uwsgi_waffle.doctor.folder import Account
 from uwsgi_waffle.host import HostFiles
 from uwsgi_waffle.mounts import Mount
 
+from ..contract.models import peewee_model
 from ..redis_server import RedisServer
 from .conftest import ALWAYS, Host, Process
 
@@ -34,6 +40,8 @@ WELL: dict[str, Any] = {
     "enable_threads": False,
     "our_mule": "",
     "not_loaded": "",
+    "uid": os.geteuid(),
+    "gids": [os.getegid()],
     "notified_by": "signal",
     "watchtype": "file",
 }
@@ -53,6 +61,7 @@ def place(host: Host) -> Iterator[Place]:
         known = {"error": "", "snapshot": newest.id.hex(), **known}
         revision = newest.revision if known["snapshot"] == newest.id.hex() else 0
         server = {**WELL, **report} if kind != "gunicorn" else {"watchtype": "file", **report}
+        server |= {"uid": WELL["uid"], "gids": WELL["gids"]} if "uid" not in report else {}
         files.processes.report(
             ProcessInfo(
                 pid=pid,
@@ -309,11 +318,57 @@ class TestApplication:
 
 class TestFolder:
     def test_one_on_the_network(self, site: Process, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(checks, "mount_of", lambda path: Mount("", "/", "/", "nfs4"))
+        monkeypatch.setattr(folder, "mount_of", lambda path: Mount("", "/", "/", "nfs4"))
         ((level, check, text, change),) = found(site.app)
         assert (level, check) == ("error", "folder")
         assert "nfs4" in text
         assert "WAFFLE_WATCHER_FILE" in change
+
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can make another user's server")
+    @pytest.mark.parametrize("kind", ["url", "namespace", "uri", "peewee"])
+    def test_a_server_that_may_not_write_the_database(
+        self, host: Host, place: Place, kind: str
+    ) -> None:
+        """The store says where its file is; its name is a text for people."""
+        host.instance.mkdir()
+        settings, store = {}, None
+        database = host.instance / "waffle.db"
+        if kind == "namespace":
+            database = host.instance / "of ann:x@example" / "waffle.db"
+            settings = {"STORE_URL": f"sqlite:///{database}", "NAMESPACE": "shop_"}
+        elif kind == "uri":
+            settings = {"STORE_URL": f"sqlite:///file:{host.instance}/w%61ffle.db?mode=rwc&uri=1"}
+        elif kind == "peewee":
+            database = host.instance / "site.db"
+            store = PeeweeWaffleStore(model=peewee_model(host.instance))
+        site = host.start(store, **settings)
+        nobody = pwd.getpwnam("nobody")
+        place(site, uid=nobody.pw_uid, gids=[nobody.pw_gid])
+        findings = found(site.app)
+        assert {finding[:2] for finding in findings} == {("error", "folder")}
+        assert any(f"can't write {database}" in text for _, _, text, _ in findings)
+        assert any(f"can't write {database.parent}" in text for _, _, text, _ in findings)
+
+    def test_rights_as_the_kernel_grants_them(self, tmp_path: Path) -> None:
+        path = tmp_path / "file"
+        path.touch()
+        if os.geteuid() == 0:
+            os.chown(path, 1, -1)
+        found = path.stat()
+        owner = Account(found.st_uid, frozenset())
+        group = Account(99999, frozenset({found.st_gid}))
+        other = Account(99999, frozenset({99999}))
+        for mode, allowed in (
+            (0o600, [owner]),
+            (0o060, [group]),
+            (0o006, [other]),
+            (0o666, [owner, group, other]),
+            (0o444, []),
+        ):
+            path.chmod(mode)
+            may = [a for a in (owner, group, other) if a.may(path, stat.S_IROTH | stat.S_IWOTH)]
+            assert may == allowed
+        assert Account(0, frozenset()).may(path, 7)
 
 
 class TestProcesses:

@@ -225,14 +225,14 @@ WRONG_FIELDS: list[dict[str, Any]] = [
     {"applied_at": 10**400},
     {"error": ["no room"]},
     {"server": None},
-    {"server": {"uwsgi": [[]]}},
+    {"server": {"uid": 1, "gids": [[]]}},
     {"server": {"watchtype": {"redis": 1}}},
     {"server": {"pinned": ["LIMIT"]}},
 ]
 ODD_FIELDS: list[dict[str, Any]] = [
     {"applied_at": 7},
     {"revision": 10**30},
-    {"server": {"lazy_apps": True}},
+    {"server": {"uid": 1}},
     {"server": {"uwsgi": "two"}},
     {"server": {"colour": [{}]}, "colour": "red"},
     {"kind": "\ud800\n", "error": "\ud800", "server": {"monitor_error": "\ud800"}},

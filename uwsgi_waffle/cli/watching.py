@@ -161,9 +161,9 @@ def _watch(interval: float, count: int | None, *, as_json: bool) -> None:
 def doctor(ctx: click.Context, patience: float, as_json: bool) -> None:
     """Check the installation, and say what to change.
 
-    It checks how the running server was configured, the store, the channel between hosts, and
-    that no process lags. The exit code is 1 if something is an error. A warning is for what works,
-    but not in the best way. No variable is changed.
+    It checks how the running server was configured, the store, the rights in folders, the channel
+    between hosts, and that no process lags. The exit code is 1 if something is an error. A warning
+    is for what works, but not in the best way. No variable is changed.
     """
     findings: list[Finding] = []
     try:

@@ -10,21 +10,15 @@ from collections.abc import Callable, Iterable, Iterator
 from ..changes import changes_for_update, undeclared
 from ..errors import SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
 from ..host import HostFiles, ProcessInfo
-from ..mounts import mount_of
-from ..privileges import name_user
 from ..report import misfits, servers, why_no_server
 from ..state import WaffleState
 from ..wake import CHANNELS, ChannelDown, open_channel, server_of
 from .finding import Finding, named
+from .folder import check_folder
 from .servers import Processes, check_pins, check_servers
 
 __all__ = ["examine"]
 
-#: File systems where locks and renames don't reach other hosts.
-NETWORK = frozenset(
-    {"nfs", "nfs4", "cifs", "smb3", "smbfs", "afs", "ceph", "glusterfs", "lustre", "9p"}
-    | {"fuse.sshfs", "fuse.glusterfs", "fuse.s3fs"}
-)
 PAUSE = 0.05  # seconds between two looks at what may be under way
 STORE_CHANGES = {
     StoreReadOnly: "Give the server's user the right to write there.",
@@ -54,7 +48,7 @@ def examine(state: WaffleState, patience: float) -> Iterator[Finding]:
     processes = [process for process in servers(state) if process.token != own]
     yield from check_servers(state, host, processes)
     yield from check_pins(state, processes)
-    yield check_folder(host)
+    yield from check_folder(state, host, processes)
     yield from check_channel(state, host, processes, patience)
     yield from check_processes(state, host, processes, patience)
 
@@ -92,20 +86,6 @@ def _check_leftovers(state: WaffleState) -> Iterator[Finding]:
         text = f"{len(names)} stored, and not declared: {', '.join(names)}"
         change = "Unless another release reads them, run flask waffle prune."
         yield Finding("warning", "store", text, change)
-
-
-def check_folder(host: HostFiles) -> Finding:
-    """The shared files must be on this host."""
-    folder = host.folder.path
-    mount = mount_of(os.path.realpath(folder))
-    if mount is None or mount.kind not in NETWORK:
-        return Finding("ok", "folder", f"{folder} belongs to {name_user(host.folder.owner)}")
-    text = (
-        f"{folder} is on a network file system ({mount.kind}), where processes of other hosts "
-        "neither lock nor see it reliably"
-    )
-    change = "Set WAFFLE_WATCHER_FILE to a path on a local disk; the store may be anywhere."
-    return Finding("error", "folder", text, change)
 
 
 def check_channel(

@@ -22,6 +22,8 @@ __all__ = ["UNKNOWN", "ProcessInfo", "Processes", "ServerInfo"]
 class ServerInfo(TypedDict, total=False):
     """How a process's server runs, for `flask waffle doctor`."""
 
+    uid: int
+    gids: list[int]
     notified_by: str
     watchtype: str
     pinned: dict[str, str]
