@@ -107,18 +107,22 @@ class TestOwn:
             put(Failing(), A="1")
         assert "geheim" not in str(told.value)
 
-    def test_an_error_of_the_package_stays_what_it_is(self) -> None:
-        class Refusing(OwnStore):
-            def get(self, key: str) -> Any:
-                raise SchemaError("mine")
+    def test_an_error_of_the_package_stays_what_it_is(self, tmp_path: Path) -> None:
+        app = Flask("site", instance_path=str(tmp_path))
+        app.config.update(WAFFLE_CONFS={"A": {"default": 1}}, WAFFLE_MULTIPROC=False)
+        waffle = WaffleConf(app, OwnStore())
+
+        @app.teardown_appcontext
+        def refuse(error: object) -> None:
+            raise SchemaError("mine")
 
         with pytest.raises(SchemaError, match="mine"):
-            Refusing().load()
+            waffle.refresh()
 
-    def test_a_teardown_function_that_fails_undoes_nothing(
+    def test_a_teardown_function_that_fails_after_the_commit_undoes_nothing(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
-        """What was done is done, and what failed before has its own error, not the later one."""
+        """An update that is made is no failure; one that isn't has its own error, not the later."""
         app = Flask("site", instance_path=str(tmp_path))
         app.config.update(WAFFLE_CONFS={"A": {"default": 1}}, WAFFLE_MULTIPROC=False)
         store, failing = OwnStore(), False
@@ -134,10 +138,12 @@ class TestOwn:
             assert waffle.update({"A": 2}).revision == 1
         assert (waffle.values.A, store.kept["A"]) == (2, "2")
         (line,) = [r.getMessage() for r in caplog.records if r.name == "uwsgi_waffle"]
-        assert line == "uwsgi_waffle: a teardown function failed after the store was used"
+        assert line == "uwsgi_waffle: a teardown function failed after an update was stored"
         with pytest.raises(RevisionConflict):
             waffle.update({"A": 3}, expect_revision=7)
-        assert waffle.refresh() == 1
+        with pytest.raises(StoreUnavailable, match="the application's context failed with Runtime"):
+            waffle.refresh()
+        assert waffle.values.A == 2
 
     @pytest.mark.parametrize("call", ["commit", "delete", "get", "put"])
     def test_what_it_doesnt_have_it_says(self, call: str) -> None:

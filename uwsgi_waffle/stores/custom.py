@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StoreUnavailable, WaffleError
@@ -34,8 +33,8 @@ class WaffleStore(RowStore):
 
     Each call enters an application context of its own. So a session that belongs to the context
     isn't the one that a request is using, and isn't committed with it. The application's teardown
-    functions run when that context ends, because they give such a session back. What they raise is
-    logged: what was done is done.
+    functions run when that context ends, because they give such a session back. What they raise
+    after `commit` is logged: the update is made.
 
     Some promises depend on your methods: without transactions an update that fails half-way is half
     carried out, and without a lock only the writers of one host are ordered.
@@ -81,25 +80,25 @@ class WaffleStore(RowStore):
 
     @contextmanager
     def _open(self, *, lock: bool) -> Iterator[Rows]:
-        rows = CustomRows(self, self._names or frozenset())
-        with _ending_quietly(self._context()):
-            yield rows
-            if rows.written:
-                with _mapped(self, "commit()"):
-                    self.commit()
-
-
-@contextmanager
-def _ending_quietly(context: AbstractContextManager[object]) -> Iterator[None]:
-    """Enter a context; log what fails when it ends, because what was done in it is done."""
-    context.__enter__()
-    try:
-        yield
-    finally:
+        rows, first = CustomRows(self, self._names or frozenset()), None
         try:
-            context.__exit__(*sys.exc_info())
-        except Exception:
-            log.exception("uwsgi_waffle: a teardown function failed after the store was used")
+            with self._context():
+                try:
+                    yield rows
+                    if rows.written:
+                        with _mapped(self, "commit()"):
+                            self.commit()
+                except Exception as error:
+                    first = error
+                    raise
+        except Exception as error:
+            if first is not None:  # not what a teardown function makes of it
+                raise first  # noqa: B904  # it has a cause of its own
+            if not rows.written:
+                if isinstance(error, WaffleError):
+                    raise
+                raise _failure(self, "the application's context", error) from error
+            log.exception("uwsgi_waffle: a teardown function failed after an update was stored")
 
 
 class CustomRows:
@@ -148,6 +147,10 @@ def _mapped(store: WaffleStore, what: str) -> Iterator[None]:
     except WaffleError:
         raise
     except Exception as error:
-        # Without the error's text, which may hold the values.
-        name = type(error).__name__
-        raise StoreUnavailable(f"{store.name}: {what} failed with {name}. {TRIED_AGAIN}") from error
+        raise _failure(store, what, error) from error
+
+
+def _failure(store: WaffleStore, what: str, error: Exception) -> StoreUnavailable:
+    # Without the error's text, which may hold the values.
+    name = type(error).__name__
+    return StoreUnavailable(f"{store.name}: {what} failed with {name}. {TRIED_AGAIN}")
