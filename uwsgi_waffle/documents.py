@@ -23,6 +23,7 @@ __all__ = ["FORMATS", "Document", "changes_for", "convert_legacy", "format_of", 
 
 FORMAT = 1
 FORMATS = ("json", "toml", "env")
+MAX_SHOWN = 60  # characters of a default in a comment
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +150,7 @@ def written(
     *,
     secrets: bool,
     only_set: bool,
+    encoding: str = "utf-8",
 ) -> str:
     """Return values as a file that `read` understands.
 
@@ -158,6 +160,7 @@ def written(
         wanted: the format.
         secrets: whether the values of secret variables are in it.
         only_set: whether values that are only the default are left out. Pinned ones always are.
+        encoding: what the file is written in.
 
     Raises:
         InvalidValue: naming those that the format can't hold.
@@ -177,25 +180,25 @@ def written(
             "set": sorted(is_set & shown.keys()),
             "schema": {name: _declared(variable) for name, variable in schema.variables.items()},
         }
-        return to_json(document, indent=2)
+        return to_json(document, indent=2, encoding=encoding)
     head = f"# flask waffle export, revision {snapshot.revision}"
-    return "\n".join([head, *_commented(schema, shown, is_set, wanted)])
+    return "\n".join([head, *_commented(schema, shown, is_set, wanted, encoding)])
 
 
 def _commented(
-    schema: Schema, shown: Mapping[str, object], is_set: Set[str], wanted: str
+    schema: Schema, shown: Mapping[str, object], is_set: Set[str], wanted: str, encoding: str
 ) -> list[str]:
     """Return the lines of TOML or .env; what it can't hold and isn't set either is a comment."""
     lines: list[str] = []
     problems: dict[str, str] = {}
     for name, value in shown.items():
         variable = schema.variables[name]
-        lines += ["", escape_line(f"# {variable.desc}")] if variable.desc else [""]
+        lines += ["", escape_line(f"# {_described(variable)}", encoding)]
         try:
             if wanted == "toml":
-                lines.append(toml_line(name, value))
+                lines.append(toml_line(name, value, encoding))
             else:
-                lines.append(env_line(name, _typed(variable, value)))
+                lines.append(env_line(name, _typed(variable, value), encoding))
         except ValueError as error:
             lines.append(f"# {name} isn't set, and {error}")
             if name in is_set:
@@ -215,6 +218,26 @@ def _typed(variable: Variable, value: object) -> str:
         except ValueError:
             pass  # the JSON text it is
     return text
+
+
+def _described(variable: Variable) -> str:
+    known = "" if variable.secret else f", by default {_default(variable)}"
+    return f"{variable.desc} ({_type_in_words(variable)}{known})".lstrip()
+
+
+def _default(variable: Variable) -> str:
+    text = to_json(json.loads(variable.dump(variable.default)))
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
+
+
+def _type_in_words(variable: Variable) -> str:
+    def in_words(schema: Mapping[str, Any]) -> str:
+        if "enum" in schema:
+            return "one of " + ", ".join(map(to_json, schema["enum"]))
+        return str(schema.get("format") or schema.get("type") or "any JSON")
+
+    options = variable.json_schema.get("anyOf", [variable.json_schema])
+    return " or ".join(dict.fromkeys(map(in_words, options)))
 
 
 def _declared(variable: Variable) -> dict[str, Any]:

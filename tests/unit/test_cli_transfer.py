@@ -199,6 +199,21 @@ class TestTransfer:
                 assert json.load(file)["values"]["LIMIT"] == 10
         assert link.is_symlink()
 
+    def test_a_full_disk_leaves_the_former_file_alone(
+        self, site: Process, run: Run, tmp_path: Path, mount: Callable[..., Path]
+    ) -> None:
+        """And nothing beside it."""
+        (tmp_path / "disk").mkdir()
+        disk = mount("-t", "tmpfs", "-o", "size=16k", "none", tmp_path / "disk")
+        (disk / "values.json").write_text("former")
+        (disk / "other").write_bytes(bytes(6000))
+        site.waffle.update({"SITENAME": "x" * 12000})
+        result = run("export", str(disk / "values.json"))
+        assert result.exit_code == 1
+        assert "No space left on device" in result.output
+        assert (disk / "values.json").read_text() == "former"
+        assert sorted(os.listdir(disk)) == ["other", "values.json"]
+
     def test_a_mounted_file_is_written_in_place(
         self, run: Run, tmp_path: Path, mount: Callable[..., Path]
     ) -> None:
@@ -332,7 +347,7 @@ class TestTransfer:
         assert run("export", "--only-set", "--format", "toml").stdout.splitlines() == [
             "# flask waffle export, revision 1",
             "",
-            "# Upload limit in bytes",
+            "# Upload limit in bytes (integer, by default 10)",
             "LIMIT = 20",
         ]
 

@@ -8,8 +8,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
-import click
-
 from ..text import escape_line, to_json
 
 __all__ = [
@@ -23,6 +21,7 @@ __all__ = [
     "print_text",
     "print_value",
     "shorten",
+    "stdout_encoding",
 ]
 
 MAX_SHOWN = 200  # characters of a value on a terminal
@@ -45,22 +44,22 @@ def print_line(text: str) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    _write(escape_line(text, _encoding(sys.stdout)))
+    _write(escape_line(text, stdout_encoding()))
 
 
 def print_json(document: Any, *, indent: int | None = None) -> None:
     """Print a JSON document; errors as in `print_line`."""
-    _write(to_json(document, indent=indent, encoding=_encoding(sys.stdout)))
+    _write(to_json(document, indent=indent, encoding=stdout_encoding()))
 
 
 def print_text(text: str) -> None:
-    """Print what a file would hold, which is UTF-8 everywhere; errors as in `print_line`."""
-    _write(f"{text}\n".encode())
+    """Print a text of several lines as it is; errors as in `print_line`."""
+    _write(text)
 
 
 def print_value(text: str) -> None:
     """Print a text as it is; on a terminal, escape all but its line ends. Errors as above."""
-    encoding = _encoding(sys.stdout)
+    encoding = stdout_encoding()
     if is_terminal():
         text = "\n".join(escape_line(part, encoding) for part in text.split("\n"))
     _write(text.encode(encoding, "backslashreplace").decode(encoding))
@@ -71,6 +70,11 @@ def shorten(text: str) -> str:
     if len(text) <= MAX_SHOWN or not is_terminal():
         return text
     return f"{text[:MAX_SHOWN]}... ({len(text):,} characters)"
+
+
+def stdout_encoding() -> str:
+    """Return the encoding of the standard output."""
+    return _encoding(sys.stdout)
 
 
 def is_terminal() -> bool:
@@ -104,12 +108,9 @@ def after_update(revision: int | None) -> Iterator[None]:
             print_error(f"revision {revision} is stored; {error}")
 
 
-def _write(text: str | bytes) -> None:
+def _write(text: str) -> None:
     try:
-        if isinstance(text, bytes):
-            click.echo(text, nl=False)
-        else:
-            print(text, flush=True)
+        print(text, flush=True)
     except FAILURES as error:
         _discard(sys.stdout)
         raise OutputError(error) from None

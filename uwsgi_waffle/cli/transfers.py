@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import os
+from contextlib import suppress
+from secrets import token_hex
 
 import click
 from typing_extensions import Unpack
 
-from .. import documents
+from .. import documents, unix
 from ..errors import InvalidValue
 from ..report import misfits
 from ..state import WaffleState
@@ -19,6 +22,7 @@ from .output import (
     print_json,
     print_line,
     print_text,
+    stdout_encoding,
 )
 from .sources import read_text
 from .updating import (
@@ -34,6 +38,8 @@ from .updating import (
 
 STDOUT = ("-", "/dev/stdout")
 MAX_FILE = 2**26  # bytes that are read
+# Errors of a file that can't be replaced, such as a mounted one, and perhaps can be written.
+KEPT = (errno.EACCES, errno.EBUSY, errno.EPERM)
 
 
 @waffle.command("export")
@@ -68,7 +74,10 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
         raise click.UsageError("--json needs a FILE beside it if FILE isn't JSON.")
     state.update_conf()  # not the last good values of a store that is gone
     snapshot = state.current()
-    text = documents.written(state.schema, snapshot, wanted, secrets=reveal, only_set=only_set)
+    encoding = stdout_encoding() if to_stdout else "utf-8"
+    text = documents.written(
+        state.schema, snapshot, wanted, secrets=reveal, only_set=only_set, encoding=encoding
+    )
     if to_stdout:
         print_text(text)
     else:
@@ -89,16 +98,49 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
 
 
 def _write(path: str, text: str, *, private: bool) -> None:
-    """Write a file in its place: a pipe, a device or a mounted file stays what it is."""
+    """Write a file all at once; a pipe, a device and what can't be replaced as it is."""
+    data, is_file = text.encode(), os.path.isfile(path)
     try:
-        if private and os.path.isfile(path):
-            path = os.path.realpath(path)
-            os.unlink(path)  # others may own it, or have it open
-        mode = 0o600 if private else 0o666
-        with open(path, "wb", opener=lambda path, flags: os.open(path, flags, mode)) as file:
-            file.write(text.encode())
+        if not _is_open(path) and (is_file or not os.path.exists(path)):
+            try:
+                _replace(os.path.realpath(path), data, private=private)
+                return
+            except OSError as error:
+                # One that others have open would show them what is private.
+                if private or not is_file or error.errno not in KEPT:
+                    raise
+        with open(path, "wb") as file:
+            file.write(data)
     except OSError as error:
         raise click.FileError(path, error.strerror) from None
+
+
+def _replace(path: str, data: bytes, *, private: bool) -> None:
+    """Put a new file in the place of an old one; with its owner and mode, unless private."""
+    new = f"{os.path.dirname(path)}/.waffle-export-{token_hex(4)}"
+    fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+    try:
+        with open(fd, "wb") as file:
+            if os.path.exists(path) and not private:
+                old = os.stat(path)
+                with suppress(PermissionError):  # only root may give files away
+                    unix.fchown(fd, old.st_uid, old.st_gid)
+                unix.fchmod(fd, old.st_mode & 0o777)
+            file.write(data)
+        os.replace(new, path)
+    except BaseException:
+        os.unlink(new)
+        raise
+
+
+def _is_open(path: str) -> bool:
+    """Return whether this is an open file of this process, such as /dev/fd/3, or a link to it."""
+    while os.path.exists(path) and os.path.islink(path):
+        folder = os.path.dirname(path)
+        if os.path.realpath(folder).startswith("/proc/"):
+            return True
+        path = os.path.join(folder, os.readlink(path))
+    return False
 
 
 @waffle.command("apply")
