@@ -45,15 +45,10 @@ def open_files_advice(message: str) -> str:
     for code, advice in OPEN_FILES_ADVICE.items():
         if os.strerror(code) in message:
             return advice
-    opened: list[int] = []
     try:
-        for _ in range(2):  # as many descriptors as SQLite needs
-            opened.extend(os.pipe())
+        os.close(os.open(os.devnull, os.O_RDONLY))
     except OSError as error:
         return OPEN_FILES_ADVICE.get(error.errno or 0, "")
-    finally:
-        for fd in opened:
-            os.close(fd)
     return ""
 
 

@@ -240,5 +240,5 @@ class TestPooler:
     @pytest.mark.parametrize("pooled", ["statement"], indirect=True)
     def test_statement_pooling_is_named(self, pooled: str) -> None:
         """Another connection for each statement: no transaction lives there."""
-        with pytest.raises(StoreUnavailable, match="statement pooling"):
+        with pytest.raises(StoreUnavailable, match="Set pool_mode = transaction"):
             SQLStore(pooled).prepare()

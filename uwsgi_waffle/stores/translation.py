@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -29,7 +31,7 @@ CANT_OPEN = "unable to open database file"  # SQLite's words
 TRIED_AGAIN = (
     "Reads are tried again without a restart; look at the history before you repeat an update."
 )
-ADVICE = f"Mend that in the database, or correct the URL. {TRIED_AGAIN}"
+ADVICE = f"Check that the database answers. {TRIED_AGAIN}"
 
 # SQLSTATEs of PostgreSQL and numbers of MySQL and MariaDB.
 CONFLICT = {"40001", "40P01", 1213}  # the database has undone the whole transaction
@@ -38,13 +40,57 @@ NO_RIGHT = {"42501", 1044, 1142, 1143, 1227, 1370}
 TOO_LARGE = {1153}
 GONE = {2006, 2013}
 
-# Parts of a message, and what to do where the message itself doesn't say it.
-CAUSES = {
-    "Can't load plugin": "Name an installed driver in the URL.",
-    "is locked": "Another connection has written there and not yet committed; end it.",
-    CANT_OPEN: "Check that the server's user may write the file and its folder.",
-    "[Errno 13]": "Check that the server's user may write the file and its folder.",
-}
+LOST_COLUMN = "The table has lost a column: restore the database from its backup."
+
+# Parts of a message, in lower case, and what to do.
+CAUSES = (
+    (("can't load plugin",), "Name an installed driver in the URL."),
+    (
+        (
+            "password authentication failed",
+            "no password supplied",
+            "access denied for user",
+            "no pg_hba.conf entry",
+            "is not permitted to log in",
+            "is not allowed to connect",
+            "account is locked",
+            "password has expired",
+        ),
+        "Correct user and password in the URL, or let this user in.",
+    ),
+    (("permission denied for database",), "Grant the database user the right to connect."),
+    (
+        ("violates check constraint", "constraint failed", "constraint `", "violates not-null"),
+        "Nothing was changed. Check the constraints and triggers of the table.",
+    ),
+    (
+        ("no such column", "has no column named", "unknown column"),
+        LOST_COLUMN,
+    ),
+    (
+        ("invalid connection option", "bad value for", "invalid command-line argument"),
+        "Correct the options in the URL.",
+    ),
+    (("unknown database", "no schema has been selected"), "Create it, or correct the URL."),
+    (
+        ("statement pooling mode",),
+        "Set pool_mode = transaction in PgBouncer, or name the server itself in the URL.",
+    ),
+    (
+        ("too many connections", "too many clients", "connection slots are reserved"),
+        "Close some, or raise the server's limit of connections.",
+    ),
+    (("disk is full", "no space left", "is full"), "Make room on the disk of the database."),
+    (
+        ("database is locked", "database table is locked"),
+        "Another connection has written there and not yet committed; end it.",
+    ),
+    (
+        (CANT_OPEN, "[errno 13]"),
+        "Check that the server's user may write the file and its folder.",
+    ),
+    (("not a database", "malformed"), "Restore the database from its backup."),
+)
 
 ErrorTypes = tuple[type[Exception], ...]
 
@@ -113,9 +159,16 @@ def _store_error(name: str, error: Exception, *, writing: bool) -> WaffleError:
 def _advice(message: str, codes: set[object]) -> str:
     if advice := open_files_advice(message):
         return advice
+    for parts, advice in CAUSES:
+        if any(part in message.lower() for part in parts):
+            return advice
+    if re.search(r'(role|database) ".*" does not exist', message):
+        return "Create it, or correct the URL."
+    if re.search(r"column \S+ .*does not exist", message):
+        return LOST_COLUMN
     if codes & GONE:
         return f"{ADVICE} If a value is large, raise the server's max_allowed_packet."
-    return next((advice for part, advice in CAUSES.items() if part in message), ADVICE)
+    return ADVICE
 
 
 def _cause(error: Exception) -> Any:
@@ -124,7 +177,22 @@ def _cause(error: Exception) -> Any:
 
 def _driver_message(error: Exception) -> str:
     """Return the first line of the driver's message; the others may quote the row."""
-    return str(_cause(error)).partition("\n")[0].rstrip(".")
+    message = str(_cause(error)).partition("\n")[0].rstrip(".")
+    return f"{message}{_why_no_file()}" if message == CANT_OPEN else message
+
+
+def _why_no_file() -> str:
+    """Say whether too many files are open, which SQLite hides; it needs as many as two pipes."""
+    opened: list[int] = []
+    try:
+        for _ in range(2):
+            opened.extend(os.pipe())
+    except OSError as error:
+        return f": {error.strerror}"
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return ""
 
 
 def _codes(error: Exception) -> set[object]:
