@@ -27,8 +27,8 @@ open_blocks = _blocks.get
 
 
 def enter(block: Held | Layer) -> None:
-    """Open a block in this thread or task."""
-    _blocks.set((*open_blocks(), block))
+    """Open a block in this thread or task. Forget those that were closed in another one."""
+    _blocks.set((*(other for other in open_blocks() if not other.closed), block))
 
 
 def leave(block: Held | Layer) -> None:

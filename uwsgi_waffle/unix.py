@@ -27,6 +27,8 @@ if sys.platform == "win32":
 
     def fchmod(fd: int, mode: int) -> None: ...
 
+    def fchown(fd: int, uid: int, gid: int) -> None: ...
+
     def at_fork(**calls: Callable[[], object]) -> None: ...
 
     def block_signals() -> None: ...
@@ -52,7 +54,17 @@ if sys.platform == "win32":
 else:
     import pwd
     from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
-    from os import O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK, fchmod, geteuid, getuid, pread, pwrite
+    from os import (
+        O_DIRECTORY,
+        O_NOFOLLOW,
+        O_NONBLOCK,
+        fchmod,
+        fchown,
+        geteuid,
+        getuid,
+        pread,
+        pwrite,
+    )
 
     PRESENT = True
     # The numbers of setgroups(2). The C library's function is of no use: it changes all threads.
@@ -135,6 +147,7 @@ __all__ = [
     "become",
     "block_signals",
     "fchmod",
+    "fchown",
     "flock",
     "geteuid",
     "getuid",

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import gc
 import threading
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -251,6 +253,23 @@ class TestSnapshot:
         other.waffle.update({"SITENAME": "New"})
         contextvars.Context().run(begun.close)
         assert seen(site) == ("New", "New", 1)
+
+    def test_one_that_was_closed_elsewhere_is_forgotten_by_the_next(
+        self, site: Process, other: Process
+    ) -> None:
+        """Its values don't stay in memory for as long as the thread that began it."""
+
+        def lines() -> Iterator[weakref.ref[object]]:
+            with site.waffle.snapshot() as values:
+                yield weakref.ref(values)
+
+        begun = lines()
+        values = next(begun)
+        other.waffle.update({"SITENAME": "New"})
+        contextvars.Context().run(begun.close)
+        with site.waffle.snapshot():
+            gc.collect()
+            assert values() is None
 
     def test_an_error_ends_it(self, site: Process, other: Process) -> None:
         with pytest.raises(UnknownVariable), site.waffle.snapshot():
