@@ -42,12 +42,12 @@ class Held:
     """The snapshot that all reads in a block see.
 
     Attributes:
-        application: tells whose values are held.
+        view: whose reads they are.
         snapshot: the values.
         closed: whether it doesn't count any more.
     """
 
-    application: str
+    view: object
     snapshot: Snapshot
     closed: bool = False
 

@@ -206,7 +206,7 @@ def _setting(config: Mapping[str, Any], name: str, wanted: TypeAdapter[T], defau
     try:
         return wanted.validate_python(raw)
     except ValidationError as error:
-        shown = "what it is" if name.endswith("_URL") else repr(raw)  # a URL may hold a password
+        shown = "used" if name.endswith("_URL") else repr(raw)  # a URL may hold a password
         raise SchemaError(f"{name} can't be {shown}: {error.errors()[0]['msg']}.") from None
 
 

@@ -106,26 +106,26 @@ class Writer:
     ) -> tuple[UpdateResult, Committed]:
         """Write a change set; arguments and errors as in `WaffleConf.update`.
 
-        Return also what has changed of the variables, whatever the names of their rows.
+        Return also what hooks are told.
         """
         schema, expires = self._served.schema, options.get("expires")
         until = None if expires is None else expiry.end_of(expires)
         actor, note = _text(options.get("actor")), _text(options.get("note"))
-        changed, old, new = tuple[str, ...](), dict[str, str | None](), dict[str, str | None]()
+        changed, told = tuple[str, ...](), Committed(0, {}, {}, actor, note)
 
         def build_commit(stored: Stored) -> Commit | None:
-            nonlocal old, new, changed
+            nonlocal changed, told
             texts, rows = self._changes(changeset, stored, options.get("expect_revision"))
             changed = tuple(sorted(rows.keys() - schema.former_names.keys()))
             before = {n: stored.values.get(schema.source(n, stored.values)) for n in texts}
             new = {n: t for n, t in texts.items() if n in schema.variables and t != before[n]}
-            old = {n: before[n] for n in new}
+            told = replace(told, old={n: before[n] for n in new}, new=new)
             families = schema.families(stored.values)
             rows = expiry.with_expiry(stored, rows, before, until, families)
             return Commit(rows, actor, note) if rows else None
 
         revision = self.commit(build_commit).revision
-        return UpdateResult(revision, changed), Committed(revision, old, new, actor, note)
+        return UpdateResult(revision, changed), replace(told, revision=revision)
 
     def preview(
         self, changeset: Changeset, *, expect_revision: int | None = None

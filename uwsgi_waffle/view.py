@@ -85,7 +85,7 @@ class View:
         if self._block() is not None:
             yield self.current()
             return
-        block = Held(self._key, self.without_overrides())
+        block = Held(self, self.without_overrides())
         enter(block)
         try:
             yield self.current()
@@ -94,6 +94,6 @@ class View:
 
     def _block(self) -> Held | None:
         for block in open_blocks():
-            if isinstance(block, Held) and block.application == self._key and not block.closed:
+            if isinstance(block, Held) and block.view is self and not block.closed:
                 return block
         return None

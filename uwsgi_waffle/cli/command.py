@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
-from io import StringIO
 from typing import Any
 
 import click
@@ -158,7 +158,11 @@ def complete_names(
 ) -> list[CompletionItem]:
     """Return the variables that begin so; none if the application can't be loaded."""
     try:
-        with redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+        with (
+            open(os.devnull, "w", encoding="utf-8") as nowhere,
+            redirect_stdout(nowhere),
+            redirect_stderr(nowhere),
+        ):
             variables = state_of(load_app(ctx)).schema.variables
     except (Exception, SystemExit):  # an application may raise anything; don't print it here
         return []
