@@ -22,6 +22,8 @@ import psutil
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from .host import eventually
+
 # What a store must not take as it comes; and a log that refuses writers who let others' changes in
 # while they write.
 POOR = [
@@ -118,16 +120,21 @@ class SQLServer(ABC):
             connection.exec_driver_sql(statement)
 
     def send_signal(self, number: signal.Signals) -> list[psutil.Process]:
-        """Send it to all processes of the server, and return them."""
+        """Send it to all processes of the server, and return them; SIGSTOP has stopped them then.
+
+        Of MariaDB's threads only one takes the signal, when it runs next. Until then the others go
+        on, and could carry out a whole transaction.
+        """
         assert self.process is not None
         first = psutil.Process(self.process.pid)
-        first.send_signal(
-            number
-        )  # before it is asked for its children: a stopped one makes no more of them
+        # Before it is asked for its children: a stopped one makes no more of them.
+        first.send_signal(number)
         children = first.children(recursive=True)
         for child in children:
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.send_signal(number)
+        if number == signal.SIGSTOP:
+            eventually(lambda: first.status() == psutil.STATUS_STOPPED)
         return [first, *children]
 
     def kill(self) -> None:
