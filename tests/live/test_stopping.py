@@ -42,6 +42,8 @@ def test_a_worker_that_is_stopped_in_its_first_tick_ends(tmp_path: Path) -> None
             env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{tmp_path}"},
             stdout=log,
             stderr=log,
+            # A shell that starts the tests in the background has it ignored.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         with server:
             eventually((tmp_path / "ticking").exists)
