@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from uwsgi_waffle import ProcessInfo
+from uwsgi_waffle import HostFilesError, ProcessInfo
 from uwsgi_waffle.admin import admin_blueprint
 from uwsgi_waffle.doctor import examine
 from uwsgi_waffle.host import HostFiles
@@ -293,6 +293,11 @@ def fill(folder: Path) -> Path:
 
 
 class TestFullDisk:
+    def test_a_start_says_where_to_make_room(self, host: Host, small_disk: Path) -> None:
+        fill(small_disk)
+        with pytest.raises(HostFilesError, match=f"{host.instance}.*No space left.*Make room"):
+            host.start(STORE_URL=f"sqlite:///{host.instance.parent}/waffle.db")
+
     def test_a_process_that_could_not_write_its_file_is_not_overlooked(
         self, host: Host, small_disk: Path
     ) -> None:
@@ -301,7 +306,7 @@ class TestFullDisk:
         site = host.start(**settings)
         late = host.open_files()
         noise = fill(small_disk)
-        with pytest.raises(OSError, match="No space left"):
+        with pytest.raises(HostFilesError, match=f"{host.instance}.*No space left.*Make room"):
             late.processes.report(info("late"))
         assert "unknown" in kinds(site.files)
         noise.unlink()

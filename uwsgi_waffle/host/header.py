@@ -113,7 +113,7 @@ class LockedHeader:
 
     Args:
         read: like `os.pread`.
-        write: like `os.pwrite`.
+        write: like `os.pwrite`, but it explains its errors.
         was_replaced: returns whether another header is at its path now, or none.
     """
 
@@ -215,7 +215,7 @@ class Header:
         # Opened anew: if somebody has closed our descriptor, its number may be another file's.
         fd = self._folder.open("header", CREATE)
         try:
-            unix.pwrite(fd, os.urandom(WORD), 0)
+            self._write(fd, os.urandom(WORD), 0)
         finally:
             os.close(fd)
 
@@ -238,11 +238,15 @@ class Header:
         try:
             yield LockedHeader(
                 partial(unix.pread, fd),
-                partial(unix.pwrite, fd),
+                partial(self._write, fd),
                 was_replaced=lambda: file_id(self._path) != locked,
             )
         finally:
             unlock(fd)
+
+    def _write(self, fd: int, data: bytes, offset: int) -> None:
+        with self._folder.explaining("header"):
+            unix.pwrite(fd, data, offset)
 
     def lock(self, timeout: float) -> AbstractContextManager[LockedHeader]:
         """Hold the lock, waiting for it at most ``timeout`` seconds.

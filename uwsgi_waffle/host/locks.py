@@ -75,13 +75,14 @@ class LockedFile:
         """Write the file; it must be ours.
 
         Raises:
-            OSError: the disk is full; nobody can read the file until it is written again.
+            HostFilesError: the disk is full; nobody can read the file until it is written again.
         """
         text = json.dumps(content).encode()
-        written = unix.pwrite(self._fd, text, 0)
-        os.ftruncate(self._fd, written)
-        if written < len(text):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self.name)
+        with self._folder.explaining(self.name):
+            written = unix.pwrite(self._fd, text, 0)
+            os.ftruncate(self._fd, written)
+            if written < len(text):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def release(self) -> None:
         """Give the file up."""

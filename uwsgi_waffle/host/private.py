@@ -6,7 +6,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from .. import unix
@@ -44,6 +44,13 @@ class PrivateFolder:
 
     def __init__(self, path: Path, owner: int, above: PrivateFolder | None = None) -> None:
         self.path, self.owner, self._above = path, owner, above
+
+    def explaining(self, name: str) -> AbstractContextManager[None]:
+        """Raise each `OSError` of this block as a `HostFilesError` that names a file, with advice.
+
+        `FileNotFoundError` stays as it is.
+        """
+        return _explaining(f"{self.path}/{name}", self.owner)
 
     def subfolder(self, name: str) -> PrivateFolder:
         """Return a folder within this one."""
@@ -90,7 +97,7 @@ class PrivateFolder:
         path = f"{self.path}/{name}"
         for _ in range(OPEN_ATTEMPTS):
             try:
-                with _explaining(path, self.owner), acting_as(self.owner), self._opened() as folder:
+                with self.explaining(name), acting_as(self.owner), self._opened() as folder:
                     fd = os.open(name, flags | SAFE, 0o600, dir_fd=folder)
                     return self._checked(fd, path, mode=0o600 if flags & os.O_CREAT else None)
             except FileNotFoundError:
@@ -130,7 +137,7 @@ class PrivateFolder:
         """
         fd = self.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         try:
-            with _explaining(f"{self.path}/{name}", self.owner), open(fd, "wb") as file:
+            with self.explaining(name), open(fd, "wb") as file:
                 file.write(content)
         except OSError:
             self.remove(name)
