@@ -160,10 +160,10 @@ def foreign_owner(user: int, *paths: Path | str, command: str = "chown") -> str:
     if not foreign:
         return ""
     uid = owners[foreign[0]]
-    run = f"Run this as {name_user(uid)}; or, as root, run: " if uid else "As root, run: "
     return (
         f"{foreign[0]} belongs to {name_user(uid)}, and this process uses it as {name_user(user)}. "
-        f"{run}{command} {user} {shlex.join(foreign + hidden)}"
+        f"Run this as {name_user(uid)}; or give it away, as root: "
+        f"{command} {user} {shlex.join(foreign + hidden)}"
     )
 
 

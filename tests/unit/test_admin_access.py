@@ -13,6 +13,7 @@ from flask import Response, redirect
 from flask_wtf import CSRFProtect
 from werkzeug.exceptions import Unauthorized
 
+from uwsgi_waffle import WaffleError
 from uwsgi_waffle.admin import admin_blueprint
 
 from .admin_site import Form, Site
@@ -198,5 +199,5 @@ class TestToken:
 
     def test_no_secret_key_is_said(self) -> None:
         site = Site(SECRET_KEY=None, TESTING=True)
-        with pytest.raises(RuntimeError, match="A secret key is required"):
+        with pytest.raises(WaffleError, match=r"set app\.secret_key"):
             site.client.get("/waffle/")

@@ -95,7 +95,7 @@ def run_as(uid: int, program: Callable[[], None]) -> str:
 
 def follow(text: str) -> None:
     """Run the command that a message names, as root."""
-    found = re.search(r"run: ([^;]*)", text)
+    found = re.search(r"(?:run|as root): ([^;]*)", text)
     assert found is not None, text
     subprocess.run(shlex.split(found[1]), check=True)
 
@@ -403,7 +403,8 @@ class TestAdvice:
             return
         assert f"{home / at_fault}" in refused
         assert (
-            f"belongs to root, and this process uses it as user {USER}. As root, run: " in refused
+            f"belongs to root, and this process uses it as user {USER}. Run this as root; "
+            in refused
         )
         follow(refused)
         assert run_as(uid, lambda: use(home)) == ""
@@ -428,7 +429,7 @@ class TestAdvice:
         assert run_as(USER, lambda: use(home)) == ""
         refused = run_as(OTHER, lambda: use(home))
         assert f"belongs to user {USER}, and this process uses it as user {OTHER}. " in refused
-        assert f"Run this as user {USER}; or, as root, run: chown" in refused
+        assert f"Run this as user {USER}; or give it away, as root: chown" in refused
 
     @pytest.mark.parametrize("uid", [0, USER])
     def test_who_owns_everything_is_not_told_that_somebody_else_does(

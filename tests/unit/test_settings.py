@@ -208,6 +208,7 @@ def test_a_url_with_an_unknown_driver_is_refused_without_its_password() -> None:
         ("sqlite+aiosqlite:///waffle.db", "asynchronous driver"),
         ("postgresql+asyncpg://ann:geheim@db/site", "asynchronous driver"),
         ("mysql+aiomysql://ann:geheim@db/site", "asynchronous driver"),
+        ("mysql+pymysql://ann:geheim@db/", "names no database"),
         ("unix://run/redis.sock", "path is absolute"),
         ("unix://redis.sock", "path is absolute"),
         ("redis://ann:ge@heim/x@db", "an '@' or '#' in the wrong place"),

@@ -42,6 +42,11 @@ class Page:
     """One request to the page, and its response."""
 
     def __init__(self, waffle: WaffleConf, may_change: MayChange | None = None) -> None:
+        if not current_app.secret_key:
+            raise WaffleError(
+                "The admin page needs a secret key for its forms: set app.secret_key to a random "
+                "text of your own."
+            )
         self.waffle = waffle
         self.schema = waffle.state.schema
         self.fields = in_page_order(map(Field, self.schema.variables.values()))

@@ -84,7 +84,7 @@ def _check_leftovers(state: WaffleState) -> Iterator[Finding]:
         return  # as has been said
     if names:
         text = f"{len(names)} stored, and not declared: {', '.join(names)}"
-        change = "Unless another release reads them, run flask waffle prune."
+        change = "Unless another release or application reads them, run flask waffle prune."
         yield Finding("warning", "store", text, change)
 
 

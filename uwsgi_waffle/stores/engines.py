@@ -35,6 +35,10 @@ def check_url(url: sa.URL) -> None:
             f"WAFFLE_STORE_URL: {url.host!r} would be a server, and SQLite has none. Write three "
             "slashes before a relative path, and four before an absolute one: sqlite:///waffle.db"
         )
+    if url.get_backend_name() in ("mysql", "mariadb") and not (url.database or url.query):
+        raise SchemaError(
+            "WAFFLE_STORE_URL names no database. Write mysql+pymysql://user:password@host/database."
+        )
     try:
         is_async = url.get_dialect().is_async
     except sa.exc.ArgumentError:  # an unknown driver: whoever connects says so
@@ -80,7 +84,13 @@ def connect(dialect: sa.Dialect, args: Any, options: dict[str, Any], timeout: fl
     limits = connect_limits(dialect.driver, timeout)
     if dialect.driver == "pymysql" and "unix_socket" in options and "ssl" not in options:
         limits["ssl_disabled"] = True  # reading all certificates would take most of a call
-    connection = dialect.connect(*args, **{**limits, **options})
+    try:
+        connection = dialect.connect(*args, **{**limits, **options})
+    except TypeError as error:
+        raise SchemaError(
+            f"The driver {dialect.driver} can't be called: {error}. Correct the options in the "
+            "database's URL."
+        ) from error
     limit_answers(connection, timeout)
     return connection
 

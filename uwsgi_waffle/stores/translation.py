@@ -40,6 +40,10 @@ NO_RIGHT = {"42501", 1044, 1142, 1143, 1227, 1370}
 TOO_LARGE = {1153}
 GONE = {2006, 2013}
 
+NO_DRIVER = (
+    "Install this driver, or name another in the URL: uwsgi_waffle[postgres] brings psycopg, "
+    "uwsgi_waffle[mysql] brings PyMySQL for mysql+pymysql://."
+)
 LOST_COLUMN = "The table has lost a column: restore the database from its backup."
 
 # Parts of a message, in lower case, and what to do.
@@ -81,6 +85,7 @@ CAUSES = (
         "Close some, or raise the server's limit of connections.",
     ),
     (("disk is full", "no space left", "is full"), "Make room on the disk of the database."),
+    (("disk i/o error",), "Check the disk of the database: it may be full."),
     (
         ("database is locked", "database table is locked"),
         "Another connection has written there and not yet committed; end it.",
@@ -134,7 +139,7 @@ def map_errors(
         raise InvalidValue({"": message}) from error
     except ImportError as error:
         place = taken_by((error.name or "").partition(".")[0])
-        advice = f"Rename {place}, which has its name." if place else "Install this driver."
+        advice = f"Rename {place}, which has its name." if place else NO_DRIVER
         raise StoreUnavailable(f"{store.name}: {error}. {advice}") from error
     except errors as error:
         raise _store_error(store.name, error, writing=writing) from error
@@ -150,7 +155,9 @@ def _store_error(name: str, error: Exception, *, writing: bool) -> WaffleError:
         return TableMissing(f"{name}: {message}. Check that this database has the table.")
     if codes & NO_RIGHT:
         error_type = StoreReadOnly if writing else StoreUnavailable
-        return error_type(f"{name}: {message}. Grant the database user this right.")
+        return error_type(
+            f"{name}: {message}. Grant the database user this right, or correct the URL."
+        )
     if "read-only" in message.lower() or "readonly" in message.lower():
         return StoreReadOnly(f"{name} refuses to be written: {message}. Nothing was changed.")
     return StoreUnavailable(f"{name}: {message}. {_advice(message, codes)}")
