@@ -46,7 +46,9 @@ ALLOWED = {*NEW, *PUT, *GET, *FILL, "PROTO", "FRAME", "STOP"}
 def is_json(text: str) -> bool:
     """Return whether a text is JSON."""
     try:
-        from_json(text)  # this parser reads the values later; `json` takes more than it
+        # This parser reads the values later; `json` takes more than it. If it might remember texts,
+        # that of pydantic 2.7.0 would take an escaped one for another.
+        from_json(text, cache_strings=False)
     except ValueError:
         return False
     return True
