@@ -104,6 +104,10 @@ class Server:
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
+    def have_loaded(self) -> bool:
+        """Return whether as many workers have loaded an application as were started."""
+        return self.log.count("WSGI app 0 ") >= self.log.count("spawned uWSGI worker ")
+
     def find_ports(self, sockets: int) -> bool:
         """Read from the log where the server listens now; a reload that starts uWSGI anew changes
         it.
@@ -205,6 +209,8 @@ class Servers:
         server.eventually(lambda: server.find_ports(sockets))
         for socket in range(sockets):
             server.eventually(lambda at=socket: server.read(socket=at))
+        if "--lazy-apps" in arguments:  # a worker that still loads its application can't be stopped
+            server.eventually(server.have_loaded)
         return server
 
     def uwsgi(
