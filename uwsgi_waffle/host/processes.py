@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from time import monotonic
 
@@ -89,11 +89,12 @@ class Processes:
         Raises:
             OSError: it can't be written.
         """
+        content = {each.name: getattr(process, each.name) for each in fields(process)}
         while not self._file.is_ours():
             self._folder.ensure()
             self._file = LockedFile(self._folder, f"{os.getpid()}-{os.urandom(4).hex()}")
-            self._file.acquire(asdict(process))
-        self._file.write(asdict(process))
+            self._file.acquire(content)
+        self._file.write(content)
 
     def leave(self) -> None:
         """Remove this process's file, or at least unlock it: then others remove it."""
@@ -131,7 +132,7 @@ class Processes:
 
 @cache
 def _adapter() -> TypeAdapter[ProcessInfo]:
-    return TypeAdapter(ProcessInfo)  # takes milliseconds, and workers never read these files
+    return TypeAdapter(ProcessInfo)  # takes milliseconds, and few processes ask for the others
 
 
 def _unknown(error: str, token: str = "") -> ProcessInfo:
