@@ -26,16 +26,13 @@ log = logging.getLogger("uwsgi_waffle")
 
 T = TypeVar("T")
 
-TEXT = TypeAdapter(str)
-FLAG = TypeAdapter(bool)
-PATH = TypeAdapter(Path)
-WATCHTYPE: TypeAdapter[str] = TypeAdapter(Literal["file", "redis", "postgres"])
-SECONDS: TypeAdapter[float] = TypeAdapter(Annotated[float, Field(gt=0, allow_inf_nan=False)])
-BYTES: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(gt=0)])
-HOST: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(min_length=1)])
-PORT: TypeAdapter[int] = TypeAdapter(Annotated[int, Field(gt=0, lt=2**16)])
-NAMESPACE: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern="^[A-Za-z0-9_]{0,32}$")])
-PREFIX: TypeAdapter[str] = TypeAdapter(Annotated[str, Field(pattern="^([A-Za-z][A-Za-z0-9_]*)?$")])
+WATCHTYPE = Literal["file", "redis", "postgres"]
+SECONDS = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+BYTES = Annotated[int, Field(gt=0)]
+HOST = Annotated[str, Field(min_length=1)]
+PORT = Annotated[int, Field(gt=0, lt=2**16)]
+NAMESPACE = Annotated[str, Field(pattern="^[A-Za-z0-9_]{0,32}$")]
+PREFIX = Annotated[str, Field(pattern="^([A-Za-z][A-Za-z0-9_]*)?$")]
 
 
 @dataclass(frozen=True)
@@ -64,14 +61,14 @@ class Watching:
         if watchtype == "redis":
             url = _redis_url(config)
         elif watchtype == "postgres":
-            url = _setting(config, "WAFFLE_LISTEN_URL", TEXT, "")
-        file = _setting(config, "WAFFLE_WATCHER_FILE", PATH, Path("waffle.watch"))
+            url = _setting(config, "WAFFLE_LISTEN_URL", str, "")
+        file = _setting(config, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch"))
         watcher_file = instance / file
         if watcher_file.is_absolute():
             # Its last part isn't followed: the file itself must not be a link.
             watcher_file = resolve(watcher_file.parent) / watcher_file.name
         namespace = _setting(config, "WAFFLE_NAMESPACE", NAMESPACE, "")
-        channel = _setting(config, "WAFFLE_REDIS_CHANNEL", TEXT, "waffleconf")
+        channel = _setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf")
         channel = f"{namespace}_{channel}" if namespace else channel
         return cls(watchtype, watcher_file, url, channel)
 
@@ -83,8 +80,8 @@ class Watching:
         """
         try:
             watching = cls.read({}, Path())
-            multiproc = _setting({}, "WAFFLE_MULTIPROC", FLAG, True)
-            store_url = _setting({}, "WAFFLE_STORE_URL", TEXT, "")
+            multiproc = _setting({}, "WAFFLE_MULTIPROC", bool, True)
+            store_url = _setting({}, "WAFFLE_STORE_URL", str, "")
         except SchemaError as error:
             log.warning("uwsgi_waffle: a mule can't read its environment: %s", error)
             return None
@@ -129,9 +126,9 @@ class Settings:
             )
         return cls(
             confs=config["WAFFLE_CONFS"],
-            multiproc=_setting(config, "WAFFLE_MULTIPROC", FLAG, True),
+            multiproc=_setting(config, "WAFFLE_MULTIPROC", bool, True),
             watching=Watching.read(config, instance),
-            store_url=_setting(config, "WAFFLE_STORE_URL", TEXT, "sqlite:///waffle.db"),
+            store_url=_setting(config, "WAFFLE_STORE_URL", str, "sqlite:///waffle.db"),
             namespace=_setting(config, "WAFFLE_NAMESPACE", NAMESPACE, ""),
             env_prefix=_env_prefix(config),
             poll_interval=_setting(config, "WAFFLE_POLL_INTERVAL", SECONDS, 1.0),
@@ -197,17 +194,18 @@ def _is_setting(name: object) -> bool:
     return str(name).startswith("WAFFLE_")
 
 
-def _setting(config: Mapping[str, Any], name: str, wanted: TypeAdapter[T], default: T) -> T:
+def _setting(config: Mapping[str, Any], name: str, wanted: Any, default: T) -> T:
     raw = config[name] if name in config else os.environ.get(name)
     if raw is None:
         return default
     if hasattr(raw, "render_as_string"):  # SQLAlchemy's URL, whose str() has no password
         raw = raw.render_as_string(hide_password=False)
     try:
-        return wanted.validate_python(raw)
+        checked: T = TypeAdapter(wanted).validate_python(raw)
     except ValidationError as error:
         shown = "used" if name.endswith("_URL") else repr(raw)  # a URL may hold a password
         raise SchemaError(f"{name} can't be {shown}: {error.errors()[0]['msg']}.") from None
+    return checked
 
 
 def _env_prefix(config: Mapping[str, Any]) -> str:
@@ -218,7 +216,7 @@ def _env_prefix(config: Mapping[str, Any]) -> str:
 
 
 def _redis_url(config: Mapping[str, Any]) -> str:
-    if url := _setting(config, "WAFFLE_REDIS_URL", TEXT, ""):
+    if url := _setting(config, "WAFFLE_REDIS_URL", str, ""):
         return url
     host = _setting(config, "WAFFLE_REDIS_HOST", HOST, "localhost")
     port = _setting(config, "WAFFLE_REDIS_PORT", PORT, 6379)

@@ -49,14 +49,14 @@ def test_sqlite_knows_no_capitals(tmp_path: Path) -> None:
 
 def test_the_names_of_tables() -> None:
     """Those of an installation without a namespace stay as they were."""
-    assert sorted(tables_of("").metadata.tables) == [
+    assert sorted(tables_of("", mysql=False).metadata.tables) == [
         "waffle_history",
         "waffle_meta",
         "waffle_values",
     ]
-    assert {name.removeprefix("shop_") for name in tables_of("shop").metadata.tables} == set(
-        tables_of("").metadata.tables
-    )
+    assert {
+        name.removeprefix("shop_") for name in tables_of("shop", mysql=False).metadata.tables
+    } == set(tables_of("", mysql=False).metadata.tables)
 
 
 def test_an_application_names_its_own_table(tmp_path: Path) -> None:

@@ -194,7 +194,7 @@ ON_DEMAND = {
     *(f"uwsgi_waffle.{name}" for name in ("admin", "cli", "doctor", "testing")),
     *(f"uwsgi_waffle.wake.{name}" for name in ("postgres", "redis")),
     *("flask_sqlalchemy", "tomllib", "wtforms", "flask_wtf", "gevent"),
-    *("prometheus_client", "openfeature", "pytest", "xprocess"),
+    *("prometheus_client", "openfeature", "pytest", "xprocess", "sqlalchemy.dialects.mysql"),
 }
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
-from sqlalchemy.dialects import mysql
 
 from ..errors import SchemaError, StoreUnavailable
 from ..identity import sqlite_path
@@ -113,6 +112,8 @@ class AlchemyWaffleStore(RowStore):
         key, value = (getattr(column.type, "length", None) for column in (self._key, self._value))
         dialect = self._app_engine().dialect
         if value is None and dialect.name in ("mysql", "mariadb"):
+            from sqlalchemy.dialects import mysql  # only here: its many modules take memory
+
             column_type = self._value.type.dialect_impl(dialect)
             column_type = getattr(column_type, "impl", column_type)
             if not isinstance(column_type, (mysql.LONGTEXT, mysql.MEDIUMTEXT)):

@@ -66,11 +66,12 @@ class SQLStore(Store):
             raise SchemaError("WAFFLE_STORE_URL: write an '@' in its password as %40.")
         check_url(self._url)
         self._timeout, self._namespace = timeout, namespace
-        self._tables = tables_of(namespace)
+        backend = self._url.get_backend_name()
+        self._tables = tables_of(namespace, mysql=backend in ("mysql", "mariadb"))
         self._engine: sa.Engine | None = None
         self._pid = 0
         self._file: SQLiteFile | None = None
-        if self._url.get_backend_name() == "sqlite":
+        if backend == "sqlite":
             self._url = absolute(self._url)
             self._file = SQLiteFile(self._url, timeout)
 

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
 __all__ = ["DECLARED", "TABLES_VERSION", "Tables", "as_text", "is_sound", "tables_of"]
 
@@ -17,18 +16,12 @@ TABLES_VERSION = 1
 NEWEST = 2**63 - 2  # of all revisions
 DECLARED = "WAFFLE_DECLARED"  # the key of `Stored.declared`, which no variable can have
 
-# A server's own defaults on MySQL and MariaDB may mix up cases, lose characters or know no
-# transactions.
-KEY = sa.String(255).with_variant(
-    mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin"), "mysql", "mariadb"
-)
-LONG_TEXT = sa.Text().with_variant(mysql.LONGTEXT(charset="utf8mb4"), "mysql", "mariadb")
-UTC_TIME = sa.DateTime().with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
-TRANSACTIONAL: dict[str, Any] = {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB"}
-
 
 class Tables:
     """The three tables of one namespace.
+
+    Args:
+        mysql: whether they are for MySQL or MariaDB.
 
     Attributes:
         next_revision: the first statement of a writing transaction: it takes the lock that orders
@@ -37,7 +30,9 @@ class Tables:
             another.
     """
 
-    def __init__(self, namespace: str) -> None:
+    def __init__(self, namespace: str, *, mysql: bool) -> None:
+        types = _for_mysql() if mysql else _for_others()
+        key, text, _, options = types
         prefix = f"{namespace}_" if namespace else ""
         self.metadata = sa.MetaData()
         self.meta = meta = sa.Table(
@@ -46,16 +41,16 @@ class Tables:
             sa.Column("id", sa.Integer, primary_key=True, autoincrement=False),
             sa.Column("version", sa.Integer, nullable=False),
             sa.Column("revision", sa.BigInteger, nullable=False),
-            **TRANSACTIONAL,
+            **options,
         )
         self.values = values = sa.Table(
             f"{prefix}waffle_values",
             self.metadata,
-            sa.Column("key", KEY, primary_key=True),
-            sa.Column("value", LONG_TEXT, nullable=False),
-            **TRANSACTIONAL,
+            sa.Column("key", key, primary_key=True),
+            sa.Column("value", text, nullable=False),
+            **options,
         )
-        self.history = _history(f"{prefix}waffle_history", self.metadata)
+        self.history = _history(f"{prefix}waffle_history", self.metadata, types)
         self.version = sa.select(meta.c.version)
         self.next_revision = (
             meta.update()
@@ -81,20 +76,41 @@ class Tables:
         return query.where(~later).order_by(history.id)
 
 
-def _history(name: str, metadata: sa.MetaData) -> sa.Table:
+def _history(name: str, metadata: sa.MetaData, types: _Types) -> sa.Table:
+    key, text, time, options = types
     return sa.Table(
         name,
         metadata,
         sa.Column("id", sa.BigInteger().with_variant(sa.Integer, "sqlite"), primary_key=True),
         sa.Column("revision", sa.BigInteger, nullable=False, index=True),
-        sa.Column("key", KEY, nullable=False, index=True),
-        sa.Column("old", LONG_TEXT),
-        sa.Column("new", LONG_TEXT),
-        sa.Column("actor", LONG_TEXT),
-        sa.Column("note", LONG_TEXT),
-        sa.Column("at", UTC_TIME, nullable=False),
-        **TRANSACTIONAL,
+        sa.Column("key", key, nullable=False, index=True),
+        sa.Column("old", text),
+        sa.Column("new", text),
+        sa.Column("actor", text),
+        sa.Column("note", text),
+        sa.Column("at", time, nullable=False),
+        **options,
     )
+
+
+#: The types of keys, texts and times, and the options of each table.
+_Types = tuple[Any, Any, Any, dict[str, Any]]
+
+
+def _for_others() -> _Types:
+    return sa.String(255), sa.Text(), sa.DateTime(), {}
+
+
+def _for_mysql() -> _Types:
+    """Return what MySQL and MariaDB need.
+
+    A server's own defaults may mix up cases, lose characters or know no transactions.
+    """
+    from sqlalchemy.dialects import mysql  # only here: its many modules take memory
+
+    key = mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin")
+    text, time = mysql.LONGTEXT(charset="utf8mb4"), mysql.DATETIME(fsp=6)
+    return key, text, time, {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB"}
 
 
 def is_sound(column: sa.Column[Any], value: object) -> bool:
@@ -113,6 +129,6 @@ def as_text(value: Any) -> Any:
 
 
 @cache
-def tables_of(namespace: str) -> Tables:
+def tables_of(namespace: str, *, mysql: bool) -> Tables:
     """Return the tables of a namespace."""
-    return Tables(namespace)
+    return Tables(namespace, mysql=mysql)
