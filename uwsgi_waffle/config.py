@@ -7,7 +7,6 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from types import SimpleNamespace
 from typing import Any, Protocol
 
 from flask import Config, Flask
@@ -31,7 +30,7 @@ class Variables:
 
     Attributes:
         schema: declares them.
-        current: returns the snapshot in force, or what has its ``values``.
+        read: returns the value in force of one of them. It raises `KeyError` for another name.
         assign: gives some of them other values in this process, or refuses.
         assigned: knows those that have one, and forgets them or refuses.
         on_testing: called when somebody sets ``TESTING``.
@@ -39,7 +38,7 @@ class Variables:
     """
 
     schema: Schema
-    current: Callable[[], Any]
+    read: Callable[[str], Any]
     assign: _Assign
     assigned: Assigned
     on_testing: Callable[[], None]
@@ -77,22 +76,29 @@ def _manage(config: Config, variables: Variables, flask_defaults: Mapping[str, A
     variables.on_setting(config)
     for name in variables.schema.variables:
         dict.pop(config, name, None)  # so that `__missing__` is asked
+    _show(config, type(config), variables)
+
+
+def _show(config: Config, base: Any, variables: Variables) -> None:
+    """Give a configuration of the class ``base`` one that shows the variables."""
     vars(config)["_variables"] = variables
-    base = type(config)
-    own = base.__getitem__ is not dict.__getitem__ or hasattr(base, "__getattr__")
-    config.__class__ = _derived(base, _ManagedReading if own else _ManagedConfig)
+    ways = ("__getattr__", "__missing__")
+    if base.__getitem__ is not dict.__getitem__ or any(hasattr(base, way) for way in ways):
+        config.__class__ = _derived(base, _ManagedReading, _base=base)
+    else:
+        missing = staticmethod(variables.read)
+        config.__class__ = _derived(base, _ManagedConfig, _base=base, __missing__=missing)
 
 
 def _warn_of(
     given: Mapping[str, Any], variables: Variables, flask_defaults: Mapping[str, Any]
 ) -> None:
     """Warn of values that somebody has set, and that don't count."""
-    schema, current = variables.schema, variables.current().values
-    names = []
+    schema, names = variables.schema, []
     for name, variable in schema.variables.items():
         if name not in given or (name in flask_defaults and given[name] == flask_defaults[name]):
             continue
-        known = (getattr(schema.defaults, name), getattr(current, name))
+        known = (getattr(schema.defaults, name), variables.read(name))
         if not any(variable.means(given[name], value) for value in known):
             names.append(repr(name))
     if names:
@@ -123,19 +129,11 @@ class _ManagedConfig(Config):
     """Other keys are read as fast as before: only one that isn't in the dictionary is missing."""
 
     _variables: Variables
+    _base: Any  # the class that it had
 
     def _declared(self, key: Any) -> Any:
         """Return the name of the variable that a key means, ``None`` if it means none."""
         return key if key in self._variables.schema.variables else None
-
-    def __missing__(self, key: str) -> Any:
-        variables = self._variables
-        if key in variables.schema.variables:
-            return getattr(variables.current().values, key)
-        missing = getattr(super(), "__missing__", None)  # of the class below
-        if missing is None:
-            raise KeyError(key)
-        return missing(key)
 
     def __contains__(self, key: object) -> bool:
         return bool(self._declared(key)) or super().__contains__(key)
@@ -240,19 +238,18 @@ class _ManagedConfig(Config):
 
         Variables that it may not set are left out. Other threads don't see the copy.
         """
-        variables, current = self._variables, self._variables.current().values
-        loaded = {
-            name: copy.deepcopy(getattr(current, name)) for name in variables.schema.variables
-        }
+        variables = self._variables
+        loaded = {name: copy.deepcopy(variables.read(name)) for name in variables.schema.variables}
         before, known = dict(dict.items(self)), copy.deepcopy(loaded)
         loading = type(self).__new__(type(self))
         dict.update(loading, before)
         vars(loading).update(vars(self))
-        loading._variables = replace(
+        into_copy = replace(
             variables,
-            current=lambda: SimpleNamespace(values=SimpleNamespace(**loaded)),
+            read=loaded.__getitem__,
             assign=lambda values, *, testing: loaded.update(values),
         )
+        _show(loading, self._base, into_copy)
         yield loading
         given = {name: value for name, value in loaded.items() if value != known[name]}
         try:
@@ -291,7 +288,7 @@ class _ManagedReading(_ManagedConfig):
 
     def __getitem__(self, key: str) -> Any:
         name = self._declared(key)
-        return getattr(self._variables.current().values, name) if name else super().__getitem__(key)
+        return self._variables.read(name) if name else super().__getitem__(key)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):  # as `copy` asks for

@@ -83,7 +83,7 @@ class WaffleConf(Generic[V]):
             state.schema.check(names)
         variables = Variables(
             schema=state.schema,
-            current=state.view.current,
+            read=state.view.read,
             assign=state.assign,
             assigned=state.assigned,
             on_testing=state.warn_if_live,

@@ -88,7 +88,7 @@ class WaffleState:
         conflicts = Conflicts(app.name, self.schema, self.store)
         fetcher = Fetcher(self.host, self.store, self.served, conflicts)
         self.sync = Sync(fetcher, self._ensure_watched, self._describe)
-        self.view = View(self.sync, self.assigned)
+        self.view = View(self.sync, self.assigned, self.schema)
         self.current = self.view.current
         self._ending = Ending(self.served, self.update, self.reconcile_interval)
         self.writer = Writer(
