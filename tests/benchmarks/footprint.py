@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 
+from ..live.servers import ALWAYS, ROOT
 from .lab import SITES, Lab, missing
 from .processes import memory, opened, threads
 from .propagation import LEGACY
@@ -49,6 +51,30 @@ def imported(modules: str) -> float:
     return time.perf_counter() - begun
 
 
+def commanded(lab: Lab) -> Table:
+    """Let a command that reads a variable and one that does nothing take turns."""
+    folder = str(lab.place())
+    site = {"FLASK_APP": f"{SITES}.hello", "BENCH_WITH": "sqlite", "SITE_FOLDER": folder}
+    taken: dict[str, list[float]] = {"--version": [], "waffle get V0": []}
+    for _ in range(lab.rounds):
+        for command, seconds in taken.items():
+            begun = time.perf_counter()
+            subprocess.run(
+                [sys.executable, "-m", "flask", *command.split()],
+                cwd=ROOT,
+                env={**os.environ, **ALWAYS, **site},
+                check=True,
+                stdout=subprocess.DEVNULL,
+            )
+            seconds.append(time.perf_counter() - begun)
+    beside = taken["--version"]
+    rows = [
+        Row(f"flask {command}", seconds, None if seconds is beside else beside)
+        for command, seconds in taken.items()
+    ]
+    return Table("A command, from its start to its end", rows)
+
+
 def measure(lab: Lab) -> list[Table]:
     """Look at the workers of each site; then import each package in turn."""
     sites: dict[str, tuple[str, tuple[str, ...], dict[str, str]]] = {
@@ -60,7 +86,8 @@ def measure(lab: Lab) -> list[Table]:
         "Flask, uWSGI with a mule of its own": ("hello", ("--mule",), {}),
         "uwsgi_waffle, Redis": ("waffle", ("--mule=uwsgi_waffle.mule",), REDIS),
     }
-    left_out, modules = [], MODULES
+    left_out: list[str] = []
+    modules: tuple[str, ...] = MODULES
     if missing("flask_waffleconf"):
         left_out.append("Flask-WaffleConf")
         modules = MODULES[:2]
@@ -86,4 +113,5 @@ def measure(lab: Lab) -> list[Table]:
         Row(f"import {name}", samples, None if name == MODULES[0] else taken[MODULES[0]])
         for name, samples in taken.items()
     ]
-    return [*tables, Table("A Python that imports and ends", rows, left_out=left_out)]
+    imports = Table("A Python that imports and ends", rows, left_out=left_out)
+    return [*tables, imports, commanded(lab)]

@@ -17,9 +17,10 @@ from uwsgi_waffle.wake import open_channel
 
 from ..live.servers import Server
 from ..redis_server import RedisServer
+from ..sql_servers import PostgreSQL
 from .lab import SITES, Lab, missing
 from .table import Row, Table
-from .updating import postgresql
+from .updating import started
 
 WORKERS = 4
 
@@ -112,7 +113,7 @@ def pairs(lab: Lab) -> Iterator[list[Pair]]:
     if missing("pgserver"):
         yield running
         return
-    with postgresql() as server:
+    with started(PostgreSQL) as server:
         try:
             yield [*running, start(lab, "postgres", {"SITE_SQL": server.fresh()})]
         finally:

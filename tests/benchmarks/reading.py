@@ -82,6 +82,15 @@ def dynaconf_ways() -> Iterator[Way]:
     )
 
 
+def openfeature_ways() -> Iterator[Way]:
+    from openfeature import api
+    from openfeature.provider.in_memory_provider import InMemoryFlag, InMemoryProvider
+
+    api.set_provider(InMemoryProvider({"X": InMemoryFlag("one", {"one": 1})}), domain="bench")
+    client = api.get_client("bench")
+    yield Way("OpenFeature, in memory: get_integer_value", lambda: client.get_integer_value("X", 0))
+
+
 def constance_ways(lab: Lab) -> Iterator[Way]:
     backend = "constance.backends.database.DatabaseBackend"
     os.environ.update(
@@ -113,6 +122,10 @@ def measure(lab: Lab) -> list[Table]:
         left_out.append("dynaconf")
     else:
         ways += dynaconf_ways()
+    if missing("openfeature"):
+        left_out.append("OpenFeature")
+    else:
+        ways += openfeature_ways()
     if missing("constance"):
         left_out.append("django-constance")
     else:
