@@ -144,7 +144,7 @@ class TestUpdate:
         monkeypatch.setattr("uwsgi_waffle.update.LOCK_TIMEOUT", 0.0)
         impatient = host.start()
         with site.files.lock(1):
-            with pytest.raises(HostBusy, match="Nothing was changed"):
+            with pytest.raises(HostBusy, match="Nothing was read or changed"):
                 impatient.waffle.update({"LIMIT": 20})
             assert impatient.waffle.values.LIMIT == 10
 
