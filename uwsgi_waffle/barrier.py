@@ -11,7 +11,7 @@ from .wake import HostInfo, Listener, RollCall
 __all__ = ["NO_CHANNEL", "Barrier"]
 
 NO_CHANNEL = (
-    "hosts=True needs a channel between hosts: set WAFFLE_WATCHTYPE to 'redis' or 'postgres', and "
+    "There is no channel to other hosts: set WAFFLE_WATCHTYPE to 'redis' or 'postgres', and "
     "install its driver."
 )
 
