@@ -162,6 +162,14 @@ class TestDictionary:
         with pytest.raises(UnknownVariable, match="'C' is not declared"):
             load(schema)["C"]
 
+    @pytest.mark.parametrize("name", ["SITENAM", "sitename"])
+    def test_a_misspelt_name_says_which_is_meant(self, name: str) -> None:
+        schema = Schema.declare({"SITENAME": {"default": ""}, "LIMIT": {"default": 1}})
+        for read in (schema.variable, load(schema).__getitem__):
+            with pytest.raises(UnknownVariable, match=r"\(did you mean SITENAME\?\)") as caught:
+                read(name)
+            assert "Nothing was changed" not in str(caught.value), "nobody has tried to"
+
     @pytest.mark.parametrize("name", ["model_config", "__class__", "secret_names"])
     def test_subscription_reaches_nothing_but_variables(self, name: str) -> None:
         with pytest.raises(UnknownVariable):
