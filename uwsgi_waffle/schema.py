@@ -103,8 +103,10 @@ class Schema:
             raise SchemaError(
                 f"WAFFLE_CONFS: the defaults don't pass their own validation: {error.problems}"
             ) from None
+        instance = f"an instance of {type(confs).__name__}"
+        found = confs.__name__ if isinstance(confs, type) else instance
         raise SchemaError(
-            f"WAFFLE_CONFS must be a dictionary or a pydantic model, not {type(confs).__name__}."
+            f"WAFFLE_CONFS must be a dictionary or the class of a pydantic model, not {found}."
         )
 
     @classmethod
@@ -257,8 +259,12 @@ class Schema:
 
 
 def _unknown(name: object, known: Iterable[str]) -> UnknownVariable:
-    close = " or ".join(get_close_matches(str(name).upper(), known))
-    hint = f"did you mean {close}?" if close else f"declared: {', '.join(sorted(known)) or 'none'}"
+    close = get_close_matches(str(name), known) or get_close_matches(str(name).upper(), known)
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else f"declared: {', '.join(sorted(known)) or 'none'}"
+    )
     return UnknownVariable(
         f"{name!r} is not declared in WAFFLE_CONFS ({hint}). Declare it, or correct the name. "
         "Nothing was done."

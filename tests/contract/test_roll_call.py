@@ -140,6 +140,7 @@ class TestRollCall:
     def test_a_command_is_refused_without_words_of_python(self, tmp_path: Path, line: str) -> None:
         result = Host(tmp_path).start().app.test_cli_runner().invoke(command, line)
         assert (result.exit_code, "no channel to other hosts" in result.stderr) == (1, True)
+        assert "WAFFLE_MULTIPROC not to be False" in result.stderr, "else the rest is no help"
         assert "=True" not in result.stderr
 
 
