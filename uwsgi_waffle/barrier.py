@@ -11,8 +11,8 @@ from .wake import HostInfo, Listener, RollCall
 __all__ = ["NO_CHANNEL", "Barrier"]
 
 NO_CHANNEL = (
-    "hosts=True needs a channel between hosts: set WAFFLE_WATCHTYPE to 'redis' or 'postgres', and "
-    "install its driver."
+    "There is no channel to other hosts: it needs WAFFLE_WATCHTYPE to be 'redis' or 'postgres', "
+    "its driver, and WAFFLE_MULTIPROC not to be False."
 )
 
 

@@ -135,9 +135,9 @@ class RevisionConflict(WaffleError):
         self.expected = expected
         self.actual = actual
         super().__init__(
-            f"Nothing was changed: revision {expected} was expected and the store is at {actual}. "
-            f"Read the values again, then repeat the update with expect_revision={actual} (on the "
-            f"command line --expect {actual})."
+            f"Nothing was changed: revision {expected!r} was expected and the store is at "
+            f"{actual}. Read the values again, then repeat the update with "
+            f"expect_revision={actual} (on the command line --expect {actual})."
         )
 
 

@@ -128,8 +128,8 @@ class Fetcher:
         retry_at = time.monotonic_ns() + round(pause * 1e9)
         header.set_notes(error=text, failed=generation.hex(), retry_at=retry_at)
         if text != known:
-            text = f"can't use the store, serving the last good values: {text}"
-            self.served.log(logging.ERROR, text, cause)
+            serving = ", serving the last good values" if self.served.current.snapshot.id else ""
+            self.served.log(logging.ERROR, f"can't use the store{serving}: {text}", cause)
 
     def _record_external_edits(
         self, stored: Stored, found: Encoded, published: Encoded | None

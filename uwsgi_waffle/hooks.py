@@ -66,6 +66,8 @@ def register(
         check: raises an error if a name isn't declared.
     """
     decorates = len(given) == 1 and callable(given[0])
+    if not decorates and not all(isinstance(name, str) for name in given):
+        raise TypeError("Name the variables, and decorate: @waffle.on_change('A', 'B').")
     names = frozenset[str]() if decorates else frozenset(given)
 
     def add(hook: Hook) -> Hook:

@@ -181,9 +181,9 @@ class Assigned:
 def _refusal(names: list[str]) -> str:
     verb = "is" if len(names) == 1 else "are"
     return (
-        f"{', '.join(map(repr, names))} {verb} declared in WAFFLE_CONFS. Assigning app.config "
-        "would change it in this process only. Call waffle.update({"
-        f"{names[0]!r}: …}}) instead. In a test, set app.testing first."
+        f"{', '.join(map(repr, names))} {verb} declared in WAFFLE_CONFS. Changing app.config "
+        f"would count in this process only. Call waffle.update({{{names[0]!r}: …}}) or "
+        f"waffle.reset({names[0]!r}) instead. In a test, set app.testing first."
     )
 
 

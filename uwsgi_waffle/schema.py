@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -46,9 +47,7 @@ class Values(BaseModel):
         try:
             return self.__dict__[name]
         except KeyError:
-            raise UnknownVariable(
-                f"{name!r} is not declared in WAFFLE_CONFS. Declare it, or correct the name."
-            ) from None
+            raise _unknown(name, self.__dict__) from None
 
     def __repr_args__(self) -> Any:
         for name, value in super().__repr_args__():
@@ -104,8 +103,10 @@ class Schema:
             raise SchemaError(
                 f"WAFFLE_CONFS: the defaults don't pass their own validation: {error.problems}"
             ) from None
+        instance = f"an instance of {type(confs).__name__}"
+        found = confs.__name__ if isinstance(confs, type) else instance
         raise SchemaError(
-            f"WAFFLE_CONFS must be a dictionary or a pydantic model, not {type(confs).__name__}."
+            f"WAFFLE_CONFS must be a dictionary or the class of a pydantic model, not {found}."
         )
 
     @classmethod
@@ -151,11 +152,7 @@ class Schema:
         try:
             return self.variables[name]
         except KeyError:
-            known = ", ".join(sorted(self.variables)) or "none"
-            raise UnknownVariable(
-                f"{name!r} is not declared in WAFFLE_CONFS (declared: {known})."
-                " Nothing was changed."
-            ) from None
+            raise _unknown(name, self.variables) from None
 
     def check(self, names: Iterable[str]) -> None:
         """Raise `UnknownVariable` if one of these isn't declared."""
@@ -259,6 +256,19 @@ class Schema:
             reason = entry["type"] if hidden else entry["msg"] + format_location(entry["loc"][1:])
             errors[name] = f"{errors[name]}; {reason}" if name in errors else reason
         return errors
+
+
+def _unknown(name: object, known: Iterable[str]) -> UnknownVariable:
+    close = get_close_matches(str(name), known) or get_close_matches(str(name).upper(), known)
+    hint = (
+        f"did you mean {' or '.join(close)}?"
+        if close
+        else f"declared: {', '.join(sorted(known)) or 'none'}"
+    )
+    return UnknownVariable(
+        f"{name!r} is not declared in WAFFLE_CONFS ({hint}). Declare it, or correct the name. "
+        "Nothing was done."
+    )
 
 
 def _namespace(

@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 from urllib.parse import quote
@@ -25,6 +26,11 @@ __all__ = ["LateSettings", "Settings", "Watching"]
 log = logging.getLogger("uwsgi_waffle")
 
 T = TypeVar("T")
+
+NAMES = """WAFFLE_CONFS WAFFLE_ENV_PREFIX WAFFLE_LISTEN_URL WAFFLE_MAX_VALUE_SIZE WAFFLE_MULTIPROC
+WAFFLE_NAMESPACE WAFFLE_POLL_INTERVAL WAFFLE_RECONCILE_INTERVAL WAFFLE_REDIS_CHANNEL
+WAFFLE_REDIS_HOST WAFFLE_REDIS_PORT WAFFLE_REDIS_URL WAFFLE_STORE_URL WAFFLE_WATCHER_FILE
+WAFFLE_WATCHTYPE""".split()  # noqa: SIM905  # a list would take 17 lines
 
 WATCHTYPE = Literal["file", "redis", "postgres"]
 SECONDS = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -119,6 +125,7 @@ class Settings:
             SchemaError: one is missing or can't be used; the text names it.
         """
         config, instance = app.config, Path(app.instance_path)
+        _warn_of_unknown(config)
         if "WAFFLE_CONFS" not in config:
             raise SchemaError(
                 "app.config['WAFFLE_CONFS'] is missing. Declare the variables there before you "
@@ -192,6 +199,18 @@ class LateSettings:
 
 def _is_setting(name: object) -> bool:
     return str(name).startswith("WAFFLE_")
+
+
+def _warn_of_unknown(config: Mapping[str, Any]) -> None:
+    """Warn of settings that are misspelt.
+
+    The environment may have others for other programs: Kubernetes names a service's address so.
+    """
+    for name in sorted(set(filter(_is_setting, (*config, *os.environ))) - set(NAMES)):
+        close = get_close_matches(name, NAMES, 1, cutoff=0.9)
+        if name in config or close:
+            advice = f"Did you mean {close[0]}?" if close else "Correct or remove it."
+            log.warning("uwsgi_waffle: %s is no setting and has no effect. %s", name, advice)
 
 
 def _setting(config: Mapping[str, Any], name: str, wanted: Any, default: T) -> T:

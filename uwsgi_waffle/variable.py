@@ -115,7 +115,16 @@ class Variable:
         if not self._is_text():
             with suppress(ValidationError):
                 return self.adapter.validate_json(text)
-        return self._validate(text)
+        try:
+            return self._validate(text)
+        except ValueError:
+            meant_as_json = isinstance(self.default, (list, dict)) or text.startswith(("[", "{"))
+            if self._is_text() or not meant_as_json:
+                raise
+        try:  # for its error, which is about the list and not about the text
+            return self.adapter.validate_json(text)
+        except ValidationError as error:
+            raise self._as_value_error(error, text) from None
 
     def _validate(self, value: object) -> object:
         try:

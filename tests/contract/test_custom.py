@@ -80,7 +80,7 @@ class TestOwn:
 
         store = Failing()
         with pytest.raises(
-            StoreUnavailable, match=r"Failing: put\(\) failed with RuntimeError\. Reads are tried"
+            StoreUnavailable, match=r"Failing: put\(\) failed with RuntimeError\. Servers try again"
         ) as caught:
             put(store, A="1")
         assert "geheim" not in str(caught.value)

@@ -333,6 +333,7 @@ class TestRedis:
         with pytest.raises(StoreUnavailable, match="Give the user this right") as caught:
             RedisStore(self.login(redis_server, "+ping")).load()
         assert not isinstance(caught.value, StoreReadOnly)
+        assert "Nothing was changed" not in str(caught.value), "nobody wanted to"
 
     def test_a_wrong_password(self, redis_server: RedisServer, url: str) -> None:
         url = self.login(redis_server, "+@all").replace("geheim", "falsch")

@@ -223,8 +223,13 @@ def test_a_token_in_a_redis_url_is_not_shown() -> None:
 
 def test_the_url_of_tests_and_image_builds() -> None:
     assert isinstance(open_store("memory:"), MemoryStore)
-    with pytest.raises(SchemaError, match=r"no store for 'mongo' URLs; use one of .*memory"):
+    with pytest.raises(SchemaError, match=r"no store for 'mongo' URLs; use one of .*redis:.*"):
         open_store("mongo://x")
+
+
+def test_a_forgotten_colon_is_in_the_error() -> None:
+    with pytest.raises(SchemaError, match=r"'memory' URLs; use one of sqlite:, .*, memory:\."):
+        open_store("memory")
 
 
 @pytest.mark.parametrize("url", ["sqlite:////srv/site.db", "redis://localhost"])

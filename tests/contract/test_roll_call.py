@@ -136,6 +136,13 @@ class TestRollCall:
         with pytest.raises(WaffleError, match="WAFFLE_WATCHTYPE"):
             alone.waffle.status(hosts=True)
 
+    @pytest.mark.parametrize("line", ["status --hosts", "set LIMIT=20 --wait 2 --hosts"])
+    def test_a_command_is_refused_without_words_of_python(self, tmp_path: Path, line: str) -> None:
+        result = Host(tmp_path).start().app.test_cli_runner().invoke(command, line)
+        assert (result.exit_code, "no channel to other hosts" in result.stderr) == (1, True)
+        assert "WAFFLE_MULTIPROC not to be False" in result.stderr, "else the rest is no help"
+        assert "=True" not in result.stderr
+
 
 class TestMetrics:
     def test_each_host_is_a_label(self, sites: Sites, left: Process, right: Process) -> None:

@@ -8,7 +8,7 @@ import re
 import pytest
 
 import uwsgi_waffle
-from uwsgi_waffle import WaffleError
+from uwsgi_waffle import WaffleError, settings
 
 from .page import DOCS, ROOT
 
@@ -40,6 +40,10 @@ def test_each_setting_with_its_default() -> None:
     assert named.pop("WAFFLE_CONFS") == "required"
     defaults = {name: str(default) for name, default in read().items()}
     assert {name: MEANING.get(default, default) for name, default in named.items()} == defaults
+
+
+def test_each_setting_is_known_to_the_warning_of_misspelt_ones() -> None:
+    assert sorted(SETTINGS) == sorted(settings.NAMES)
 
 
 @pytest.mark.parametrize("name", uwsgi_waffle.__all__)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import functools
 import os
+import re
 import subprocess
 import termios
 from collections.abc import Callable
@@ -107,14 +108,14 @@ class Shell:
     def complete(self, line: str) -> list[str]:
         """Return what bash offers when Tab is pressed at the end of a line.
 
-        Nothing may be printed meanwhile.
+        Nothing may be printed meanwhile. Bash splits words at "=".
         """
-        words = line.split(" ")
+        words = [*re.findall("=|[^ =]+", line), *([""] if line.endswith(" ") else [])]
         done = self.bash(
             completion()
             + "COMP_WORDS=($WORDS); COMP_CWORD=$AT; _flask_completion flask; "
             + 'printf "%s\\n" "${COMPREPLY[@]}"',
-            WORDS=line,
+            WORDS=" ".join(words),
             AT=str(len(words) - 1),
         )
         assert done.stderr == ""

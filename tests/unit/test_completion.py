@@ -27,6 +27,8 @@ def shell(tmp_path: Path) -> Shell:
     [
         ("flask waffle get SI", ["SITENAME", "SIZE"]),
         ("flask waffle set SI", ["SITENAME=", "SIZE="]),
+        ("flask waffle set SITENAME=x SI", ["SIZE="]),
+        ("flask waffle set SITENAME=S", []),
         ("flask waffle sta", ["status"]),
     ],
 )
@@ -42,6 +44,8 @@ def test_bash_is_offered_names(shell: Shell, line: str, offered: list[str]) -> N
         ("unset LIMIT S", ["SITENAME"]),
         ("history TO", ["TOKEN"]),
         ("set LIMIT=1 T", ["TOKEN="]),
+        ("set LIMIT=1 ", ["SITENAME=", "TOKEN="]),
+        ("unset LIMIT TOKEN ", ["SITENAME"]),
     ],
 )
 def test_what_is_offered_where(site: Process, line: str, offered: list[str]) -> None:

@@ -79,6 +79,10 @@ class TestRefused:
         with pytest.raises(ManagedVariable, match=r"'LIMIT', 'SITENAME' are declared"):
             app.config.update(LIMIT=9, SITENAME="x", HOSTS=["a"])
 
+    def test_a_deletion_is_told_of_reset(self, app: Flask) -> None:
+        with pytest.raises(ManagedVariable, match=r"waffle\.reset\('LIMIT'\)"):
+            del app.config["LIMIT"]
+
     def test_invalid_value(self, app: Flask) -> None:
         with pytest.raises(ManagedVariable):
             app.config["LIMIT"] = "many"

@@ -126,6 +126,11 @@ class TestRegistering:
         assert callable(bare)
         assert callable(named)
 
+    @pytest.mark.parametrize("given", [("LIMIT", print), (["LIMIT"],)], ids=repr)
+    def test_what_would_register_nothing_is_refused(self, site: Process, given: Any) -> None:
+        with pytest.raises(TypeError, match="Name the variables, and decorate"):
+            site.waffle.on_change(*given)
+
     def test_an_unknown_name_is_refused_before_and_after_init_app(
         self, host: Host, site: Process
     ) -> None:

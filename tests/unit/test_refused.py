@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
-from flask import current_app
+from flask import Flask, current_app
 from pydantic import BaseModel
 
-from uwsgi_waffle import MemoryStore, SchemaError, WaffleConf, WaffleError
+from uwsgi_waffle import MemoryStore, SchemaError, SQLStore, WaffleConf, WaffleError
 
 from ..host import CONFS, Host
 
@@ -32,6 +33,20 @@ class TestApplications:
         app = host.start().app
         with app.app_context(), pytest.raises(WaffleError, match="has a WaffleConf already"):
             WaffleConf(current_app)  # type: ignore[arg-type]  # a proxy is typed as what it is
+
+
+class TestStores:
+    def test_a_url_in_the_place_of_a_store(self, tmp_path: Path) -> None:
+        app = Flask("site", instance_path=str(tmp_path))
+        app.config["WAFFLE_CONFS"] = CONFS
+        url: Any = "redis://:geheim@cache"
+        with pytest.raises(SchemaError, match=r"not str\. A URL .* WAFFLE_STORE_URL") as caught:
+            WaffleConf(app, url)
+        assert "geheim" not in str(caught.value)
+
+    def test_a_path_in_the_place_of_a_url(self) -> None:
+        with pytest.raises(SchemaError, match=r"Write it as sqlite:///waffle\.db"):
+            SQLStore("waffle.db")
 
 
 class TestModels:

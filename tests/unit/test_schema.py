@@ -162,6 +162,17 @@ class TestDictionary:
         with pytest.raises(UnknownVariable, match="'C' is not declared"):
             load(schema)["C"]
 
+    @pytest.mark.parametrize(
+        ("name", "meant"), [("SITENAM", "SITENAME"), ("sitename", "SITENAME"), ("ton", "tone")]
+    )
+    def test_a_misspelt_name_says_which_is_meant(self, name: str, meant: str) -> None:
+        names = ("SITENAME", "LIMIT", "tone")
+        schema = Schema.declare({known: {"default": 1} for known in names})
+        for read in (schema.variable, load(schema).__getitem__):
+            with pytest.raises(UnknownVariable, match=rf"\(did you mean {meant}\?\)") as caught:
+                read(name)
+            assert "Nothing was changed" not in str(caught.value), "nobody has tried to"
+
     @pytest.mark.parametrize("name", ["model_config", "__class__", "secret_names"])
     def test_subscription_reaches_nothing_but_variables(self, name: str) -> None:
         with pytest.raises(UnknownVariable):
@@ -285,9 +296,10 @@ class TestBadDeclarations:
             ({"secret_names": {"default": 1}}, "'secret_names'"),
             ({"S" * 256: {"default": 1}}, "'SSSS.*too long"),
             (WithoutDefault, "'NEEDED' needs a default"),
-            (["SIZE"], "must be a dictionary or a pydantic model, not list"),
-            (None, "must be a dictionary or a pydantic model, not NoneType"),
-            (Page(), "must be a dictionary or a pydantic model, not Page"),
+            (["SIZE"], "must be a dictionary or .*, not an instance of list"),
+            (None, "must be a dictionary or .*, not an instance of NoneType"),
+            (Page(), "must be .* the class of a pydantic model, not an instance of Page"),
+            (PurePosixPath, "must be .* the class of a pydantic model, not PurePosixPath"),
         ],
     )
     def test_each_is_refused_by_name(self, confs: Any, error: str) -> None:

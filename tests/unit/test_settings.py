@@ -148,6 +148,40 @@ def test_a_process_without_the_application_reads_the_environment(
     assert Watching.from_environment() is None, "nothing is watched"
 
 
+class TestMisspelt:
+    """A setting that nobody reads is named, with the one that may be meant."""
+
+    @pytest.mark.parametrize(
+        ("name", "advice"),
+        [
+            ("WAFFLE_CONF", "Did you mean WAFFLE_CONFS?"),
+            ("WAFFLE_WATCH_TYPE", "Did you mean WAFFLE_WATCHTYPE?"),
+            ("WAFFLE_COLOUR", "Correct or remove it."),
+        ],
+    )
+    def test_in_the_configuration(
+        self, app: Flask, caplog: pytest.LogCaptureFixture, name: str, advice: str
+    ) -> None:
+        app.config[name] = "x"
+        WaffleConf(app, MemoryStore())
+        assert caplog.messages == [
+            f"uwsgi_waffle: {name} is no setting and has no effect. {advice}"
+        ]
+
+    def test_in_the_environment(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It has others, too: these are Kubernetes' for services that are called like ours."""
+        for name in ("PORT", "REDIS_SERVICE_HOST", "REDIS_PORT_6379_TCP", "STORE_PORT"):
+            monkeypatch.setenv(f"WAFFLE_{name}", "10.0.0.1")
+        monkeypatch.setenv("WAFFLE_STORE_ULR", "memory:")
+        WaffleConf(app, MemoryStore())
+        (line,) = caplog.messages
+        assert line.endswith(
+            "WAFFLE_STORE_ULR is no setting and has no effect. Did you mean WAFFLE_STORE_URL?"
+        )
+
+
 def test_an_empty_list_of_variables_is_not_a_missing_one(app: Flask) -> None:
     del app.config["WAFFLE_CONFS"]
     with pytest.raises(SchemaError, match=r"WAFFLE_CONFS.*is missing"):

@@ -126,10 +126,14 @@ class TestStart:
         assert process.waffle.values.LIMIT == 30
         assert process.waffle.status()["error"] == ""
 
-    def test_it_is_refused_without_a_snapshot(self, host: Host) -> None:
+    def test_it_is_refused_without_a_snapshot(
+        self, host: Host, caplog: pytest.LogCaptureFixture
+    ) -> None:
         text = "the store is down This host has no snapshot to start with"
         with pytest.raises(StoreUnavailable, match=text):
             host.start(host.store(ALWAYS))
+        (line,) = logged(caplog)
+        assert "can't use the store: the store is down" in line, "it serves nothing"
 
     @pytest.mark.parametrize("damage", ["noise", "removed"])
     def test_it_is_refused_with_a_damaged_snapshot(

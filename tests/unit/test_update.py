@@ -144,7 +144,7 @@ class TestUpdate:
         monkeypatch.setattr("uwsgi_waffle.update.LOCK_TIMEOUT", 0.0)
         impatient = host.start()
         with site.files.lock(1):
-            with pytest.raises(HostBusy, match="Nothing was changed"):
+            with pytest.raises(HostBusy, match="Nothing was read or changed"):
                 impatient.waffle.update({"LIMIT": 20})
             assert impatient.waffle.values.LIMIT == 10
 
@@ -191,6 +191,12 @@ class TestExpectRevision:
         assert (caught.value.expected, caught.value.actual) == (0, 1)
         assert other.waffle.values.LIMIT == 10
         assert other.waffle.update({"LIMIT": 20}, expect_revision=1).revision == 2
+
+    def test_a_revision_that_is_text_is_shown_as_that(self, site: Process) -> None:
+        """As a form sends it; 0 would look the same."""
+        text: Any = "0"
+        with pytest.raises(RevisionConflict, match="revision '0' was expected and"):
+            site.waffle.update({"LIMIT": 20}, expect_revision=text)
 
     def test_a_conflict_is_found_in_the_store_itself(self, host: Host, site: Process) -> None:
         """Another host may have written, and no file here says so."""

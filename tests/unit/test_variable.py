@@ -118,6 +118,20 @@ class TestParse:
             declare(1).parse(text)
         assert repr(text) in str(caught.value)
 
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ('[1, "x"]', "valid integer, unable to parse string as an integer at 1"),
+            ("[1, x]", "Invalid JSON: expected value at line 1 column 5"),
+            ("a, b", "Invalid JSON: expected value at line 1 column 1"),
+        ],
+    )
+    def test_a_list_that_is_refused_is_answered_with_what_is_wrong_in_it(
+        self, text: str, reason: str
+    ) -> None:
+        with pytest.raises(ValueError, match=f"{reason}, not "):
+            declare([1], type=list[int]).parse(text)
+
     def test_a_secret_that_fits_in_no_way_is_not_shown(self) -> None:
         with pytest.raises(ValueError, match="refused") as caught:
             declare(1, secret=True).parse(SECRET)

@@ -156,7 +156,10 @@ def json_value(state: WaffleState, name: str, text: str) -> Any:
 def complete_names(
     ctx: click.Context, param: click.Parameter, incomplete: str
 ) -> list[CompletionItem]:
-    """Return the variables that begin so; none if the application can't be loaded."""
+    """Return the variables that begin so and aren't given yet; none if there is no application."""
+    given = ctx.params.get(str(param.name)) or ()
+    if given[-1:] == ("=",):  # bash splits words there, and this is the value
+        return []
     try:
         with (
             open(os.devnull, "w", encoding="utf-8") as nowhere,
@@ -170,5 +173,5 @@ def complete_names(
     return [
         CompletionItem(name + end, help=escape_line(v.desc))
         for name, v in variables.items()
-        if name.startswith(incomplete)
+        if name.startswith(incomplete) and name not in {word.partition("=")[0] for word in given}
     ]

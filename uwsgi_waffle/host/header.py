@@ -271,8 +271,8 @@ def lock_within(
         if time.monotonic() >= deadline:
             raise HostBusy(
                 f"Another process has held the lock on {name} for more than {timeout:g} s; "
-                "`lslocks` (on macOS `lsof`) names it. Nothing was changed. Check that the store "
-                "responds and that this process isn't stopped, then try again."
+                "`lslocks` (on macOS `lsof`) names it. Nothing was read or changed. Check that the "
+                "store responds and that this process isn't stopped, then try again."
             )
         time.sleep(LOCK_PAUSE * (0.5 + random.random()))
 

@@ -70,5 +70,5 @@ def open_store(url: str | URL) -> Store:
     if scheme in SQL_SCHEMES:
         store: Store = __getattr__("SQLStore")(url)
         return store
-    schemes = ", ".join((*SQL_SCHEMES, *REDIS_SCHEMES, "memory"))
+    schemes = ", ".join(f"{known}:" for known in (*SQL_SCHEMES, *REDIS_SCHEMES, "memory"))
     raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {schemes}.")

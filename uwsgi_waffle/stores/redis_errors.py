@@ -60,9 +60,10 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
 def _refusal(
     name: str, message: str, kinds: Any, error: Exception, *, writing: bool
 ) -> WaffleError:
+    unchanged = "Nothing was changed. " if writing else ""
     if isinstance(error, kinds.NoPermissionError) or "user executing the script" in message:
         error_type = StoreReadOnly if writing else StoreUnavailable
-        return error_type(f"{name}: {message}. Nothing was changed. Give the user this right.")
+        return error_type(f"{name}: {message}. {unchanged}Give the user this right.")
     if "unknown command" in message.lower():
         message = message.partition(", with args")[0]  # those may be values
         return StoreUnavailable(
@@ -70,6 +71,4 @@ def _refusal(
             "Redis doesn't have this command, as with rename-command, let it have it."
         )
     advice = next((text for word, text in ADVICE_OF_REFUSALS.items() if word in message), "")
-    return StoreUnavailable(
-        f"{name}: Redis refuses: {message}. Nothing was changed. {advice}".rstrip()
-    )
+    return StoreUnavailable(f"{name}: Redis refuses: {message}. {unchanged}{advice}".rstrip())

@@ -61,7 +61,10 @@ class SQLStore(Store):
         try:
             self._url = sa.make_url(url)
         except (exc.ArgumentError, ValueError):  # the text may quote a password
-            raise SchemaError("WAFFLE_STORE_URL isn't a URL that SQLAlchemy can read.") from None
+            raise SchemaError(
+                "The store's URL (WAFFLE_STORE_URL) isn't one that SQLAlchemy can read. Write it "
+                "as sqlite:///waffle.db or postgresql://user@host/database."
+            ) from None
         if "@" in (self._url.host or ""):
             raise SchemaError("WAFFLE_STORE_URL: write an '@' in its password as %40.")
         check_url(self._url)

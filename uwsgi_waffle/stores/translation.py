@@ -29,7 +29,8 @@ __all__ = [
 
 CANT_OPEN = "unable to open database file"  # SQLite's words
 TRIED_AGAIN = (
-    "Reads are tried again without a restart; look at the history before you repeat an update."
+    "Servers try again by themselves. If this was an update, look at the history before you "
+    "repeat it."
 )
 ADVICE = f"Check that the database answers. {TRIED_AGAIN}"
 
