@@ -27,8 +27,7 @@ from .extension import WaffleConf
 from .history import HistoryEntry
 from .hooks import config_changed, config_updated
 from .host import ProcessInfo
-from .on_update import Update
-from .snapshot import Change
+from .snapshot import Change, Update
 from .stores import MemoryStore
 from .text import escape_record
 from .update import UpdateResult

@@ -6,16 +6,17 @@ import contextvars
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
-from blinker import Namespace, Signal
+from blinker import Namespace
 from flask import Flask
 
 from . import wake
+from .snapshot import Change, Update
 
 __all__ = [
     "Hook",
@@ -24,8 +25,6 @@ __all__ = [
     "between_requests",
     "config_changed",
     "config_updated",
-    "on_change_hooks",
-    "on_update_hooks",
     "register",
 ]
 
@@ -43,6 +42,8 @@ config_updated = Namespace().signal(
     doc="Sent once for each update, in the process that made it: sender is the application, "
     "``update`` the `Update`.",
 )
+# A receiver gets the event by the same keyword.
+SIGNALS = {"change": config_changed, "update": config_updated}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,13 +79,6 @@ def register(
     return add(given[0]) if decorates else add
 
 
-class _Event(Protocol):
-    @property
-    def revision(self) -> int: ...
-    @property
-    def new(self) -> Mapping[str, object]: ...
-
-
 # Whether a signal or a thread of the package's own runs this: then nothing of the application's is
 # under way in this thread.
 _between_requests: contextvars.ContextVar[bool] = contextvars.ContextVar(
@@ -107,25 +101,17 @@ class Hooks:
 
     Args:
         app: the application.
+        event: ``change`` or ``update``.
         registered: names and function of each hook. It may still grow.
-        kind: how the hooks are registered, for the log.
-        signal: the signal that says the same.
-        keyword: the argument that a receiver gets.
     """
 
     def __init__(
-        self,
-        app: Flask,
-        registered: list[tuple[frozenset[str], Hook]],
-        *,
-        kind: str,
-        signal: Signal,
-        keyword: str,
+        self, app: Flask, event: str, registered: list[tuple[frozenset[str], Hook]]
     ) -> None:
-        self._app, self._registered = weakref.ref(app), registered
-        self._kind, self._signal, self._keyword = kind, signal, keyword
+        self._app, self._event, self._registered = weakref.ref(app), event, registered
+        self._signal = SIGNALS[event]
 
-    def call(self, event: _Event) -> None:
+    def call(self, event: Change | Update) -> None:
         """Call those that an event concerns, in an application context of their own."""
         app = self._app()
         calls = [
@@ -134,7 +120,7 @@ class Hooks:
             if not names or not names.isdisjoint(event.new)
         ]
         if app is not None and self._signal.receivers:
-            told = {self._keyword: event}
+            told = {self._event: event}
             calls += [partial(hear, app, **told) for hear in self._signal.receivers_for(app)]
         if not calls or app is None:
             return
@@ -152,8 +138,8 @@ class Hooks:
             thread.start()
         except RuntimeError as error:
             log.error(
-                "uwsgi_waffle: the %s hooks of revision %d were not called: %s",
-                self._kind,
+                "uwsgi_waffle: the on_%s hooks of revision %d were not called: %s",
+                self._event,
                 event.revision,
                 error,
             )
@@ -168,31 +154,17 @@ class Hooks:
                         app.ensure_sync(call.func)(*call.args, **call.keywords)
                     except (Exception, SystemExit):  # the other hooks and the process go on
                         log.exception(
-                            "uwsgi_waffle: the %s hook %r failed at revision %d",
-                            self._kind,
+                            "uwsgi_waffle: the on_%s hook %r failed at revision %d",
+                            self._event,
                             call.func,
                             revision,
                         )
         except Exception:
             log.exception(
-                "uwsgi_waffle: a teardown function failed after the %s hooks of revision %d",
-                self._kind,
+                "uwsgi_waffle: a teardown function failed after the on_%s hooks of revision %d",
+                self._event,
                 revision,
             )
-
-
-def on_change_hooks(app: Flask, registered: Registered) -> Hooks:
-    """Return what calls the ``on_change`` hooks of an application."""
-    return Hooks(
-        app, registered.on_change, kind="on_change", signal=config_changed, keyword="change"
-    )
-
-
-def on_update_hooks(app: Flask, registered: Registered) -> Hooks:
-    """Return what calls the ``on_update`` hooks of an application."""
-    return Hooks(
-        app, registered.on_update, kind="on_update", signal=config_updated, keyword="update"
-    )
 
 
 def _run_in_thread(run: Callable[[], None]) -> None:

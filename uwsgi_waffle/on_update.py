@@ -4,43 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from types import MappingProxyType
-from typing import Any
 
 from .frozen import freeze
 from .hooks import Hooks
 from .schema import MASK, Schema
-from .snapshot import Committed
+from .snapshot import Committed, Update
 from .text import escape_line, to_json
 
-__all__ = ["Update", "Updates"]
+__all__ = ["Updates"]
 
 log = logging.getLogger("uwsgi_waffle")
 audit = logging.getLogger("uwsgi_waffle.audit")
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What an ``on_update`` hook gets.
-
-    Attributes:
-        revision: the revision that the update made.
-        old: the changed variables with the values that were stored before, or their defaults.
-        new: the same variables with the values that count from now on.
-        actor: who changed them; ``outside`` for an edit behind the package's back.
-        note: why.
-        at: when, in UTC, by the clock of this host.
-    """
-
-    revision: int
-    old: Mapping[str, Any] = field(repr=False)  # they may be secrets
-    new: Mapping[str, Any] = field(repr=False)
-    actor: str | None
-    note: str | None
-    at: datetime
 
 
 class Updates:

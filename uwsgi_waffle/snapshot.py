@@ -19,6 +19,7 @@ __all__ = [
     "Encoded",
     "Snapshot",
     "SnapshotDamaged",
+    "Update",
     "decode",
     "difference",
     "encode",
@@ -61,6 +62,27 @@ class Change:
     revision: int
     old: Mapping[str, Any] = field(repr=False)  # they may be secrets
     new: Mapping[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Update:
+    """What an ``on_update`` hook gets.
+
+    Attributes:
+        revision: the revision that the update made.
+        old: the changed variables with the values that were stored before, or their defaults.
+        new: the same variables with the values that count from now on.
+        actor: who changed them; ``outside`` for an edit behind the package's back.
+        note: why.
+        at: when, in UTC, by the clock of this host.
+    """
+
+    revision: int
+    old: Mapping[str, Any] = field(repr=False)  # they may be secrets
+    new: Mapping[str, Any] = field(repr=False)
+    actor: str | None
+    note: str | None
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)

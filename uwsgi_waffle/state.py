@@ -21,7 +21,7 @@ from .conflicts import Conflicts
 from .ending import Ending
 from .errors import SchemaError
 from .fetch import Fetcher
-from .hooks import Registered, between_requests, on_change_hooks, on_update_hooks
+from .hooks import Hooks, Registered, between_requests
 from .host import Alone, Host, HostFiles, ServerInfo, snapshot_in
 from .hosts import notify_on_commit, open_listener
 from .on_update import Updates
@@ -82,8 +82,8 @@ class WaffleState:
         self.follows_store = self.settings.multiproc and self.store.shared
         if self.follows_store:
             self._join_others(self.settings.store_url if store is None else "")
-        self._change_hooks = on_change_hooks(app, registered)
-        self._updates = Updates(self.schema, on_update_hooks(app, registered))
+        self._change_hooks = Hooks(app, "change", registered.on_change)
+        self._updates = Updates(self.schema, Hooks(app, "update", registered.on_update))
         self.served = Served(self.schema, self._call_hooks, repairing=is_repairing())
         conflicts = Conflicts(app.name, self.schema, self.store)
         fetcher = Fetcher(self.host, self.store, self.served, conflicts)
