@@ -9,8 +9,11 @@ import json
 import socket
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
 from time import monotonic
+
+from pydantic import TypeAdapter
 
 from ..host import HostFiles, snapshot_in
 from .channel import ASK, HostsChannel
@@ -37,7 +40,7 @@ class HostInfo:
         host_id: a random number, another one for each life of its listener.
     """
 
-    name: str = ""
+    name: str
     revision: int = 0
     processes: int = 0
     oldest: int = 0
@@ -86,11 +89,11 @@ def ask_hosts(channel: HostsChannel, seconds: float) -> RollCall:
 
 def describe_host(host: HostFiles) -> str:
     """Describe this host in fewer bytes than a message may have. Never raise an `OSError`."""
+    info = HostInfo(socket.gethostname(), watch_file=str(host.watch_file))
     try:
-        info = _look_around(host)
+        info = _look_around(host, info)
     except OSError as error:
-        info = HostInfo(errors=(f"the host's files can't be used: {error}",))
-    info = replace(info, name=socket.gethostname(), watch_file=str(host.watch_file))
+        info = replace(info, errors=(f"the host's files can't be used: {error}",))
     for size in LIST_SIZES:
         behind, errors = _shortened(info.behind, size), _shortened(info.errors, size)
         text = json.dumps(asdict(replace(info, behind=behind, errors=errors)), ensure_ascii=False)
@@ -99,7 +102,7 @@ def describe_host(host: HostFiles) -> str:
     return text.encode(errors="replace").decode()  # a path may hold what isn't UTF-8
 
 
-def _look_around(host: HostFiles) -> HostInfo:
+def _look_around(host: HostFiles, info: HostInfo) -> HostInfo:
     while True:
         notes, newest = host.notes(), snapshot_in(host.words())
         published = host.snapshots.read(newest)
@@ -109,7 +112,8 @@ def _look_around(host: HostFiles) -> HostInfo:
     revision = 0 if published is None else published.revision
     errors = [f"store: {notes.error}"] if notes.error else []
     errors += [f"{p.kind} (pid {p.pid}): {p.error}" for p in processes if p.error]
-    return HostInfo(
+    return replace(
+        info,
         revision=revision,
         processes=len(processes),
         oldest=min((process.revision for process in processes), default=revision),
@@ -132,18 +136,14 @@ def _shortened(texts: Sequence[str], size: int) -> tuple[str, ...]:
 def _parse(text: str) -> HostInfo | None:
     """Return the host that a text describes; ``None`` if it is something else."""
     try:
-        found = json.loads(text)
-        known = {f.name: found[f.name] for f in fields(HostInfo) if f.name in found}
-        for name in ("behind", "errors"):
-            known[name] = tuple(map(str, known[name]))
-        host = HostInfo(**known)
-    except (ValueError, TypeError, KeyError, RecursionError):
+        return _adapter().validate_python(json.loads(text))
+    except (ValueError, RecursionError):
         return None
-    return host if all(_has_type(host, f.name) for f in fields(HostInfo)) else None
 
 
-def _has_type(host: HostInfo, name: str) -> bool:
-    return type(getattr(host, name)) is type(getattr(HostInfo(), name))
+@cache
+def _adapter() -> TypeAdapter[HostInfo]:
+    return TypeAdapter(HostInfo)  # takes milliseconds, and few processes ask other hosts
 
 
 def _with_distinct_names(hosts: list[HostInfo]) -> tuple[HostInfo, ...]:
