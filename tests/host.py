@@ -32,6 +32,7 @@ from uwsgi_waffle import Change, ProcessInfo, SQLStore, StoreUnavailable, Waffle
 from uwsgi_waffle.host import HostFiles, header, private
 from uwsgi_waffle.state import WaffleState, state_of
 from uwsgi_waffle.stores import CommitBuilder, Store, Stored
+from uwsgi_waffle.wake import Channel
 
 CONFS: dict[str, Any] = {
     "SITENAME": {"desc": "Name in the page header", "default": "Waffle"},
@@ -226,6 +227,12 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, code: int = errno.ENOSPC) -> None
         return io.BufferedWriter(Full(file, mode)) if "w" in mode else open(file, mode, **options)
 
     monkeypatch.setattr(private, "open", opened, raising=False)
+
+
+def listeners(channel: Channel) -> int:
+    """Return how many hosts listen to a channel."""
+    with channel.open_hosts_channel() as opened:
+        return opened.listeners()
 
 
 def eventually(ask: Callable[[], T], deadline: float = 60.0) -> T:

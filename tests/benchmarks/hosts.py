@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from uwsgi_waffle.stores.engines import libpq_url
 from uwsgi_waffle.wake import open_channel
 
+from ..host import listeners
 from ..live.servers import Server
 from ..redis_server import RedisServer
 from ..sql_servers import PostgreSQL
@@ -102,7 +103,7 @@ def start(lab: Lab, channel: str, environ: dict[str, str]) -> Pair:
         )
     url = environ.get("WAFFLE_REDIS_URL") or environ["SITE_SQL"]
     opened = open_channel(channel, url, "waffleconf")
-    hosts[0].eventually(lambda: opened.listeners() == len(hosts))
+    hosts[0].eventually(lambda: listeners(opened) == len(hosts))
     return Pair(channel, url, (hosts[0], hosts[1]))
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from uwsgi_waffle.stores import Commit, MemoryStore, RedisStore, SQLStore, Store, Stored
 
-from ..host import eventually
+from ..host import eventually, listeners
 from ..sql_servers import PATH, PostgreSQL
 from .models import alchemy_store, peewee_store
 
@@ -81,7 +81,7 @@ def meeting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
         return
     opened = OverPostgreSQL(request.getfixturevalue("postgresql_server"))
     try:
-        eventually(lambda: opened.channel.listeners() == 0)  # a session ends after its client
+        eventually(lambda: listeners(opened.channel) == 0)  # a session ends after its client
         yield opened
     finally:
         opened.end()

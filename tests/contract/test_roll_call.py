@@ -22,7 +22,7 @@ from uwsgi_waffle.stores import open_store
 from uwsgi_waffle.wake import open_channel
 from uwsgi_waffle.wake.roll_call import LARGEST_ANSWER, ask_hosts, describe_host
 
-from ..host import Host, Process, eventually, forked, recorded, report_process
+from ..host import Host, Process, eventually, forked, listeners, recorded, report_process
 from ..live.proxy import Proxy
 from ..redis_server import RedisServer
 from .channels import Meeting, OverRedis
@@ -50,9 +50,9 @@ class Sites:
             RECONCILE_INTERVAL=300,
             **settings,
         )
-        count = self._meeting.channel.listeners()
+        count = listeners(self._meeting.channel)
         process.tick()
-        eventually(lambda: self._meeting.channel.listeners() == count + 1)
+        eventually(lambda: listeners(self._meeting.channel) == count + 1)
         return process
 
     def name(self, name: str) -> str:
@@ -63,7 +63,7 @@ class Sites:
 def sites(meeting: Meeting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sites]:
     yield Sites(meeting, tmp_path)
     monkeypatch.setattr(wake, "can_subscribe", lambda **_: False)
-    eventually(lambda: meeting.channel.listeners() == 0)
+    eventually(lambda: listeners(meeting.channel) == 0)
 
 
 @pytest.fixture
@@ -102,13 +102,11 @@ class TestRollCall:
         assert host["errors"] == ["worker 9 (pid 4711): no disk"]
         stuck.processes.leave()
 
+    @pytest.mark.parametrize("text", ["nothing that describes a host", "{}", '{"name": 1}'])
     def test_who_listens_and_does_not_answer_is_counted(
-        self, meeting: Meeting, left: Process
+        self, meeting: Meeting, left: Process, text: str
     ) -> None:
-        def mute() -> str:
-            return "nothing that describes a host"
-
-        with listening(meeting.channel, mute):
+        with listening(meeting.channel, lambda: text):
             found = left.waffle.status(hosts=True)
         assert (len(found["hosts"]), found["hosts_subscribed"]) == (1, 2)
 

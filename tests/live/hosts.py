@@ -6,6 +6,7 @@ from pathlib import Path
 
 from uwsgi_waffle.wake import open_channel
 
+from ..host import listeners
 from ..redis_server import RedisServer
 from ..sql_servers import PostgreSQL
 from .servers import Server, Servers
@@ -56,7 +57,7 @@ class InPostgreSQL:
         }
 
     def subscribers(self) -> int:
-        return open_channel("postgres", self.url, "waffleconf").listeners()
+        return listeners(open_channel("postgres", self.url, "waffleconf"))
 
 
 class Hosts:

@@ -16,6 +16,8 @@ from uwsgi_waffle.wake import ChannelDown, redis
 from uwsgi_waffle.wake.channel import PING_AFTER, RESPONSE_TIMEOUT
 from uwsgi_waffle.wake.redis import RedisChannel
 
+from ..host import listeners
+
 OWN = b"1790000000.123456%020d" % 7
 FOREIGN = b"1790000000.123456%020d" % 8
 
@@ -157,4 +159,4 @@ def test_a_redis_that_is_not_there_is_an_error_soon(tmp_path: Any) -> None:
     thread.join(20)
     assert "can't publish to Redis: " in str(errors[0])
     with pytest.raises(ChannelDown, match="can't ask Redis: "):
-        channel.listeners()
+        listeners(channel)

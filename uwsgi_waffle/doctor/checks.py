@@ -97,13 +97,15 @@ def check_channel(
     watchtype = next((name for name in CHANNELS if name in used), None)
     if watchtype is None:
         return
-    here, needs, count = watching.watchtype == watchtype, CHANNELS[watchtype], 0
+    here, needs, count = watching.watchtype == watchtype, CHANNELS[watchtype], 1
     start = f"Start {needs.server}, or correct {needs.setting}."
     url, name = watching.channel_url, watching.channel_name
 
     def listens() -> bool:
         nonlocal count
-        count = channel.listeners() if channel is not None else 1
+        if channel is not None:
+            with channel.open_hosts_channel() as opened:
+                count = opened.listeners()
         listener = host.listener()
         listens = listener.get("pid", os.getpid()) != os.getpid() and not listener.get("error")
         return count > 0 and listens

@@ -68,13 +68,6 @@ class Channel(Protocol):
             ChannelDown: the connection is lost, or the server doesn't respond any more.
         """
 
-    def listeners(self) -> int:
-        """Return how many hosts listen.
-
-        Raises:
-            ChannelDown: the server doesn't respond.
-        """
-
     def open_hosts_channel(self) -> AbstractContextManager[HostsChannel]:
         """Open the channel on which listeners describe their hosts.
 

@@ -81,10 +81,6 @@ class PostgresChannel:
     def publish(self, host_id: int) -> None:
         """Do nothing: each commit has sent its message already, see `Store.notifying`."""
 
-    def listeners(self) -> int:
-        with self.open_hosts_channel() as channel:
-            return channel.listeners()
-
     def listen(
         self,
         *,

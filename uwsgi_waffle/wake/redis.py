@@ -62,10 +62,6 @@ class RedisChannel:
                 "Set WAFFLE_REDIS_URL to its master"
             )
 
-    def listeners(self) -> int:
-        with self._map_errors("can't ask"), self._connect() as client:
-            return _count(client, self.name)
-
     def listen(
         self,
         *,
@@ -177,7 +173,8 @@ class _HostsChannel:
         self._client, self._pubsub, self._listeners, self._name = client, pubsub, listeners, name
 
     def listeners(self) -> int:
-        return _count(self._client, self._listeners)
+        ((_, count),) = self._client.pubsub_numsub(self._listeners)
+        return int(count)
 
     def send(self, text: str) -> None:
         self._client.publish(self._name, text)
@@ -185,8 +182,3 @@ class _HostsChannel:
     def receive(self, seconds: float) -> list[str]:
         message = self._pubsub.get_message(timeout=seconds)
         return [] if message is None else [message["data"].decode(errors="replace")]
-
-
-def _count(client: Any, channel: str) -> int:
-    ((_, count),) = client.pubsub_numsub(channel)
-    return int(count)
