@@ -50,14 +50,16 @@ def run() -> None:
 def _lead(watching: Watching) -> None:
     wake.block_signals()
     try:
-        channel = wake.open_channel(watching.watchtype, watching.channel_url, watching.channel_name)
-        listener = wake.Listener(HostFiles(watching.watcher_file), channel, is_needed=lambda: True)
-    except (SchemaError, ImportError) as error:
-        text = str(error)
-        if isinstance(error, ImportError):
-            text = ". ".join(wake.CHANNELS[watching.watchtype].missing())
-        log.error("uwsgi_waffle: the mule can't listen to other hosts: %s", text)
+        listener = wake.open_listener(
+            HostFiles(watching.watcher_file),
+            watching.watchtype,
+            watching.channel_url,
+            watching.channel_name,
+            is_needed=lambda: True,
+        )
+    except SchemaError as error:
+        log.error("uwsgi_waffle: the mule can't listen to other hosts: %s", error)
         return
-    while True:
+    while listener is not None:
         listener.try_to_lead()
         time.sleep(wake.ELECTION_INTERVAL)

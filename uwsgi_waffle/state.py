@@ -23,7 +23,6 @@ from .errors import SchemaError
 from .fetch import Fetcher
 from .hooks import Hooks, Registered, between_requests
 from .host import Alone, Host, HostFiles, ServerInfo, snapshot_in
-from .hosts import notify_on_commit, open_listener
 from .on_update import Updates
 from .overlay import Assigned
 from .pins import read_pins
@@ -115,9 +114,26 @@ class WaffleState:
         if not unix.PRESENT:
             self.reconcile_interval = self.poll_interval
             return
-        self.host = HostFiles(self.settings.watching.watcher_file)
-        weakref.finalize(self, self.host.processes.leave)  # with the application, or at exit
-        self._meet_other_hosts(self.host, own_url)
+        watching = self.settings.watching
+        self.host = host = HostFiles(watching.watcher_file)
+        weakref.finalize(self, host.processes.leave)  # with the application, or at exit
+        name = watching.channel_name
+        if watching.watchtype == "postgres":
+            self.store = self.store.notifying(name, lambda: str(host.notes().host_id))
+            watching = watching.beside_store(own_url or self.store.libpq_url)
+            self.settings = replace(self.settings, watching=watching)
+        self._mule_is_configured = Watching.from_environment() == watching
+        if watching.watchtype not in wake.CHANNELS:
+            return
+        reference = weakref.ref(self)
+
+        def is_needed() -> bool:
+            state = reference()
+            return state is not None and state._can_subscribe()
+
+        self.listener = wake.open_listener(
+            host, watching.watchtype, watching.channel_url, name, is_needed=is_needed
+        )
 
     @property
     def watched(self) -> tuple[Path, ...]:
@@ -252,19 +268,6 @@ class WaffleState:
             "watchtype": self.settings.watching.watchtype,
             "pinned": {name: pin.digest for name, pin in self.schema.pins.items()},
         }
-
-    def _meet_other_hosts(self, host: HostFiles, own_url: str) -> None:
-        reference = weakref.ref(self)
-
-        def is_needed() -> bool:
-            state = reference()
-            return state is not None and state._can_subscribe()
-
-        watching = self.settings.watching
-        self.store, watching = notify_on_commit(self.store, host, watching, own_url)
-        self.settings = replace(self.settings, watching=watching)
-        self._mule_is_configured = Watching.from_environment() == watching
-        self.listener = open_listener(host, watching, is_needed)
 
     def _can_subscribe(self) -> bool:
         return wake.can_subscribe(mule_is_configured=self._mule_is_configured)

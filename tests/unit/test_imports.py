@@ -30,7 +30,7 @@ FLOORS = (
     {"sync"},
     {"update"},
     {"ending", "hooks", "settings", "config", "view"},
-    {"hosts", "on_update"},
+    {"on_update"},
     {"state"},
     {"history"},
     {"report", "documents", "applications"},

@@ -84,7 +84,7 @@ def cheap_collections() -> Iterator[None]:
 def channel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeChannel]:
     gc.collect()  # a listener ticks all applications of its process, also forgotten ones
     channel = FakeChannel()
-    monkeypatch.setattr(wake, "open_channel", lambda *_: channel)
+    monkeypatch.setattr(listener, "open_channel", lambda *_: channel)
     monkeypatch.setattr(listener, "FIRST_PAUSE", 0.005)
     monkeypatch.setattr(listener, "LAST_PAUSE", 0.02)
     monkeypatch.setattr(listener, "ELECTION_INTERVAL", 0.0)

@@ -125,9 +125,7 @@ def check_channel(
             yield Finding("ok", watchtype, f"responds; {count} listening to the channel {name!r}")
         else:
             text = f"responds, and no process of this host listens to the channel {name!r}"
-            change = (
-                "Look into the server's log for the reason; check that it has the same settings."
-            )
+            change = "Look into the server's log; check that it has the same settings."
             yield Finding("error", watchtype, text, change)
 
 

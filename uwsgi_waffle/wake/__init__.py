@@ -15,7 +15,7 @@ from ..identity import knows_mounts
 from . import thread, uwsgi
 from .channel import Channel, ChannelDown
 from .channels import CHANNELS, open_channel
-from .listener import ELECTION_INTERVAL, Listener
+from .listener import ELECTION_INTERVAL, Listener, open_listener
 from .roll_call import HostInfo, RollCall
 from .thread import block_signals
 from .uwsgi import is_our_mule, serve_as_mule, show, shows_metrics
@@ -38,6 +38,7 @@ __all__ = [
     "is_forked",
     "is_our_mule",
     "open_channel",
+    "open_listener",
     "process_name",
     "serve_as_mule",
     "server_of",

@@ -14,10 +14,11 @@ from typing import Any
 
 from ..host import HostFiles, new_host_id
 from .channel import GAP, Channel, ChannelDown
+from .channels import CHANNELS, open_channel
 from .roll_call import RollCall, ask_hosts, describe_host
 from .thread import block_signals, tick_in_thread
 
-__all__ = ["ELECTION_INTERVAL", "Listener"]
+__all__ = ["ELECTION_INTERVAL", "Listener", "open_listener"]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -30,6 +31,25 @@ DOWN_HINT = (
     "Until {} responds, changes reach other hosts, and theirs this one, only after "
     "WAFFLE_RECONCILE_INTERVAL"
 )
+
+
+def open_listener(
+    host: HostFiles, watchtype: str, url: str, name: str, *, is_needed: Callable[[], bool]
+) -> Listener | None:
+    """Return what talks to the other hosts over a channel; ``None`` without the channel's driver.
+
+    Raises:
+        SchemaError: the URL can't be used.
+    """
+    try:
+        return Listener(host, open_channel(watchtype, url, name), is_needed=is_needed)
+    except ImportError:
+        log.warning(
+            "uwsgi_waffle: WAFFLE_WATCHTYPE is %r and %s, so hosts don't tell each other of "
+            "changes. %s",
+            *(watchtype, *CHANNELS[watchtype].missing()),
+        )
+        return None
 
 
 class Listener:
