@@ -178,25 +178,6 @@ class TestPublishing:
         assert len(logged(caplog)) == 1
         assert site.waffle.status()["redis"]["listener"] is None
 
-    def test_an_attempt_that_took_long_is_not_repeated_at_once(
-        self, site: Process, channel: FakeChannel, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(listener, "SLOW_PUBLISH", -1.0)
-        monkeypatch.setattr(listener, "BACKOFF", 0.1)
-        assert site.state.listener is not None
-        channel.down = "nobody there"
-        site.state.listener.notify_hosts()
-        channel.down = ""
-        site.state.listener.notify_hosts()
-        assert channel.sent == []
-
-        def sent() -> bool:
-            assert site.state.listener is not None
-            site.state.listener.notify_hosts()
-            return bool(channel.sent)
-
-        eventually(sent)
-
     def test_whatever_goes_wrong_the_update_has_succeeded(
         self, site: Process, channel: FakeChannel, caplog: pytest.LogCaptureFixture
     ) -> None:

@@ -24,8 +24,6 @@ log = logging.getLogger("uwsgi_waffle")
 
 FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # seconds between two attempts to reach the server
 ELECTION_INTERVAL = 0.5  # seconds between two attempts to become the host's listener
-# A publication that took longer than the first is followed by none for the second; in seconds.
-SLOW_PUBLISH, BACKOFF = 0.2, 2.0
 ANSWER_TIMEOUT, LEAST_TIMEOUT = 0.8, 0.2  # seconds that hosts have to answer a roll call
 DOWN_HINT = (
     "Until {} responds, changes reach other hosts, and theirs this one, only after "
@@ -62,7 +60,7 @@ class Listener:
     def __init__(self, host: HostFiles, channel: Channel, *, is_needed: Callable[[], bool]) -> None:
         self._host, self._channel, self._is_needed = host, channel, is_needed
         self._listener_pid = 0  # of the process in which the thread was started
-        self._next_attempt = self._next_publish = 0.0
+        self._next_attempt = 0.0
         self._last_logged = ""
 
     def try_to_lead(self) -> None:
@@ -107,15 +105,10 @@ class Listener:
 
         What couldn't be sent reaches them after their reconcile interval.
         """
-        began = monotonic()
-        if began < self._next_publish:
-            return
         try:
             self._channel.publish(self._host.notes().host_id)
             self._last_logged = ""
         except ChannelDown as down:
-            if monotonic() - began > SLOW_PUBLISH:
-                self._next_publish = monotonic() + BACKOFF
             if not self._host.listener().get("error"):
                 self._log_once(str(down))
         except Exception as error:  # whatever it is, the update is stored
@@ -199,7 +192,6 @@ class Listener:
         if not tick_in_thread():  # a mule without the application can't read the store
             self._host.wake()
         if failed:
-            self._next_publish = 0.0
             self.notify_hosts()  # what this host has sent meanwhile may be lost
 
     def _log_once(
