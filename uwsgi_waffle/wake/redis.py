@@ -25,6 +25,7 @@ __all__ = ["RedisChannel"]
 # Bytes of messages after which the listener connects anew: redis-py frees its buffer only when it
 # has read all of it.
 MAX_BUFFERED = 2**24
+MOST_MESSAGES = 100  # that are read before they are answered
 
 # Flask-WaffleConf reads a message as a time. So ours is a number, too, and the digits behind its
 # microseconds are the id of the host that sent it.
@@ -73,8 +74,6 @@ class RedisChannel:
 
         Ask now and then whether Redis still responds.
         """
-        news = asked = False
-        acted_at, checked_at = 0.0, monotonic()
         with (
             self._map_errors("can't listen to"),
             self._connect() as client,
@@ -82,25 +81,17 @@ class RedisChannel:
         ):
             pubsub.subscribe(self.name, self._hosts_channel)
             subscription = _Subscription(pubsub)
-            while subscription.size <= MAX_BUFFERED:
-                due = news or asked
-                left = max(0.0, acted_at + GAP - monotonic()) if due else CHECK_INTERVAL
-                message = subscription.receive(left)
-                if message is not None:
-                    asked = asked or self._is_question(message)
-                    news = news or self._is_news(message, own_id)
-                now = monotonic()
-                if (news or asked) and now - acted_at >= GAP:
-                    acted_at = now
-                    if asked:
-                        self._answer(answer())
-                    if news:
-                        yield
-                    news = asked = False
-                if now - checked_at > CHECK_INTERVAL:
-                    checked_at = now
-                    if not should_continue():
-                        return
+            while should_continue() and subscription.size <= MAX_BUFFERED:
+                messages = subscription.receive(CHECK_INTERVAL)
+                own = own_id()
+                asked = any(map(self._is_question, messages))
+                news = any(self._is_news(message, own) for message in messages)
+                if asked:
+                    self._answer(answer())
+                if news:
+                    yield
+                if asked or news:
+                    time.sleep(GAP)  # more may come meanwhile, and are answered together
 
     @contextmanager
     def open_hosts_channel(self) -> Iterator[_HostsChannel]:
@@ -117,14 +108,14 @@ class RedisChannel:
         with self._connect() as client:  # that of the listener is busy with listening
             client.publish(self._hosts_channel, text)
 
-    def _is_news(self, message: dict[str, Any], own_id: Callable[[], int]) -> bool:
+    def _is_news(self, message: dict[str, Any], own_id: int) -> bool:
         if message["channel"] != self.name.encode():
             return False
         if message["type"] != "message":
             return bool(message["type"] == "subscribe")
         data = message["data"]
         match = MESSAGE.fullmatch(data) if len(data) < 64 else None
-        return match is None or int(match[1]) != own_id()
+        return match is None or int(match[1]) != own_id
 
     def _is_question(self, message: dict[str, Any]) -> bool:
         question = (self._hosts_channel.encode(), ASK.encode())
@@ -152,20 +143,24 @@ class _Subscription:
         self._heard_at, self._pinged_at = monotonic(), 0.0
         self.size = 0  # bytes received
 
-    def receive(self, seconds: float) -> dict[str, Any] | None:
-        """Return the next message, or ``None`` if there is none within ``seconds``."""
-        message: dict[str, Any] | None = self._pubsub.get_message(timeout=seconds)
-        now = monotonic()
-        if message is not None:
-            self._heard_at, self._pinged_at = now, 0.0
+    def receive(self, seconds: float) -> list[dict[str, Any]]:
+        """Return the messages that have come; wait for the first of them."""
+        found: list[dict[str, Any]] = []
+        while message := self._pubsub.get_message(timeout=0.0 if found else seconds):
+            found.append(message)
             self.size += len(message["data"]) if message["type"] == "message" else 0
+            if len(found) == MOST_MESSAGES:
+                break
+        now = monotonic()
+        if found:
+            self._heard_at, self._pinged_at = now, 0.0
         elif self._pinged_at:
             if now - self._pinged_at > RESPONSE_TIMEOUT:
                 raise ChannelDown(f"Redis has not responded for {now - self._heard_at:.0f} s")
         elif now - self._heard_at > PING_AFTER:
             self._pubsub.ping()
             self._pinged_at = now
-        return message
+        return found
 
 
 class _HostsChannel:
