@@ -32,7 +32,12 @@ class Updates:
 
     def tell(self, committed: Committed) -> None:
         """Call the hooks that the update concerns, then write the line."""
-        names = [name for name in committed.new if name in self._schema.variables]
+        names = [
+            name
+            for name, text in committed.new.items()
+            # Not what has only moved from its former name.
+            if name in self._schema.variables and text != committed.old.get(name)
+        ]
         if not names:
             return
         update = Update(

@@ -87,13 +87,23 @@ class Update:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """What a revision changed in the store: JSON texts by name, ``None`` where none is stored."""
+    """What a revision changed in the store: JSON texts by name, ``None`` where none is stored.
+
+    Attributes:
+        retimed: whether it changed until when values count.
+    """
 
     revision: int
     old: Mapping[str, str | None] = field(repr=False)  # they may be secrets
     new: Mapping[str, str | None] = field(repr=False)
-    actor: str | None
-    note: str | None
+    actor: str | None = None
+    note: str | None = None
+    retimed: bool = False
+
+    @property
+    def changed(self) -> tuple[str, ...]:
+        """The names, sorted."""
+        return tuple(sorted(self.new))
 
 
 @dataclass(frozen=True, slots=True)

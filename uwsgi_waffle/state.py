@@ -208,14 +208,19 @@ class WaffleState:
         hosts: bool = False,
         **options: Unpack[CommitOptions],
     ) -> UpdateResult:
-        """Write a change set, and let the present request or block go on with it."""
+        """Write a change set as `write` does, and wait for others if asked to."""
         if hosts:
             self.writer.check_barrier(wait)
-        result, committed = self.writer.update(changeset, **options)
-        self.view.advance_request()
-        if committed.new:
-            self._updates.tell(committed)
+        made = self.write(changeset, **options)
+        result = UpdateResult(made.revision, made.changed)
         return result if wait is None else self.writer.wait_for(result, wait, hosts=hosts)
+
+    def write(self, changeset: Changeset, **options: Unpack[CommitOptions]) -> Committed:
+        """Write a change set, and let the present request or block go on with it."""
+        made = self.writer.update(changeset, **options)
+        self.view.advance_request()
+        self._updates.tell(made)
+        return made
 
     def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
         """Return the values of ``keys``, of all variables if there are none.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from time import monotonic
 from typing import TypedDict
 
@@ -19,7 +19,7 @@ from .errors import InvalidValue, RevisionConflict, WaffleError
 from .fetch import Fetcher
 from .host import UNKNOWN, LockedHeader, ProcessInfo, snapshot_in
 from .snapshot import Committed, Encoded, Snapshot
-from .stores import Commit, CommitBuilder, Stored
+from .stores import EXPIRES, Commit, CommitBuilder, Stored
 from .sync import LOCK_TIMEOUT, Sync
 from .wake import HostInfo
 
@@ -101,50 +101,48 @@ class Writer:
         self._host, self._store, self._served = fetcher.host, fetcher.store, fetcher.served
         self._max_value_size, self._barrier = max_value_size, barrier
 
-    def update(
-        self, changeset: Changeset, **options: Unpack[CommitOptions]
-    ) -> tuple[UpdateResult, Committed]:
-        """Write a change set; arguments and errors as in `WaffleConf.update`.
-
-        Return also what hooks are told.
-        """
-        schema, expires = self._served.schema, options.get("expires")
-        until = None if expires is None else expiry.end_of(expires)
+    def update(self, changeset: Changeset, **options: Unpack[CommitOptions]) -> Committed:
+        """Write a change set; arguments and errors as in `WaffleConf.update`."""
+        until, expected = _end_of(options), options.get("expect_revision")
         actor, note = _text(options.get("actor")), _text(options.get("note"))
-        changed, told = tuple[str, ...](), Committed(0, {}, {}, actor, note)
+        made = Committed(0, {}, {})
 
         def build_commit(stored: Stored) -> Commit | None:
-            nonlocal changed, told
-            texts, rows = self._changes(changeset, stored, options.get("expect_revision"))
-            changed = tuple(sorted(rows.keys() - schema.former_names.keys()))
-            before = {n: stored.values.get(schema.source(n, stored.values)) for n in texts}
-            new = {n: t for n, t in texts.items() if n in schema.variables and t != before[n]}
-            told = replace(told, old={n: before[n] for n in new}, new=new)
-            families = schema.families(stored.values)
-            rows = expiry.with_expiry(stored, rows, before, until, families)
+            nonlocal made
+            made, rows = self._work_out(changeset, stored, expected, until)
             return Commit(rows, actor, note) if rows else None
 
         revision = self.commit(build_commit).revision
-        return UpdateResult(revision, changed), replace(told, revision=revision)
+        return replace(made, revision=revision, actor=actor, note=note)
 
-    def preview(
-        self, changeset: Changeset, *, expect_revision: int | None = None
-    ) -> tuple[str, ...]:
-        """Return the names of what an update would change, and write nothing; errors as above."""
-        _, changes = self._changes(changeset, self._store.load(), expect_revision)
-        return tuple(sorted(changes))
+    def preview(self, changeset: Changeset, **options: Unpack[CommitOptions]) -> Committed:
+        """Return what an update would change, at the store's revision; errors as above."""
+        until, expected = _end_of(options), options.get("expect_revision")
+        made, _ = self._work_out(changeset, self._store.load(), expected, until)
+        return made
 
-    def _changes(
-        self, changeset: Changeset, stored: Stored, expected: int | None
-    ) -> tuple[Mapping[str, str | None], dict[str, str | None]]:
-        """Return what the change set says, and the rows that it changes."""
+    def _work_out(
+        self, changeset: Changeset, stored: Stored, expected: int | None, until: datetime | None
+    ) -> tuple[Committed, dict[str, str | None]]:
+        """Return what the change set changes, and the rows to write."""
         if expected is not None and expected != stored.revision:
             raise RevisionConflict(expected, stored.revision)
-        texts = changeset(stored)
-        rows = with_former_names(self._served.schema, stored, texts)
-        changes = {key: text for key, text in rows.items() if text != stored.values.get(key)}
-        check_sizes(changes, self._max_value_size)
-        return texts, changes
+        schema, texts, now = self._served.schema, changeset(stored), stored.values
+        written = with_former_names(schema, stored, texts)
+        rows = {key: text for key, text in written.items() if text != now.get(key)}
+        check_sizes(rows, self._max_value_size)
+        old = {name: now.get(schema.source(name, now)) for name in written}
+        others = schema.former_names.keys() - texts.keys()
+        changed = [n for n in written if n not in others and (n in rows or written[n] != old[n])]
+        before = {name: old[name] for name in texts}
+        rows = expiry.with_expiry(stored, rows, before, until, schema.families(now))
+        made = Committed(
+            stored.revision,
+            old={name: old[name] for name in changed},
+            new={name: written[name] for name in changed},
+            retimed=EXPIRES in rows,
+        )
+        return made, rows
 
     def check_barrier(self, wait: float | None) -> None:
         """Check that all hosts can be waited for.
@@ -267,6 +265,11 @@ class Writer:
         for error in {process.error for process in pending if process.kind == UNKNOWN}:
             text = f"revision {revision} is stored; who has applied it can't be seen: {error}"
             self._served.log(logging.WARNING, text)
+
+
+def _end_of(options: CommitOptions) -> datetime | None:
+    expires = options.get("expires")
+    return None if expires is None else expiry.end_of(expires)
 
 
 def _text(value: object) -> str | None:

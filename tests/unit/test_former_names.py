@@ -117,6 +117,14 @@ class TestRollingDeploy:
         new.waffle.update({"LIMIT": 40})
         assert (old.waffle.values.NAME, new.waffle.values.TITLE) == ("three", "three")
 
+    def test_what_the_other_release_has_set_can_be_set_back(
+        self, old: Process, new: Process
+    ) -> None:
+        """It is a change, though the row under the new name stays as it is."""
+        new.waffle.update({"TITLE": "Brugge"})
+        old.waffle.update({"NAME": "Gent"})
+        assert new.waffle.update({"TITLE": "Brugge"}).changed == ("TITLE",)
+
     def test_nothing_is_lost_when_it_is_over(self, host: Host, old: Process, new: Process) -> None:
         old.waffle.update({"NAME": "one"})
         new.waffle.update({"TITLE": "two"})

@@ -28,11 +28,11 @@ from .sources import read_text
 from .updating import (
     DIFFERENT,
     Options,
-    Preview,
     actor_option,
     carry_out,
     confirm_changes,
     dry_run_option,
+    preview,
     update_options,
 )
 
@@ -163,11 +163,10 @@ def apply(file: str, reset_others: bool, yes: bool, **options: Unpack[Options]) 
     changeset = documents.changes_for(state.schema, document, reset_others=reset_others)
     options["note"] = "apply" if options["note"] is None else options["note"]
     if reset_others and not (yes or options["dry_run"]):
-        preview = Preview(state, changeset)
-        changed = preview.look(options["expect"])
-        resets = [name for name in changed if preview.new[name] is None]
+        made = preview(state, changeset, options)
+        resets = [name for name in made.changed if made.new[name] is None]
         if resets:
-            confirm_changes(preview, changed, f"Reset {', '.join(resets)}?", options)
+            confirm_changes(state, made, f"Reset {', '.join(resets)}?", options)
     carry_out(state, changeset, **options)
 
 

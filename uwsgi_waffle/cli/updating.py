@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import Any, TypedDict, TypeVar
 
 import click
 from typing_extensions import NotRequired, Unpack
 
-from .. import expiry
 from ..changes import Changeset
 from ..errors import InvalidValue
 from ..report import why_no_server
+from ..snapshot import Committed
 from ..state import WaffleState
 from ..stores import Stored
 from ..update import UpdateResult
@@ -26,11 +25,11 @@ from .sources import as_utf8, confirm
 __all__ = [
     "DIFFERENT",
     "Options",
-    "Preview",
     "actor_option",
     "carry_out",
     "confirm_changes",
     "dry_run_option",
+    "preview",
     "update_options",
 ]
 
@@ -104,124 +103,62 @@ def update_options(function: F) -> F:
     return function
 
 
-@dataclass
-class Preview:
-    """What an update changes, as its change set works it out on what the store holds.
+def preview(state: WaffleState, changeset: Changeset, options: Options) -> Committed:
+    """Return what a change set would change now."""
+    return state.writer.preview(
+        _repairing(state, changeset),
+        expect_revision=options["expect"],
+        expires=options.get("expires"),
+    )
 
-    Attributes:
-        expires: how long the new values count; ``None`` is for good.
-        revision: what the store was at.
-        retimed: whether it changes until when values count.
-        old: the stored texts before, by name; ``None`` if no value was stored.
-        new: likewise, after.
-    """
 
-    state: WaffleState
-    changeset: Changeset
-    expires: timedelta | None = None
-    revision: int = 0
-    retimed: bool = False
-    old: dict[str, str | None] = field(default_factory=dict)
-    new: dict[str, str | None] = field(default_factory=dict)
+def _repairing(state: WaffleState, changeset: Changeset) -> Changeset:
+    """Let what repairs one value leave others that don't fit as they are."""
 
-    def observed(self, stored: Stored) -> Mapping[str, str | None]:
-        """Work it out, and note it; a change set."""
-        texts, schema = self._repairing(stored), self.state.schema
-        moved = {
-            name: stored.values[schema.source(name, stored.values)]
-            for name in schema.former_rows(stored.values)
-        }
-        old = {name: stored.values.get(name) for name in texts} | moved
-        self.revision, self.old, self.new = stored.revision, old, {**moved, **texts}
-        until = None if self.expires is None else expiry.end_of(self.expires)
-        families = schema.families(stored.values)
-        set_now = {name: old[name] for name in texts}
-        self.retimed = bool(expiry.with_expiry(stored, {}, set_now, until, families))
-        return texts
-
-    def _repairing(self, stored: Stored) -> Mapping[str, str | None]:
-        """Work it out; what repairs one value may leave others that don't fit as they are."""
-        schema, misfits = self.state.schema, self.state.served.misfits.keys()
+    def changes(stored: Stored) -> Mapping[str, str | None]:
         try:
-            return self.changeset(stored)
+            return changeset(stored)
         except InvalidValue as error:
+            misfits = state.served.misfits.keys()
             left = error.problems.keys() & misfits
-            left |= {former for former, name in schema.former_names.items() if name in left}
+            left |= {old for old, name in state.schema.former_names.items() if name in left}
             rows = {name: text for name, text in stored.values.items() if name not in left}
-            texts = self.changeset(Stored(stored.revision, rows))
+            texts = changeset(Stored(stored.revision, rows))
             if not texts.keys() & misfits:
                 raise
             return texts
 
-    def look(self, expect: int | None) -> tuple[str, ...]:
-        """Return the names of what would change now."""
-        changed = self.state.writer.preview(self.observed, expect_revision=expect)
-        return tuple(name for name in changed if name in self.new)
-
-    def show(self, changed: Iterable[str]) -> None:
-        """Print a line for each variable that changes."""
-        for name in changed:
-            print_line(self._line(name))
-
-    def _line(self, name: str) -> str:
-        if self.new[name] is None and name not in self.state.schema.variables:
-            return f"{name}: removed"
-        before, after = self._text(name, self.old[name]), self._text(name, self.new[name])
-        texts = [as_text(self.state, name, text) for text in (before, after)]
-        if self.old[name] == self.new[name]:
-            return f"{name}: {texts[0]} (moved from its former name)"
-        if before == after:  # one of them is the default
-            texts[self.old[name] is not None] += " by default"
-        return f"{name}: {' -> '.join(texts)}"
-
-    def document(self, changed: Collection[str]) -> dict[str, dict[str, Any]]:
-        """Return the values before and after, for JSON."""
-        return {
-            key: {
-                name: json_value(self.state, name, self._text(name, of[name])) for name in changed
-            }
-            for key, of in (("old", self.old), ("new", self.new))
-        }
-
-    def _text(self, name: str, stored: str | None) -> str:
-        """Return a stored text, or that of the default if none is stored."""
-        if stored is not None:
-            return stored
-        variable = self.state.schema.variables.get(name)
-        return "null" if variable is None else variable.dump(variable.default)
+    return changes
 
 
-def confirm_changes(
-    preview: Preview, changed: Iterable[str], question: str, options: Options
-) -> None:
-    """Ask before ``changed`` is changed; what was shown is what is done then."""
+def confirm_changes(state: WaffleState, made: Committed, question: str, options: Options) -> None:
+    """Ask before something is changed; what was shown is what is done then."""
     if not options["as_json"]:
-        preview.show(changed)
+        _show(state, made)
     confirm(question, as_json=options["as_json"])
-    options["expect"] = preview.revision
+    options["expect"] = made.revision
 
 
 def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Options]) -> None:
     """Make an update, and print what it did; with ``--dry-run`` print what it would do."""
-    preview = Preview(state, changeset, options.get("expires"))
     if options["dry_run"]:
-        changed = preview.look(options["expect"])
-        _print(preview, UpdateResult(preview.revision, changed), options)
-        sys.exit(DIFFERENT if changed or preview.retimed else 0)
+        made = preview(state, changeset, options)
+        _print(state, made, UpdateResult(made.revision, made.changed), options)
+        sys.exit(DIFFERENT if made.new or made.retimed else 0)
     if options["hosts"]:
         if options["wait"] is None:
             raise click.UsageError("--hosts needs --wait SECONDS.")
         state.writer.check_barrier(options["wait"])
-    result = state.update(
-        preview.observed,
+    made = state.write(
+        _repairing(state, changeset),
         expect_revision=options["expect"],
         actor=options["actor"],
         note=options["note"],
         expires=options.get("expires"),
     )
-    result, is_over = _wait(state, result, options)
+    result, is_over = _wait(state, UpdateResult(made.revision, made.changed), options)
     with after_update(result.revision):
-        _print(preview, result, options)
+        _print(state, made, result, options)
     for process in result.pending:
         cause = f": {process.error}" if process.error else ""
         print_error(f"not yet applied by {process.kind} (pid {process.pid}){cause}")
@@ -246,18 +183,22 @@ def _wait(state: WaffleState, result: UpdateResult, options: Options) -> tuple[U
         return result, False
 
 
-def _print(preview: Preview, result: UpdateResult, options: Options) -> None:
+def _print(state: WaffleState, made: Committed, result: UpdateResult, options: Options) -> None:
     if not options["as_json"]:
-        preview.show(result.changed)
-        hint = "" if result.changed else " (nothing to change)"
-        if preview.retimed and not result.changed:
+        _show(state, made)
+        hint = "" if made.new else " (nothing to change)"
+        if made.retimed and not made.new:
             hint = " (the values stay; until when they count changes)"
-        if options["dry_run"] and result.changed:
+        if options["dry_run"] and made.new:
             hint = " (nothing was changed)"
         print_line(f"revision {result.revision}{hint}")
         return
     document: dict[str, Any] = {"revision": result.revision, "changed": list(result.changed)}
-    document |= preview.document(result.changed)
+    for key, texts in (("old", made.old), ("new", made.new)):
+        document[key] = {
+            name: json_value(state, name, _in_force(state, name, texts[name]))
+            for name in made.changed
+        }
     if options["dry_run"]:
         document["dry_run"] = True
     if options["wait"] is not None:
@@ -269,3 +210,29 @@ def _print(preview: Preview, result: UpdateResult, options: Options) -> None:
         ]
         document["pending_hosts"] = list(result.pending_hosts)
     print_json(document)
+
+
+def _show(state: WaffleState, made: Committed) -> None:
+    """Print a line for each variable that changes."""
+    for name in made.changed:
+        print_line(f"{name}: {_change(state, name, made.old[name], made.new[name])}")
+
+
+def _change(state: WaffleState, name: str, old: str | None, new: str | None) -> str:
+    if new is None and name not in state.schema.variables:
+        return "removed"
+    before, after = _in_force(state, name, old), _in_force(state, name, new)
+    texts = [as_text(state, name, text) for text in (before, after)]
+    if old == new:
+        return f"{texts[0]} (moved from its former name)"
+    if before == after:  # one of them is the default
+        texts[old is not None] += " by default"
+    return " -> ".join(texts)
+
+
+def _in_force(state: WaffleState, name: str, stored: str | None) -> str:
+    """Return a stored text, or that of the default if none is stored."""
+    if stored is not None:
+        return stored
+    variable = state.schema.variables.get(name)
+    return "null" if variable is None else variable.dump(variable.default)

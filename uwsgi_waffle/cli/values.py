@@ -31,7 +31,7 @@ from .output import (
     shorten,
 )
 from .sources import assigned
-from .updating import Options, Preview, carry_out, confirm_changes, update_options
+from .updating import Options, carry_out, confirm_changes, preview, update_options
 
 
 @waffle.command("list")
@@ -217,10 +217,9 @@ def prune(yes: bool, **options: Unpack[Options]) -> None:
 
     options["note"] = "prune" if options["note"] is None else options["note"]
     if not (yes or options["dry_run"]):
-        preview = Preview(state, build_changes)
-        changed = preview.look(options["expect"])
-        if changed:
-            confirm_changes(preview, changed, f"Remove {len(changed)} of them?", options)
+        made = preview(state, build_changes, options)
+        if made.new:
+            confirm_changes(state, made, f"Remove {len(made.new)} of them?", options)
     carry_out(state, build_changes, **options)
 
 
