@@ -17,7 +17,7 @@ from .barrier import NO_CHANNEL, Barrier
 from .changes import Changeset, check_sizes, encode_stored, with_former_names
 from .errors import InvalidValue, RevisionConflict, WaffleError
 from .fetch import Fetcher
-from .host import UNKNOWN, LockedHeader, ProcessInfo, snapshot_in
+from .host import UNKNOWN, LockedHeader, ProcessInfo
 from .snapshot import Committed, Encoded, Snapshot
 from .stores import EXPIRES, Commit, CommitBuilder, Stored
 from .sync import LOCK_TIMEOUT, Sync
@@ -162,36 +162,31 @@ class Writer:
             What the store holds afterwards.
         """
         written: _Written | None = None
-        seen: Stored | None = None
 
         self._sync.check_fork()
-        try:
-            with self._host.lock(LOCK_TIMEOUT) as header:
-                self._host.bind_store(header, self._store.identity)  # the header may be a new one
+        with self._host.lock(LOCK_TIMEOUT) as header:
+            self._host.bind_store(header, self._store.identity)  # the header may be a new one
 
-                def build_and_write(stored: Stored) -> Commit | None:
-                    nonlocal written, seen
-                    written, seen = None, stored
-                    declared = self._fetcher.conflicts.note(stored)
-                    commit = build_commit(stored)
-                    if commit is not None:
-                        commit = replace(commit, declared=declared)
-                        written = self._write_snapshot(header, stored.with_commit(commit))
-                    return commit
+            def build_and_write(stored: Stored) -> Commit | None:
+                nonlocal written
+                written = None
+                if stored.revision != self._served.current.snapshot.revision:
+                    header.invalidate()  # this is news, whatever becomes of the update
+                declared = self._fetcher.conflicts.note(stored)
+                commit = build_commit(stored)
+                if commit is not None:
+                    commit = replace(commit, declared=declared)
+                    written = self._write_snapshot(header, stored.with_commit(commit))
+                return commit
 
-                try:
-                    stored = self._store.transact(build_and_write)
-                finally:
-                    if written is None and seen is not None:
-                        self._invalidate_if_newer(header, seen)
-                if written is not None:
-                    self._publish_commit(header, written)
-                    replaced = header.was_replaced()
-        finally:
-            if written is not None:  # where the connection broke, it may have been committed
-                self._notify_hosts()
-        if written is not None and replaced:
-            self._publish_in_new_header(written)
+            stored = self._store.transact(build_and_write)
+            if written is not None:
+                self._publish_commit(header, written)
+                replaced = header.was_replaced()
+        if written is not None:
+            self._notify_hosts()
+            if replaced:
+                self._publish_in_new_header(written)
         self._sync.sync()
         return stored
 
@@ -226,15 +221,6 @@ class Writer:
     def _warn(self, written: _Written, error: Exception) -> None:
         text = f"revision {written.encoded.revision} is stored; publishing it failed: {error}"
         self._served.log(logging.WARNING, text)
-
-    def _invalidate_if_newer(self, header: LockedHeader, stored: Stored) -> None:
-        """Under the lock, after an update that wrote nothing: note if the store has news."""
-        try:
-            known = encode_stored(stored).id == snapshot_in(header.words())
-        except InvalidValue:
-            known = False
-        if not known:
-            header.invalidate()
 
     def wait_for(self, result: UpdateResult, wait: float, *, hosts: bool = False) -> UpdateResult:
         """Wait for the processes of this host, then for those of all hosts."""
