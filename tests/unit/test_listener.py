@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from uwsgi_waffle import wake
-from uwsgi_waffle.wake import CHANNELS, ChannelDown, Listener, listener
+from uwsgi_waffle.wake import CHANNELS, ChannelDown, Listener, listener, open_channel
 
 from ..contract.conftest import put
 from ..host import Host, Process, eventually, forked, logged
@@ -365,7 +365,7 @@ def test_without_redis_py_the_file_is_watched_and_it_is_said_once(
 
 def test_the_channel_has_what_the_listener_needs() -> None:
     """The test's own has it, too."""
-    channels = [FakeChannel(), *(kind.open(URLS[name], "x") for name, kind in CHANNELS.items())]
+    channels = [FakeChannel(), *(open_channel(name, URLS[name], "x") for name in CHANNELS)]
     for channel in channels:
         names = ("publish", "listen", "name", "server")
         assert all(hasattr(channel, name) for name in names)

@@ -1,11 +1,7 @@
-"""The channels that ``WAFFLE_WATCHTYPE`` can name. A new one is one line here and one module.
-
-A module is loaded where its channel is opened.
-"""
+"""The channels that ``WAFFLE_WATCHTYPE`` can name. A new one is a few lines here and a module."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..errors import missing_library
@@ -19,8 +15,6 @@ class ChannelType:
     """One way in which hosts tell each other of changes.
 
     Attributes:
-        open: makes the channel of a URL and a name. It raises `SchemaError` if the URL can't be
-            used, and `ImportError` if the driver isn't installed.
         server: what people call its server.
         setting: names the URL of the server.
         driver: the library that it needs.
@@ -28,7 +22,6 @@ class ChannelType:
         extra: what installs that: ``uwsgi_waffle[extra]``.
     """
 
-    open: Callable[[str, str], Channel]
     server: str
     setting: str
     driver: str
@@ -40,23 +33,9 @@ class ChannelType:
         return missing_library(self.driver, self.module, self.extra)
 
 
-def _redis(url: str, name: str) -> Channel:
-    from .redis import RedisChannel
-
-    return RedisChannel(url, name)
-
-
-def _postgres(url: str, name: str) -> Channel:
-    from .postgres import PostgresChannel
-
-    return PostgresChannel(url, name)
-
-
 CHANNELS = {
-    "redis": ChannelType(_redis, "Redis", "WAFFLE_REDIS_URL", "redis-py", "redis", "redis"),
-    "postgres": ChannelType(
-        _postgres, "PostgreSQL", "WAFFLE_LISTEN_URL", "psycopg", "psycopg", "postgres"
-    ),
+    "redis": ChannelType("Redis", "WAFFLE_REDIS_URL", "redis-py", "redis", "redis"),
+    "postgres": ChannelType("PostgreSQL", "WAFFLE_LISTEN_URL", "psycopg", "psycopg", "postgres"),
 }
 
 
@@ -67,4 +46,10 @@ def open_channel(watchtype: str, url: str, name: str) -> Channel:
         SchemaError: the URL can't be used.
         ImportError: the driver isn't installed.
     """
-    return CHANNELS[watchtype].open(url, name)
+    if watchtype == "redis":
+        from .redis import RedisChannel
+
+        return RedisChannel(url, name)
+    from .postgres import PostgresChannel
+
+    return PostgresChannel(url, name)

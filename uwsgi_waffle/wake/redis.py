@@ -33,7 +33,7 @@ MESSAGE = re.compile(rb"\d+\.\d{6}(\d{20})")
 
 
 class RedisChannel:
-    """One channel of one Redis: see `Channel`, and what `ChannelType.open` raises."""
+    """One channel of one Redis: see `Channel`, and what `open_channel` raises."""
 
     server = "Redis"
 
