@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 
-from ..changes import Changeset
 from ..history import BEGINNING, Beginning, HistoryEntry
 from ..schema import MASK, Schema
-from ..stores import Stored
+from ..snapshot import Committed
 from .fields import Field
 from .rows import Change
 
@@ -17,20 +16,13 @@ __all__ = ["MAX_TEXT", "differences", "entry_words", "saved_changes", "shorten"]
 MAX_TEXT = 255  # characters of a value, name or note in the history
 
 
-def differences(
-    fields: Iterable[Field], schema: Schema, stored: Stored, changeset: Changeset
-) -> list[Change]:
-    """Return what a change set would change, in the order of the page.
-
-    Raises:
-        InvalidValue: the values are refused together.
-    """
-    texts = changeset(stored)
+def differences(fields: Iterable[Field], schema: Schema, made: Committed) -> list[Change]:
+    """Return what an update would change, in the order of the page."""
     found = []
     for field in fields:
-        if field.name not in texts:
+        if field.name not in made.new:
             continue
-        old, new = _json(schema, field, stored.values), _json(schema, field, texts)
+        old, new = _json(schema, field, made.old), _json(schema, field, made.new)
         if old != new:
             words = (
                 (MASK, "another value")
@@ -69,7 +61,7 @@ def _value_words(field: Field | None, value: object) -> str:
 
 def _json(schema: Schema, field: Field, texts: Mapping[str, str | None]) -> str:
     """Return the JSON text of a variable; of its default if ``texts`` has none."""
-    text = texts.get(field.name)
+    text = texts[field.name]
     return field.variable.dump(getattr(schema.defaults, field.name)) if text is None else text
 
 

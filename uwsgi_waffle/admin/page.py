@@ -21,7 +21,6 @@ from ..errors import (
 )
 from ..extension import WaffleConf
 from ..history import HistoryEntry, history
-from ..stores import Stored
 from ..update import UpdateResult
 from .access import Locks, MayChange, NotAllowed
 from .differences import differences, entry_words, saved_changes, shorten
@@ -123,14 +122,7 @@ class Page:
         self.locks.check(changes_for_rollback(self.schema, store, revision)(store.load()))
 
     def _differences(self, changeset: Changeset) -> list[Change]:
-        values = self.waffle.values
-        texts = {
-            field.name: field.variable.dump(getattr(values, field.name))
-            for field in self.fields
-            if field.name in values.model_fields_set
-        }
-        stored = Stored(self.waffle.revision, texts)
-        return differences(self.fields, self.schema, stored, changeset)
+        return differences(self.fields, self.schema, self.waffle.state.writer.preview(changeset))
 
     def _error_page(self, error: WaffleError) -> ViewResult:
         """Return the page again, with what was submitted and what is wrong with it."""
