@@ -9,7 +9,8 @@ from datetime import datetime, timezone
 from time import monotonic
 
 from . import expiry
-from .served import Served, error_text
+from .errors import error_text
+from .served import Served
 from .snapshot import Snapshot
 from .stores import Stored
 

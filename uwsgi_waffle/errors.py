@@ -24,6 +24,7 @@ __all__ = [
     "UnknownRevision",
     "UnknownVariable",
     "WaffleError",
+    "error_text",
     "missing_library",
     "name_commands",
     "open_files_advice",
@@ -104,6 +105,13 @@ class InvalidValue(WaffleError, ValueError):
             f"{name}: {text}" if name else text for name, text in self.problems.items()
         )
         super().__init__(f"{message}: {listed}")
+
+
+def error_text(error: Exception) -> tuple[str, Exception | None]:
+    """Return the text of an error, and the error itself if its traceback is worth a log line."""
+    expected = isinstance(error, (WaffleError, OSError))
+    named = str(error) if expected and str(error) else f"{type(error).__name__}: {error}"
+    return named, None if expected else error
 
 
 def repair_commands(name: str) -> str:

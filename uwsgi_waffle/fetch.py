@@ -9,9 +9,9 @@ from time import monotonic
 
 from .changes import encode_readable, encode_stored
 from .conflicts import Conflicts
-from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, name_commands
+from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, error_text, name_commands
 from .host import Host, LockedHeader, snapshot_in
-from .served import Served, error_text
+from .served import Served
 from .snapshot import Committed, Encoded, Snapshot
 from .stores import Commit, Store, Stored
 

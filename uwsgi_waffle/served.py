@@ -15,13 +15,13 @@ from types import MappingProxyType
 
 from pydantic import BaseModel
 
-from .errors import InvalidValue, WaffleError
+from .errors import InvalidValue, error_text
 from .expiry import temporary_in
 from .schema import Schema
 from .snapshot import Change, Committed, Encoded, Snapshot, difference
 from .wake import process_name
 
-__all__ = ["Current", "Served", "error_text", "is_repairing", "repairing"]
+__all__ = ["Current", "Served", "is_repairing", "repairing"]
 
 logger = logging.getLogger("uwsgi_waffle")
 
@@ -194,10 +194,3 @@ class Served:
             self.current.snapshot.revision,
             exc_info=cause,
         )
-
-
-def error_text(error: Exception) -> tuple[str, Exception | None]:
-    """Return the text of an error, and the error itself if its traceback is worth a log line."""
-    expected = isinstance(error, (WaffleError, OSError))
-    named = str(error) if expected and str(error) else f"{type(error).__name__}: {error}"
-    return named, None if expected else error

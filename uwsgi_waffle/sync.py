@@ -8,10 +8,9 @@ from collections.abc import Callable
 from time import monotonic
 
 from .changes import encode_stored
-from .errors import HostBusy, InvalidValue, StoreUnavailable
+from .errors import HostBusy, InvalidValue, StoreUnavailable, error_text
 from .fetch import Fetcher
 from .host import ProcessInfo, ServerInfo, is_current, snapshot_in
-from .served import error_text
 from .snapshot import Snapshot
 from .wake import process_name
 

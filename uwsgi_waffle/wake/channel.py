@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from ..errors import WaffleError
+
 __all__ = [
     "ASK",
     "CHECK_INTERVAL",
@@ -30,7 +32,7 @@ def hosts_channel_name(channel: str) -> str:
     return f"{channel}:hosts"
 
 
-class ChannelDown(Exception):
+class ChannelDown(WaffleError):
     """The server can't be reached, or doesn't respond."""
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
+from ..errors import error_text
 from ..host import HostFiles, new_host_id
 from .channel import GAP, Channel, ChannelDown
 from .channels import CHANNELS, open_channel
@@ -108,11 +109,10 @@ class Listener:
         try:
             self._channel.publish(self._host.notes().host_id)
             self._last_logged = ""
-        except ChannelDown as down:
-            if not self._host.listener().get("error"):
-                self._log_once(str(down))
         except Exception as error:  # whatever it is, the update is stored
-            self._log_once(f"{type(error).__name__}: {error}", error)
+            text, cause = error_text(error)
+            if cause is not None or not self._host.listener().get("error"):
+                self._log_once(text, cause)
 
     def status(self) -> dict[str, Any]:
         """Return the channel, the pid of the host's listener (or ``None``), and what is wrong."""
@@ -161,10 +161,8 @@ class Listener:
                     ):
                         self._notify()
                     continue
-                except ChannelDown as down:
-                    self._note_error(str(down))
                 except Exception as error:  # whatever it is, it is tried again
-                    self._note_error(f"{type(error).__name__}: {error}", error)
+                    self._note_error(*error_text(error))
                 long = monotonic() - began > LAST_PAUSE
                 pause = FIRST_PAUSE if long else min(2 * pause, LAST_PAUSE)
                 time.sleep(pause * random.uniform(0.5, 1.0))
@@ -175,7 +173,7 @@ class Listener:
     def _should_continue(self) -> bool:
         return self._is_needed() and self._host.listener_lock.is_ours()
 
-    def _note_error(self, error: str, cause: Exception | None = None) -> None:
+    def _note_error(self, error: str, cause: Exception | None) -> None:
         known = self._host.listener().get("error")
         if not known:  # else the same incident, whatever its words are now
             self._log_once(error, cause)
