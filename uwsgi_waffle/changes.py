@@ -12,7 +12,6 @@ from .stores import Commit, Store, Stored
 
 __all__ = [
     "Changeset",
-    "changes_for_reset",
     "changes_for_rollback",
     "changes_for_update",
     "check_sizes",
@@ -50,11 +49,6 @@ def changes_for_update(
         return _validated(schema, stored, texts, problems)
 
     return changes
-
-
-def changes_for_reset(schema: Schema, names: tuple[str, ...]) -> Changeset:
-    """Give variables their defaults back; errors as in `changes_for_update`."""
-    return changes_for_update(schema, {}, reset=names)
 
 
 def changes_for_rollback(schema: Schema, store: Store, revision: int) -> Changeset:

@@ -10,7 +10,7 @@ from flask import Flask
 from typing_extensions import TypeVar, Unpack
 
 from .applications import Applications
-from .changes import changes_for_reset, changes_for_rollback, changes_for_update
+from .changes import changes_for_rollback, changes_for_update
 from .config import Variables, install
 from .errors import WaffleError
 from .history import HistoryEntry, history
@@ -187,7 +187,8 @@ class WaffleConf(Generic[V]):
         Keyword arguments and errors as in `update`.
         """
         state = self._apps.state()
-        return state.update(changes_for_reset(state.schema, (name, *names)), **options)
+        changeset = changes_for_update(state.schema, {}, reset=(name, *names))
+        return state.update(changeset, **options)
 
     def rollback(self, revision: int, **options: Unpack[UpdateOptions]) -> UpdateResult:
         """Make the values of a former revision a new revision.

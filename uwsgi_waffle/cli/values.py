@@ -11,7 +11,7 @@ import click
 from typing_extensions import Unpack
 
 from .. import changes
-from ..changes import changes_for_reset, changes_for_rollback, changes_for_update
+from ..changes import changes_for_rollback, changes_for_update
 from ..errors import InvalidValue, WaffleError
 from ..history import BEGINNING, Beginning, history, history_since
 from ..report import Misfit, misfits
@@ -192,7 +192,7 @@ def unset(names: tuple[str, ...], **options: Any) -> None:
     state = app_state()
     undeclared = {n for n in names if n in state.served.misfits.keys() - state.schema.variables}
     declared = tuple(name for name in names if name not in undeclared)
-    changeset = changes_for_reset(state.schema, declared)
+    changeset = changes_for_update(state.schema, {}, reset=declared)
 
     def build_changes(stored: Stored) -> Mapping[str, str | None]:
         rows = {name: text for name, text in stored.values.items() if name not in undeclared}

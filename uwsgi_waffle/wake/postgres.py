@@ -57,11 +57,8 @@ class PostgresChannel:
         import psycopg
         from psycopg.conninfo import conninfo_to_dict
 
-        self.name, self._hosts_channel, self._listener = (
-            name,
-            hosts_channel_name(name),
-            f"{PREFIX}{name}",
-        )
+        self.name, self._hosts_channel = name, hosts_channel_name(name)
+        self._listener = f"{PREFIX}{name}"
         if not name or len(name.encode()) > LONGEST_NAME:
             raise SchemaError(
                 f"The channel's name must have 1 to {LONGEST_NAME} bytes in PostgreSQL, not "
