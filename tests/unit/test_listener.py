@@ -85,8 +85,7 @@ def channel(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeChannel]:
     gc.collect()  # a listener ticks all applications of its process, also forgotten ones
     channel = FakeChannel()
     monkeypatch.setattr(listener, "open_channel", lambda *_: channel)
-    monkeypatch.setattr(listener, "FIRST_PAUSE", 0.005)
-    monkeypatch.setattr(listener, "LAST_PAUSE", 0.02)
+    monkeypatch.setattr(listener, "RETRY_PAUSE", 0.01)
     monkeypatch.setattr(listener, "ELECTION_INTERVAL", 0.0)
     yield channel
     monkeypatch.setattr(wake, "can_subscribe", lambda **_: False)

@@ -23,7 +23,7 @@ __all__ = ["ELECTION_INTERVAL", "Listener", "open_listener"]
 
 log = logging.getLogger("uwsgi_waffle")
 
-FIRST_PAUSE, LAST_PAUSE = 0.05, 2.0  # seconds between two attempts to reach the server
+RETRY_PAUSE = 1.0  # seconds at most between two attempts to reach the server
 ELECTION_INTERVAL = 0.5  # seconds between two attempts to become the host's listener
 ANSWER_TIMEOUT, LEAST_TIMEOUT = 0.8, 0.2  # seconds that hosts have to answer a roll call
 DOWN_HINT = (
@@ -149,10 +149,8 @@ class Listener:
 
     def _run(self) -> None:
         block_signals()
-        pause = FIRST_PAUSE
         try:
             while self._should_continue():
-                began = monotonic()
                 try:
                     for _ in self._channel.listen(
                         own_id=lambda: self._host.notes().host_id,
@@ -160,12 +158,9 @@ class Listener:
                         answer=lambda: describe_host(self._host),
                     ):
                         self._notify()
-                    continue
                 except Exception as error:  # whatever it is, it is tried again
                     self._note_error(*error_text(error))
-                long = monotonic() - began > LAST_PAUSE
-                pause = FIRST_PAUSE if long else min(2 * pause, LAST_PAUSE)
-                time.sleep(pause * random.uniform(0.5, 1.0))
+                    time.sleep(RETRY_PAUSE * random.uniform(0.5, 1.0))
         finally:
             self._host.listener_lock.release()
             self._listener_pid = 0  # only now: the next tick may lead again
