@@ -34,7 +34,6 @@ class Barrier:
         self, revision: int, seconds: float
     ) -> tuple[tuple[HostInfo, ...], tuple[str, ...]]:
         """Return the hosts that have answered, and what isn't done after ``seconds``."""
-
         call = self._listener.ask_hosts(
             until=lambda call: not self._pending(call, revision), seconds=seconds
         )
