@@ -209,8 +209,7 @@ class WaffleState:
         **options: Unpack[CommitOptions],
     ) -> UpdateResult:
         """Write a change set as `write` does, and wait for others if asked to."""
-        if hosts:
-            self.writer.check_barrier(wait)
+        self.writer.check_wait(wait, hosts=hosts)
         made = self.write(changeset, **options)
         result = UpdateResult(made.revision, made.changed)
         return result if wait is None else self.writer.wait_for(result, wait, hosts=hosts)

@@ -144,15 +144,18 @@ class Writer:
         )
         return made, rows
 
-    def check_barrier(self, wait: float | None) -> None:
-        """Check that all hosts can be waited for.
+    def check_wait(self, wait: float | None, *, hosts: bool) -> None:
+        """Check, before anything is written, that others can be waited for.
 
         Raises:
-            WaffleError: they can't.
+            TypeError: ``wait`` is no number.
+            WaffleError: there is no way to wait for all hosts.
         """
-        if wait is None:
+        if wait is not None and not isinstance(wait, (int, float)):
+            raise TypeError(f"wait= is a number of seconds, not {wait!r}. Nothing was changed.")
+        if hosts and wait is None:
             raise WaffleError("hosts=True waits for all hosts: say with wait= for how long.")
-        if self._barrier is None:
+        if hosts and self._barrier is None:
             raise WaffleError(NO_CHANNEL)
 
     def commit(self, build_commit: CommitBuilder) -> Stored:

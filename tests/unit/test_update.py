@@ -332,6 +332,12 @@ class TestPast:
 
 
 class TestWait:
+    def test_what_is_no_number_is_refused_before_anything_is_written(self, site: Process) -> None:
+        revision = site.waffle.revision
+        with pytest.raises(TypeError, match="wait= is a number of seconds"):
+            site.waffle.update({"LIMIT": 20}, wait="x")  # type: ignore[arg-type]  # that is the test
+        assert site.waffle.refresh() == revision
+
     def test_it_names_who_has_applied_it_and_who_has_not(
         self, site: Process, neighbour: int
     ) -> None:

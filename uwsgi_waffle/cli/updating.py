@@ -145,10 +145,9 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
         made = preview(state, changeset, options)
         _print(state, made, UpdateResult(made.revision, made.changed), options)
         sys.exit(DIFFERENT if made.new or made.retimed else 0)
-    if options["hosts"]:
-        if options["wait"] is None:
-            raise click.UsageError("--hosts needs --wait SECONDS.")
-        state.writer.check_barrier(options["wait"])
+    if options["hosts"] and options["wait"] is None:
+        raise click.UsageError("--hosts needs --wait SECONDS.")
+    state.writer.check_wait(options["wait"], hosts=options["hosts"])
     made = state.write(
         _repairing(state, changeset),
         expect_revision=options["expect"],
