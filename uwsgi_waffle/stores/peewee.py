@@ -15,7 +15,7 @@ from ..errors import SchemaError, StoreUnavailable, missing_library
 from ..identity import database_identity, file_identity, sqlite_path
 from ..urls import redact_url
 from . import drivers
-from .rows import HISTORY, HISTORY_SIZE, MYSQL_HISTORY_SIZE, MYSQL_TEXT, REVISION, RowStore
+from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
 from .translation import TableMissing, map_errors
 
 __all__ = ["PeeweeWaffleStore"]
@@ -88,7 +88,7 @@ class PeeweeWaffleStore(RowStore):
 
     @property
     def identity(self) -> str:
-        database, backend = self._app_database(), self._backend()
+        database, backend = self._app_database(), self._backend
         parameters, place = database.connect_params, str(database.database)
         if backend == "sqlite":
             return file_identity("sqlite://", sqlite_path(place), f" {self._table()}")
@@ -119,6 +119,7 @@ class PeeweeWaffleStore(RowStore):
         database = self.model._meta.database
         return getattr(database, "obj", database)  # what a proxy stands for
 
+    @property
     def _backend(self) -> str:
         database = self._app_database()
         if isinstance(database, self._peewee.PostgresqlDatabase):
@@ -127,18 +128,10 @@ class PeeweeWaffleStore(RowStore):
             return "mysql"
         return "sqlite" if isinstance(database, self._peewee.SqliteDatabase) else "other"
 
-    @property
-    def _has_server(self) -> bool:
-        return self._backend() != "sqlite"
-
-    @property
-    def _history_size(self) -> int:
-        return MYSQL_HISTORY_SIZE if self._backend() == "mysql" else HISTORY_SIZE
-
     def _column_lengths(self) -> tuple[int | None, int | None]:
         fields = self.model._meta.fields
         key, value = (getattr(fields[name], "max_length", None) for name in ("key", "value"))
-        is_text = self._backend() == "mysql" and fields["value"].field_type == "TEXT"
+        is_text = self._backend == "mysql" and fields["value"].field_type == "TEXT"
         return key, MYSQL_TEXT if value is None and is_text else value
 
     @property
@@ -159,7 +152,7 @@ class PeeweeWaffleStore(RowStore):
             database = self._own_database()
             with self._as_owner(), database.connection_context():
                 drivers.limit_answers(database.connection(), drivers.TIMEOUT)
-                backend = self._backend()
+                backend = self._backend
                 level = f"TRANSACTION ISOLATION LEVEL {drivers.ISOLATION.get(backend)}"
                 limits = drivers.transaction_limits(backend, drivers.TIMEOUT)
                 if backend == "mysql":
@@ -196,7 +189,7 @@ class PeeweeWaffleStore(RowStore):
         """Return the limits for a connection that neither its parameters nor its URL set."""
         if "Connector" in type(database).__name__:  # another driver, of playhouse's
             return {}
-        driver = {"postgresql": "psycopg2", "mysql": "pymysql"}.get(self._backend(), "")
+        driver = {"postgresql": "psycopg2", "mysql": "pymysql"}.get(self._backend, "")
         if "3" in type(getattr(database, "_adapter", None)).__name__:
             driver = "psycopg"
         return {
