@@ -149,9 +149,7 @@ class RedisStore(Store):
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         with self._connected() as client:
-            newest = self._load(client).revision
-            if not 0 <= revision <= newest:
-                raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
+            self._load(client).check_revision(revision)
             with self._mapped():
                 written = int(client.hget(self._hash, ROWS) or 0)
             rows = list(self._rows(client))

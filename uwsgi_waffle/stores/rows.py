@@ -211,10 +211,7 @@ class RowStore(Store):
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         stored, past = self._read_history()
-        if not 0 <= revision <= stored.revision:
-            raise UnknownRevision(
-                f"There is no revision {revision}: the store is at {stored.revision}."
-            )
+        stored.check_revision(revision)
         if revision < past.since:
             raise UnknownRevision(
                 f"Revision {revision} is no longer known: in the application's own table the "

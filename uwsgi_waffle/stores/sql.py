@@ -15,13 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from ..errors import (
-    InvalidValue,
-    SchemaError,
-    StoreReadOnly,
-    StoreUnavailable,
-    UnknownRevision,
-)
+from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable
 from ..privileges import as_owner_of
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
@@ -152,9 +146,7 @@ class SQLStore(Store):
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         with self._open() as connection:
-            newest = self._read(connection).revision
-            if not 0 <= revision <= newest:
-                raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
+            self._read(connection).check_revision(revision)
             rows = connection.execute(self._tables.until(revision)).all()
         for row in rows:
             self._check_column(self._tables.history.c.revision, row.revision)
