@@ -84,7 +84,15 @@ class PeeweeWaffleStore(RowStore):
 
     @property
     def name(self) -> str:
-        return f"{type(self._app_database()).__name__} {self._place()}"
+        database = self._app_database()
+        place, parameters = str(database.database), database.connect_params
+        if self._has_server:  # it may be a URL
+            place = redact_url(place)
+        elif not place.startswith("file:"):
+            place = os.path.realpath(place)
+        server = parameters.get("host") or parameters.get("unix_socket")
+        place = f"{server}/{place}" if server else place
+        return f"{type(database).__name__} {place} ({self._table()})"
 
     @property
     def identity(self) -> str:
@@ -100,16 +108,6 @@ class PeeweeWaffleStore(RowStore):
         if self._has_server or self._in_memory:
             return None
         return Path(sqlite_path(str(self._app_database().database)))
-
-    def _place(self) -> str:
-        database = self._app_database()
-        place, parameters = str(database.database), database.connect_params
-        if self._has_server:  # it may be a URL
-            place = redact_url(place)
-        elif not place.startswith("file:"):
-            place = os.path.realpath(place)
-        server = parameters.get("host") or parameters.get("unix_socket")
-        return f"{f'{server}/' if server else ''}{place} ({self._table()})"
 
     def _table(self) -> str:
         meta = self.model._meta
