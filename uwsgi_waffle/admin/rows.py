@@ -13,7 +13,6 @@ from ..history import HistoryEntry
 from .fields import Field
 
 __all__ = [
-    "OTHERS",
     "Change",
     "Filter",
     "Group",

@@ -11,7 +11,7 @@ import click
 from ..errors import InvalidValue, WaffleError
 from ..schema import Schema
 
-__all__ = ["as_utf8", "assigned", "confirm", "has_terminal", "read_text"]
+__all__ = ["as_utf8", "assigned", "confirm", "read_text"]
 
 
 def has_terminal() -> bool:
