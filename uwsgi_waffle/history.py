@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from .errors import UnknownRevision
 from .schema import MASK, Schema
 from .state import WaffleState
 from .stores import HistoryRow
@@ -88,9 +87,7 @@ def history_since(
         UnknownRevision: the store has never been there.
         UnknownVariable: as for `history`.
     """
-    newest = state.store.load().revision
-    if not 0 <= revision <= newest:
-        raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
+    state.store.load().check_revision(revision)
     limit = 100
     while True:
         entries = history(state, limit, key, beginnings=beginnings)

@@ -23,7 +23,6 @@ __all__ = [
     "problems",
     "servers",
     "status",
-    "why_alone",
     "why_no_server",
 ]
 

@@ -277,8 +277,9 @@ class TestStore:
         )
         ((level, check, text, change),) = found(site.app)
         assert (level, check) == ("error", "store")
-        assert change == "Give the server's user the right to write there."
+        assert "WAFFLE_STORE_URL" in change
         assert "refuses to be written" in text
+        assert "Let this process write there" in text
 
     def test_a_redis_that_is_a_replica(self, host: Host, redis_server: RedisServer) -> None:
         app = host.start(RedisStore(redis_server.url)).app
@@ -289,8 +290,8 @@ class TestStore:
             ((level, check, text, change),) = found(app)
             assert client.hgetall("waffle") == before
         assert (level, check) == ("error", "store")
-        assert change == "Give the server's user the right to write there."
-        assert "read only replica" in text
+        assert "WAFFLE_STORE_URL" in change
+        assert "Name the primary in the URL" in text, "no right is missing"
 
     def test_one_that_is_not_shared(self, host: Host) -> None:
         ((level, check, text, _),) = found(host.start(MULTIPROC=False).app)

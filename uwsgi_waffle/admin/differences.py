@@ -11,7 +11,7 @@ from ..snapshot import Committed
 from .fields import Field
 from .rows import Change
 
-__all__ = ["MAX_TEXT", "differences", "entry_words", "saved_changes", "shorten"]
+__all__ = ["differences", "entry_words", "saved_changes", "shorten"]
 
 MAX_TEXT = 255  # characters of a value, name or note in the history
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import groupby
 
 from flask import request
 
@@ -12,7 +13,6 @@ from ..history import HistoryEntry
 from .fields import Field
 
 __all__ = [
-    "OTHERS",
     "Change",
     "Filter",
     "Group",
@@ -149,16 +149,15 @@ def in_page_order(fields: Iterable[Field]) -> list[Field]:
     return [field for group in (*groups.values(), without) for field in group]
 
 
-def group_rows(rows: Iterable[Row], *, filtered: bool) -> list[Group]:
+def group_rows(rows: Sequence[Row], *, filtered: bool) -> list[Group]:
     """Return the groups of rows that are in the order of the page."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row.field.variable.group, []).append(row)
-    few = sum(map(len, groups.values())) <= ALL_OPEN
-    named = len(groups) > 1
+    found = groupby(rows, key=lambda row: row.field.variable.group)
+    groups = [(name, tuple(inside)) for name, inside in found]
+    others = OTHERS if len(groups) > 1 else ""
+    few = len(rows) <= ALL_OPEN
     return [
-        Group(name or (OTHERS if named else ""), tuple(rows), open=few or _any_open(rows, filtered))
-        for name, rows in groups.items()
+        Group(name or others, inside, open=few or _any_open(inside, filtered))
+        for name, inside in groups
     ]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
@@ -17,7 +16,7 @@ from flask.ctx import AppContext
 
 from .. import expiry
 from ..errors import InvalidValue, RevisionConflict, WaffleError
-from ..history import is_masked
+from ..history import is_masked, read_text
 from ..schema import MASK
 from ..served import repairing
 from ..state import WaffleState, state_of
@@ -145,12 +144,7 @@ def as_text(state: WaffleState, name: str, text: str) -> str:
 
 def json_value(state: WaffleState, name: str, text: str) -> Any:
     """Return the value of a JSON text as a program may see it; a text that isn't JSON as it is."""
-    if is_masked(state.schema, name):
-        return MASK
-    try:
-        return json.loads(text)
-    except (ValueError, RecursionError):  # an edit by hand
-        return text
+    return MASK if is_masked(state.schema, name) else read_text(text)
 
 
 def complete_names(

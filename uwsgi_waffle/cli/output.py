@@ -44,17 +44,21 @@ def print_line(text: str) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    _write(escape_line(text, stdout_encoding()))
+    print_text(escape_line(text, stdout_encoding()))
 
 
 def print_json(document: Any, *, indent: int | None = None) -> None:
     """Print a JSON document; errors as in `print_line`."""
-    _write(to_json(document, indent=indent, encoding=stdout_encoding()))
+    print_text(to_json(document, indent=indent, encoding=stdout_encoding()))
 
 
 def print_text(text: str) -> None:
     """Print a text of several lines as it is; errors as in `print_line`."""
-    _write(text)
+    try:
+        print(text, flush=True)
+    except FAILURES as error:
+        _discard(sys.stdout)
+        raise OutputError(error) from None
 
 
 def print_value(text: str) -> None:
@@ -62,7 +66,7 @@ def print_value(text: str) -> None:
     encoding = stdout_encoding()
     if is_terminal():
         text = "\n".join(escape_line(part, encoding) for part in text.split("\n"))
-    _write(text.encode(encoding, "backslashreplace").decode(encoding))
+    print_text(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
 def shorten(text: str) -> str:
@@ -106,14 +110,6 @@ def after_update(revision: int | None) -> Iterator[None]:
             raise
         if not error.is_closed_pipe:
             print_error(f"revision {revision} is stored; {error}")
-
-
-def _write(text: str) -> None:
-    try:
-        print(text, flush=True)
-    except FAILURES as error:
-        _discard(sys.stdout)
-        raise OutputError(error) from None
 
 
 def _discard(stream: TextIO) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterable
@@ -12,7 +11,7 @@ import click
 from ..errors import InvalidValue, WaffleError
 from ..schema import Schema
 
-__all__ = ["as_utf8", "assigned", "confirm", "has_terminal", "read_text"]
+__all__ = ["as_utf8", "assigned", "confirm", "read_text"]
 
 
 def has_terminal() -> bool:
@@ -93,10 +92,8 @@ def assigned(assignments: Iterable[str], schema: Schema, limit: int) -> dict[str
 
 def as_utf8(text: str) -> str:
     """Read an argument as UTF-8, also under the locale C, in which Python reads ASCII."""
-    if not any("\udc80" <= letter <= "\udcff" for letter in text):
-        return text
     try:
-        return os.fsencode(text).decode()
+        return text.encode(errors="surrogateescape").decode()
     except UnicodeError:
         raise click.BadParameter("it isn't UTF-8 text") from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -120,10 +121,8 @@ def watch(interval: float, count: int | None, as_json: bool) -> None:
 
     Revisions that follow each other between two looks are shown as one.
     """
-    try:
+    with suppress(KeyboardInterrupt):  # as it is meant to end
         _watch(interval, count, as_json=as_json)
-    except KeyboardInterrupt:  # as it is meant to end
-        return
 
 
 def _watch(interval: float, count: int | None, *, as_json: bool) -> None:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 
 from ..changes import changes_for_update, undeclared
-from ..errors import SchemaError, StoreReadOnly, StoreUnavailable, WaffleError
+from ..errors import SchemaError, WaffleError
 from ..host import HostFiles, ProcessInfo
 from ..report import misfits, servers, why_no_server
 from ..state import WaffleState
@@ -20,10 +20,6 @@ from .servers import Processes, check_pins, check_servers
 __all__ = ["examine"]
 
 PAUSE = 0.05  # seconds between two looks at what may be under way
-STORE_CHANGES = {
-    StoreReadOnly: "Give the server's user the right to write there.",
-    StoreUnavailable: "Do what the line above says, or correct WAFFLE_STORE_URL.",
-}
 
 
 def examine(state: WaffleState, patience: float) -> Iterator[Finding]:
@@ -67,8 +63,7 @@ def check_store(state: WaffleState) -> Iterator[Finding]:
             state.update(changes_for_update(state.schema, {}))
         state.store.probe()
     except WaffleError as error:
-        changes = (change for cls, change in STORE_CHANGES.items() if isinstance(error, cls))
-        change = next(changes, "Do what it says.")
+        change = "Do what it says, or correct WAFFLE_STORE_URL."
         found.append(Finding("error", "store", str(error), change))
     yield from found
     yield from _check_leftovers(state)

@@ -8,9 +8,7 @@ from typing import Literal
 
 from ..host import ProcessInfo
 
-__all__ = ["Finding", "Level", "named"]
-
-Level = Literal["ok", "warning", "error"]
+__all__ = ["Finding", "named"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +23,7 @@ class Finding:
         change: what to change, ``""`` if nothing.
     """
 
-    level: Level
+    level: Literal["ok", "warning", "error"]
     check: str
     text: str
     change: str = ""

@@ -63,12 +63,8 @@ def open_store(url: str | URL) -> Store:
     scheme = str(url).partition(":")[0].partition("+")[0]
     if url == "memory:":
         return MemoryStore()
-    if scheme in REDIS_SCHEMES:
-        from .redis import RedisStore
-
-        return RedisStore(str(url))
-    if scheme in SQL_SCHEMES:
-        store: Store = __getattr__("SQLStore")(url)
+    if scheme in SQL_SCHEMES + REDIS_SCHEMES:
+        store: Store = __getattr__("SQLStore" if scheme in SQL_SCHEMES else "RedisStore")(url)
         return store
     schemes = ", ".join(f"{known}:" for known in (*SQL_SCHEMES, *REDIS_SCHEMES, "memory"))
     raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {schemes}.")

@@ -17,7 +17,7 @@ from ..identity import sqlite_path
 from . import drivers
 from .borrowed import BorrowedConnection
 from .engines import connect, identity_of, libpq_url, notify, shown
-from .rows import HISTORY, HISTORY_SIZE, MYSQL_HISTORY_SIZE, MYSQL_TEXT, REVISION, RowStore
+from .rows import HISTORY, MYSQL, MYSQL_TEXT, REVISION, RowStore
 from .translation import map_errors
 
 __all__ = ["AlchemyWaffleStore"]
@@ -100,21 +100,15 @@ class AlchemyWaffleStore(RowStore):
         return libpq_url(self._app_engine().url)
 
     @property
-    def _has_server(self) -> bool:
-        return self._app_engine().dialect.name != "sqlite"
-
-    @property
-    def _history_size(self) -> int:
-        is_mysql = self._app_engine().dialect.name in ("mysql", "mariadb")
-        return MYSQL_HISTORY_SIZE if is_mysql else HISTORY_SIZE
+    def _backend(self) -> str:
+        return self._app_engine().dialect.name
 
     def _column_lengths(self) -> tuple[int | None, int | None]:
         key, value = (getattr(column.type, "length", None) for column in (self._key, self._value))
-        dialect = self._app_engine().dialect
-        if value is None and dialect.name in ("mysql", "mariadb"):
+        if value is None and self._backend in MYSQL:
             from sqlalchemy.dialects import mysql  # only here: its many modules take memory
 
-            column_type = self._value.type.dialect_impl(dialect)
+            column_type = self._value.type.dialect_impl(self._app_engine().dialect)
             column_type = getattr(column_type, "impl", column_type)
             if not isinstance(column_type, (mysql.LONGTEXT, mysql.MEDIUMTEXT)):
                 value = MYSQL_TEXT

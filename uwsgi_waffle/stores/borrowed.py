@@ -49,11 +49,13 @@ class BorrowedConnection:
                 self._raw = connection.connection.dbapi_connection
             self._engine = sa.create_engine(
                 self._app_engine.url,
-                creator=lambda: _Unending(self._raw),
+                creator=lambda: self._raw,
                 poolclass=NullPool,
                 hide_parameters=True,
                 execution_options=self._app_engine.get_execution_options(),
             )
+            for name in ("do_rollback", "do_close"):  # these are the application's
+                setattr(self._engine.dialect, name, lambda raw: None)
         return self._engine
 
     def _is_open(self) -> bool:
@@ -62,22 +64,3 @@ class BorrowedConnection:
         except self._app_engine.dialect.loaded_dbapi.ProgrammingError:
             return False
         return True
-
-
-class _Unending:
-    """A connection whose transaction is somebody else's to end."""
-
-    def __init__(self, raw: Any) -> None:
-        self._raw = raw
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._raw, name)
-
-    def commit(self) -> None:
-        """Leave it to the savepoint."""
-
-    def rollback(self) -> None:
-        """Leave it to the savepoint."""
-
-    def close(self) -> None:
-        """Leave it open."""

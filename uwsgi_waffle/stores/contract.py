@@ -12,7 +12,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ..errors import SchemaError
+from ..errors import SchemaError, UnknownRevision
 
 __all__ = [
     "EXPIRES",
@@ -43,6 +43,13 @@ class Stored:
     revision: int
     values: Mapping[str, str] = field(repr=False)
     declared: str | None = field(default=None, repr=False)
+
+    def check_revision(self, revision: int) -> None:
+        """Raise `UnknownRevision` if the store has never been at ``revision``."""
+        if not 0 <= revision <= self.revision:
+            raise UnknownRevision(
+                f"There is no revision {revision}: the store is at {self.revision}."
+            )
 
     def with_commit(self, commit: Commit) -> Stored:
         """Return what the store holds after ``commit``."""

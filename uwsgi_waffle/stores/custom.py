@@ -72,8 +72,8 @@ class WaffleStore(RowStore):
         return self.name
 
     @property
-    def _has_server(self) -> bool:
-        return False  # these methods know no lock
+    def _backend(self) -> str:
+        return ""
 
     def _column_lengths(self) -> tuple[int | None, int | None]:
         return None, None

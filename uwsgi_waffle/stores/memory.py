@@ -6,7 +6,6 @@ import threading
 from collections.abc import Mapping
 from datetime import datetime, timezone
 
-from ..errors import UnknownRevision
 from .contract import CommitBuilder, HistoryRow, Store, Stored
 
 __all__ = ["MemoryStore"]
@@ -51,9 +50,6 @@ class MemoryStore(Store):
         return [row.cut(max_length) for row in rows[: max(0, limit)]]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
-        if not 0 <= revision <= self._stored.revision:
-            raise UnknownRevision(
-                f"There is no revision {revision}: the store is at {self._stored.revision}."
-            )
+        self._stored.check_revision(revision)
         texts = {row.key: row.new for row in self._history if row.revision <= revision}
         return {key: text for key, text in texts.items() if text is not None}

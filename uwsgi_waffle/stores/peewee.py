@@ -15,7 +15,7 @@ from ..errors import SchemaError, StoreUnavailable, missing_library
 from ..identity import database_identity, file_identity, sqlite_path
 from ..urls import redact_url
 from . import drivers
-from .rows import HISTORY, HISTORY_SIZE, MYSQL_HISTORY_SIZE, MYSQL_TEXT, REVISION, RowStore
+from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
 from .translation import TableMissing, map_errors
 
 __all__ = ["PeeweeWaffleStore"]
@@ -84,11 +84,19 @@ class PeeweeWaffleStore(RowStore):
 
     @property
     def name(self) -> str:
-        return f"{type(self._app_database()).__name__} {self._place()}"
+        database = self._app_database()
+        place, parameters = str(database.database), database.connect_params
+        if self._has_server:  # it may be a URL
+            place = redact_url(place)
+        elif not place.startswith("file:"):
+            place = os.path.realpath(place)
+        server = parameters.get("host") or parameters.get("unix_socket")
+        place = f"{server}/{place}" if server else place
+        return f"{type(database).__name__} {place} ({self._table()})"
 
     @property
     def identity(self) -> str:
-        database, backend = self._app_database(), self._backend()
+        database, backend = self._app_database(), self._backend
         parameters, place = database.connect_params, str(database.database)
         if backend == "sqlite":
             return file_identity("sqlite://", sqlite_path(place), f" {self._table()}")
@@ -101,16 +109,6 @@ class PeeweeWaffleStore(RowStore):
             return None
         return Path(sqlite_path(str(self._app_database().database)))
 
-    def _place(self) -> str:
-        database = self._app_database()
-        place, parameters = str(database.database), database.connect_params
-        if self._has_server:  # it may be a URL
-            place = redact_url(place)
-        elif not place.startswith("file:"):
-            place = os.path.realpath(place)
-        server = parameters.get("host") or parameters.get("unix_socket")
-        return f"{f'{server}/' if server else ''}{place} ({self._table()})"
-
     def _table(self) -> str:
         meta = self.model._meta
         return f"{meta.schema}.{meta.table_name}" if meta.schema else str(meta.table_name)
@@ -119,6 +117,7 @@ class PeeweeWaffleStore(RowStore):
         database = self.model._meta.database
         return getattr(database, "obj", database)  # what a proxy stands for
 
+    @property
     def _backend(self) -> str:
         database = self._app_database()
         if isinstance(database, self._peewee.PostgresqlDatabase):
@@ -127,18 +126,10 @@ class PeeweeWaffleStore(RowStore):
             return "mysql"
         return "sqlite" if isinstance(database, self._peewee.SqliteDatabase) else "other"
 
-    @property
-    def _has_server(self) -> bool:
-        return self._backend() != "sqlite"
-
-    @property
-    def _history_size(self) -> int:
-        return MYSQL_HISTORY_SIZE if self._backend() == "mysql" else HISTORY_SIZE
-
     def _column_lengths(self) -> tuple[int | None, int | None]:
         fields = self.model._meta.fields
         key, value = (getattr(fields[name], "max_length", None) for name in ("key", "value"))
-        is_text = self._backend() == "mysql" and fields["value"].field_type == "TEXT"
+        is_text = self._backend == "mysql" and fields["value"].field_type == "TEXT"
         return key, MYSQL_TEXT if value is None and is_text else value
 
     @property
@@ -159,7 +150,7 @@ class PeeweeWaffleStore(RowStore):
             database = self._own_database()
             with self._as_owner(), database.connection_context():
                 drivers.limit_answers(database.connection(), drivers.TIMEOUT)
-                backend = self._backend()
+                backend = self._backend
                 level = f"TRANSACTION ISOLATION LEVEL {drivers.ISOLATION.get(backend)}"
                 limits = drivers.transaction_limits(backend, drivers.TIMEOUT)
                 if backend == "mysql":
@@ -196,7 +187,7 @@ class PeeweeWaffleStore(RowStore):
         """Return the limits for a connection that neither its parameters nor its URL set."""
         if "Connector" in type(database).__name__:  # another driver, of playhouse's
             return {}
-        driver = {"postgresql": "psycopg2", "mysql": "pymysql"}.get(self._backend(), "")
+        driver = {"postgresql": "psycopg2", "mysql": "pymysql"}.get(self._backend, "")
         if "3" in type(getattr(database, "_adapter", None)).__name__:
             driver = "psycopg"
         return {

@@ -24,8 +24,7 @@ __all__ = ["RedisStore"]
 # Reserved names, which no variable can have; the second counts the rows of the history, the third
 # holds `Stored.declared`.
 REVISION, ROWS, DECLARED = "WAFFLE_REVISION", "WAFFLE_ROWS", "WAFFLE_DECLARED"
-FIRST_PAGE = 20  # history rows fetched at first, because they may be long; then twice as many
-PAGE = 500  # history rows fetched at a time at most
+PAGE = 50  # history rows fetched at a time, because they may be long
 
 # Carries out a commit if the revision is still the one that it was made for. What can fail comes
 # before what writes.
@@ -149,9 +148,7 @@ class RedisStore(Store):
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         with self._connected() as client:
-            newest = self._load(client).revision
-            if not 0 <= revision <= newest:
-                raise UnknownRevision(f"There is no revision {revision}: the store is at {newest}.")
+            self._load(client).check_revision(revision)
             with self._mapped():
                 written = int(client.hget(self._hash, ROWS) or 0)
             rows = list(self._rows(client))
@@ -218,11 +215,9 @@ class RedisStore(Store):
                 if absent and (moved or isinstance(error, absent)):
                     return
                 raise
-        start, size = -length, FIRST_PAGE  # from the end, which stays where it is
-        while start < 0:
+        for start in range(-length, 0, PAGE):  # from the end, which stays where it is
             with self._mapped():
-                page = client.lrange(name, start, min(start + size, 0) - 1)
-            start, size = start + size, min(2 * size, PAGE)
+                page = client.lrange(name, start, min(start + PAGE, 0) - 1)
             for raw in page:
                 try:
                     row = HistoryRow.from_fields(json.loads(raw))

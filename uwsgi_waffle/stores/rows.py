@@ -20,8 +20,7 @@ from .translation import TableMissing, TransactionConflict
 
 __all__ = [
     "HISTORY",
-    "HISTORY_SIZE",
-    "MYSQL_HISTORY_SIZE",
+    "MYSQL",
     "MYSQL_TEXT",
     "REVISION",
     "RowStore",
@@ -37,7 +36,8 @@ HISTORY = "WAFFLE_HISTORY"
 NAMES = "WAFFLE_NAMES"
 RESERVED = "WAFFLE_"
 HISTORY_SIZE = 2**22  # characters
-MYSQL_HISTORY_SIZE = 2**19  # the same; in one statement with the values it fits a packet of MySQL
+MYSQL = ("mysql", "mariadb")
+MYSQL_HISTORY_SIZE = 2**19  # characters; in one statement with the values it fits a packet there
 MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
 
 ATTEMPTS = 5
@@ -107,14 +107,14 @@ class RowStore(Store):
         """Return the maximum length of keys and of values in characters; ``None`` is unlimited."""
 
     @property
-    def _history_size(self) -> int:
-        """How many characters of history are kept."""
-        return HISTORY_SIZE
+    @abstractmethod
+    def _backend(self) -> str:
+        """The kind of database, as SQLAlchemy calls it; empty if it knows no lock."""
 
     @property
-    @abstractmethod
     def _has_server(self) -> bool:
         """Whether a server may still commit for a writer that has died."""
+        return self._backend not in ("", "sqlite")
 
     def prepare(self) -> None:
         _retry(self._prepare)
@@ -168,6 +168,7 @@ class RowStore(Store):
     def _write(self, rows: Rows, found: Found, stored: Stored, commit: Commit) -> None:
         max_key, max_value = self._column_lengths()
         self._check_lengths(commit.changes, max_key, max_value)
+        size = MYSQL_HISTORY_SIZE if self._backend in MYSQL else HISTORY_SIZE
         past = RowHistory.parse(found.get(HISTORY), stored.revision)
         past.rows.extend(commit.rows(stored, datetime.now(timezone.utc)))
         names = names_in(found)
@@ -175,7 +176,7 @@ class RowStore(Store):
         texts = {
             **(_names_rows(names | new, max_value) if new else {}),
             **commit.changes,
-            HISTORY: past.to_json(min(max_value or self._history_size, self._history_size)),
+            HISTORY: past.to_json(min(max_value or size, size)),
             REVISION: str(stored.revision + 1),  # last, for a table without transactions
         }
         for key, text in texts.items():
@@ -210,10 +211,7 @@ class RowStore(Store):
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         stored, past = self._read_history()
-        if not 0 <= revision <= stored.revision:
-            raise UnknownRevision(
-                f"There is no revision {revision}: the store is at {stored.revision}."
-            )
+        stored.check_revision(revision)
         if revision < past.since:
             raise UnknownRevision(
                 f"Revision {revision} is no longer known: in the application's own table the "

@@ -160,7 +160,10 @@ def _store_error(name: str, error: Exception, *, writing: bool) -> WaffleError:
             f"{name}: {message}. Grant the database user this right, or correct the URL."
         )
     if "read-only" in message.lower() or "readonly" in message.lower():
-        return StoreReadOnly(f"{name} refuses to be written: {message}. Nothing was changed.")
+        return StoreReadOnly(
+            f"{name} refuses to be written: {message}. Nothing was changed. Let this process "
+            "write there, or correct the URL."
+        )
     return StoreUnavailable(f"{name}: {message}. {_advice(message, codes)}")
 
 
