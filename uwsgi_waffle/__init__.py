@@ -29,7 +29,7 @@ from .hooks import config_changed, config_updated
 from .host import ProcessInfo
 from .snapshot import Change, Update
 from .stores import MemoryStore
-from .text import escape_record
+from .text import escape_record, guard
 from .update import UpdateResult
 from .wake import HostInfo
 
@@ -82,4 +82,5 @@ __all__ = [
 __version__ = "0.2.0"
 
 logging.getLogger(__name__).addFilter(escape_record)
+guard(logging.getLogger(__name__))
 wake.start(mule.after_fork)

@@ -155,7 +155,8 @@ def _id(blob: bytes) -> bytes:
 def difference(new: Snapshot, old: Snapshot) -> Change | None:
     """Return what ``new`` changes in ``old``, ``None`` if nothing."""
     before, after = old.values.__dict__, new.values.__dict__
-    names = [name for name, value in after.items() if _differs(value, before[name])]
+    # pydantic keeps the cached properties of a model there, too.
+    names = [name for name in type(new.values).model_fields if _differs(after[name], before[name])]
     if not names:
         return None
     return Change(

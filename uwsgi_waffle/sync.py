@@ -174,8 +174,8 @@ class Sync:
                     self._fetcher.fetch(header)
                 return
         notes = self._host.notes()
-        late = time.monotonic_ns() - notes.checked_at > 1.2 * interval * 1e9
-        if notes.checked_at and not notes.error and late:
+        due = max(notes.checked_at, notes.retry_at)
+        if due and time.monotonic_ns() - due > 1.2 * interval * 1e9:
             self._read_unshared(self._host.words())
             raise HostBusy(
                 f"Another process has held this host's lock for more than {interval:g} s, so each "

@@ -6,7 +6,7 @@ import json
 import logging
 import traceback
 
-__all__ = ["escape_line", "escape_record", "is_printable", "to_json"]
+__all__ = ["escape_line", "escape_record", "guard", "is_printable", "to_json"]
 
 
 def escape_line(text: str, encoding: str = "utf-8") -> str:
@@ -36,6 +36,22 @@ def escape_record(record: logging.LogRecord) -> bool:
         lines = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n").split("\n")
         record.exc_text = "\n".join(f"  {escape_line(line)}" for line in lines)
     return True
+
+
+def guard(logger: logging.Logger) -> None:
+    """Let no error of an application's log handlers and filters reach who logs.
+
+    It is printed, as `logging` prints those of a handler that can't write. An update that is stored
+    would fail otherwise, and the thread that follows the host would end.
+    """
+
+    def handle(record: logging.LogRecord) -> None:
+        try:
+            logging.Logger.handle(logger, record)
+        except Exception:
+            logging.Handler().handleError(record)
+
+    logger.handle = handle  # type: ignore[method-assign]  # whoever has replaced the class's is asked
 
 
 def to_json(

@@ -68,7 +68,7 @@ class View:
             return self._sync.current()
         snapshot: Snapshot | None = known.get(self._key)
         if snapshot is None:
-            snapshot = known[self._key] = self._sync.current()
+            snapshot = known.setdefault(self._key, self._sync.current())  # threads may share it
         return snapshot
 
     def latest(self) -> Snapshot:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import threading
+from functools import cached_property
 from typing import Any, NoReturn
 
 import pytest
 from flask import Flask, current_app
+from pydantic import BaseModel, model_validator
 
 import uwsgi_waffle
 from uwsgi_waffle import Change, UnknownVariable, WaffleConf
@@ -47,6 +49,30 @@ class TestChanges:
         waffle.on_change(changes.append)
         host.start(waffle=waffle).tick()
         assert changes == []
+
+    def test_what_a_model_works_out_once_is_no_variable(self, host: Host) -> None:
+        """A validator may ask for it at one update and not at another."""
+
+        class Limits(BaseModel):
+            LOW: int = 1
+            HIGH: int = 9
+            CHECKED: bool = False
+
+            @cached_property
+            def span(self) -> int:
+                return self.HIGH - self.LOW
+
+            @model_validator(mode="after")
+            def check(self) -> Limits:
+                assert not self.CHECKED or self.span >= 0
+                return self
+
+        site, other = host.start(confs=Limits), host.start(confs=Limits)
+        changes = recorded(other)
+        for checked in (True, False):
+            site.waffle.update({"CHECKED": checked})
+            other.tick()
+        assert [dict(change.new) for change in changes] == [{"CHECKED": True}, {"CHECKED": False}]
 
     def test_an_undone_change_is_no_change(self, site: Process, other: Process) -> None:
         changes = recorded(other)

@@ -12,11 +12,12 @@ from types import FrameType
 from typing import Any
 
 import pytest
-from flask import Flask, current_app
+from flask import Flask, copy_current_request_context, current_app
 from werkzeug.test import create_environ
 
 import uwsgi_waffle
-from uwsgi_waffle import InvalidValue, WaffleConf, sync, unix
+from uwsgi_waffle import InvalidValue, SQLStore, WaffleConf, sync, unix
+from uwsgi_waffle.stores import Stored
 
 from ..host import CONFS, Host, Process
 
@@ -234,6 +235,34 @@ class TestRevision:
             thread.join()
             seen.append(site.waffle.values.LIMIT)
         assert seen == [10, 20, 10]
+
+    def test_threads_that_share_a_request_read_the_same(self, host: Host, site: Process) -> None:
+        """Also if they read first at the same time, and one waits for the store."""
+        reading, go_on = threading.Event(), threading.Event()
+
+        class WaitingStore(SQLStore):
+            def load_after_pending_writes(self) -> Stored:
+                stored = super().load_after_pending_writes()
+                if threading.current_thread() is slow:
+                    reading.set()
+                    assert go_on.wait(60)
+                return stored
+
+        slow = threading.Thread()
+        own = host.start(WaitingStore(f"sqlite:///{host.database}"))
+        found: list[int] = []
+        with own.app.test_request_context():
+            read = copy_current_request_context(lambda: found.append(own.app.config["LIMIT"]))
+            slow = threading.Thread(target=read)
+            host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+            host.sql("UPDATE waffle_meta SET revision = revision + 1")
+            host.open_files().invalidate()
+            slow.start()
+            assert reading.wait(60)
+            assert own.app.config["LIMIT"] == 10
+            go_on.set()
+            slow.join()
+            assert (found, own.app.config["LIMIT"]) == ([10], 10)
 
     @pytest.mark.parametrize("context", ["none", "application"])
     def test_outside_a_request_every_read_is_of_the_newest(

@@ -293,6 +293,20 @@ def test_who_holds_the_lock_for_too_long_keeps_nobody_from_the_store(
     assert (site.waffle.values.LIMIT, site.waffle.status()["error"]) == (20, "")
 
 
+def test_who_is_stopped_while_it_tries_a_store_again_keeps_nobody_from_it(
+    host: Host, site: Process
+) -> None:
+    """The store is back, and the notes of the process that has stopped say that it is down."""
+    with host.open_files().lock(1) as header:
+        ago = time.monotonic_ns() - 90 * 10**9
+        header.set_notes(checked_at=ago, retry_at=ago, error="the store is down")
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        host.sql("UPDATE waffle_meta SET revision = revision + 1")
+        site.tick()
+        assert site.waffle.values.LIMIT == 20
+        assert "held this host's lock" in site.waffle.status()["error"]
+
+
 class SlowStore(FaultyStore):
     """What it has read arrives late, after ``meanwhile`` was called."""
 

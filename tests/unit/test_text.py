@@ -8,9 +8,12 @@ import logging
 from collections.abc import Iterator
 
 import pytest
+from flask import request
 
-from uwsgi_waffle import HostFilesError, InvalidValue, UnknownVariable, WaffleError
+from uwsgi_waffle import Change, HostFilesError, InvalidValue, UnknownVariable, WaffleError
 from uwsgi_waffle.text import escape_line, to_json
+
+from ..host import Process
 
 HARMLESS = ["", "a b", "Brügge", "日本", "🧇", "a\\n"]
 HARMFUL = ["a\nb", "\x1b[2J", "\r", "\x9b2J", "\u2028", "\u202e", "\x7f", "\ud800", "\U000e0001"]
@@ -75,6 +78,27 @@ class TestLog:
         assert first == "it failed"
         assert others[-1] == "  ERROR forged\\x1b[2J"
         assert all(line.startswith("  ") for line in others)
+
+    def test_a_handler_that_fails_does_not_undo_what_is_logged(
+        self, site: Process, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """As one whose filter asks for the request. Else an update that is stored would fail."""
+
+        def ask_for_the_request(record: logging.LogRecord) -> bool:
+            return bool(request.url)
+
+        def faulty(change: Change) -> None:
+            raise ValueError("no")
+
+        site.waffle.on_change(faulty)
+        handler = logging.StreamHandler()
+        handler.addFilter(ask_for_the_request)
+        logging.getLogger().addHandler(handler)
+        try:
+            assert site.waffle.update({"LIMIT": 20}).revision == 1
+        finally:
+            logging.getLogger().removeHandler(handler)
+        assert "Working outside of request context" in capsys.readouterr().err
 
     def test_a_harmless_line_keeps_its_template(self, caplog: pytest.LogCaptureFixture) -> None:
         """Collectors of errors group lines by it."""

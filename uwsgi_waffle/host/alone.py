@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from threading import Lock
@@ -21,11 +22,13 @@ class Alone:
 
     def __init__(self) -> None:
         self._bytes = bytearray(WORDS_SIZE + NOTES_SIZE)
-        self._lock = Lock()
+        self._lock, self._pid = Lock(), os.getpid()
         self.snapshots, self.processes = _Snapshots(), _Processes()
 
     @contextmanager
     def try_lock(self) -> Iterator[LockedHeader | None]:
+        if self._pid != os.getpid():  # another thread of the parent may have held it
+            self._lock, self._pid = Lock(), os.getpid()
         if not self._lock.acquire(blocking=False):
             yield None
             return

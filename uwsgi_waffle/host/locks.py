@@ -27,9 +27,11 @@ def try_flock(fd: int) -> bool:
     _held[fd] = file_id(fd)  # first: a child that is forked meanwhile has to close it
     try:
         unix.flock(fd, unix.LOCK_EX | unix.LOCK_NB)
-    except BlockingIOError:
+    except OSError as error:
         _held.pop(fd, None)
         os.close(fd)
+        if not isinstance(error, BlockingIOError):
+            raise
         return False
     return True
 
@@ -86,9 +88,11 @@ class LockedFile:
 
     def release(self) -> None:
         """Give the file up."""
-        if self._pid == os.getpid() and file_id(self._fd) == self._id:
+        if self._pid == os.getpid():
             unlock(self._fd)
-        self._pid = 0
+        elif file_id(self._fd) == self._id != (-1, -1):  # the parent's: uWSGI without a master
+            os.close(self._fd)  # forks without Python's knowledge
+        self._pid, self._id = 0, (-1, -1)
 
 
 def read_locked(folder: PrivateFolder, name: str) -> dict[str, Any] | None:
