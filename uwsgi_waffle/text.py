@@ -51,7 +51,7 @@ def guard(logger: logging.Logger) -> None:
         except Exception:
             logging.Handler().handleError(record)
 
-    logger.handle = handle  # type: ignore[method-assign]  # whoever has replaced the class's is asked
+    logger.handle = handle  # type: ignore[method-assign]  # of this logger alone
 
 
 def to_json(
