@@ -120,8 +120,8 @@ def measure(lab: Lab) -> list[Table]:
         ]
         if context is not updates:
             for path, says in (("/", "reads nothing"), ("/three", "reads three variables")):
-                title = f"A hello-world request that {says}: processor time"
-                tables.append(short_rounds(lab, sites, path, title))
+                what = f"A hello-world request that {says}: processor time"
+                tables.append(short_rounds(lab, sites, path, what))
         with context:
             for number in range(lab.rounds):
                 for site in sites if number % 2 else reversed(sites):
