@@ -163,7 +163,7 @@ def test_no_statement_is_prepared(store: Store, server: SQLServer, url: str) -> 
         return Commit({f"K{number}": "1" for number in range(20)})
 
     if isinstance(store, SQLStore):
-        engine = store._engine
+        engine = store._connect()
         sa.event.listen(engine, "commit", lambda connection: found.extend(prepared(connection)))
         store.transact(build_commit)
         assert found == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from pathlib import Path
@@ -66,6 +67,14 @@ class TestConnections:
         assert not [
             file for file in psutil.Process().open_files() if file.path.startswith(str(sqlite_file))
         ]
+
+    def test_a_forked_process_makes_an_engine_of_its_own(
+        self, sqlite: SQLStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        parents = sqlite._connect()
+        assert sqlite._connect() is parents
+        monkeypatch.setattr(os, "getpid", lambda: -1)
+        assert sqlite._connect() is not parents
 
     def test_nothing_is_connected_before_the_first_call(self, tmp_path: Path) -> None:
         SQLStore(sqlite_url(tmp_path / "missing"))

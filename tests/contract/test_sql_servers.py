@@ -188,7 +188,7 @@ class TestSettings:
         together = threading.Barrier(hosts)
 
         def prepare(store: SQLStore) -> int:
-            assert store._engine
+            store._connect()
             together.wait()
             store.prepare()
             return put(store, A="1")
@@ -252,7 +252,7 @@ class TestNewer:
         ):
             with pytest.raises(StoreUnavailable, match="newer uwsgi_waffle; upgrade this one"):
                 call()
-        engine = store._engine
+        engine = store._connect()
         assert sorted(sa.inspect(engine).get_table_names()) == ["waffle_meta", "waffle_values"], (
             "nothing was made for them"
         )

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from datetime import datetime, timezone
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ class SQLStore(Store):
         self._timeout, self._namespace = timeout, namespace
         backend = self._url.get_backend_name()
         self._tables = tables_of(namespace, mysql=backend in ("mysql", "mariadb"))
+        self._engine: sa.Engine | None = None
+        self._pid = 0
         self._file: SQLiteFile | None = None
         if backend == "sqlite":
             self._url = absolute(self._url)
@@ -152,7 +154,7 @@ class SQLStore(Store):
         return {key: text for key, text in texts.items() if text is not None}
 
     def _create_tables(self) -> None:
-        with self._engine.begin() as connection:
+        with self._connect().begin() as connection:
             self._tables.meta.create(connection, checkfirst=True)
             version = connection.scalar(self._tables.version)
             if version is not None:
@@ -245,20 +247,22 @@ class SQLStore(Store):
         with (
             self._mapped(writing=writing),
             self._as_owner(),
-            self._engine.connect() as connection,
+            self._connect().connect() as connection,
         ):
             yield connection
 
-    @cached_property
-    def _engine(self) -> sa.Engine:
-        """Makes a connection for each call, so that processes can share it."""
-        options = {} if self._file is None else {"creator": self._file.connect}
-        return create_engine(self._url, self._timeout, **options)
+    def _connect(self) -> sa.Engine:
+        """Return this process's engine."""
+        if self._engine is None or self._pid != os.getpid():
+            options = {} if self._file is None else {"creator": self._file.connect}
+            self._engine = create_engine(self._url, self._timeout, **options)
+            self._pid = os.getpid()
+        return self._engine
 
     def _as_owner(self) -> AbstractContextManager[None]:
         if self._file is None:
             return nullcontext()
-        _ = self._engine  # SQLAlchemy imports the dialect now: the owner may not be able to read it
+        self._connect()  # SQLAlchemy imports the dialect now: the owner may not be able to read it
         return as_owner_of(self._file.path)
 
     @contextmanager
