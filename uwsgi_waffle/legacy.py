@@ -16,9 +16,11 @@ __all__ = ["as_json", "bad_row", "is_json", "is_legacy"]
 MAX_SIZE = 2**20  # bytes of a pickle
 MAX_STEPS = 100_000  # operations of a pickle, and parts of its JSON text
 MAX_LENGTH = 2**22  # characters of its JSON text, in which shared parts are repeated
+MAX_MEMO = 2**20  # the unpickler allocates a memo up to the highest number
 # It is easy to make many keys with one hash, and it takes the square of their number to compare
-# them. Only tuples and large numbers can be made so: text is hashed with a secret.
-MAX_ALIKE = 1_000
+# them. Only these can be made so: text is hashed with a secret.
+MAX_TUPLES = 1_000
+MAX_LARGE = 1_000
 LARGE = 2**60
 MAX_COPIED = 2**22  # sets that are built from a list, times the bytes of the pickle
 
@@ -107,7 +109,7 @@ def _check(data: bytes) -> None:
     if len(data) > MAX_SIZE:
         raise _Refused(f"the pickle has {len(data)} bytes; at most {MAX_SIZE} are read")
     memo: dict[int, bool] = {}  # whether the entry is a tuple
-    alike = calls = 0
+    tuples = large = calls = 0
     previous = ""
     argument: Any
     for step, (opcode, argument, _) in enumerate(pickletools.genops(data)):
@@ -116,15 +118,15 @@ def _check(data: bytes) -> None:
             raise _Refused(f"the pickle holds the operation {name}, which isn't carried out")
         if name in PUT:
             number = len(memo) if name == "MEMOIZE" else argument
-            # The unpickler allocates a memo up to the highest number.
-            if number > MAX_STEPS or previous not in NEW:
+            if number > MAX_MEMO or previous not in NEW:
                 raise _Refused(f"the pickle holds an unusual {name}")
             memo[number] = previous in TUPLES
         elif name in GET and memo.get(argument):
             raise _Refused("the pickle uses a tuple in two places")
-        alike += name in TUPLES or (name in NUMBERS and abs(argument) >= LARGE)
+        tuples += name in TUPLES
+        large += name in NUMBERS and abs(argument) >= LARGE
         calls += name == "REDUCE"
-        if step >= MAX_STEPS or alike > MAX_ALIKE:
+        if step >= MAX_STEPS or tuples > MAX_TUPLES or large > MAX_LARGE:
             raise _Refused("the pickle has too many parts")
         if calls * len(data) > MAX_COPIED:
             raise _Refused("the pickle has too many sets")

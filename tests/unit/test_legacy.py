@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from uwsgi_waffle.legacy import MAX_ALIKE, MAX_SIZE, as_json, bad_row, is_legacy
+from uwsgi_waffle.legacy import MAX_SIZE, MAX_TUPLES, as_json, bad_row, is_legacy
 
 DONE = "it was executed"
 
@@ -269,7 +269,7 @@ class TestCost:
             (b"\x80\x02(" + b"\x8f" * 600_000 + b"l.", "too many parts"),
             (sets_of_one_list(20_000, 30_000), "too many sets"),
             (collisions(60_000), "too many parts"),
-            (pickle.dumps({*equal_hashes(MAX_ALIKE + 1)}), "too many parts"),
+            (pickle.dumps({*equal_hashes(MAX_TUPLES + 1)}), "too many parts"),
             (b"N." + b"x" * MAX_SIZE + b".", "at most"),
             (b"\x80\x02Nr\xff\xff\xff\xff.", "unusual LONG_BINPUT"),
             (b"Np99999999999999\n.", "unusual PUT"),
@@ -291,7 +291,7 @@ class TestCost:
         "data",
         [
             collisions(1_000),
-            pickle.dumps({*equal_hashes(MAX_ALIKE)}),
+            pickle.dumps({*equal_hashes(MAX_TUPLES)}),
             sets_of_one_list(30, 1_000),
             doubled(12),
             nested(100),
