@@ -82,12 +82,11 @@ def _manage(config: Config, variables: Variables, flask_defaults: Mapping[str, A
 def _show(config: Config, base: Any, variables: Variables) -> None:
     """Give a configuration of the class ``base`` one that shows the variables."""
     vars(config)["_variables"] = variables
-    ways = ("__getattr__", "__missing__")
-    if base.__getitem__ is not dict.__getitem__ or any(hasattr(base, way) for way in ways):
-        config.__class__ = _derived(base, _ManagedReading, _base=base)
-    else:
-        missing = staticmethod(variables.read)
-        config.__class__ = _derived(base, _ManagedConfig, _base=base, __missing__=missing)
+    own = base.__getitem__ is not dict.__getitem__ or hasattr(base, "__getattr__")
+    attributes = {"_base": base}
+    if not own and not hasattr(base, "__missing__"):  # so that a read calls one function
+        attributes["__missing__"] = staticmethod(variables.read)
+    config.__class__ = _derived(base, _ManagedReading if own else _ManagedConfig, **attributes)
 
 
 def _warn_of(
@@ -134,6 +133,10 @@ class _ManagedConfig(Config):
     def _declared(self, key: Any) -> Any:
         """Return the name of the variable that a key means, ``None`` if it means none."""
         return key if key in self._variables.schema.variables else None
+
+    def __missing__(self, key: str) -> Any:
+        missing = super().__missing__  # type: ignore[misc]  # of the class below
+        return self._variables.read(key) if self._declared(key) else missing(key)
 
     def __contains__(self, key: object) -> bool:
         return bool(self._declared(key)) or super().__contains__(key)

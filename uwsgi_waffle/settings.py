@@ -39,6 +39,7 @@ HOST = Annotated[str, Field(min_length=1)]
 PORT = Annotated[int, Field(gt=0, lt=2**16)]
 NAMESPACE = Annotated[str, Field(pattern="^[A-Za-z0-9_]{0,32}$")]
 PREFIX = Annotated[str, Field(pattern="^([A-Za-z][A-Za-z0-9_]*)?$")]
+NO_SETTING = "uwsgi_waffle: %s is no setting and has no effect. %s"
 
 
 @dataclass(frozen=True)
@@ -206,11 +207,18 @@ def _warn_of_unknown(config: Mapping[str, Any]) -> None:
 
     The environment may have others for other programs: Kubernetes names a service's address so.
     """
-    for name in sorted(set(filter(_is_setting, (*config, *os.environ))) - set(NAMES)):
-        close = get_close_matches(name, NAMES, 1, cutoff=0.9)
-        if name in config or close:
-            advice = f"Did you mean {close[0]}?" if close else "Correct or remove it."
-            log.warning("uwsgi_waffle: %s is no setting and has no effect. %s", name, advice)
+    unknown = [name for name in config if _is_setting(name) and name not in NAMES]
+    for name in unknown:
+        if config[name] != os.environ.get(name):
+            log.warning(NO_SETTING, name, _closest(name, NAMES) or "Correct or remove it.")
+    for name in filter(_is_setting, os.environ):  # where nobody can declare WAFFLE_CONFS
+        if name not in NAMES and (hint := _closest(name, NAMES[1:])):
+            log.warning(NO_SETTING, name, hint)
+
+
+def _closest(name: str, names: list[str]) -> str:
+    close = get_close_matches(name, names, 1, cutoff=0.92)
+    return f"Did you mean {close[0]}?" if close else ""
 
 
 def _setting(config: Mapping[str, Any], name: str, wanted: Any, default: T) -> T:

@@ -45,9 +45,11 @@ def guard(logger: logging.Logger) -> None:
     would fail otherwise, and the thread that follows the host would end.
     """
 
+    own = logger.handle
+
     def handle(record: logging.LogRecord) -> None:
         try:
-            logging.Logger.handle(logger, record)
+            own(record)
         except Exception:
             logging.Handler().handleError(record)
 

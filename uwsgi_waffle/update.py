@@ -172,14 +172,13 @@ class Writer:
 
             def build_and_write(stored: Stored) -> Commit | None:
                 nonlocal written
-                written = None
-                if stored.revision != self._served.current.snapshot.revision:
-                    header.invalidate()  # this is news, whatever becomes of the update
+                # What is read here may be news, whatever becomes of the update.
+                written, generation = None, header.invalidate()
                 declared = self._fetcher.conflicts.note(stored)
                 commit = build_commit(stored)
                 if commit is not None:
                     commit = replace(commit, declared=declared)
-                    written = self._write_snapshot(header, stored.with_commit(commit))
+                    written = self._write_snapshot(stored.with_commit(commit), generation)
                 return commit
 
             stored = self._store.transact(build_and_write)
@@ -193,18 +192,17 @@ class Writer:
         self._sync.sync()
         return stored
 
-    def _write_snapshot(self, header: LockedHeader, stored: Stored) -> _Written | None:
-        """Write the snapshot's file while the transaction can still be undone, then invalidate."""
+    def _write_snapshot(self, stored: Stored, generation: bytes) -> _Written | None:
+        """Write the snapshot's file while the transaction can still be undone."""
         try:
             encoded = encode_stored(stored)
             snapshot = self._served.validate(encoded)
         except InvalidValue:
             if not self._served.repairing:
                 raise
-            header.invalidate()
             return None  # other rows remain to be repaired
         self._host.snapshots.write(encoded)
-        return _Written(encoded, snapshot, header.invalidate())
+        return _Written(encoded, snapshot, generation)
 
     def _publish_commit(self, header: LockedHeader, written: _Written) -> None:
         try:

@@ -6,6 +6,7 @@ import pytest
 
 from uwsgi_waffle import MemoryStore
 from uwsgi_waffle.schema import MASK
+from uwsgi_waffle.stores import Commit
 
 from ..host import Ordered
 from .admin_site import Form, Site, changes
@@ -50,6 +51,18 @@ class TestPreview:
         site.waffle.update({"SITENAME": "Theirs"})
         assert site.save(form, preview="1", value__SITENAME="Mine").status_code == 409
         assert site.save(form, preview="1", value__LIMIT="20").status_code == 200
+
+    @pytest.mark.parametrize("damaged", ['"abc"', "abc"])
+    def test_a_value_that_does_not_fit_is_shown_as_it_is_stored(self, damaged: str) -> None:
+        """The page is one way to mend it, when it has said that somebody else has changed it."""
+        site = Site(store=(store := MemoryStore()))
+        store.transact(lambda stored: Commit({"LIMIT": damaged}))
+        answer = site.save(preview="1", value__LIMIT="20")
+        assert changes(answer.text) == [("LIMIT", damaged, "20")]
+        conflict = site.save(Form.save(answer.text))
+        assert conflict.status_code == 409
+        site.save(Form.save(conflict.text))
+        assert site.waffle.values.LIMIT == 20
 
     def test_nothing_to_change(self, site: Site) -> None:
         for typed in ("10", "1e1"):

@@ -47,7 +47,16 @@ class FakeSubscription:
     def ping(self) -> None:
         """Say nothing."""
 
+    @property
+    def connection(self) -> FakeSubscription:
+        return self
+
+    def can_read(self, timeout: float) -> bool:
+        assert timeout == 0
+        return bool(self.left) and time.monotonic() >= self.next_at
+
     def get_message(self, timeout: float) -> dict[str, Any] | None:
+        assert timeout > 0, "redis-py would fail where a message has only begun to come"
         if not self.left:
             time.sleep(min(timeout, 0.05))
             return None

@@ -151,6 +151,7 @@ class TestOtherObjects:
     def test_class_with_own_missing(self, tmp_path: Path) -> None:
         config = site(tmp_path, config_class=ForgivingConfig)[0].config
         assert (config["LIMIT"], config["OTHER"]) == (5, "no OTHER")
+        assert (config["limit"], hasattr(config, "limit")) == ("no limit", False)
 
     def test_replaced_later(self, tmp_path: Path) -> None:
         """Another configuration put in its place shows the variables, too."""

@@ -172,8 +172,9 @@ class TestMisspelt:
         self, app: Flask, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         """It has others, too: these are Kubernetes' for services that are called like ours."""
-        for name in ("PORT", "REDIS_SERVICE_HOST", "REDIS_PORT_6379_TCP", "STORE_PORT"):
+        for name in ("PORT", "REDIS_SERVICE_HOST", "REDIS_PORT_6379_TCP", "STORE_PORT", "CONF"):
             monkeypatch.setenv(f"WAFFLE_{name}", "10.0.0.1")
+        app.config.update(os.environ)
         monkeypatch.setenv("WAFFLE_STORE_ULR", "memory:")
         WaffleConf(app, MemoryStore())
         (line,) = caplog.messages

@@ -11,7 +11,7 @@ import pytest
 from flask import request
 
 from uwsgi_waffle import Change, HostFilesError, InvalidValue, UnknownVariable, WaffleError
-from uwsgi_waffle.text import escape_line, to_json
+from uwsgi_waffle.text import escape_line, guard, to_json
 
 from ..host import Process
 
@@ -99,6 +99,20 @@ class TestLog:
         finally:
             logging.getLogger().removeHandler(handler)
         assert "Working outside of request context" in capsys.readouterr().err
+
+    def test_a_logger_of_the_applications_own_handles_it(self, written: io.StringIO) -> None:
+        """As `logging.setLoggerClass` makes them."""
+
+        class Marking(logging.Logger):
+            def handle(self, record: logging.LogRecord) -> None:
+                record.msg = f"MARKED {record.msg}"
+                super().handle(record)
+
+        logger = Marking("uwsgi_waffle")
+        logger.handlers = logging.getLogger("uwsgi_waffle").handlers
+        guard(logger)
+        logger.error("it failed")
+        assert written.getvalue() == "MARKED it failed\n"
 
     def test_a_harmless_line_keeps_its_template(self, caplog: pytest.LogCaptureFixture) -> None:
         """Collectors of errors group lines by it."""

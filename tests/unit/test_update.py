@@ -18,6 +18,7 @@ from uwsgi_waffle import (
     sync,
     update,
 )
+from uwsgi_waffle.host import is_current, snapshot_in
 from uwsgi_waffle.stores import Commit, CommitBuilder, Stored
 
 from ..host import CONFS, FaultyStore, Host, Ordered, Process, eventually, forked
@@ -81,12 +82,14 @@ class TestUpdate:
         self, host: Host, site: Process
     ) -> None:
         site.waffle.update({"LIMIT": 20})
-        words, bell = site.files.words(), host.folder / "bell"
+        snapshot, bell = snapshot_in(site.files.words()), host.folder / "bell"
         os.utime(bell, ns=(1, 1))
         for values in ({"LIMIT": 20}, {}):
             assert site.waffle.update(values) == UpdateResult(1, ())
         assert len(site.waffle.history()) == 1
-        assert (site.files.words(), bell.stat().st_mtime_ns) == (words, 1)
+        words = site.files.words()
+        assert (snapshot_in(words), is_current(words)) == (snapshot, True)
+        assert bell.stat().st_mtime_ns == 1
 
     def test_a_value_is_stored_as_validated(self, site: Process) -> None:
         site.waffle.update({"LIMIT": "20"})
@@ -279,6 +282,17 @@ class TestNews:
         result = site.waffle.update({"LIMIT": 5})
         assert (result.changed, result.revision) == ((), 1)
         assert (site.waffle.values.LIMIT, other.waffle.values.LIMIT) == (5, 5)
+
+    def test_an_edit_by_hand_is_news_too(self, host: Host, site: Process, other: Process) -> None:
+        """It has no revision of its own yet."""
+        site.waffle.update({"SITENAME": "New"})
+        host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+        assert site.waffle.update({"LIMIT": 20}).changed == ()
+        assert (site.waffle.values.LIMIT, other.waffle.values.LIMIT) == (20, 20)
+        host.sql("UPDATE waffle_values SET value = '25' WHERE key = 'LIMIT'")
+        with pytest.raises(InvalidValue):
+            site.waffle.update({"LIMIT": -1})
+        assert (site.waffle.values.LIMIT, other.waffle.values.LIMIT) == (25, 25)
 
     def test_whoever_does_what_the_conflict_says_succeeds(
         self, site: Process, other: Process, abroad: Process

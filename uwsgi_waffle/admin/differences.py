@@ -53,10 +53,7 @@ def entry_words(field: Field | None, entry: HistoryEntry) -> tuple[str, str]:
 def _value_words(field: Field | None, value: object) -> str:
     if field is None or value == MASK or isinstance(value, Beginning):
         return _shorten_value(value)
-    try:
-        return _words(field, json.dumps(value))
-    except ValueError:  # the declaration is another one by now
-        return _shorten_value(value)
+    return _words(field, json.dumps(value, ensure_ascii=False))
 
 
 def _json(schema: Schema, field: Field, texts: Mapping[str, str | None]) -> str:
@@ -66,7 +63,10 @@ def _json(schema: Schema, field: Field, texts: Mapping[str, str | None]) -> str:
 
 
 def _words(field: Field, text: str) -> str:
-    return shorten(field.in_words(field.text(field.variable.load(json.loads(text)))))
+    try:
+        return shorten(field.in_words(field.text(field.variable.load(json.loads(text)))))
+    except (ValueError, RecursionError):  # the declaration is another one by now, or it is damaged
+        return shorten(text)
 
 
 def shorten(text: str) -> str:

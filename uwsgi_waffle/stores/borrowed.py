@@ -47,12 +47,14 @@ class BorrowedConnection:
             # Once only: SQLAlchemy rolls a connection back that is returned to its pool.
             with self._app_engine.connect() as connection:
                 self._raw = connection.connection.dbapi_connection
+            options = dict(self._app_engine.get_execution_options())
+            options.pop("isolation_level", None)  # SQLAlchemy would set it on the connection anew
             self._engine = sa.create_engine(
                 self._app_engine.url,
                 creator=lambda: self._raw,
                 poolclass=NullPool,
                 hide_parameters=True,
-                execution_options=self._app_engine.get_execution_options(),
+                execution_options=options,
             )
             for name in ("do_rollback", "do_close"):  # these are the application's
                 setattr(self._engine.dialect, name, lambda raw: None)

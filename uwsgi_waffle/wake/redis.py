@@ -146,11 +146,15 @@ class _Subscription:
     def receive(self, seconds: float) -> list[dict[str, Any]]:
         """Return the messages that have come; wait for the first of them."""
         found: list[dict[str, Any]] = []
-        while message := self._pubsub.get_message(timeout=0.0 if found else seconds):
+        message = self._pubsub.get_message(timeout=seconds)
+        while message is not None:
             found.append(message)
             self.size += len(message["data"]) if message["type"] == "message" else 0
-            if len(found) == MOST_MESSAGES:
+            if len(found) == MOST_MESSAGES or self.size > MAX_BUFFERED:
                 break
+            # A message that has begun to come may need a while.
+            more = self._pubsub.connection.can_read(timeout=0)
+            message = self._pubsub.get_message(timeout=RESPONSE_TIMEOUT) if more else None
         now = monotonic()
         if found:
             self._heard_at, self._pinged_at = now, 0.0
