@@ -81,11 +81,10 @@ class _Written:
 class Writer:
     """Writes updates.
 
-    The path of one: take the host's lock; in one transaction of the store read, validate, write
-    the snapshot's file, invalidate, commit; then publish the snapshot, wake idle workers, release
-    the lock, tell other hosts. A writer that dies before its commit leaves nothing but a file. One
-    that dies after it leaves a header that isn't current and a lock that is free, so the next
-    reader reads the store.
+    The path of one: take the host's lock; in one transaction of the store read, invalidate,
+    validate, write the snapshot's file, commit; then publish the snapshot, wake idle workers,
+    release the lock, tell other hosts. A writer that is refused, or dies, leaves a header that
+    isn't current and a lock that is free, so the next reader reads the store.
     """
 
     def __init__(
