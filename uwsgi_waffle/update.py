@@ -132,6 +132,7 @@ class Writer:
         check_sizes(rows, self._max_value_size)
         old = {name: now.get(schema.source(name, now)) for name in written}
         others = schema.former_names.keys() - texts.keys()
+        # A variable changes with its row, or with what counted under its former name until now.
         changed = [n for n in written if n not in others and (n in rows or written[n] != old[n])]
         before = {name: old[name] for name in texts}
         rows = expiry.with_expiry(stored, rows, before, until, schema.families(now))
