@@ -231,8 +231,8 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, code: int = errno.ENOSPC) -> None
 
 def listeners(channel: Channel) -> int:
     """Return how many hosts listen to a channel."""
-    with channel.open_hosts_channel() as opened:
-        return opened.listeners()
+    with channel.open(listen=False) as opened:
+        return opened.count_listeners()
 
 
 def eventually(ask: Callable[[], T], deadline: float = 60.0) -> T:

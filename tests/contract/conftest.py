@@ -73,8 +73,7 @@ def meeting(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     """Where hosts meet: a `channels.Meeting`. Listeners notice soon that they are to end."""
     from .channels import OverPostgreSQL, OverRedis
 
-    for module in ("redis", "postgres"):
-        monkeypatch.setattr(f"uwsgi_waffle.wake.{module}.CHECK_INTERVAL", 0.02)
+    monkeypatch.setattr("uwsgi_waffle.wake.channel.CHECK_INTERVAL", 0.02)
     gc.collect()  # forgotten applications of tests before are ticked, and may listen
     if request.param == "redis":
         yield OverRedis(request.getfixturevalue("redis_server"))

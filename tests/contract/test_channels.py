@@ -15,7 +15,7 @@ import pytest
 from uwsgi_waffle import SQLStore, StoreUnavailable
 from uwsgi_waffle.stores import Commit, Store, Stored
 from uwsgi_waffle.wake import Channel, ChannelDown, open_channel
-from uwsgi_waffle.wake.channel import ASK, hosts_channel_name
+from uwsgi_waffle.wake.channel import ASK, hosts_channel_name, listen
 
 from ..host import eventually, listeners
 from ..sql_servers import PostgreSQL
@@ -33,8 +33,11 @@ class Heard:
         self.times: list[float] = []
         self.error: Exception | None = None
         self._end = threading.Event()
-        self._listen = lambda: channel.listen(
-            own_id=lambda: OWN, should_continue=lambda: not self._end.is_set(), answer=answer
+        self._listen = lambda: listen(
+            channel,
+            own_id=lambda: OWN,
+            should_continue=lambda: not self._end.is_set(),
+            answer=answer,
         )
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
@@ -109,9 +112,9 @@ def test_listeners_are_counted(meeting: Meeting) -> None:
     with (
         listening(meeting.channel),
         listening(meeting.channel),
-        meeting.channel.open_hosts_channel() as opened,
+        meeting.channel.open(listen=False) as opened,
     ):
-        assert opened.listeners() == 2
+        assert opened.count_listeners() == 2
     eventually(lambda: listeners(meeting.channel) == 0)
 
 
@@ -120,13 +123,13 @@ def test_who_asks_hears_every_listener(meeting: Meeting) -> None:
     with (
         listening(meeting.channel, lambda: answers[0]),
         listening(meeting.channel, lambda: answers[1]),
-        meeting.channel.open_hosts_channel() as opened,
+        meeting.channel.open(listen=False) as opened,
     ):
         opened.send(ASK)
         found: set[str] = set()
 
         def all_have_answered() -> bool:
-            found.update(opened.receive(0.1))
+            found.update(text for _, text in opened.receive(0.1))
             return found >= set(answers)
 
         eventually(all_have_answered)

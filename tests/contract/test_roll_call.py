@@ -119,7 +119,7 @@ class TestRollCall:
         try:
             with (
                 listening(OverRedis(redis_server).channel, description),
-                slow.open_hosts_channel() as opened,
+                slow.open(listen=False) as opened,
             ):
                 assert [host.name for host in ask_hosts(opened, 3).hosts] == ["far"]
         finally:

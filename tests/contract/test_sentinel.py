@@ -164,8 +164,8 @@ def test_no_update_is_lost_in_a_fail_over_and_all_hosts_are_equal_within_the_int
 def listeners(channel: Channel) -> int:
     """Return how many listen; -1 while Sentinel knows no master that answers."""
     try:
-        with channel.open_hosts_channel() as opened:
-            return opened.listeners()
+        with channel.open(listen=False) as opened:
+            return opened.count_listeners()
     except ChannelDown:
         return -1
 

@@ -13,6 +13,7 @@ from flask import Flask
 from uwsgi_waffle import RedisStore, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.stores import Store
 from uwsgi_waffle.wake import open_channel
+from uwsgi_waffle.wake.channel import listen
 
 from ..redis_server import RedisServer
 from ..sql_servers import MariaDB, PostgreSQL
@@ -77,8 +78,8 @@ class TestPostgreSQL:
         store = SQLStore(owner.replace("//postgres@", f"//{user}@"))
         if line == len(POSTGRESQL.splitlines()):
             channel = open_channel("postgres", store.libpq_url, "waffleconf")
-            messages = channel.listen(
-                own_id=lambda: 7, should_continue=lambda: True, answer=lambda: ""
+            messages = listen(
+                channel, own_id=lambda: 7, should_continue=lambda: True, answer=lambda: ""
             )
             next(messages)
             use(tmp_path / "instance", store.notifying("waffleconf", lambda: "8"))

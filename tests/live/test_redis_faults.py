@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from uwsgi_waffle.wake.redis import GAP
+from uwsgi_waffle.wake.channel import GAP
 
 from .hosts import GEVENT, LAZY, MULE, Hosts, listener, loads, wait_until_told
 from .proxy import Proxy

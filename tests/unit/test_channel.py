@@ -12,8 +12,8 @@ import pytest
 
 from uwsgi_waffle import SchemaError
 from uwsgi_waffle.redis_client import connect
-from uwsgi_waffle.wake import ChannelDown, redis
-from uwsgi_waffle.wake.channel import PING_AFTER, RESPONSE_TIMEOUT
+from uwsgi_waffle.wake import ChannelDown, channel, redis
+from uwsgi_waffle.wake.channel import GAP, PING_AFTER, RESPONSE_TIMEOUT, listen
 from uwsgi_waffle.wake.redis import RedisChannel
 
 from ..host import listeners
@@ -34,6 +34,7 @@ class FakeSubscription:
 
     def __init__(self, messages: list[bytes], between: float = 0.0) -> None:
         self.left, self.between, self.next_at = [*messages], between, 0.0
+        self.confirmations: list[dict[str, Any]] = []
 
     def __enter__(self) -> FakeSubscription:
         return self
@@ -41,8 +42,14 @@ class FakeSubscription:
     def __exit__(self, *_: object) -> None:
         """End."""
 
-    def subscribe(self, *names: str) -> None:
+    def reset(self) -> None:
         """Begin."""
+
+    def subscribe(self, *names: str) -> None:
+        self.confirmations = [
+            {"type": "subscribe", "channel": name.encode(), "data": at}
+            for at, name in enumerate(names, 1)
+        ]
 
     def ping(self) -> None:
         """Say nothing."""
@@ -57,6 +64,8 @@ class FakeSubscription:
 
     def get_message(self, timeout: float) -> dict[str, Any] | None:
         assert timeout > 0, "redis-py would fail where a message has only begun to come"
+        if self.confirmations:
+            return self.confirmations.pop(0)
         if not self.left:
             time.sleep(min(timeout, 0.05))
             return None
@@ -73,7 +82,7 @@ class FakeSubscription:
 def answers(monkeypatch: pytest.MonkeyPatch) -> Any:
     """Return what tells when messages were answered, until a while after the last."""
 
-    def listen(messages: list[bytes], between: float = 0.0) -> list[float]:
+    def answered(messages: list[bytes], between: float = 0.0) -> list[float]:
         subscription = FakeSubscription(messages, between)
 
         class Client:
@@ -86,15 +95,19 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Any:
             def pubsub(self) -> FakeSubscription:
                 return subscription
 
-        monkeypatch.setattr(redis, "CHECK_INTERVAL", 0.03)
-        channel = RedisChannel("redis://", "x")
+        monkeypatch.setattr(channel, "CHECK_INTERVAL", 0.03)
+        over_redis = RedisChannel("redis://", "x")
         monkeypatch.setattr(redis, "connect", lambda *_, **__: Client())
-        answers = channel.listen(
-            own_id=lambda: 7, should_continue=lambda: bool(subscription.left), answer=str
+        looks = listen(
+            over_redis,
+            own_id=lambda: 7,
+            should_continue=lambda: bool(subscription.left),
+            answer=str,
         )
-        return [time.monotonic() for _ in answers]
+        next(looks)  # it is subscribed
+        return [time.monotonic() for _ in looks]
 
-    return listen
+    return answered
 
 
 @pytest.mark.parametrize(
@@ -117,12 +130,12 @@ def test_a_flood_is_answered_with_a_fixed_gap(answers: Any) -> None:
     found = answers([b"look"] * 3000, 0.0001)
     gaps = [later - earlier for earlier, later in pairwise(found)]
     assert len(found) > 3
-    assert min(gaps) > 0.9 * redis.GAP  # the clock is read here a little later than there
+    assert min(gaps) > 0.9 * GAP  # the clock is read here a little later than there
 
 
 def test_the_last_of_a_flood_is_answered(answers: Any) -> None:
     """Whatever comes within a gap is answered at its end."""
-    between = 0.7 * redis.GAP
+    between = 0.7 * GAP
     began = time.monotonic()
     assert answers([b"look"] * 4, between)[-1] - began > 3 * between
 

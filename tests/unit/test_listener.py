@@ -8,7 +8,8 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -39,26 +40,24 @@ class FakeChannel:
         self._fail()
         self.sent.append(host_id)
 
-    def listen(
-        self,
-        *,
-        own_id: Callable[[], int],
-        should_continue: Callable[[], bool],
-        answer: Callable[[], str],
-    ) -> Iterator[None]:
+    @contextmanager
+    def open(self, *, listen: bool) -> Iterator[FakeChannel]:
         self._fail()
-        yield
-        self.subscribed.set()
         self.listening += 1
         self.most = max(self.most, self.listening)
         try:
-            while should_continue() and not self.end.wait(0.005):
-                self._fail()
-                if self.message.is_set():
-                    self.message.clear()
-                    yield
+            yield self
         finally:
             self.listening -= 1
+
+    def receive(self, seconds: float) -> list[tuple[str, str]]:
+        self.subscribed.set()
+        self.end.wait(0.005)
+        self._fail()
+        if not self.message.is_set():
+            return []
+        self.message.clear()
+        return [(self.name, "")]
 
     def is_open(self) -> bool:
         return not self.end.is_set()
@@ -366,5 +365,5 @@ def test_the_channel_has_what_the_listener_needs() -> None:
     """The test's own has it, too."""
     channels = [FakeChannel(), *(open_channel(name, URLS[name], "x") for name in CHANNELS)]
     for channel in channels:
-        names = ("publish", "listen", "name", "server")
+        names = ("publish", "open", "name", "server")
         assert all(hasattr(channel, name) for name in names)

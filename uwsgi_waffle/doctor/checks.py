@@ -99,8 +99,8 @@ def check_channel(
     def listens() -> bool:
         nonlocal count
         if channel is not None:
-            with channel.open_hosts_channel() as opened:
-                count = opened.listeners()
+            with channel.open(listen=False) as opened:
+                count = opened.count_listeners()
         listener = host.listener()
         listens = listener.get("pid", os.getpid()) != os.getpid() and not listener.get("error")
         return count > 0 and listens

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import Protocol
@@ -16,8 +17,9 @@ __all__ = [
     "RESPONSE_TIMEOUT",
     "Channel",
     "ChannelDown",
-    "HostsChannel",
+    "OpenChannel",
     "hosts_channel_name",
+    "listen",
 ]
 
 RESPONSE_TIMEOUT = 1.0  # seconds for connecting, sending, and for the answer to a ping
@@ -54,38 +56,62 @@ class Channel(Protocol):
             ChannelDown: it couldn't be sent.
         """
 
-    def listen(
-        self,
-        *,
-        own_id: Callable[[], int],
-        should_continue: Callable[[], bool],
-        answer: Callable[[], str],
-    ) -> Iterator[None]:
-        """Yield when subscribed, and when other hosts have sent something since.
+    def open(self, *, listen: bool) -> AbstractContextManager[OpenChannel]:
+        """Connect to the server.
 
-        Ends when ``should_continue`` says so; it is called at least once a second. When somebody
-        asks who is there, send what ``answer`` returns to the hosts' channel.
+        Args:
+            listen: whether to be one of the channel's listeners, and receive its messages. Who
+                doesn't receives only what is said on `hosts_channel_name`.
 
         Raises:
-            ChannelDown: the connection is lost, or the server doesn't respond any more.
-        """
-
-    def open_hosts_channel(self) -> AbstractContextManager[HostsChannel]:
-        """Open the channel on which listeners describe their hosts.
-
-        Raises:
-            ChannelDown: the server doesn't respond, or the connection is lost meanwhile.
+            ChannelDown: the server doesn't respond.
         """
 
 
-class HostsChannel(Protocol):
-    """The open channel `hosts_channel_name`."""
+class OpenChannel(Protocol):
+    """A connection to the server. Each method raises `ChannelDown` if that is lost."""
 
-    def listeners(self) -> int:
-        """Return how many hosts listen."""
+    def receive(self, seconds: float) -> list[tuple[str, str]]:
+        """Return what has come, as pairs of channel and text; wait for the first of them.
+
+        A message's text is the id of the host that has sent it, if one of ours has. After some
+        silence, ask whether the server still responds.
+        """
 
     def send(self, text: str) -> None:
-        """Send a text to all who listen."""
+        """Say something on `hosts_channel_name`."""
 
-    def receive(self, seconds: float) -> list[str]:
-        """Return the texts that have come; wait for the first of them."""
+    def count_listeners(self) -> int:
+        """Return how many hosts listen."""
+
+
+def listen(
+    channel: Channel,
+    *,
+    own_id: Callable[[], int],
+    should_continue: Callable[[], bool],
+    answer: Callable[[], str],
+) -> Iterator[None]:
+    """Yield when connected, and when other hosts have sent something since.
+
+    At most once in a `GAP`, whatever comes.
+
+    Args:
+        own_id: returns this host's id, whose messages don't count.
+        should_continue: says when to end; called at least once a second.
+        answer: returns what to say when somebody asks who is there.
+
+    Raises:
+        ChannelDown: the connection is lost, or the server doesn't respond any more.
+    """
+    question = (hosts_channel_name(channel.name), ASK)
+    with channel.open(listen=True) as opened:
+        yield
+        while should_continue():
+            messages, own = opened.receive(CHECK_INTERVAL), (channel.name, str(own_id()))
+            if question in messages:
+                opened.send(answer())
+            if any(message[0] == channel.name and message != own for message in messages):
+                yield
+            if messages:
+                time.sleep(GAP)  # more may come meanwhile, and are answered together

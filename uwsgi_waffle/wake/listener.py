@@ -14,7 +14,7 @@ from typing import Any
 
 from ..errors import error_text
 from ..host import HostFiles, new_host_id
-from .channel import GAP, Channel, ChannelDown
+from .channel import GAP, Channel, ChannelDown, listen
 from .channels import CHANNELS, open_channel
 from .roll_call import RollCall, ask_hosts, describe_host
 from .thread import block_signals, tick_in_thread
@@ -137,7 +137,7 @@ class Listener:
         """
         deadline, call = monotonic() + seconds, RollCall()
         try:
-            with self._channel.open_hosts_channel() as channel:
+            with self._channel.open(listen=False) as channel:
                 while True:
                     left = max(LEAST_TIMEOUT, deadline - monotonic())
                     call = ask_hosts(channel, min(left, ANSWER_TIMEOUT))
@@ -152,7 +152,8 @@ class Listener:
         try:
             while self._should_continue():
                 try:
-                    for _ in self._channel.listen(
+                    for _ in listen(
+                        self._channel,
                         own_id=lambda: self._host.notes().host_id,
                         should_continue=self._should_continue,
                         answer=lambda: describe_host(self._host),

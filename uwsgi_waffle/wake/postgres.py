@@ -5,23 +5,14 @@ from __future__ import annotations
 import re
 import secrets
 import selectors
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
 from ..errors import SchemaError
 from ..stores.drivers import connect_limits, limit_answers
-from .channel import (
-    ASK,
-    CHECK_INTERVAL,
-    GAP,
-    PING_AFTER,
-    RESPONSE_TIMEOUT,
-    ChannelDown,
-    hosts_channel_name,
-)
+from .channel import PING_AFTER, RESPONSE_TIMEOUT, ChannelDown, hosts_channel_name
 
 __all__ = ["PostgresChannel"]
 
@@ -78,55 +69,36 @@ class PostgresChannel:
     def publish(self, host_id: int) -> None:
         """Do nothing: each commit has sent its message already, see `Store.notifying`."""
 
-    def listen(
-        self,
-        *,
-        own_id: Callable[[], int],
-        should_continue: Callable[[], bool],
-        answer: Callable[[], str],
-    ) -> Iterator[None]:
-        """Yield at most once in a `GAP`, whatever messages come; else see `Channel.listen`."""
-        with self._map_errors("can't listen to"), self._open() as inbox:
-            inbox.subscribe(self.name)
-            inbox.subscribe(self._hosts_channel)
-            self._check_delivery(inbox)
-            inbox.take_name(self._listener)  # from now on it is counted
-            yield
-            while should_continue():
-                messages = inbox.receive(CHECK_INTERVAL)
-                if (self._hosts_channel, ASK) in messages:
-                    inbox.notify(self._hosts_channel, answer())
-                if any(
-                    channel == self.name and text != str(own_id()) for channel, text in messages
-                ):
-                    yield
-                if messages:
-                    time.sleep(GAP)  # more may come meanwhile, and are answered together
-
     @contextmanager
-    def open_hosts_channel(self) -> Iterator[_HostsChannel]:
-        with self._map_errors("can't ask"), self._open() as inbox:
-            inbox.subscribe(self._hosts_channel)
-            yield _HostsChannel(inbox, self._hosts_channel, self._listener)
+    def open(self, *, listen: bool) -> Iterator[_OpenChannel]:
+        """Open it; see `Channel.open`."""
+        what = "can't listen to" if listen else "can't ask"
+        with self._map_errors(what), self._connect() as opened:
+            opened.subscribe(self._hosts_channel)
+            if listen:
+                opened.subscribe(self.name)
+                self._check_delivery(opened)
+                opened.take_name(self._listener)  # from now on it is counted
+            yield opened
 
-    def _check_delivery(self, inbox: _Inbox) -> None:
+    def _check_delivery(self, opened: _OpenChannel) -> None:
         """Send a message over a second connection, while the first is idle."""
-        probe = (self._hosts_channel, f"probe {secrets.token_hex(8)}")
-        with self._open() as second:
-            second.notify(*probe)
+        probe = f"probe {secrets.token_hex(8)}"
+        with self._connect() as second:
+            second.send(probe)
         deadline = monotonic() + RESPONSE_TIMEOUT
-        while probe not in inbox.receive(max(0.0, deadline - monotonic())):
+        while (self._hosts_channel, probe) not in opened.receive(max(0.0, deadline - monotonic())):
             if monotonic() > deadline:
                 raise ChannelDown(f"{NOT_DELIVERED}.")
 
     @contextmanager
-    def _open(self) -> Iterator[_Inbox]:
+    def _connect(self) -> Iterator[_OpenChannel]:
         options = {**connect_limits("psycopg", RESPONSE_TIMEOUT), "autocommit": True}
         with self._psycopg.connect(self._url, **options) as connection:
             limit_answers(connection, RESPONSE_TIMEOUT)
             with selectors.DefaultSelector() as selector:
                 selector.register(connection, selectors.EVENT_READ)
-                yield _Inbox(connection, selector)
+                yield _OpenChannel(connection, selector, self._hosts_channel, self._listener)
 
     @contextmanager
     def _map_errors(self, what: str) -> Iterator[None]:
@@ -137,16 +109,25 @@ class PostgresChannel:
             raise ChannelDown(f"{what} PostgreSQL: {message}") from error
 
 
-class _Inbox:
-    """A connection that receives notifications.
+class _OpenChannel:
+    """See `OpenChannel`.
 
     Args:
         connection: of psycopg, with autocommit.
         selector: waits until it can be read.
+        hosts_channel: the channel on which hosts describe themselves.
+        listener: what the connections of listeners are called.
     """
 
-    def __init__(self, connection: Any, selector: selectors.BaseSelector) -> None:
+    def __init__(
+        self,
+        connection: Any,
+        selector: selectors.BaseSelector,
+        hosts_channel: str,
+        listener: str,
+    ) -> None:
         self._connection, self._selector = connection, selector
+        self._hosts_channel, self._listener = hosts_channel, listener
         self._messages: list[tuple[str, str]] = []
         self._heard_at = monotonic()
         # Called for what arrives while a statement is under way.
@@ -160,26 +141,13 @@ class _Inbox:
 
         self._connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel)))
 
-    def notify(self, channel: str, text: str) -> None:
-        """Send a text to all who listen to ``channel``."""
-        self._connection.execute("SELECT pg_notify(%s, %s)", (channel, text))
-
     def take_name(self, application_name: str) -> None:
         """Call this connection so where the server lists connections."""
         self._connection.execute(
             "SELECT set_config('application_name', %s, false)", (application_name,)
         )
 
-    def count(self, application_name: str) -> int:
-        """Return how many connections to this database have the name."""
-        (count,) = self._connection.execute(COUNT, (application_name,)).fetchone()
-        return int(count)
-
     def receive(self, seconds: float) -> list[tuple[str, str]]:
-        """Return the channels and texts of what has come; wait for the first of them.
-
-        After some silence, ask whether the server still responds.
-        """
         if self._messages or self._selector.select(seconds):
             self._read()
         elif monotonic() - self._heard_at > PING_AFTER:
@@ -195,16 +163,9 @@ class _Inbox:
             self._messages.append((notify.relname.decode(), notify.extra.decode(errors="replace")))
         self._heard_at = monotonic()
 
-
-class _HostsChannel:
-    def __init__(self, inbox: _Inbox, name: str, listener: str) -> None:
-        self._inbox, self._name, self._listener = inbox, name, listener
-
-    def listeners(self) -> int:
-        return self._inbox.count(self._listener)
-
     def send(self, text: str) -> None:
-        self._inbox.notify(self._name, text)
+        self._connection.execute("SELECT pg_notify(%s, %s)", (self._hosts_channel, text))
 
-    def receive(self, seconds: float) -> list[str]:
-        return [text for _, text in self._inbox.receive(seconds)]
+    def count_listeners(self) -> int:
+        (count,) = self._connection.execute(COUNT, (self._listener,)).fetchone()
+        return int(count)

@@ -10,17 +10,9 @@ from time import monotonic
 from typing import Any
 
 from ..redis_client import connect, import_redis
-from .channel import (
-    ASK,
-    CHECK_INTERVAL,
-    GAP,
-    PING_AFTER,
-    RESPONSE_TIMEOUT,
-    ChannelDown,
-    hosts_channel_name,
-)
+from .channel import PING_AFTER, RESPONSE_TIMEOUT, ChannelDown, hosts_channel_name
 
-__all__ = ["RedisChannel"]
+__all__ = ["RedisChannel", "sender_of"]
 
 # Bytes of messages after which the listener connects anew: redis-py frees its buffer only when it
 # has read all of it.
@@ -63,63 +55,18 @@ class RedisChannel:
                 "Set WAFFLE_REDIS_URL to its master"
             )
 
-    def listen(
-        self,
-        *,
-        own_id: Callable[[], int],
-        should_continue: Callable[[], bool],
-        answer: Callable[[], str],
-    ) -> Iterator[None]:
-        """Yield at most once in a `GAP`, whatever messages come; else see `Channel.listen`.
-
-        Ask now and then whether Redis still responds.
-        """
+    @contextmanager
+    def open(self, *, listen: bool) -> Iterator[_OpenChannel]:
+        """Open it; see `Channel.open`."""
+        names = (self.name, self._hosts_channel) if listen else (self._hosts_channel,)
         with (
-            self._map_errors("can't listen to"),
+            self._map_errors("can't listen to" if listen else "can't ask"),
             self._connect() as client,
             client.pubsub() as pubsub,
         ):
-            pubsub.subscribe(self.name, self._hosts_channel)
-            subscription = _Subscription(pubsub)
-            while should_continue() and subscription.size <= MAX_BUFFERED:
-                messages = subscription.receive(CHECK_INTERVAL)
-                own = own_id()
-                asked = any(map(self._is_question, messages))
-                news = any(self._is_news(message, own) for message in messages)
-                if asked:
-                    self._answer(answer())
-                if news:
-                    yield
-                if asked or news:
-                    time.sleep(GAP)  # more may come meanwhile, and are answered together
-
-    @contextmanager
-    def open_hosts_channel(self) -> Iterator[_HostsChannel]:
-        with (
-            self._map_errors("can't ask"),
-            self._connect() as client,
-            client.pubsub(ignore_subscribe_messages=True) as pubsub,
-        ):
-            pubsub.subscribe(self._hosts_channel)
-            pubsub.get_message(timeout=RESPONSE_TIMEOUT)  # it is confirmed
-            yield _HostsChannel(client, pubsub, self.name, self._hosts_channel)
-
-    def _answer(self, text: str) -> None:
-        with self._connect() as client:  # that of the listener is busy with listening
-            client.publish(self._hosts_channel, text)
-
-    def _is_news(self, message: dict[str, Any], own_id: int) -> bool:
-        if message["channel"] != self.name.encode():
-            return False
-        if message["type"] != "message":
-            return bool(message["type"] == "subscribe")
-        data = message["data"]
-        match = MESSAGE.fullmatch(data) if len(data) < 64 else None
-        return match is None or int(match[1]) != own_id
-
-    def _is_question(self, message: dict[str, Any]) -> bool:
-        question = (self._hosts_channel.encode(), ASK.encode())
-        return (message["channel"], message["data"]) == question
+            opened = _OpenChannel(pubsub, self._connect, self.name, names)
+            opened.subscribe()
+            yield opened
 
     @contextmanager
     def _map_errors(self, what: str) -> Iterator[None]:
@@ -135,28 +82,64 @@ class RedisChannel:
         return connect(self._url, setting="WAFFLE_REDIS_URL", timeout=RESPONSE_TIMEOUT)
 
 
-class _Subscription:
-    """What the listener receives, and whether Redis still responds."""
+class _OpenChannel:
+    """See `OpenChannel`.
 
-    def __init__(self, pubsub: Any) -> None:
-        self._pubsub = pubsub
-        self._heard_at, self._pinged_at = monotonic(), 0.0
-        self.size = 0  # bytes received
+    Args:
+        pubsub: of redis-py.
+        connect: returns a client for whatever else is to be sent.
+        name: the channel's.
+        names: what to subscribe to.
+    """
 
-    def receive(self, seconds: float) -> list[dict[str, Any]]:
-        """Return the messages that have come; wait for the first of them."""
+    def __init__(
+        self, pubsub: Any, connect: Callable[[], Any], name: str, names: tuple[str, ...]
+    ) -> None:
+        self._pubsub, self._connect, self._name, self._names = pubsub, connect, name, names
+        self._heard_at = self._pinged_at = 0.0
+        self._size = 0  # bytes received over this connection
+
+    def subscribe(self) -> None:
+        """Connect anew, and wait until the server confirms each subscription."""
+        self._pubsub.reset()
+        self._pubsub.subscribe(*self._names)
+        for _ in self._names:
+            if self._pubsub.get_message(timeout=RESPONSE_TIMEOUT) is None:
+                raise ChannelDown(f"Redis has not responded for {RESPONSE_TIMEOUT:g} s")
+        self._heard_at, self._pinged_at, self._size = monotonic(), 0.0, 0
+
+    def receive(self, seconds: float) -> list[tuple[str, str]]:
+        if self._size > MAX_BUFFERED:
+            self.subscribe()
+            return [(self._name, "")]  # what came meanwhile is lost
+        found = self._messages(seconds)
+        self._check_responds(heard=bool(found))
+        # "subscribe" comes where redis-py has connected anew by itself.
+        return [self._read(m) for m in found if m["type"] in ("message", "subscribe")]
+
+    def _read(self, message: dict[str, Any]) -> tuple[str, str]:
+        channel = message["channel"].decode(errors="replace")
+        if message["type"] == "subscribe":
+            return channel, ""
+        data = message["data"]
+        return channel, sender_of(data) if channel == self._name else data.decode(errors="replace")
+
+    def _messages(self, seconds: float) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
         message = self._pubsub.get_message(timeout=seconds)
         while message is not None:
             found.append(message)
-            self.size += len(message["data"]) if message["type"] == "message" else 0
-            if len(found) == MOST_MESSAGES or self.size > MAX_BUFFERED:
+            self._size += len(message["data"]) if message["type"] == "message" else 0
+            if len(found) == MOST_MESSAGES or self._size > MAX_BUFFERED:
                 break
             # A message that has begun to come may need a while.
             more = self._pubsub.connection.can_read(timeout=0)
             message = self._pubsub.get_message(timeout=RESPONSE_TIMEOUT) if more else None
+        return found
+
+    def _check_responds(self, *, heard: bool) -> None:
         now = monotonic()
-        if found:
+        if heard:
             self._heard_at, self._pinged_at = now, 0.0
         elif self._pinged_at:
             if now - self._pinged_at > RESPONSE_TIMEOUT:
@@ -164,20 +147,19 @@ class _Subscription:
         elif now - self._heard_at > PING_AFTER:
             self._pubsub.ping()
             self._pinged_at = now
-        return found
-
-
-class _HostsChannel:
-    def __init__(self, client: Any, pubsub: Any, listeners: str, name: str) -> None:
-        self._client, self._pubsub, self._listeners, self._name = client, pubsub, listeners, name
-
-    def listeners(self) -> int:
-        ((_, count),) = self._client.pubsub_numsub(self._listeners)
-        return int(count)
 
     def send(self, text: str) -> None:
-        self._client.publish(self._name, text)
+        # Over another connection, as this one is busy; one that is kept may be dead without a sign.
+        with self._connect() as client:
+            client.publish(hosts_channel_name(self._name), text)
 
-    def receive(self, seconds: float) -> list[str]:
-        message = self._pubsub.get_message(timeout=seconds)
-        return [] if message is None else [message["data"].decode(errors="replace")]
+    def count_listeners(self) -> int:
+        with self._connect() as client:
+            ((_, count),) = client.pubsub_numsub(self._name)
+        return int(count)
+
+
+def sender_of(message: bytes) -> str:
+    """Return the id of the host that has published a message, ``""`` if none has."""
+    match = MESSAGE.fullmatch(message) if len(message) < 64 else None
+    return str(int(match[1])) if match else ""

@@ -16,7 +16,7 @@ from time import monotonic
 from pydantic import TypeAdapter
 
 from ..host import HostFiles, snapshot_in
-from .channel import ASK, HostsChannel
+from .channel import ASK, OpenChannel
 
 __all__ = ["HostInfo", "RollCall", "ask_hosts", "describe_host"]
 
@@ -70,17 +70,17 @@ class RollCall:
         return max(0, self.subscribed - len(self.hosts))
 
 
-def ask_hosts(channel: HostsChannel, seconds: float) -> RollCall:
+def ask_hosts(channel: OpenChannel, seconds: float) -> RollCall:
     """Ask who is there, and return when all listeners have answered or the time is up.
 
     Raises:
         ChannelDown: the connection is lost.
     """
     deadline, found = monotonic() + seconds, dict[int, HostInfo]()
-    subscribed = channel.listeners()
+    subscribed = channel.count_listeners()
     channel.send(ASK)
     while len(found) < subscribed and (left := deadline - monotonic()) > 0:
-        for text in channel.receive(left):
+        for _, text in channel.receive(left):
             host = _parse(text)
             if host is not None:
                 found[host.host_id] = host
