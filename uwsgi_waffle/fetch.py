@@ -10,7 +10,7 @@ from time import monotonic
 from .changes import encode_readable, encode_stored
 from .conflicts import Conflicts
 from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, error_text, name_commands
-from .host import Host, LockedHeader, snapshot_in
+from .host import Host, LockedHeader, generation_in, snapshot_in
 from .served import Served
 from .snapshot import Committed, Encoded, Snapshot
 from .stores import Commit, Store, Stored
@@ -45,8 +45,8 @@ class Fetcher:
             SchemaError: the host's files are used for another store.
         """
         self.host.bind_store(header, self.store.identity)  # the header may be a new one
-        words, failed, began = header.words(), header.notes().error, monotonic()
-        published = self.host.snapshots.read(snapshot_in(words))
+        words, was_down, began = header.words(), header.notes().error, monotonic()
+        generation, published = generation_in(words), self.host.snapshots.read(snapshot_in(words))
         try:
             stored = self._read_store()
             self.conflicts.check(stored)
@@ -64,18 +64,18 @@ class Fetcher:
             # Values that don't fit a process which starts, or is asked, concern it alone: another
             # version of the application may run beside it.
             if not (raise_errors and isinstance(error, InvalidValue)):
-                self._note_failure(header, words[:8], failure, monotonic() - began)
+                self._note_failure(header, generation, failure, monotonic() - began)
             if not raise_errors:
                 return
             if failure is error:
                 raise
             raise failure from error
-        if failed:
+        if was_down:
             self.served.log(logging.WARNING, "the store is back")
         if published is not None and stored.revision < published.revision:
             text = f"the store went back from revision {published.revision} to {stored.revision}"
             self.served.log(logging.WARNING, text)
-        self.publish(header, encoded, snapshot, words[:8])
+        self.publish(header, encoded, snapshot, generation)
 
     def publish(
         self, header: LockedHeader, encoded: Encoded, snapshot: Snapshot, generation: bytes
@@ -90,12 +90,12 @@ class Fetcher:
         """
         before = snapshot_in(header.words())
         news = encoded.id != before
-        header.publish(encoded.id, generation)
+        words = header.publish(encoded.id, generation)
         if news:
             self.host.wake()
         updates = header.notes().updates + news
         header.set_notes(checked_at=time.monotonic_ns(), retry_at=0, error="", updates=updates)
-        self.served.apply(snapshot, generation + encoded.id + generation)
+        self.served.apply(snapshot, words)
         if news:
             self.host.snapshots.prune(encoded.id, before)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextvars
 import logging
-import threading
 import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,11 +130,8 @@ class Hooks:
             return
         # When an application context ends, Flask's teardown functions end the sessions of this
         # thread, which may be in the middle of using them. So the hooks get a thread.
-        thread = threading.Thread(
-            target=_run_in_thread, args=(run,), name="uwsgi_waffle hooks", daemon=True
-        )
         try:
-            thread.start()
+            wake.start_thread("uwsgi_waffle hooks", run).join()
         except RuntimeError as error:
             log.error(
                 "uwsgi_waffle: the on_%s hooks of revision %d were not called: %s",
@@ -143,8 +139,6 @@ class Hooks:
                 event.revision,
                 error,
             )
-            return
-        thread.join()
 
     def _call_all(self, app: Flask, calls: list[partial[Any]], revision: int) -> None:
         try:
@@ -165,8 +159,3 @@ class Hooks:
                 self._event,
                 revision,
             )
-
-
-def _run_in_thread(run: Callable[[], None]) -> None:
-    wake.block_signals()
-    run()

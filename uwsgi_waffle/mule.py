@@ -8,8 +8,8 @@ isn't, and the mule reads the environment.
 from __future__ import annotations
 
 import logging
-import threading
 import time
+from functools import partial
 
 from . import wake
 from .errors import SchemaError
@@ -27,9 +27,7 @@ def after_fork() -> None:
         return
     watching = Watching.from_environment()
     if watching is not None:
-        threading.Thread(
-            target=_lead, args=(watching,), name="uwsgi_waffle candidate", daemon=True
-        ).start()
+        wake.start_thread("uwsgi_waffle candidate", partial(_lead, watching))
     elif wake.is_our_mule():
         log.warning(
             "uwsgi_waffle: this mule has no application (lazy-apps), so it doesn't know where to "
@@ -48,7 +46,6 @@ def run() -> None:
 
 
 def _lead(watching: Watching) -> None:
-    wake.block_signals()
     try:
         listener = wake.open_listener(
             HostFiles(watching.watcher_file),

@@ -107,7 +107,7 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
         hosts: ask the other hosts, too; see `WaffleConf.status`.
     """
     asked = _ask_hosts(state) if hosts else {}
-    snapshot, now, host = state.sync.current(), monotonic(), state.host
+    snapshot, now, host = state.sync.latest(), monotonic(), state.host
     notes, processes = host.notes(), list(host.processes)
     newest = state.newest()
     servers = {name for name in (wake.server_of(process.kind) for process in processes) if name}
@@ -130,7 +130,7 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
         "servers": sorted(servers),
         "processes": [_process(process, now, newest.id.hex()) for process in processes],
         "kind": wake.process_name(),
-        "woken_by": state.notified_by,
+        "woken_by": state.woken_by,
         "watchtype": watchtype,
         **dict.fromkeys(wake.CHANNELS),  # one of them may have the next
         **({} if state.listener is None else {watchtype: state.listener.status()}),
@@ -183,7 +183,7 @@ def problems(state: WaffleState) -> list[str]:
     if not state.follows_store:
         return []
     # So that nothing is wrong only because nobody has looked. A tick that finds news compares not.
-    state.sync.current()
+    state.sync.latest()
     state.sync.tick(interval)
     found: list[str] = []
     try:
@@ -195,7 +195,7 @@ def problems(state: WaffleState) -> list[str]:
     # In a new header nothing is noted yet: its first reader is at it.
     elif notes.checked_at and monotonic() - notes.checked_at / 1e9 > interval + GRACE:
         found.append(f"the store was not compared within {interval:g} s")
-    mine = state.sync.current().id
+    mine = state.sync.latest().id
     # Not if it was published only just now.
     if is_current(words) and mine != snapshot_in(words) and words == host.words():
         found.append("this process doesn't serve the newest revision of its host")

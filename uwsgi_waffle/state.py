@@ -59,7 +59,7 @@ class WaffleState:
         current: returns that, see `View.current`.
         writer: writes updates.
         listener: talks to other hosts, if it is wanted.
-        notified_by: what tells this process of changes while it is idle: ``signal``, ``thread``
+        woken_by: what tells this process of changes while it is idle: ``signal``, ``thread``
             or nothing.
     """
 
@@ -72,7 +72,7 @@ class WaffleState:
         self.schema = declared.pinned(pins)
         self.assigned = Assigned(self.schema)
         self._app = weakref.ref(app)
-        self.notified_by = ""
+        self.woken_by = ""
         self._mule_is_configured = False
         self._attached = self._warned_of_live = False
         self.store = self._open_store(store)
@@ -179,7 +179,7 @@ class WaffleState:
 
     def expire(self) -> None:
         """End the temporary values whose time has come."""
-        self._ending.end_due(self.sync.current())
+        self._ending.end_due(self.served.current.snapshot)
 
     def leave(self) -> None:
         """Stop being one of the processes that follow changes."""
@@ -187,7 +187,7 @@ class WaffleState:
 
     def newest(self) -> Snapshot | Encoded:
         """Return the newest values of this host: what this process serves, or can't serve."""
-        snapshot = self.sync.current()
+        snapshot = self.sync.latest()
         try:
             published = snapshot_in(self.host.words())
         except OSError:  # it can't be opened, which is this process's error
@@ -255,8 +255,8 @@ class WaffleState:
 
     def _ensure_watched(self) -> None:
         if self._attached:
-            before, self.notified_by = self.notified_by, wake.ensure_watched(self)
-            if self.notified_by != before:
+            before, self.woken_by = self.woken_by, wake.ensure_watched(self)
+            if self.woken_by != before:
                 self.sync.report_again()
 
     def _notify_hosts(self) -> None:
@@ -268,7 +268,7 @@ class WaffleState:
             **wake.describe(),
             "uid": unix.geteuid(),
             "gids": unix.own_groups(),
-            "notified_by": self.notified_by,
+            "woken_by": self.woken_by,
             "watchtype": self.settings.watching.watchtype,
             "pinned": {name: pin.digest for name, pin in self.schema.pins.items()},
         }

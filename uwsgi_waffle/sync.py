@@ -10,7 +10,7 @@ from time import monotonic
 from .changes import encode_stored
 from .errors import HostBusy, InvalidValue, StoreUnavailable, error_text
 from .fetch import Fetcher
-from .host import ProcessInfo, ServerInfo, is_current, snapshot_in
+from .host import ProcessInfo, ServerInfo, generation_in, is_current, snapshot_in
 from .snapshot import Snapshot
 from .wake import process_name
 
@@ -48,13 +48,14 @@ class Sync:
         self._check_at = 0.0  # when to look at the files again
         self._watched: object = None
         self._reported: object = None
+        # The words at which this process has read the store for itself; b"": it serves the host's.
         self._unshared_words = b""
         self._report_failure = ""
         self._description: ServerInfo = {}
         self._describe_at = 0.0  # when to ask again how this process's server runs
         self._pid = os.getpid()  # set last: other threads compare it without a lock
 
-    def current(self) -> Snapshot:
+    def latest(self) -> Snapshot:
         """Return the newest snapshot. If nothing changed, this takes two system calls."""
         current = self._served.current
         try:
@@ -118,7 +119,7 @@ class Sync:
             if self._host.words() != words:
                 continue
             notes = self._host.notes()
-            failed = notes.error and notes.failed == words[:8].hex()
+            failed = notes.error and notes.failed == generation_in(words).hex()
             if failed and not (ticking and time.monotonic_ns() >= notes.retry_at):
                 self._served.see(words)  # only a tick tries a store again that has failed
                 return
@@ -135,7 +136,7 @@ class Sync:
     def _load_published(self, words: bytes) -> bool:
         """Serve what the words name. Return ``False`` if its file can't be read."""
         snapshot = snapshot_in(words)
-        if words and words == self._unshared_words:  # b"" stands for any new header
+        if words and words == self._unshared_words:
             return True
         if not self._served.knows(snapshot):
             published = self._host.snapshots.read(snapshot)
@@ -188,7 +189,7 @@ class Sync:
         encoded = encode_stored(self._store.load())
         with self._served.lock:
             self._unshared_words = words
-            self._served.load(encoded, words or None)
+            self._served.load(encoded, words or None)  # there are none in a damaged header
 
     def _is_due(self, interval: float) -> bool:
         notes, now = self._host.notes(), time.monotonic_ns()

@@ -65,15 +65,15 @@ class View:
         try:
             known = _context().request.__dict__
         except (LookupError, RuntimeError):  # no request
-            return self._sync.current()
+            return self._sync.latest()
         snapshot: Snapshot | None = known.get(self._key)
         if snapshot is None:
-            snapshot = known.setdefault(self._key, self._sync.current())  # threads may share it
+            snapshot = known.setdefault(self._key, self._sync.latest())  # threads may share it
         return snapshot
 
     def latest(self) -> Snapshot:
         """Return the newest snapshot, whatever the block or the request has."""
-        return self._assigned.apply_to(self._sync.current())
+        return self._assigned.apply_to(self._sync.latest())
 
     def read_before(self) -> Snapshot | None:
         """Return what the block or the request has read, ``None`` if nothing. Look at no file."""
@@ -87,7 +87,7 @@ class View:
 
     def advance_request(self) -> Snapshot:
         """Let the present block and request, if there are any, go on with the newest snapshot."""
-        snapshot = self._sync.current()
+        snapshot = self._sync.latest()
         block = self._block()
         if block is not None:
             block.snapshot = snapshot

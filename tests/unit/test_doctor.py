@@ -42,7 +42,7 @@ WELL: dict[str, Any] = {
     "not_loaded": "",
     "uid": os.geteuid(),
     "gids": [os.getegid()],
-    "notified_by": "signal",
+    "woken_by": "signal",
     "watchtype": "file",
 }
 MULE = "uwsgi_waffle.mule"
@@ -138,9 +138,9 @@ class TestServer:
                 "master",
                 "shared-import = uwsgi_waffle",
             ),
-            ({"notified_by": "thread"}, "warning", "master", "the server's log"),
+            ({"woken_by": "thread"}, "warning", "master", "the server's log"),
             (
-                {"notified_by": "thread", "monitor_error": "/x (it is full. Make room)"},
+                {"woken_by": "thread", "monitor_error": "/x (it is full. Make room)"},
                 "warning",
                 "master",
                 "Do what it says.",
@@ -185,8 +185,8 @@ class TestServer:
     @pytest.mark.parametrize(
         ("kind", "report"),
         [
-            ("mule 1", {"notified_by": "thread"}),
-            ("spooler", {"notified_by": "thread"}),
+            ("mule 1", {"woken_by": "thread"}),
+            ("spooler", {"woken_by": "thread"}),
             ("worker 1", {"uwsgi": "2.0.21", "enable_threads": True}),
             ("worker 1", {"lazy_apps": True}),
         ],

@@ -30,7 +30,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 class TestWays:
     def test_outside_uwsgi_it_is_a_thread(self, site: Process) -> None:
-        assert site.state.notified_by == "thread"
+        assert site.state.woken_by == "thread"
         assert site.waffle.status()["woken_by"] == "thread"
 
     def test_a_worker_without_a_signal_says_once_which_line_is_missing(
@@ -40,10 +40,10 @@ class TestWays:
 
         def program() -> None:
             for _ in range(2):
-                assert host.start().state.notified_by == "thread"
+                assert host.start().state.woken_by == "thread"
             (text,) = logged(caplog, logging.WARNING)
             assert "Add to the ini: shared-import = uwsgi_waffle" in text
-            assert "a thread in each looks every 1 s" in text
+            assert "a thread in each looks every WAFFLE_POLL_INTERVAL" in text
 
         assert run_forked(program) == 0
 
@@ -51,7 +51,7 @@ class TestWays:
         self, host: Host, server: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         server(worker=2)
-        assert host.start().state.notified_by == "thread"
+        assert host.start().state.woken_by == "thread"
         assert logged(caplog, logging.WARNING) == []
 
     def test_the_master_serves_nobody(self, host: Host, server: Any) -> None:

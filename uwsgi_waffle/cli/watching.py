@@ -127,10 +127,10 @@ def watch(interval: float, count: int | None, as_json: bool) -> None:
 
 def _watch(interval: float, count: int | None, *, as_json: bool) -> None:
     state = app_state()
-    current = state.sync.current()
+    current = state.sync.latest()
     while count != 0:
         time.sleep(max(interval, 0.01))
-        before, current = current, state.sync.current()
+        before, current = current, state.sync.latest()
         change = difference(current, before)
         if change is None:
             continue

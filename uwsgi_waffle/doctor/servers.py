@@ -86,7 +86,7 @@ def _check_master(workers: Processes) -> Finding:
     if lines:
         text = "uWSGI's master can't wake the workers, so a thread in each looks now and then"
         return Finding("warning", "master", text, f"Add to the ini: {', '.join(lines)}")
-    asleep = [worker for worker in workers if worker.server.get("notified_by") != "signal"]
+    asleep = [worker for worker in workers if worker.server.get("woken_by") != "signal"]
     if asleep:
         text = f"uWSGI's master doesn't wake {named(asleep)}; a thread looks now and then"
         change = "Look into the server's log for the reason, then restart it."

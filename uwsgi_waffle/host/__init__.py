@@ -2,7 +2,7 @@
 
 from .alone import Alone
 from .files import HostFiles
-from .header import LockedHeader, Notes, is_current, new_host_id, snapshot_in
+from .header import LockedHeader, Notes, generation_in, is_current, new_host_id, snapshot_in
 from .private import file_id
 from .processes import UNKNOWN, ProcessInfo, ServerInfo
 
@@ -16,6 +16,7 @@ __all__ = [
     "ProcessInfo",
     "ServerInfo",
     "file_id",
+    "generation_in",
     "is_current",
     "new_host_id",
     "snapshot_in",

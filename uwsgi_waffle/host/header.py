@@ -29,6 +29,7 @@ __all__ = [
     "Header",
     "LockedHeader",
     "Notes",
+    "generation_in",
     "is_current",
     "lock_within",
     "new_host_id",
@@ -46,7 +47,12 @@ CREATE = os.O_RDWR | os.O_CREAT
 
 def is_current(words: bytes) -> bool:
     """Return whether the words say that the published snapshot is the store's newest."""
-    return len(words) == WORDS_SIZE and words[:WORD] == words[2 * WORD :] != NO_WORD
+    return len(words) == WORDS_SIZE and generation_in(words) == words[2 * WORD :] != NO_WORD
+
+
+def generation_in(words: bytes) -> bytes:
+    """Return the generation: what was said last about the store."""
+    return words[:WORD]
 
 
 def snapshot_in(words: bytes) -> bytes:
@@ -147,9 +153,13 @@ class LockedHeader:
         self._write(generation, 0)
         return generation
 
-    def publish(self, snapshot: bytes, generation: bytes) -> None:
-        """Say that ``snapshot`` is what the store held after ``generation``; in one write."""
+    def publish(self, snapshot: bytes, generation: bytes) -> bytes:
+        """Say that ``snapshot`` is what the store held after ``generation``; in one write.
+
+        Return the words unless somebody says meanwhile that the store may have changed again.
+        """
         self._write(snapshot + generation, WORD)
+        return generation + snapshot + generation
 
     def reset(self) -> None:
         """Write a new header, which isn't current."""

@@ -24,7 +24,7 @@ class ServerInfo(TypedDict, total=False):
 
     uid: int
     gids: list[int]
-    notified_by: str
+    woken_by: str
     watchtype: str
     pinned: dict[str, str]
     knows_mounts: bool

@@ -17,7 +17,7 @@ from .channel import Channel, ChannelDown
 from .channels import CHANNELS, open_channel
 from .listener import ELECTION_INTERVAL, Listener, open_listener
 from .roll_call import HostInfo, RollCall
-from .thread import block_signals
+from .thread import start_thread
 from .uwsgi import is_our_mule, serve_as_mule, show, shows_metrics
 from .watchers import Watcher, log, tick_all, watchers
 
@@ -31,7 +31,6 @@ __all__ = [
     "RollCall",
     "Watcher",
     "attach",
-    "block_signals",
     "can_subscribe",
     "describe",
     "ensure_watched",
@@ -45,10 +44,10 @@ __all__ = [
     "show",
     "shows_metrics",
     "start",
+    "start_thread",
     "watchers",
 ]
 
-_warned = False
 _started_in_master = False
 
 
@@ -116,26 +115,26 @@ def ensure_watched(watcher: Watcher) -> str:
     Returns:
         What notifies it: ``signal``, or ``thread`` where no signal comes, as in mules and spoolers.
     """
-    global _warned
     name = process_name()
     if uwsgi.signal_registered():
         # The master asks for its workers, before they are forked.
-        monitors = name is None or name.startswith("worker")
-        if monitors and (uwsgi.ensure_monitored(watcher) or name is None):
+        if (name is None or name.startswith("worker")) and uwsgi.ensure_monitored(watcher):
             return "signal"
-    elif name is None:
-        return "thread"  # in the workers; the master serves nobody, and forks
-    elif uwsgi.is_present() and not _warned:
-        _warned = True
-        if uwsgi.is_first():
-            log.warning(
-                "uwsgi_waffle: uWSGI's master can't wake the workers, so a thread in each looks "
-                "every %g s. Add to the ini: %s",
-                watcher.poll_interval,
-                uwsgi.missing_ini_line(),
-            )
-    thread.ensure_running(watcher)
+    elif uwsgi.is_present() and uwsgi.is_first():
+        _warn_of_polling()
+    if name is not None:  # the master serves nobody, and forks
+        thread.ensure_running(watcher)
     return "thread"
+
+
+@functools.cache
+def _warn_of_polling() -> None:
+    """Log it; only the first call does, also for the processes that are forked later."""
+    log.warning(
+        "uwsgi_waffle: uWSGI's master can't wake the workers, so a thread in each looks every "
+        "WAFFLE_POLL_INTERVAL. Add to the ini: %s",
+        uwsgi.missing_ini_line(),
+    )
 
 
 def process_name() -> str | None:

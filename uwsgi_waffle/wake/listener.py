@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,7 +16,7 @@ from ..host import HostFiles, new_host_id
 from .channel import GAP, Channel, ChannelDown, listen
 from .channels import CHANNELS, open_channel
 from .roll_call import RollCall, ask_hosts, describe_host
-from .thread import block_signals, tick_in_thread
+from .thread import start_thread, tick_in_thread
 
 __all__ = ["ELECTION_INTERVAL", "Listener", "open_listener"]
 
@@ -82,11 +81,10 @@ class Listener:
             self._log_once(str(error), hint="")
             return
         if elected and self._listener_pid != os.getpid():
-            thread = threading.Thread(target=self._run, name="uwsgi_waffle listener", daemon=True)
             self._listener_pid = os.getpid()
             try:
-                thread.start()
-            except RuntimeError as error:  # the system allows no more threads
+                start_thread("uwsgi_waffle listener", self._run)
+            except RuntimeError as error:
                 self._listener_pid = 0
                 self._host.listener_lock.release()
                 self._log_once(f"this process can't listen: {error}")
@@ -148,7 +146,6 @@ class Listener:
             return replace(call, error=str(down))
 
     def _run(self) -> None:
-        block_signals()
         try:
             while self._should_continue():
                 try:

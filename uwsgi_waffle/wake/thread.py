@@ -6,14 +6,16 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 
 from werkzeug.serving import is_running_from_reloader
 
 from .. import unix
 from .watchers import Watcher, log, tick_all, watchers
 
-__all__ = ["block_signals", "ensure_running", "is_reloader_parent", "tick_in_thread"]
+__all__ = ["ensure_running", "is_reloader_parent", "start_thread", "tick_in_thread"]
 
 LONGEST_TICK = 10.0  # seconds that a fork waits for a tick, and so for a store that is silent
 
@@ -34,16 +36,13 @@ def ensure_running(watcher: Watcher) -> None:
     gone.acquire()
     reference = weakref.ref(watcher, lambda _: gone.release())
     try:
-        threading.Thread(
-            target=_run, args=(reference, gone), name="uwsgi_waffle", daemon=True
-        ).start()
-    except RuntimeError:  # the system allows no more threads; the next call tries again
+        start_thread("uwsgi_waffle", partial(_run, reference, gone))
+    except RuntimeError:  # the next call tries again
         del _started[watcher]
         raise
 
 
 def _run(reference: weakref.ref[Watcher], gone: threading.Lock) -> None:
-    block_signals()
     while (watcher := reference()) is not None:
         interval = watcher.poll_interval
         del watcher  # so that the application can be forgotten meanwhile
@@ -67,7 +66,23 @@ def tick_in_thread() -> bool:
     return bool(watchers)
 
 
-def block_signals() -> None:
+def start_thread(name: str, run: Callable[[], object]) -> threading.Thread:
+    """Start a thread of the package's own.
+
+    Raises:
+        RuntimeError: the system allows no more threads.
+    """
+
+    def run_without_signals() -> None:
+        _block_signals()
+        run()
+
+    thread = threading.Thread(target=run_without_signals, name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _block_signals() -> None:
     """Block all signals in this thread, so that the kernel delivers them to the main thread.
 
     uWSGI's handler of SIGTERM calls ``exit()`` in the thread that gets the signal. In this one it
