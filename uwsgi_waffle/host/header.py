@@ -23,7 +23,7 @@ from typing import Any
 from .. import unix
 from ..errors import HostBusy
 from .locks import try_flock, unlock
-from .private import PrivateFolder, file_id, removed_again
+from .private import OpenFile, PrivateFolder, file_id, removed_again
 
 __all__ = [
     "Header",
@@ -172,21 +172,23 @@ class Header:
 
     Args:
         ensure: creates what is missing around it, or checks it.
-
-    Attributes:
-        id: tells the open header from others.
     """
 
     def __init__(self, folder: PrivateFolder, ensure: Callable[[], None]) -> None:
         self._folder, self._path, self._ensure = folder, str(folder.path / "header"), ensure
-        self._fd, self.id = -1, (-1, -1)
+        self._file = OpenFile()
 
     def __del__(self) -> None:
-        _close(self._fd, self.id)
+        self._file.close()
+
+    @property
+    def id(self) -> tuple[int, int]:
+        """Tells the open header from others."""
+        return self._file.id
 
     def is_open(self) -> bool:
         """Return whether the header at the path is the one that is open."""
-        return self._fd >= 0 and file_id(self._path) == self.id == file_id(self._fd)
+        return self._file.is_at(self._path)
 
     def open(self) -> None:
         """Open the header at the path if it isn't the open one; create it if there is none.
@@ -198,11 +200,9 @@ class Header:
             return
         with suppress(FileNotFoundError):  # somebody is just removing the folder
             self._ensure()
-        former, former_id = self._fd, self.id
-        self._fd = self._folder.open("header", CREATE)
-        self.id = file_id(self._fd)
-        if former != self._fd:  # else somebody had closed it
-            _close(former, former_id)
+        former, self._file = self._file, OpenFile(self._folder.open("header", CREATE))
+        if former.fd != self._file.fd:  # else somebody had closed it
+            former.close()
 
     def words(self) -> bytes:
         """Return the three words.
@@ -210,14 +210,14 @@ class Header:
         Raises:
             OSError: the header was deleted or replaced, or its descriptor closed.
         """
-        fd = self._fd
+        fd = self._file.fd
         if not os.fstat(fd).st_nlink:
             raise FileNotFoundError(f"{self._path} was deleted or replaced")
         return unix.pread(fd, WORDS_SIZE, 0)
 
     def notes(self) -> Notes:
         """Return the notes beside the words."""
-        return Notes.from_bytes(unix.pread(self._fd, NOTES_SIZE, WORDS_SIZE))
+        return Notes.from_bytes(unix.pread(self._file.fd, NOTES_SIZE, WORDS_SIZE))
 
     def invalidate(self) -> None:
         """Say that the store may have changed. Needs no lock; creates the header if need be."""
@@ -234,25 +234,24 @@ class Header:
         """Hold the lock, or yield ``None`` if another process or thread has it. Never wait."""
         self.open()
         for _ in range(LOCK_ATTEMPTS):
-            fd = self._folder.open("header", CREATE)
-            if not try_flock(fd):
+            file = OpenFile(self._folder.open("header", CREATE))
+            if not try_flock(file):
                 yield None
                 return
-            locked = file_id(fd)
-            if file_id(self._path) == self.id == locked:
+            if file.is_at(self._path) and file.id == self.id:
                 break
-            unlock(fd)  # it was replaced meanwhile
+            unlock(file)  # it was replaced meanwhile
             self.open()
         else:
             raise removed_again(self._path)
         try:
             yield LockedHeader(
-                partial(unix.pread, fd),
-                partial(self._write, fd),
-                was_replaced=lambda: file_id(self._path) != locked,
+                partial(unix.pread, file.fd),
+                partial(self._write, file.fd),
+                was_replaced=lambda: file_id(self._path) != file.id,
             )
         finally:
-            unlock(fd)
+            unlock(file)
 
     def _write(self, fd: int, data: bytes, offset: int) -> None:
         with self._folder.explaining("header"):
@@ -285,9 +284,3 @@ def lock_within(
                 "store responds and that this process isn't stopped, then try again."
             )
         time.sleep(LOCK_PAUSE * (0.5 + random.random()))
-
-
-def _close(fd: int, file: tuple[int, int]) -> None:
-    """Close a file, unless somebody else has, and its number may be another file's by now."""
-    if fd >= 0 and file_id(fd) == file:
-        os.close(fd)

@@ -9,7 +9,7 @@ import time
 from typing import Any
 
 from .. import unix
-from .private import PrivateFolder, file_id
+from .private import OpenFile, PrivateFolder
 
 __all__ = ["LockedFile", "read_locked", "try_flock", "unlock"]
 
@@ -17,30 +17,29 @@ READ_ATTEMPTS, READ_PAUSE = 5, 0.001  # a file may be read while its process wri
 LARGEST = 2**20  # bytes of a file; an error may be long
 
 
-# By descriptor. The file tells whether it is still ours: somebody may have closed it, as a program
-# does that becomes a daemon, and its number may be another file's by now.
-_held: dict[int, tuple[int, int]] = {}
+_held = set[OpenFile]()  # by this process
 
 
-def try_flock(fd: int) -> bool:
-    """Lock an open file for this process. Never wait. If it is held, close it: ``False``."""
-    _held[fd] = file_id(fd)  # first: a child that is forked meanwhile has to close it
+def try_flock(file: OpenFile) -> bool:
+    """Lock a file for this process. Never wait. If it is held, close it: ``False``."""
+    _held.add(file)  # first: a child that is forked meanwhile has to close it
     try:
-        unix.flock(fd, unix.LOCK_EX | unix.LOCK_NB)
+        unix.flock(file.fd, unix.LOCK_EX | unix.LOCK_NB)
     except OSError as error:
-        _held.pop(fd, None)
-        os.close(fd)
+        _held.discard(file)
+        file.close()
         if not isinstance(error, BlockingIOError):
             raise
         return False
     return True
 
 
-def unlock(fd: int) -> None:
+def unlock(file: OpenFile) -> None:
     """Release a lock, also for a child that is being forked at this moment, and close the file."""
-    if _held.pop(fd, None) == file_id(fd) != (-1, -1):
-        unix.flock(fd, unix.LOCK_UN)
-        os.close(fd)
+    if file in _held and file.is_open():
+        unix.flock(file.fd, unix.LOCK_UN)
+        file.close()
+    _held.discard(file)
 
 
 class LockedFile:
@@ -48,7 +47,7 @@ class LockedFile:
 
     def __init__(self, folder: PrivateFolder, name: str) -> None:
         self._folder, self.name = folder, name
-        self._fd, self._pid, self._id = -1, 0, (-1, -1)
+        self._file, self._pid = OpenFile(), 0
 
     def __del__(self) -> None:
         self.release()
@@ -61,17 +60,16 @@ class LockedFile:
         """
         if not self.is_ours():
             self.release()
-            fd = self._folder.open(self.name, os.O_RDWR | os.O_CREAT)
-            if not try_flock(fd):
+            file = OpenFile(self._folder.open(self.name, os.O_RDWR | os.O_CREAT))
+            if not try_flock(file):
                 return False
-            self._fd, self._pid, self._id = fd, os.getpid(), file_id(fd)
+            self._file, self._pid = file, os.getpid()
             self.write(content or {"pid": os.getpid()})
         return self.is_ours()  # somebody may have removed it before it was locked
 
     def is_ours(self) -> bool:
         """Return whether this process holds the file, and it is still at its path."""
-        path = f"{self._folder.path}/{self.name}"
-        return self._pid == os.getpid() and file_id(self._fd) == self._id == file_id(path)
+        return self._pid == os.getpid() and self._file.is_at(f"{self._folder.path}/{self.name}")
 
     def write(self, content: dict[str, Any]) -> None:
         """Write the file; it must be ours.
@@ -81,18 +79,18 @@ class LockedFile:
         """
         text = json.dumps(content).encode()
         with self._folder.explaining(self.name):
-            written = unix.pwrite(self._fd, text, 0)
-            os.ftruncate(self._fd, written)
+            written = unix.pwrite(self._file.fd, text, 0)
+            os.ftruncate(self._file.fd, written)
             if written < len(text):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def release(self) -> None:
         """Give the file up."""
         if self._pid == os.getpid():
-            unlock(self._fd)
-        elif file_id(self._fd) == self._id != (-1, -1):  # the parent's: uWSGI without a master
-            os.close(self._fd)  # forks without Python's knowledge
-        self._pid, self._id = 0, (-1, -1)
+            unlock(self._file)
+        else:  # the parent's: uWSGI without a master forks without Python's knowledge
+            self._file.close()
+        self._file, self._pid = OpenFile(), 0
 
 
 def read_locked(folder: PrivateFolder, name: str) -> dict[str, Any] | None:
@@ -121,9 +119,7 @@ def read_locked(folder: PrivateFolder, name: str) -> dict[str, Any] | None:
 def _close_inherited() -> None:
     """In a forked child: close what its parent locked, or the lock would outlive the parent."""
     while _held:
-        fd, file = _held.popitem()
-        if file_id(fd) == file:
-            os.close(fd)
+        _held.pop().close()
 
 
 unix.at_fork(after_in_child=_close_inherited)

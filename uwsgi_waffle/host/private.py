@@ -13,7 +13,7 @@ from .. import unix
 from ..errors import OPEN_FILES_ADVICE, HostFilesError
 from ..privileges import acting_as, foreign_owner, make_folder
 
-__all__ = ["PrivateFolder", "ensure_plain_file", "file_id"]
+__all__ = ["OpenFile", "PrivateFolder", "ensure_plain_file", "file_id"]
 
 # O_NONBLOCK: a named pipe in the place of a file must not block us.
 SAFE = unix.O_NOFOLLOW | unix.O_NONBLOCK
@@ -201,6 +201,32 @@ def file_id(file: str | int) -> tuple[int, int]:
     except OSError:
         return (-1, -1)
     return (found.st_dev, found.st_ino)
+
+
+class OpenFile:
+    """An open file, unless somebody else has closed it.
+
+    A program that becomes a daemon does that, and the number may be another file's by now.
+
+    Args:
+        fd: the descriptor; none at first.
+    """
+
+    def __init__(self, fd: int = -1) -> None:
+        self.fd, self.id = fd, file_id(fd)
+
+    def is_open(self) -> bool:
+        """Return whether the descriptor still is this file's."""
+        return file_id(self.fd) == self.id != (-1, -1)
+
+    def is_at(self, path: str) -> bool:
+        """Return whether this is the file at a path, and open."""
+        return self.is_open() and file_id(path) == self.id
+
+    def close(self) -> None:
+        """Close it, if it is open."""
+        if self.is_open():
+            os.close(self.fd)
 
 
 @contextmanager
