@@ -61,7 +61,7 @@ class TestWhoMay:
         assert site.waffle.revision == 0
 
     def test_a_response_is_sent_instead(self) -> None:
-        site = Site(authorize=lambda: redirect("/login"))
+        site = Site(authorize=lambda: redirect("/login", 302))
         answer = site.client.get("/waffle/")
         assert (answer.status_code, answer.headers["Location"]) == (302, "/login")
         site = Site(authorize=lambda: Response("no", 401))

@@ -81,7 +81,6 @@ def everywhere(site: Process, name: str = "SITENAME") -> set[Any]:
         return [*ours, site.state.parse_conf([name])[name]]
 
     with site.app.test_request_context():
-        site.app.preprocess_request()
         seen = ways()
     return {*seen, *ways()}
 
@@ -131,7 +130,6 @@ def test_a_request_that_began_before_sees_it(site: Process, other: Process) -> N
 def test_a_request_that_begins_within_a_block_outlives_it(site: Process) -> None:
     with site.app.test_request_context():
         with override(site.app, SITENAME="x"):
-            site.app.preprocess_request()
             assert site.waffle.values.SITENAME == "x"
         assert site.waffle.values.SITENAME == "Waffle"
 
@@ -150,7 +148,6 @@ def test_an_update_within_a_block_writes_what_it_was_asked(
     with ExitStack() as stack:
         if in_request:
             stack.enter_context(site.app.test_request_context())
-            site.app.preprocess_request()
         with override(site.app, SITENAME="x"):
             assert (
                 site.waffle.values.SITENAME,

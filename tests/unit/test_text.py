@@ -98,7 +98,7 @@ class TestLog:
             assert site.waffle.update({"LIMIT": 20}).revision == 1
         finally:
             logging.getLogger().removeHandler(handler)
-        assert "Working outside of request context" in capsys.readouterr().err
+        assert "return bool(request.url)" in capsys.readouterr().err
 
     def test_a_logger_of_the_applications_own_handles_it(self, written: io.StringIO) -> None:
         """As `logging.setLoggerClass` makes them."""
