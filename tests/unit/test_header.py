@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import shutil
 import threading
 import time
@@ -268,6 +269,15 @@ class TestLock:
         with shared.lock(1), pytest.raises(HostBusy, match=text) as caught:
             others.lock(0.0).__enter__()
         assert isinstance(caught.value, TimeoutError)
+
+    def test_waiting_leaves_the_applications_random_numbers_alone(
+        self, shared: HostFiles, others: HostFiles
+    ) -> None:
+        """It may have seeded them."""
+        random.seed(7)
+        with shared.lock(1), pytest.raises(HostBusy):
+            others.lock(0.01).__enter__()
+        assert random.getstate() == random.Random(7).getstate()
 
     def test_whoever_waits_gets_it_when_it_is_free(
         self, shared: HostFiles, others: HostFiles

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, fields, replace
 from functools import partial
+from random import SystemRandom
 from typing import Any
 
 from .. import unix
@@ -43,6 +43,8 @@ NOTES_SIZE = 8192 - WORDS_SIZE
 LOCK_ATTEMPTS = 10
 LOCK_PAUSE = 0.0005  # seconds between two attempts to take the lock
 CREATE = os.O_RDWR | os.O_CREAT
+
+_random = SystemRandom()  # the application may have seeded the other one
 
 
 def is_current(words: bytes) -> bool:
@@ -283,4 +285,4 @@ def lock_within(
                 "`lslocks` (on macOS `lsof`) names it. Nothing was read or changed. Check that the "
                 "store responds and that this process isn't stopped, then try again."
             )
-        time.sleep(LOCK_PAUSE * (0.5 + random.random()))
+        time.sleep(LOCK_PAUSE * (0.5 + _random.random()))

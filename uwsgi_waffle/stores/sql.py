@@ -26,7 +26,7 @@ from .translation import CANT_OPEN, map_errors
 
 __all__ = ["SQLStore"]
 
-CREATE_ATTEMPTS = 10
+CREATE_ATTEMPTS, CREATE_PAUSE = 8, 0.01  # the first pause in seconds, each is twice as long
 
 
 class SQLStore(Store):
@@ -102,7 +102,7 @@ class SQLStore(Store):
                     lost = error.statement is None or error.connection_invalidated
                     if lost or attempt == CREATE_ATTEMPTS - 1:
                         raise
-                    time.sleep(0.01)  # another host is creating them at this moment
+                    time.sleep(CREATE_PAUSE * 2**attempt)  # another host is creating them just now
 
     def load(self) -> Stored:
         with self._open() as connection:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from random import SystemRandom
 from time import monotonic
 from typing import Any
 
@@ -158,7 +158,7 @@ class Listener:
                         self._notify()
                 except Exception as error:  # whatever it is, it is tried again
                     self._note_error(*error_text(error))
-                    time.sleep(RETRY_PAUSE * random.uniform(0.5, 1.0))
+                    time.sleep(RETRY_PAUSE * SystemRandom().uniform(0.5, 1.0))
         finally:
             self._host.listener_lock.release()
             self._listener_pid = 0  # only now: the next tick may lead again
