@@ -2,7 +2,7 @@
 it is told.
 
 ``SITE_DECORATORS`` says whether uwsgidecorators is imported ``before`` or ``after`` the package, or
-its hook set ``by hand``.
+``late``, when the application is complete; or that its hook is set ``by hand``.
 """
 
 # ruff: noqa: E402  # the order of imports is what some tests are about
@@ -199,3 +199,6 @@ def create_app() -> Flask:
 
 
 application = create_app()
+
+if DECORATORS == "late":
+    import uwsgidecorators

@@ -132,3 +132,13 @@ def test_a_lazy_mule_that_knows_nothing_says_so_and_a_worker_listens(hosts: Host
     hosts.wait_for_listeners([server])
     assert listener(server) in server.workers().values()
     assert server.log.count("this mule has no application") == 1
+
+
+def test_where_uwsgidecorators_took_the_hook_a_worker_listens(hosts: Hosts) -> None:
+    """It replaces the one that starts the mule's listener, if it is imported last."""
+    left = hosts.start("left")
+    right = hosts.start("right", MULE, SITE_DECORATORS="late", WAFFLE_RECONCILE_INTERVAL="3")
+    hosts.wait_for_listeners([left, right])
+    assert listener(right) != mule(right)
+    left.update(1)
+    wait_until_told(right, 1)

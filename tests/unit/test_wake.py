@@ -111,9 +111,11 @@ class TestListening:
 
     def test_workers_leave_it_to_a_mule_that_knows_where(self, server: Any) -> None:
         def program() -> None:
-            server()
+            born = server()
             wake.start(lambda: None)
             server(worker=1, mules=b"1")
+            assert wake.can_subscribe(mule_is_configured=True), "uwsgidecorators took the hook"
+            born.post_fork_hook()
             assert not wake.can_subscribe(mule_is_configured=True)
             assert wake.can_subscribe(mule_is_configured=False)
 

@@ -48,7 +48,7 @@ __all__ = [
     "watchers",
 ]
 
-_started_in_master = False
+_hook_ran = False  # in this process, after its fork, so that it runs in mules, too
 
 
 def start(after_fork: Callable[[], object]) -> None:
@@ -57,10 +57,10 @@ def start(after_fork: Callable[[], object]) -> None:
     Args:
         after_fork: called in each process that uWSGI forks, after its applications have ticked.
     """
-    global _started_in_master
-    _started_in_master = uwsgi.is_present() and uwsgi.process_name() is None
 
     def tick() -> None:
+        global _hook_ran
+        _hook_ran = True
         tick_all()
         after_fork()
 
@@ -90,7 +90,8 @@ def _warn_of_chroot() -> None:
 def can_subscribe(*, mule_is_configured: bool) -> bool:
     """Return whether this process may be the one of its host that listens to other hosts.
 
-    Where uWSGI has mules, its workers leave it to them.
+    Where uWSGI has mules, its workers leave it to them. The mules don't know of us if the package
+    wasn't imported in the master, or if uwsgidecorators, imported later, took our hook's place.
 
     Args:
         mule_is_configured: whether a mule knows where to listen: from the application, or from
@@ -100,7 +101,7 @@ def can_subscribe(*, mule_is_configured: bool) -> bool:
     if name in (None, "spooler") or thread.is_reloader_parent():
         return False
     mules = uwsgi.is_present() and uwsgi.has_mules()
-    a_mule_does = mules and _started_in_master and mule_is_configured
+    a_mule_does = mules and _hook_ran and mule_is_configured
     return str(name).startswith("mule") or not a_mule_does
 
 
