@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
@@ -121,17 +122,20 @@ def with_expiry(
     return dict(changes) if text == stored.values.get(EXPIRES) else {**changes, EXPIRES: text}
 
 
-def ended(stored: Stored, families: Families) -> dict[str, str | None]:
-    """Return the changes that end expired values. A value that was set since is kept."""
-    now, found = datetime.now(timezone.utc), dict[str, str | None]()
+def ended(stored: Stored, families: Families) -> list[dict[str, str | None]]:
+    """Return the changes that end expired values, each update's together, the earliest first.
+
+    A value that was set since is kept.
+    """
+    now, found = datetime.now(timezone.utc), defaultdict[datetime, dict[str, str | None]](dict)
     entries, rows = _entries_of(stored), dict(stored.values)
     _share(entries, rows, families)
     for name, entry in entries.items():
         if entry.until <= now:
             value = rows.get(name)
             # Writing the stored value again only drops the entry.
-            found[name] = entry.before if value == entry.value else value
-    return found
+            found[entry.until][name] = entry.before if value == entry.value else value
+    return [found[until] for until in sorted(found)]
 
 
 def _share(entries: dict[str, Temporary], rows: dict[str, Any], families: Families) -> None:
