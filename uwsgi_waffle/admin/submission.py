@@ -13,7 +13,7 @@ from werkzeug.datastructures import MultiDict
 
 from .. import expiry
 from ..changes import Changeset
-from ..errors import RevisionConflict, UnknownRevision
+from ..errors import RevisionConflict
 from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..update import UpdateResult
@@ -192,27 +192,16 @@ class Submission:
         """
         if self.revision == newest:
             return
+        # After a restore from a backup the store may be at an earlier revision than the form.
+        comparable = self._waffle.state.store.remembers(self.revision)
         changed: dict[str, HistoryEntry | None] = {}
-        is_known = self._is_known()
         for name in names:
             last = self._last_change(name)
-            if not is_known or (last is not None and last.revision > self.revision):
+            if not comparable or (last is not None and last.revision > self.revision):
                 changed[name] = last
         self.conflicts = changed
         if changed:
             raise RevisionConflict(self.revision, newest)
-
-    def _is_known(self) -> bool:
-        """Return whether the history leads back to the form's revision.
-
-        It keeps few changes in a table of the application's own. A store that was restored from a
-        backup may be at an earlier revision than the form.
-        """
-        try:
-            self._waffle.state.store.values_at(self.revision)
-        except UnknownRevision:
-            return False
-        return True
 
     def _last_change(self, name: str) -> HistoryEntry | None:
         """Return the last change of a variable; another release may know it by a former name."""

@@ -247,6 +247,10 @@ class Store(ABC):
         With ``max_length``, only so many characters of each value.
         """
 
+    def remembers(self, revision: int) -> bool:
+        """Return whether the history holds all changes since ``revision``."""
+        return 0 <= revision <= self.load().revision
+
     @abstractmethod
     def values_at(self, revision: int) -> Mapping[str, str]:
         """Return the values that formed ``revision``.

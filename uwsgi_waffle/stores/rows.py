@@ -209,6 +209,10 @@ class RowStore(Store):
         rows = [row for row in reversed(past.rows) if key is None or row.key == key]
         return [row.cut(max_length) for row in rows[: max(0, limit)]]
 
+    def remembers(self, revision: int) -> bool:
+        stored, past = self._read_history()
+        return past.since <= revision <= stored.revision
+
     def values_at(self, revision: int) -> Mapping[str, str]:
         stored, past = self._read_history()
         stored.check_revision(revision)
