@@ -84,6 +84,7 @@ def test_what_is_written_is_read_back(wanted: str, encoding: str, values: dict[s
         ("\ufeffA=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
         ("# why\n\n  A=1\n", {"A": "1"}),
         ("A=x#y\nB=x # y\nC= \nD=", {"A": "x#y", "B": "x", "C": "", "D": ""}),
+        ("A=#ff8800\nB=#f # y\nC= # y", {"A": "#ff8800", "B": "#f", "C": ""}),
         ("A='x # \\n'  # why\n", {"A": "x # \\n"}),
         ('A="x\\ty \\u00fc"\n', {"A": "x\ty ü"}),
         ('A="two\nlines"\nB=1', {"A": "two\nlines", "B": "1"}),
