@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,10 +87,26 @@ def test_status_and_doctor_name_it(run: Run) -> None:
     assert f"change:       {COMMANDS}" in result.output
 
 
-def test_export_says_that_a_default_was_written(run: Run) -> None:
+def test_export_leaves_it_out_and_says_so(run: Run) -> None:
+    """Its default isn't what the store has."""
     result = run("export")
-    assert json.loads(result.stdout)["set"] == ["LIMIT"]
-    assert 'SITENAME: its default was written: "Brügge" is stored' in result.stderr
+    document = json.loads(result.stdout)
+    assert (document["values"], document["set"]) == ({"LIMIT": 20}, ["LIMIT"])
+    assert 'SITENAME: left out, "Brügge" is stored, which' in result.stderr
+    assert COMMANDS in result.stderr
+
+
+def test_export_writes_no_values_that_do_not_fit_each_other(
+    host: Host, site: Process, tmp_path: Path
+) -> None:
+    """All variables would have their defaults, and the file may be the only good copy."""
+    host.sql("INSERT INTO waffle_values VALUES ('LOW', '50')")
+    path = tmp_path / "values.json"
+    path.write_text("good")
+    obj = ScriptInfo(create_app=lambda: host.start(confs=Ordered).app)
+    result = site.app.test_cli_runner().invoke(command, ["export", str(path)], obj=obj)
+    assert (result.exit_code, path.read_text()) == (1, "good")
+    assert "Error: Nothing was written: what is stored can't be used: Value error" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -64,7 +64,7 @@ def test_what_is_written_is_read_back(wanted: str, encoding: str, values: dict[s
     texts = texts_of(values)
     model = SCHEMA.load(json.dumps({name: json.loads(text) for name, text in texts.items()}))
     text = written(
-        SCHEMA, Snapshot(3, b"", model), wanted, secrets=True, only_set=True, encoding=encoding
+        SCHEMA, Snapshot(3, b"", model), wanted, left_out=(), only_set=True, encoding=encoding
     )
     assert all(line.isprintable() for line in text.encode(encoding).decode().split("\n"))
     for name in (wanted, ""):
@@ -110,7 +110,7 @@ def test_a_name_that_the_encoding_does_not_have_is_refused() -> None:
             SCHEMA,
             Snapshot(3, b"", SCHEMA.load('{"HÖHE": 2}')),
             "env",
-            secrets=True,
+            left_out=(),
             only_set=True,
             encoding="ascii",
         )
