@@ -23,6 +23,9 @@ __all__ = [
     "read_text",
 ]
 
+#: No store has more changes, and each takes this number.
+MAX_LIMIT = 2**31 - 1
+
 #: Characters of a value's JSON text that are enough to show its beginning.
 BEGINNING = 4096
 
@@ -72,7 +75,8 @@ def history(
         UnknownVariable: ``key`` is neither declared nor in the history.
     """
     # One character more says that there is more.
-    rows = state.store.history(limit, key, max_length=BEGINNING + 1 if beginnings else None)
+    length = BEGINNING + 1 if beginnings else None
+    rows = state.store.history(min(limit, MAX_LIMIT), key, max_length=length)
     if not rows and key is not None:
         state.schema.variable(key)
     return [_entry(state.schema, row, beginnings=beginnings) for row in rows]
