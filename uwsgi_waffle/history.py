@@ -88,10 +88,10 @@ def history_since(
     """Return the changes that were made after ``revision``, newest first; arguments as above.
 
     Raises:
-        UnknownRevision: the store has never been there.
+        UnknownRevision: the history doesn't hold all of them.
         UnknownVariable: as for `history`.
     """
-    state.store.load().check_revision(revision)
+    state.store.check_history(revision)
     limit = 100
     while True:
         entries = history(state, limit, key, beginnings=beginnings)

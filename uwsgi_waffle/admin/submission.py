@@ -13,7 +13,7 @@ from werkzeug.datastructures import MultiDict
 
 from .. import expiry
 from ..changes import Changeset
-from ..errors import RevisionConflict
+from ..errors import RevisionConflict, UnknownRevision
 from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..update import UpdateResult
@@ -192,8 +192,11 @@ class Submission:
         """
         if self.revision == newest:
             return
-        # After a restore from a backup the store may be at an earlier revision than the form.
-        comparable = self._waffle.state.store.remembers(self.revision)
+        try:
+            self._waffle.state.store.check_history(self.revision)
+            comparable = True
+        except UnknownRevision:  # also if a backup was restored, which is at an earlier one
+            comparable = False
         changed: dict[str, HistoryEntry | None] = {}
         for name in names:
             last = self._last_change(name)

@@ -247,9 +247,9 @@ class Store(ABC):
         With ``max_length``, only so many characters of each value.
         """
 
-    def remembers(self, revision: int) -> bool:
-        """Return whether the history holds all changes since ``revision``."""
-        return 0 <= revision <= self.load().revision
+    def check_history(self, revision: int) -> None:
+        """Check that the history holds all changes since ``revision``; errors as in `values_at`."""
+        self.load().check_revision(revision)
 
     @abstractmethod
     def values_at(self, revision: int) -> Mapping[str, str]:
