@@ -249,6 +249,14 @@ class TestForm:
         assert (answer.status_code, site.waffle.values.LIMIT) == (422, 20)
         assert "choose one" in answer.text
 
+    @pytest.mark.parametrize(
+        ("pasted", "kept"), [("tok\r\n", "tok"), ("a\r\nb\r\n\r\n", "a\nb\n"), ("\r\n", "")]
+    )
+    def test_a_line_end_after_a_secret_is_dropped(self, site: Site, pasted: str, kept: str) -> None:
+        """As on the command line: it is pasted along, and nobody sees it."""
+        assert site.save(value__TOKEN=pasted).status_code == 303
+        assert site.waffle.values["TOKEN"] == kept
+
     def test_an_empty_secret_is_kept(self, site: Site) -> None:
         site.waffle.update({"TOKEN": "geheim"})
         site.save(value__SITENAME="Gent")

@@ -76,6 +76,8 @@ def _read_input(
 ) -> tuple[str | None, str]:
     """Return the text of a variable's inputs, and what is wrong with them together."""
     text = _unix_lines(form.get(f"value-{field.name}"))
+    if text and field.variable.secret:
+        text = text.removesuffix("\n")  # often pasted along, and nobody would see it
     if text is None and original is not None:  # a browser sends nothing for an empty box
         if field.input_type == "checkbox" and not field.shape.is_optional:
             return "false", ""
