@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .errors import InvalidValue
 from .stores import EXPIRES, Stored
 
 __all__ = ["ACTOR", "duration", "end_of", "ended", "temporary_in", "with_expiry"]
@@ -51,7 +50,7 @@ def temporary_in(
     if EXPIRES.encode() not in values:
         return {}
     rows = json.loads(values)
-    entries = _entries(rows.get(EXPIRES))
+    entries = _entries(rows.get(EXPIRES, {}))
     _share(entries, rows, families(rows))
     return {name: entry.until for name, entry in entries.items()}
 
@@ -157,11 +156,11 @@ def _share(entries: dict[str, Temporary], rows: dict[str, Any], families: Famili
 
 
 def _entries_of(stored: Stored) -> dict[str, Temporary]:
-    text = stored.values.get(EXPIRES)
+    text = stored.values.get(EXPIRES, "{}")
     try:
-        return {} if text is None else _entries(json.loads(text))
-    except ValueError as error:
-        raise InvalidValue({EXPIRES: str(error)}, "The store is damaged") from None
+        return _entries(json.loads(text))
+    except (ValueError, RecursionError):
+        return _entries(text)  # which says that it can't be read
 
 
 def _entries(fields: Any) -> dict[str, Temporary]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,17 @@ def test_set_and_unset_repair_it(host: Host, run: Run, words: list[str], value: 
     assert started.waffle.values["SITENAME"] == value
     assert started.waffle.values.LIMIT == 20
     assert "!" not in run("list").output
+
+
+def test_the_row_of_temporary_values_is_removed(host: Host, site: Process) -> None:
+    """Somebody has edited it by hand."""
+    site.waffle.update({"LIMIT": 20}, expires=timedelta(hours=1))
+    host.sql("UPDATE waffle_values SET value = '{' WHERE key = 'WAFFLE_EXPIRES'")
+    obj = ScriptInfo(create_app=lambda: host.start().app)
+    invoke = site.app.test_cli_runner().invoke
+    assert "Run flask waffle unset WAFFLE_EXPIRES" in invoke(command, ["status"], obj=obj).output
+    assert invoke(command, ["unset", "WAFFLE_EXPIRES"], obj=obj).exit_code == 0
+    assert (host.start().waffle.values.LIMIT, site.state.newest().temporary) == (20, {})
 
 
 def test_several_are_repaired_one_after_the_other(host: Host, site: Process, run: Run) -> None:
