@@ -141,8 +141,11 @@ def _validated(
         model = schema.load(encode_stored(wanted).values)
     except InvalidValue as error:
         for name, problem in error.problems.items():
-            ours = not name or name in texts
-            hint = "" if ours else " (this is what the store holds; set or reset it, too)"
+            hint = ""
+            if name and name not in texts:
+                declared = name in schema.variables
+                hint = "set or reset it, too" if declared else f"run flask waffle unset {name}"
+                hint = f" (this is what the store holds; {hint})"
             problems.setdefault(name, problem + hint)
     if problems:
         raise InvalidValue(problems)
