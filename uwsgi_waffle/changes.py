@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 
 from .errors import InvalidValue
-from .schema import RESERVED_PREFIX, Schema
+from .schema import MASK, RESERVED_PREFIX, Schema
 from .snapshot import Encoded, encode
 from .stores import Commit, Store, Stored
 
@@ -43,9 +43,12 @@ def changes_for_update(
         problems: dict[str, str] = {}
         for variable in variables:
             try:
-                texts[variable.name] = variable.to_json(values[variable.name])
+                texts[variable.name] = text = variable.to_json(values[variable.name])
             except ValueError as error:
                 problems[variable.name] = str(error)
+            else:
+                if variable.secret and text == f'"{MASK}"':  # copied from what a command printed
+                    problems[variable.name] = "it is what is shown in the place of a secret"
         return _validated(schema, stored, texts, problems)
 
     return changes

@@ -234,6 +234,20 @@ class TestTransfer:
         assert "the store is down" in result.output
         assert not (tmp_path / "values.json").exists()
 
+    def test_what_is_shown_in_the_place_of_a_secret_is_none(
+        self, site: Process, run: Run, tmp_path: Path
+    ) -> None:
+        """`list --json` isn't an export, and looks much like one."""
+        site.waffle.update({"TOKEN": "geheim"})
+        path = tmp_path / "values.json"
+        path.write_text(json.dumps(json.loads(run("list", "--json").output)["values"]))
+        shown = run("get", "TOKEN").output.strip()
+        for words in (["apply", str(path)], ["set", f"TOKEN={shown}"]):
+            result = run(*words)
+            assert result.exit_code == 1
+            assert "TOKEN: it is what is shown in the place of a secret" in result.output
+        assert site.waffle.values.TOKEN == "geheim"
+
     def test_secrets_are_left_out_and_named(self, site: Process, run: Run) -> None:
         site.waffle.update({"TOKEN": "geheim"})
         result = run("export")
