@@ -214,6 +214,13 @@ class TestTransfer:
         assert (disk / "values.json").read_text() == "former"
         assert sorted(os.listdir(disk)) == ["other", "values.json"]
 
+    def test_a_file_that_cannot_be_written_is_refused(self, run: Run, tmp_path: Path) -> None:
+        """As all refusals are: with `--json` there is an object, too."""
+        path = tmp_path / "none" / "values.json"
+        result = run("export", str(path), "--json")
+        assert (result.exit_code, json.loads(result.stdout)["error"]) == (1, "WaffleError")
+        assert result.stderr == f"Error: {path} can't be written: No such file or directory.\n"
+
     def test_a_mounted_file_is_written_in_place(
         self, run: Run, tmp_path: Path, mount: Callable[..., Path]
     ) -> None:

@@ -115,7 +115,7 @@ def _write(path: str, text: str, *, private: bool) -> None:
         with open(path, "wb") as file:
             file.write(data)
     except OSError as error:
-        raise click.FileError(path, error.strerror) from None
+        raise WaffleError(f"{path} can't be written: {error.strerror}.") from None
 
 
 def _replace(path: str, data: bytes, *, private: bool) -> None:
