@@ -146,8 +146,7 @@ form.addEventListener("submit", (event) => {
   const invalid = variables.find((variable) => variable.isInvalid);
   if (invalid) {
     event.preventDefault();
-    invalid.element.hidden = false;
-    if (invalid.group) invalid.group.hidden = !(invalid.group.open = true);
+    if (invalid.group) invalid.group.open = true;
     invalid.input.reportValidity();
   } else saving = true;
 });
@@ -171,7 +170,7 @@ function applyFilter() {
     const { element } = variable;
     const value = element.dataset.kind === "secret" || !variable.editable ? "" : variable.inWords(variable.text).toLowerCase();
     const found = element.dataset.name.toLowerCase().includes(text) || value.includes(text);
-    element.hidden = !(found && (!onlyChanged || "changed" in element.dataset || variable.isEdited));
+    element.hidden = !(variable.isEdited || (found && (!onlyChanged || "changed" in element.dataset)));
   }
   const active = text !== "" || onlyChanged;
   for (const group of groups) {
