@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 
 from .errors import InvalidValue
-from .schema import RESERVED_PREFIX, Schema
+from .schema import MASK, RESERVED_PREFIX, Schema
 from .snapshot import Encoded, encode
 from .stores import Commit, Store, Stored
 
@@ -43,9 +43,12 @@ def changes_for_update(
         problems: dict[str, str] = {}
         for variable in variables:
             try:
-                texts[variable.name] = variable.to_json(values[variable.name])
+                texts[variable.name] = text = variable.to_json(values[variable.name])
             except ValueError as error:
                 problems[variable.name] = str(error)
+            else:
+                if variable.secret and text == f'"{MASK}"':  # copied from what a command printed
+                    problems[variable.name] = "it is what is shown in the place of a secret"
         return _validated(schema, stored, texts, problems)
 
     return changes
@@ -141,8 +144,11 @@ def _validated(
         model = schema.load(encode_stored(wanted).values)
     except InvalidValue as error:
         for name, problem in error.problems.items():
-            ours = not name or name in texts
-            hint = "" if ours else " (this is what the store holds; set or reset it, too)"
+            hint = ""
+            if name and name not in texts:
+                declared = name in schema.variables
+                hint = "set or reset it, too" if declared else f"run flask waffle unset {name}"
+                hint = f" (this is what the store holds; {hint})"
             problems.setdefault(name, problem + hint)
     if problems:
         raise InvalidValue(problems)

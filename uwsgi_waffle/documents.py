@@ -5,7 +5,7 @@ Flask-WaffleConf.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
@@ -148,7 +148,7 @@ def written(
     snapshot: Snapshot,
     wanted: str,
     *,
-    secrets: bool,
+    left_out: Collection[str],
     only_set: bool,
     encoding: str = "utf-8",
 ) -> str:
@@ -158,8 +158,8 @@ def written(
         schema: the declarations.
         snapshot: the values.
         wanted: the format.
-        secrets: whether the values of secret variables are in it.
-        only_set: whether values that are only the default are left out. Pinned ones always are.
+        left_out: the variables whose values aren't in it.
+        only_set: whether values that are only the default are left out, too.
         encoding: what the file is written in.
 
     Raises:
@@ -169,8 +169,7 @@ def written(
     shown = {
         name: json.loads(variable.dump(getattr(snapshot.values, name)))
         for name, variable in schema.variables.items()
-        if (secrets or not variable.secret) and (name in is_set or not only_set)
-        if name not in schema.pins  # it is this host's, and the stored value isn't known here
+        if name not in left_out and (name in is_set or not only_set)
     }
     if wanted == "json":
         document = {

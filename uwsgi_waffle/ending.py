@@ -9,10 +9,11 @@ from datetime import datetime, timezone
 from time import monotonic
 
 from . import expiry
-from .errors import error_text
+from .changes import encode_stored, with_former_names
+from .errors import InvalidValue, error_text
 from .served import Served
 from .snapshot import Snapshot
-from .stores import Stored
+from .stores import Commit, Stored
 
 __all__ = ["Ending"]
 
@@ -29,6 +30,7 @@ class Ending:
     def __init__(self, served: Served, update: Callable[..., object], interval: float) -> None:
         self._served, self._update, self._interval = served, update, interval
         self._next_attempt, self._error = 0.0, ""
+        self._refused: InvalidValue | None = None  # why some can't end yet
 
     def end_due(self, snapshot: Snapshot) -> None:
         """End those of ``snapshot`` whose time has come. Never raise: the next tick tries again."""
@@ -39,6 +41,8 @@ class Ending:
         self._next_attempt = monotonic() + self._interval
         try:
             self._update(self._ended, actor=expiry.ACTOR)
+            if self._refused is not None:
+                raise self._refused
         except Exception as error:  # a store of the user's own may raise anything
             text, cause = error_text(error)
             if text != self._error:
@@ -49,9 +53,20 @@ class Ending:
             self._next_attempt, self._error = 0.0, ""
 
     def _ended(self, stored: Stored) -> Mapping[str, str | None]:
+        """Return the changes that end expired values, without those that the schema refuses."""
         schema = self._served.schema
-        changes = expiry.ended(stored, schema.families(stored.values))
-        return {name: self._fitting(name, text, stored) for name, text in changes.items()}
+        changes: dict[str, str | None] = {}
+        self._refused = None
+        for found in expiry.ended(stored, schema.families(stored.values)):
+            fitting = {name: self._fitting(name, text, stored) for name, text in found.items()}
+            texts = with_former_names(schema, stored, changes | fitting)
+            try:
+                schema.load(encode_stored(stored.with_commit(Commit(texts))).values)
+            except InvalidValue as error:
+                self._refused = error
+            else:
+                changes |= fitting
+        return changes
 
     def _fitting(self, name: str, text: str | None, stored: Stored) -> str | None:
         """Return the text to go back to; none if the declaration has changed since."""

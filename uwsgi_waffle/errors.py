@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 from .text import escape_line
@@ -114,18 +114,19 @@ def error_text(error: Exception) -> tuple[str, Exception | None]:
     return named, None if expected else error
 
 
-def repair_commands(name: str) -> str:
+def repair_commands(name: str, declared: Container[str]) -> str:
     """Return the commands that repair a stored value; ``""`` stands for any variable."""
-    name = name or "NAME"
-    return f"flask waffle set {name}=VALUE, or flask waffle unset {name}"
+    unset = f"flask waffle unset {name or 'NAME'}"
+    settable = not name or name in declared
+    return f"flask waffle set {name or 'NAME'}=VALUE, or {unset}" if settable else unset
 
 
-def name_commands(error: Exception) -> Exception:
+def name_commands(error: Exception, declared: Container[str]) -> Exception:
     """Return an error of stored values with the commands that repair them; others as they are."""
     if not isinstance(error, InvalidValue):
         return error
     problems = {
-        name: f"{text.rstrip('.')}. Run {repair_commands(name)}"
+        name: f"{text.rstrip('.')}. Run {repair_commands(name, declared)}"
         for name, text in error.problems.items()
     }
     return InvalidValue(problems, "The store holds what can't be used")

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
-from .errors import InvalidValue
 from .stores import EXPIRES, Stored
 
 __all__ = ["ACTOR", "duration", "end_of", "ended", "temporary_in", "with_expiry"]
@@ -50,7 +50,7 @@ def temporary_in(
     if EXPIRES.encode() not in values:
         return {}
     rows = json.loads(values)
-    entries = _entries(rows.get(EXPIRES))
+    entries = _entries(rows.get(EXPIRES, {}))
     _share(entries, rows, families(rows))
     return {name: entry.until for name, entry in entries.items()}
 
@@ -121,17 +121,20 @@ def with_expiry(
     return dict(changes) if text == stored.values.get(EXPIRES) else {**changes, EXPIRES: text}
 
 
-def ended(stored: Stored, families: Families) -> dict[str, str | None]:
-    """Return the changes that end expired values. A value that was set since is kept."""
-    now, found = datetime.now(timezone.utc), dict[str, str | None]()
+def ended(stored: Stored, families: Families) -> list[dict[str, str | None]]:
+    """Return the changes that end expired values, each update's together, the earliest first.
+
+    A value that was set since is kept.
+    """
+    now, found = datetime.now(timezone.utc), defaultdict[datetime, dict[str, str | None]](dict)
     entries, rows = _entries_of(stored), dict(stored.values)
     _share(entries, rows, families)
     for name, entry in entries.items():
         if entry.until <= now:
             value = rows.get(name)
             # Writing the stored value again only drops the entry.
-            found[name] = entry.before if value == entry.value else value
-    return found
+            found[entry.until][name] = entry.before if value == entry.value else value
+    return [found[until] for until in sorted(found)]
 
 
 def _share(entries: dict[str, Temporary], rows: dict[str, Any], families: Families) -> None:
@@ -153,11 +156,11 @@ def _share(entries: dict[str, Temporary], rows: dict[str, Any], families: Famili
 
 
 def _entries_of(stored: Stored) -> dict[str, Temporary]:
-    text = stored.values.get(EXPIRES)
+    text = stored.values.get(EXPIRES, "{}")
     try:
-        return {} if text is None else _entries(json.loads(text))
-    except ValueError as error:
-        raise InvalidValue({EXPIRES: str(error)}, "The store is damaged") from None
+        return _entries(json.loads(text))
+    except (ValueError, RecursionError):
+        return _entries(text)  # which says that it can't be read
 
 
 def _entries(fields: Any) -> dict[str, Temporary]:

@@ -60,7 +60,7 @@ class Fetcher:
             if published is None or published.id != encoded.id:
                 self.host.snapshots.write(encoded)
         except Exception as error:  # a store of the user's own may raise anything
-            failure = name_commands(error)
+            failure = name_commands(error, self.served.schema.variables)
             # Values that don't fit a process which starts, or is asked, concern it alone: another
             # version of the application may run beside it.
             if not (raise_errors and isinstance(error, InvalidValue)):

@@ -129,4 +129,4 @@ def _unquoted(match: re.Match[str], line: int) -> str:
             raise ValueError(f"line {line} has an escape that JSON doesn't have") from None
     if match["single"] is not None:
         return match["single"]
-    return re.sub(r"(?:^|[ \t]+)#.*", "", match["bare"]).rstrip()
+    return re.sub(r"[ \t]+#.*", "", match["bare"]).rstrip()

@@ -23,6 +23,9 @@ __all__ = [
     "read_text",
 ]
 
+#: No store has more changes, and each takes this number.
+MAX_LIMIT = 2**31 - 1
+
 #: Characters of a value's JSON text that are enough to show its beginning.
 BEGINNING = 4096
 
@@ -72,7 +75,8 @@ def history(
         UnknownVariable: ``key`` is neither declared nor in the history.
     """
     # One character more says that there is more.
-    rows = state.store.history(limit, key, max_length=BEGINNING + 1 if beginnings else None)
+    length = BEGINNING + 1 if beginnings else None
+    rows = state.store.history(min(limit, MAX_LIMIT), key, max_length=length)
     if not rows and key is not None:
         state.schema.variable(key)
     return [_entry(state.schema, row, beginnings=beginnings) for row in rows]
@@ -84,10 +88,10 @@ def history_since(
     """Return the changes that were made after ``revision``, newest first; arguments as above.
 
     Raises:
-        UnknownRevision: the store has never been there.
+        UnknownRevision: the history doesn't hold all of them.
         UnknownVariable: as for `history`.
     """
-    state.store.load().check_revision(revision)
+    state.store.check_history(revision)
     limit = 100
     while True:
         entries = history(state, limit, key, beginnings=beginnings)

@@ -66,8 +66,7 @@ def misfits(state: WaffleState) -> list[Misfit]:
         stored, masked = rows.get(name), is_masked(state.schema, name)
         if stored is not None:
             stored = MASK if masked else to_json(read_text(stored), compact=True)
-        declared = not name or name in state.schema.variables
-        commands = repair_commands(name) if declared else f"flask waffle unset {name}"
+        commands = repair_commands(name, state.schema.variables)
         found.append(Misfit(name, problem, stored, commands))
     return found
 

@@ -30,14 +30,14 @@ def test_killed_at_every_step_of_an_expiry(tmp_path: Path) -> None:
         revision = living.waffle.update(
             {"SITENAME": "Gent", "LIMIT": 20}, expires=timedelta(microseconds=1)
         ).revision
-        end = steps.killed_at(dying.state.expire, at)
+        end = steps.killed_at(dying.tick, at)
         assert not end.error, end.error
         tally.faults += 1
         for _ in range(2):
             tally.looks += 1
             if values(living) not in (BEFORE, MEANWHILE):
                 tally.wrong("torn", f"step {at}: {values(living)}")
-            living.state.expire()
+            living.tick()
         if values(living) != BEFORE:
             tally.wrong("lost", f"step {at}: {values(living)}")
         since = [row for row in living.waffle.history() if row.revision > revision]

@@ -16,6 +16,9 @@ from contextlib import closing
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+from uwsgi_waffle.host import HostFiles
+
+from ..host import report_process
 from .servers import ROOT, Server, Servers, kill
 
 WORKERS = 4
@@ -267,6 +270,20 @@ def test_the_table_of_processes_is_alive(site: Server, visit: Visit, scripts: bo
     if scripts:
         expect(page.locator("#summary")).to_have_text(f"{WORKERS} of {WORKERS} serve revision 1.")
         expect(page.locator("#newer")).to_be_visible()
+
+
+def test_processes_of_two_containers_may_have_equal_pids(
+    site: Server, visit: Visit, scripts: bool
+) -> None:
+    """Each has a row of its own."""
+    files = HostFiles(site.folder / "waffle.watch")
+    other = report_process(files, processes(site)["worker 1"], "worker 9")
+    page = visit()
+    if scripts:
+        serving = f"{WORKERS} of {WORKERS + 1} serve revision 0."
+        expect(page.locator("#summary")).to_have_text(serving)
+    expect(page.locator("#table tbody tr")).to_have_count(WORKERS + 1)
+    other.processes.leave()
 
 
 @pytest.mark.parametrize("scripts", [True], ids=["with JavaScript"], indirect=True)

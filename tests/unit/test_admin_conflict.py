@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +12,9 @@ from pydantic import BaseModel, field_validator
 from uwsgi_waffle import MemoryStore
 from uwsgi_waffle.admin.fields import MAX_EDITABLE
 from uwsgi_waffle.stores import Commit
+from uwsgi_waffle.stores.row_history import HISTORY_ROWS
 
+from ..contract.models import peewee_store
 from .admin_site import Form, Site
 from .conftest import Host
 
@@ -82,6 +85,19 @@ class TestConflict:
         site.waffle.update({"LIMIT": 20})
         assert site.save(form, value__SITENAME="Mine").status_code == 303
         assert (site.waffle.values.SITENAME, site.waffle.values.LIMIT) == ("Mine", 20)
+
+    @pytest.mark.parametrize("length", [None, 255])
+    def test_what_the_history_has_forgotten(self, tmp_path: Path, length: int | None) -> None:
+        """In a table of the application's own it keeps few changes."""
+        site = Site(store=peewee_store(tmp_path, length=length), WAFFLE_MULTIPROC=False)
+        form = site.form()
+        site.waffle.update({"SITENAME": "Theirs"})
+        for limit in range(20, 21 + HISTORY_ROWS):
+            site.waffle.update({"LIMIT": limit})
+        answer = site.save(form, value__SITENAME="Mine")
+        assert (answer.status_code, site.waffle.values.SITENAME) == (409, "Theirs")
+        assert site.save(Form.save(answer.text)).status_code == 303
+        assert site.waffle.values.SITENAME == "Mine"
 
     def test_of_a_secret(self, site: Site) -> None:
         form = site.form()

@@ -20,6 +20,7 @@ from uwsgi_waffle.schema import Schema
 from ..docs.page import ROOT
 from ..host import Ordered
 from .admin_site import CONFS, Form, Level, Site
+from .conftest import Host
 
 
 @pytest.fixture
@@ -249,6 +250,14 @@ class TestForm:
         assert (answer.status_code, site.waffle.values.LIMIT) == (422, 20)
         assert "choose one" in answer.text
 
+    @pytest.mark.parametrize(
+        ("pasted", "kept"), [("tok\r\n", "tok"), ("a\r\nb\r\n\r\n", "a\nb\n"), ("\r\n", "")]
+    )
+    def test_a_line_end_after_a_secret_is_dropped(self, site: Site, pasted: str, kept: str) -> None:
+        """As on the command line: it is pasted along, and nobody sees it."""
+        assert site.save(value__TOKEN=pasted).status_code == 303
+        assert site.waffle.values["TOKEN"] == kept
+
     def test_an_empty_secret_is_kept(self, site: Site) -> None:
         site.waffle.update({"TOKEN": "geheim"})
         site.save(value__SITENAME="Gent")
@@ -258,6 +267,18 @@ class TestForm:
         answer = site.save(value__GONE="typed", value__SITENAME="Gent")
         assert (answer.status_code, site.waffle.revision) == (422, 0)
         assert "No longer declared: GONE" in answer.text
+
+    def test_what_is_wrong_with_a_row_that_has_no_field_is_said(self, host: Host) -> None:
+        """Somebody has edited it by hand."""
+        site = Site(store=host.store(), WAFFLE_WATCHER_FILE=str(host.watch_file))
+        site.waffle.update({"LIMIT": 20})
+        form = site.form()
+        host.sql("INSERT INTO waffle_values VALUES ('GONE', '{')")
+        for answer in (site.save(form, value__SITENAME="Gent"), site.rollback(0, form)):
+            assert answer.status_code == 422
+            assert "<li>GONE: the stored text isn&#39;t JSON" in answer.text
+            assert "run flask waffle unset GONE" in answer.text
+        assert "set GONE=VALUE" not in site.waffle.status()["store_error"]
 
     def test_the_longest_text_that_is_taken(self, site: Site) -> None:
         long = "x" * (2**20 - 2)  # in JSON it has quotes

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import Result
 
 from uwsgi_waffle.cli import waffle as command
+from uwsgi_waffle.stores.row_history import HISTORY_ROWS
 
+from ..contract.models import peewee_store
 from .conftest import CONFS, Host, Process
 
 Run = Callable[..., Result]
@@ -99,6 +102,20 @@ class TestHistory:
         for number in range(30, 160):
             site.waffle.update({"LIMIT": number})
         assert len(run("history", "--since", "1").output.splitlines()) == 130
+
+    def test_what_a_table_of_the_applications_own_has_forgotten(
+        self, host: Host, tmp_path: Path
+    ) -> None:
+        """Not all changes can be shown, so none are."""
+        site = host.start(peewee_store(tmp_path))
+        for number in range(30, 32 + HISTORY_ROWS):
+            site.waffle.update({"LIMIT": number})
+        invoke = site.app.test_cli_runner().invoke
+        result = invoke(command, ["history", "--since", "1"])
+        assert result.exit_code == 1
+        assert "They lead back to revision 2.\n" in result.output
+        result = invoke(command, ["history", "--since", "2"])
+        assert len(result.output.splitlines()) == HISTORY_ROWS
 
     @pytest.mark.parametrize("revision", ["99", "-1"])
     def test_a_revision_that_never_was(self, run: Run, revision: str) -> None:

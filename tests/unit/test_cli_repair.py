@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -86,10 +88,26 @@ def test_status_and_doctor_name_it(run: Run) -> None:
     assert f"change:       {COMMANDS}" in result.output
 
 
-def test_export_says_that_a_default_was_written(run: Run) -> None:
+def test_export_leaves_it_out_and_says_so(run: Run) -> None:
+    """Its default isn't what the store has."""
     result = run("export")
-    assert json.loads(result.stdout)["set"] == ["LIMIT"]
-    assert 'SITENAME: its default was written: "Brügge" is stored' in result.stderr
+    document = json.loads(result.stdout)
+    assert (document["values"], document["set"]) == ({"LIMIT": 20}, ["LIMIT"])
+    assert 'SITENAME: left out, "Brügge" is stored, which' in result.stderr
+    assert COMMANDS in result.stderr
+
+
+def test_export_writes_no_values_that_do_not_fit_each_other(
+    host: Host, site: Process, tmp_path: Path
+) -> None:
+    """All variables would have their defaults, and the file may be the only good copy."""
+    host.sql("INSERT INTO waffle_values VALUES ('LOW', '50')")
+    path = tmp_path / "values.json"
+    path.write_text("good")
+    obj = ScriptInfo(create_app=lambda: host.start(confs=Ordered).app)
+    result = site.app.test_cli_runner().invoke(command, ["export", str(path)], obj=obj)
+    assert (result.exit_code, path.read_text()) == (1, "good")
+    assert "Error: Nothing was written: what is stored can't be used: Value error" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -103,6 +121,17 @@ def test_set_and_unset_repair_it(host: Host, run: Run, words: list[str], value: 
     assert started.waffle.values["SITENAME"] == value
     assert started.waffle.values.LIMIT == 20
     assert "!" not in run("list").output
+
+
+def test_the_row_of_temporary_values_is_removed(host: Host, site: Process) -> None:
+    """Somebody has edited it by hand."""
+    site.waffle.update({"LIMIT": 20}, expires=timedelta(hours=1))
+    host.sql("UPDATE waffle_values SET value = '{' WHERE key = 'WAFFLE_EXPIRES'")
+    obj = ScriptInfo(create_app=lambda: host.start().app)
+    invoke = site.app.test_cli_runner().invoke
+    assert "Run flask waffle unset WAFFLE_EXPIRES" in invoke(command, ["status"], obj=obj).output
+    assert invoke(command, ["unset", "WAFFLE_EXPIRES"], obj=obj).exit_code == 0
+    assert (host.start().waffle.values.LIMIT, site.state.newest().temporary) == (20, {})
 
 
 def test_several_are_repaired_one_after_the_other(host: Host, site: Process, run: Run) -> None:

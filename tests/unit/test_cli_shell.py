@@ -210,6 +210,26 @@ class TestOutput:
         assert (waiting.returncode, out) == (3, "SIZE: 10 -> 11\nrevision 1\n")
         assert "revision 1 is stored; not all processes may have it yet" in err.splitlines()
 
+    def test_control_c_while_a_hook_runs(self, shell: Shell) -> None:
+        """The update is made: that is no failure either."""
+        hook = "import time\n    open('called', 'w').close()\n    time.sleep(500)"
+        shell.write(after=f"@waffle.on_update\ndef slow(update):\n    {hook}")
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            [script("flask"), "waffle", "set", "SIZE=11"],
+            cwd=shell.folder,
+            env=shell.environ,
+            stdout=pipe,
+            stderr=pipe,
+            text=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as setting:
+            eventually((shell.folder / "called").exists)
+            setting.send_signal(signal.SIGINT)
+            _, err = setting.communicate()
+        assert setting.returncode == 3
+        assert "revision 1 is stored; not all hooks may have run to their end" in err.splitlines()
+
     def test_a_terminal_shows_the_beginning_of_a_long_value(self, shell: Shell) -> None:
         shell.bash("head -c 150000 /dev/zero | tr '\\0' y | flask waffle set TEXT=-")
         long = {"list": "150,002", "history": "more than 4,096"}

@@ -214,6 +214,13 @@ class TestTransfer:
         assert (disk / "values.json").read_text() == "former"
         assert sorted(os.listdir(disk)) == ["other", "values.json"]
 
+    def test_a_file_that_cannot_be_written_is_refused(self, run: Run, tmp_path: Path) -> None:
+        """As all refusals are: with `--json` there is an object, too."""
+        path = tmp_path / "none" / "values.json"
+        result = run("export", str(path), "--json")
+        assert (result.exit_code, json.loads(result.stdout)["error"]) == (1, "WaffleError")
+        assert result.stderr == f"Error: {path} can't be written: No such file or directory.\n"
+
     def test_a_mounted_file_is_written_in_place(
         self, run: Run, tmp_path: Path, mount: Callable[..., Path]
     ) -> None:
@@ -233,6 +240,20 @@ class TestTransfer:
         assert result.exit_code == 1
         assert "the store is down" in result.output
         assert not (tmp_path / "values.json").exists()
+
+    def test_what_is_shown_in_the_place_of_a_secret_is_none(
+        self, site: Process, run: Run, tmp_path: Path
+    ) -> None:
+        """`list --json` isn't an export, and looks much like one."""
+        site.waffle.update({"TOKEN": "geheim"})
+        path = tmp_path / "values.json"
+        path.write_text(json.dumps(json.loads(run("list", "--json").output)["values"]))
+        shown = run("get", "TOKEN").output.strip()
+        for words in (["apply", str(path)], ["set", f"TOKEN={shown}"]):
+            result = run(*words)
+            assert result.exit_code == 1
+            assert "TOKEN: it is what is shown in the place of a secret" in result.output
+        assert site.waffle.values.TOKEN == "geheim"
 
     def test_secrets_are_left_out_and_named(self, site: Process, run: Run) -> None:
         site.waffle.update({"TOKEN": "geheim"})

@@ -231,6 +231,12 @@ class TestPast:
         assert run("history", "SITE").exit_code == 1
         assert run("history", "--limit", "0").exit_code == 2
 
+    def test_history_takes_any_limit(self, run: Run) -> None:
+        """Databases don't."""
+        run("set", "LIMIT=20")
+        result = run("history", "--limit", "9" * 30)
+        assert (result.exit_code, result.output.count("LIMIT: 10 -> 20")) == (0, 1)
+
     def test_a_note_stays_on_its_line(self, site: Process, run: Run) -> None:
         site.waffle.update({"LIMIT": 20}, actor="a\x1b[2J", note="b\n9  now  root  LIMIT: 1 -> 2")
         (line,) = run("history").output.splitlines()

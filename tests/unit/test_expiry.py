@@ -12,8 +12,9 @@ import pytest
 from annotated_types import Ge
 
 from uwsgi_waffle import InvalidValue, MemoryStore, ending, expiry
+from uwsgi_waffle.served import repairing
 
-from ..host import ALWAYS, CONFS, NEVER, Host, Process, eventually
+from ..host import ALWAYS, CONFS, NEVER, Host, Ordered, Process, eventually
 
 HOUR = timedelta(hours=1)
 
@@ -166,6 +167,10 @@ class TestMeanwhile:
         assert site.state.newest().temporary == {}
 
 
+class Named(Ordered):
+    NAME: str = "Waffle"
+
+
 class TestErrors:
     @pytest.mark.parametrize("expires", [timedelta(), -HOUR, timedelta.max])
     def test_only_a_time_to_come(self, site: Process, expires: timedelta) -> None:
@@ -192,6 +197,24 @@ class TestErrors:
             later.tick()
         assert (later.waffle.values.LIMIT, later.waffle.values.SITENAME) == (100, "Old")
         assert caplog.text.count("the value of LIMIT before its temporary one doesn't fit") == 1
+
+    def test_what_does_not_fit_the_others_waits_until_it_does(
+        self, host: Host, clock: Clock, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It keeps no other value from going back, and no command writes what servers refuse."""
+        site = host.start(confs=Named, RECONCILE_INTERVAL=0.001)
+        site.waffle.update({"HIGH": 20}, expires=HOUR)
+        site.waffle.update({"NAME": "New"}, expires=2 * HOUR)
+        site.waffle.update({"LOW": 15})
+        clock.ahead = 2 * HOUR
+        with repairing():
+            command = host.start(confs=Named)
+        for process in (command, site):
+            process.waffle.refresh()
+        assert dict(site.waffle.values) == {"LOW": 15, "HIGH": 20, "NAME": "Waffle"}
+        assert "can't be set back yet: The values don't fit" in caplog.text
+        site.waffle.update({"LOW": 5})
+        eventually(lambda: [site.tick(), site.waffle.values.HIGH][1] == 10)
 
     @pytest.mark.parametrize("row", ["[]", "{", '{"LIMIT": 1}', '{"LIMIT": ["x", null, null]}'])
     def test_a_row_edited_by_hand_stops_no_update(

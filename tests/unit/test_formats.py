@@ -64,7 +64,7 @@ def test_what_is_written_is_read_back(wanted: str, encoding: str, values: dict[s
     texts = texts_of(values)
     model = SCHEMA.load(json.dumps({name: json.loads(text) for name, text in texts.items()}))
     text = written(
-        SCHEMA, Snapshot(3, b"", model), wanted, secrets=True, only_set=True, encoding=encoding
+        SCHEMA, Snapshot(3, b"", model), wanted, left_out=(), only_set=True, encoding=encoding
     )
     assert all(line.isprintable() for line in text.encode(encoding).decode().split("\n"))
     for name in (wanted, ""):
@@ -84,6 +84,7 @@ def test_what_is_written_is_read_back(wanted: str, encoding: str, values: dict[s
         ("\ufeffA=1\r\nB=2\r\n", {"A": "1", "B": "2"}),
         ("# why\n\n  A=1\n", {"A": "1"}),
         ("A=x#y\nB=x # y\nC= \nD=", {"A": "x#y", "B": "x", "C": "", "D": ""}),
+        ("A=#ff8800\nB=#f # y\nC= # y", {"A": "#ff8800", "B": "#f", "C": ""}),
         ("A='x # \\n'  # why\n", {"A": "x # \\n"}),
         ('A="x\\ty \\u00fc"\n', {"A": "x\ty ü"}),
         ('A="two\nlines"\nB=1', {"A": "two\nlines", "B": "1"}),
@@ -109,7 +110,7 @@ def test_a_name_that_the_encoding_does_not_have_is_refused() -> None:
             SCHEMA,
             Snapshot(3, b"", SCHEMA.load('{"HÖHE": 2}')),
             "env",
-            secrets=True,
+            left_out=(),
             only_set=True,
             encoding="ascii",
         )

@@ -13,7 +13,7 @@ from werkzeug.datastructures import MultiDict
 
 from .. import expiry
 from ..changes import Changeset
-from ..errors import RevisionConflict
+from ..errors import RevisionConflict, UnknownRevision
 from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..update import UpdateResult
@@ -76,6 +76,8 @@ def _read_input(
 ) -> tuple[str | None, str]:
     """Return the text of a variable's inputs, and what is wrong with them together."""
     text = _unix_lines(form.get(f"value-{field.name}"))
+    if text and field.variable.secret:
+        text = text.removesuffix("\n")  # often pasted along, and nobody would see it
     if text is None and original is not None:  # a browser sends nothing for an empty box
         if field.input_type == "checkbox" and not field.shape.is_optional:
             return "false", ""
@@ -192,8 +194,11 @@ class Submission:
         """
         if self.revision == newest:
             return
-        # A store that was restored from a backup may be at an earlier revision than the form.
-        comparable = 0 <= self.revision <= newest
+        try:
+            self._waffle.state.store.check_history(self.revision)
+            comparable = True
+        except UnknownRevision:  # also if a backup was restored, which is at an earlier one
+            comparable = False
         changed: dict[str, HistoryEntry | None] = {}
         for name in names:
             last = self._last_change(name)

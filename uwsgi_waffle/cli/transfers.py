@@ -11,7 +11,7 @@ import click
 from typing_extensions import Unpack
 
 from .. import documents, unix
-from ..errors import InvalidValue
+from ..errors import InvalidValue, WaffleError
 from ..report import misfits
 from ..state import WaffleState
 from ..stores import Commit, Stored
@@ -73,21 +73,24 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
     if as_json and to_stdout and wanted != "json":
         raise click.UsageError("--json needs a FILE beside it if FILE isn't JSON.")
     state.update_conf()  # not the last good values of a store that is gone
-    snapshot = state.current()
+    snapshot, unusable = state.current(), misfits(state)
+    for misfit in unusable:
+        if not misfit.name:  # then all variables have their defaults here
+            raise WaffleError(f"Nothing was written: {misfit}. Run {misfit.commands}")
+    secret = [] if reveal else sorted(state.schema.secrets)
+    pinned = sorted(state.schema.pins)  # they are this host's, and what is stored isn't known here
+    left_out = sorted({*secret, *pinned, *(misfit.name for misfit in unusable)})
     encoding = stdout_encoding() if to_stdout else "utf-8"
     text = documents.written(
-        state.schema, snapshot, wanted, secrets=reveal, only_set=only_set, encoding=encoding
+        state.schema, snapshot, wanted, left_out=left_out, only_set=only_set, encoding=encoding
     )
     if to_stdout:
         print_text(text)
     else:
         _write(file, text + "\n", private=reveal)
-    for misfit in misfits(state):
-        print_error(f"{misfit.name}: its default was written: {misfit}")
-    secret = [] if reveal else sorted(state.schema.secrets)
-    pinned = sorted(state.schema.pins)
+    for misfit in unusable:
+        print_error(f"{misfit.name}: left out, {misfit}. Run {misfit.commands}")
     if as_json and not to_stdout:
-        left_out = sorted({*secret, *pinned})
         print_json({"revision": snapshot.revision, "file": file, "left_out": left_out})
         return
     if secret:
@@ -112,7 +115,7 @@ def _write(path: str, text: str, *, private: bool) -> None:
         with open(path, "wb") as file:
             file.write(data)
     except OSError as error:
-        raise click.FileError(path, error.strerror) from None
+        raise WaffleError(f"{path} can't be written: {error.strerror}.") from None
 
 
 def _replace(path: str, data: bytes, *, private: bool) -> None:

@@ -148,13 +148,17 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
     if options["hosts"] and options["wait"] is None:
         raise click.UsageError("--hosts needs --wait SECONDS.")
     state.writer.check_wait(options["wait"], hosts=options["hosts"])
-    made = state.write(
-        _repairing(state, changeset),
-        expect_revision=options["expect"],
-        actor=options["actor"],
-        note=options["note"],
-        expires=options.get("expires"),
-    )
+    try:
+        made = state.write(
+            _repairing(state, changeset),
+            expect_revision=options["expect"],
+            actor=options["actor"],
+            note=options["note"],
+            expires=options.get("expires"),
+        )
+    except KeyboardInterrupt:
+        _report_interrupted(state, changeset)
+        raise
     result, is_over = _wait(state, UpdateResult(made.revision, made.changed), options)
     with after_update(result.revision):
         _print(state, made, result, options)
@@ -168,6 +172,14 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
         print_error(nobody)
     pending = result.pending or result.pending_hosts or nobody
     if not is_over or (options["wait"] is not None and pending):
+        sys.exit(PENDING)
+
+
+def _report_interrupted(state: WaffleState, changeset: Changeset) -> None:
+    """Say so, and end, if an update that Ctrl-C has ended was made before: a hook may be slow."""
+    left = state.writer.preview(_repairing(state, changeset))
+    if not left.new:
+        print_error(f"revision {left.revision} is stored; not all hooks may have run to their end")
         sys.exit(PENDING)
 
 

@@ -247,6 +247,10 @@ class Store(ABC):
         With ``max_length``, only so many characters of each value.
         """
 
+    def check_history(self, revision: int) -> None:
+        """Check that the history holds all changes since ``revision``; errors as in `values_at`."""
+        self.load().check_revision(revision)
+
     @abstractmethod
     def values_at(self, revision: int) -> Mapping[str, str]:
         """Return the values that formed ``revision``.

@@ -209,7 +209,14 @@ class RowStore(Store):
         rows = [row for row in reversed(past.rows) if key is None or row.key == key]
         return [row.cut(max_length) for row in rows[: max(0, limit)]]
 
+    def check_history(self, revision: int) -> None:
+        self._read_history_since(revision)
+
     def values_at(self, revision: int) -> Mapping[str, str]:
+        stored, past = self._read_history_since(revision)
+        return past.undo(stored.values, revision)
+
+    def _read_history_since(self, revision: int) -> tuple[Stored, RowHistory]:
         stored, past = self._read_history()
         stored.check_revision(revision)
         if revision < past.since:
@@ -218,7 +225,7 @@ class RowStore(Store):
                 f"history keeps the newest {HISTORY_ROWS} changes, or as many as its column takes. "
                 f"They lead back to revision {past.since}."
             )
-        return past.undo(stored.values, revision)
+        return stored, past
 
     def _read_history(self) -> tuple[Stored, RowHistory]:
         found = self._read(history=True)

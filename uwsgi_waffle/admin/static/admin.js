@@ -146,8 +146,7 @@ form.addEventListener("submit", (event) => {
   const invalid = variables.find((variable) => variable.isInvalid);
   if (invalid) {
     event.preventDefault();
-    invalid.element.hidden = false;
-    if (invalid.group) invalid.group.hidden = !(invalid.group.open = true);
+    if (invalid.group) invalid.group.open = true;
     invalid.input.reportValidity();
   } else saving = true;
 });
@@ -171,7 +170,7 @@ function applyFilter() {
     const { element } = variable;
     const value = element.dataset.kind === "secret" || !variable.editable ? "" : variable.inWords(variable.text).toLowerCase();
     const found = element.dataset.name.toLowerCase().includes(text) || value.includes(text);
-    element.hidden = !(found && (!onlyChanged || "changed" in element.dataset || variable.isEdited));
+    element.hidden = !(variable.isEdited || (found && (!onlyChanged || "changed" in element.dataset)));
   }
   const active = text !== "" || onlyChanged;
   for (const group of groups) {
@@ -232,8 +231,9 @@ const rows = document.querySelector("#table tbody");
 const summary = document.getElementById("summary");
 document.getElementById("again").hidden = true;
 
-function rowOf(process) {
-  const present = rows.querySelector(`[data-pid="${process.pid}"]`);
+function rowOf(process, taken) {
+  // Processes of two containers may have equal pids.
+  const present = [...rows.querySelectorAll(`[data-pid="${process.pid}"]`)].find((row) => !taken.has(row));
   if (present) return present;
   const row = rows.appendChild(document.createElement("tr"));
   row.dataset.pid = process.pid;
@@ -245,10 +245,10 @@ function rowOf(process) {
 const byName = (a, b) => a.kind.localeCompare(b.kind, "en", { numeric: true });
 
 function showProcesses({ revision, processes, error }) {
-  const pids = new Set();
+  const shown = new Set();
   let behind = 0;
   for (const process of processes.sort(byName)) {
-    const row = rowOf(process);
+    const row = rowOf(process, shown);
     const age = `${Math.round(process.age)} s`;
     const cells = [process.kind, process.pid, process.revision, age, process.error];
     row.classList.toggle("arrived", row.children[2].textContent !== String(process.revision));
@@ -256,12 +256,12 @@ function showProcesses({ revision, processes, error }) {
     row.classList.toggle("behind", process.behind);
     behind += process.behind;
     // Move a row only if necessary: somebody may be reading it.
-    if (rows.children[pids.size] !== row) rows.insertBefore(row, rows.children[pids.size]);
-    pids.add(row.dataset.pid);
+    if (rows.children[shown.size] !== row) rows.insertBefore(row, rows.children[shown.size]);
+    shown.add(row);
   }
-  for (const row of [...rows.children]) if (!pids.has(row.dataset.pid)) row.remove();
+  for (const row of [...rows.children]) if (!shown.has(row)) row.remove();
   document.getElementById("newer").hidden = String(revision) === page.revision;
-  const serving = `${pids.size - behind} of ${pids.size} serve revision ${revision}.`;
+  const serving = `${shown.size - behind} of ${shown.size} serve revision ${revision}.`;
   setText(summary, error ? `${serving} ${error}` : serving);
 }
 
