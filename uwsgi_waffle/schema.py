@@ -120,7 +120,9 @@ class Schema:
 
     @classmethod
     def _from_model(cls, model: type[BaseModel], configured: Mapping[str, Any]) -> Schema:
-        variables = from_model(model, configured)
+        # Text from a form becomes a number; what is read from the store is judged as it says.
+        config: ConfigDict = {**model.model_config, **CONFIG, "strict": False}
+        variables = from_model(model, configured, config)
         namespace = _namespace(variables, model.__module__, model.__doc__)
         metaclass: type[type] = type(model)  # pydantic's, or one of the application's own
         return cls(variables, metaclass(model.__name__, (Values, model), namespace))
