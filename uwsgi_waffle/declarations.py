@@ -158,7 +158,9 @@ def _variable(
     )
     try:
         variable.to_json(default)
-        return replace(variable, default=adapter.validate_python(default))
+        variable = replace(variable, default=adapter.validate_python(default))
+        variable.to_json(variable.default)  # what is typed is validated twice, too
+        return variable
     except ValueError as error:
         raise SchemaError(f"WAFFLE_CONFS[{name!r}]: the default is refused: {error}") from None
 

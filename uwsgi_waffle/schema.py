@@ -74,7 +74,7 @@ class Schema:
         self.unpinned = self
         self._renamed = {name: variable for name, variable in variables.items() if variable.was}
         texts = ",".join(
-            f'"{name}":{variable.to_json(variable.default)}' for name, variable in variables.items()
+            f'"{name}":{variable.dump(variable.default)}' for name, variable in variables.items()
         )
         self.defaults = self.load(f"{{{texts}}}")
         # The model's validators may have changed a default: every process uses the result.
