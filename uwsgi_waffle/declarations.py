@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     JsonValue,
     PydanticSchemaGenerationError,
     PydanticUserError,
@@ -114,9 +115,15 @@ def _from_field(
 ) -> Variable:
     _check_name(name)
     annotation: Any = info.annotation
-    for metadata in info.metadata:
+    choice = [] if info.discriminator is None else [Field(discriminator=info.discriminator)]
+    for metadata in (*choice, *info.metadata):
         annotation = Annotated[annotation, metadata]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    if getattr(info, "default_factory_takes_validated_data", False):  # since pydantic 2.10
+        raise SchemaError(
+            f"WAFFLE_CONFS[{name!r}]: a default can't depend on other values, which change. Give "
+            "default_factory a function without arguments, or make it a property of the model."
+        )
     default = info.get_default(call_default_factory=True)
     if info.is_required():
         default = _configured(name, configured)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import (
@@ -11,13 +11,16 @@ from pydantic import (
     Base64Str,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
     Json,
+    Tag,
     computed_field,
 )
 from pydantic.alias_generators import to_camel
+from pydantic.fields import FieldInfo
 
-from uwsgi_waffle import SchemaError
+from uwsgi_waffle import InvalidValue, SchemaError
 from uwsgi_waffle.changes import changes_for_update
 from uwsgi_waffle.schema import Schema
 from uwsgi_waffle.stores import Stored
@@ -53,6 +56,28 @@ class Area(BaseModel):
     @property
     def area(self) -> int:
         return self.side**2
+
+
+class Small(BaseModel):
+    size: int = 1
+
+
+class Large(BaseModel):
+    size: int = 10
+
+
+def size_of(value: Any) -> str:
+    return "small" if (value["size"] if isinstance(value, dict) else value.size) < 10 else "large"
+
+
+class Cat(BaseModel):
+    kind: Literal["cat"] = "cat"
+    lives: int = 9
+
+
+class Dog(BaseModel):
+    kind: Literal["dog"] = "dog"
+    age: int = 1
 
 
 def stored_by(confs: object, values: dict[str, Any]) -> Any:
@@ -110,6 +135,37 @@ class TestModelsWithin:
     def test_it_may_have_computed_fields(self) -> None:
         confs = {"AREA": {"type": Area, "default": Area()}}
         assert stored_by(confs, {"AREA": {"side": 3}}).AREA.area == 9
+
+
+class TestDiscriminator:
+    """It says what a value is, where several types would take it."""
+
+    def test_a_function_may_say_it(self) -> None:
+        class Site(BaseModel):
+            SHAPE: Annotated[Small, Tag("small")] | Annotated[Large, Tag("large")] = Field(
+                default=Small(), discriminator=Discriminator(size_of)
+            )
+
+        assert stored_by(Site, {"SHAPE": {"size": 5}}).SHAPE == Small(size=5)
+        assert stored_by(Site, {"SHAPE": {"size": 50}}).SHAPE == Large(size=50)
+
+    def test_an_error_is_about_the_type_that_is_meant(self) -> None:
+        class Site(BaseModel):
+            PET: Cat | Dog = Field(default=Cat(), discriminator="kind")
+
+        with pytest.raises(InvalidValue) as caught:
+            stored_by(Site, {"PET": {"kind": "dog", "age": "old"}})
+        assert "cat" not in str(caught.value).lower()
+
+
+@pytest.mark.skipif(not hasattr(FieldInfo, "default_factory_takes_validated_data"), reason="2.10")
+def test_a_default_that_depends_on_other_values_is_refused() -> None:
+    class Site(BaseModel):
+        LOW: int = 1
+        HIGH: int = Field(default_factory=lambda values: values["LOW"] + 1)
+
+    with pytest.raises(SchemaError, match=r"'HIGH'.*can't depend on other values"):
+        Schema.declare(Site)
 
 
 @pytest.mark.parametrize(
