@@ -136,9 +136,14 @@ def _validated(
     schema: Schema, stored: Stored, texts: Mapping[str, str | None], problems: dict[str, str]
 ) -> Mapping[str, str | None]:
     """Return ``texts`` as they come out of the validation of all values together."""
+    found = texts
     try:
-        wanted = stored.with_commit(Commit(with_former_names(schema, stored, texts)))
-        model = schema.load(encode_stored(wanted).values)
+        found = _read_back(schema, stored, texts)
+        if found != texts:  # validators have changed some, and see them again at each read
+            again = _read_back(schema, stored, found)
+            changing = [name for name, text in found.items() if text != again[name]]
+            reason = "a validator changes its own result, so this would change at each read"
+            problems.update(dict.fromkeys(changing, reason))
     except InvalidValue as error:
         for name, problem in error.problems.items():
             ours = not name or name in texts
@@ -146,9 +151,17 @@ def _validated(
             problems.setdefault(name, problem + hint)
     if problems:
         raise InvalidValue(problems)
+    return found
+
+
+def _read_back(
+    schema: Schema, stored: Stored, texts: Mapping[str, str | None]
+) -> Mapping[str, str | None]:
+    """Return what ``texts`` are where they are read, as JSON texts again."""
+    wanted = stored.with_commit(Commit(with_former_names(schema, stored, texts)))
+    model = schema.load(encode_stored(wanted).values)
     return {
-        name: None if text is None else schema.variables[name].dump(getattr(model, name))
-        for name, text in texts.items()
+        name: None if text is None else schema.text_of(model, name) for name, text in texts.items()
     }
 
 
