@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sqlite3
 import time
@@ -16,7 +17,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable
-from ..privileges import as_owner_of
+from ..privileges import as_owner_of, resolve
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
 from .engines import check_url, create_engine, identity_of, libpq_url, notify, shown
@@ -37,7 +38,8 @@ class SQLStore(Store):
 
     Args:
         url: an SQLAlchemy URL: ``sqlite:////var/lib/site/waffle.db``, ``postgresql+psycopg://…``,
-            ``mysql+pymysql://…``
+            ``mysql+pymysql://…``. A relative path of SQLite is in the application's instance
+            folder, or in the working folder as long as no application has the store.
         timeout: seconds to wait for an answer or another writer.
         namespace: what the names of the tables begin with, as ``WAFFLE_NAMESPACE``.
 
@@ -53,7 +55,7 @@ class SQLStore(Store):
 
     def __init__(self, url: str | sa.URL, *, timeout: float = TIMEOUT, namespace: str = "") -> None:
         try:
-            self._url = sa.make_url(url)
+            self._url = self._given = sa.make_url(url)
         except (exc.ArgumentError, ValueError):  # the text may quote a password
             raise SchemaError(
                 "The store's URL (WAFFLE_STORE_URL) isn't one that SQLAlchemy can read. Write it "
@@ -69,7 +71,7 @@ class SQLStore(Store):
         self._pid = 0
         self._file: SQLiteFile | None = None
         if backend == "sqlite":
-            self._url = absolute(self._url)
+            self._url = absolute(self._given, os.getcwd())
             self._file = SQLiteFile(self._url, timeout)
 
     @property
@@ -82,6 +84,15 @@ class SQLStore(Store):
 
     def within(self, namespace: str) -> SQLStore:
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
+
+    def beside(self, folder: Path) -> SQLStore:
+        bound = copy.copy(self)
+        if self._file is not None:
+            url = absolute(self._given, str(resolve(folder)))
+            if not self._file.is_uri:
+                url = url.set(database=str(resolve(Path(str(url.database)))))
+            bound._url, bound._file, bound._engine = url, SQLiteFile(url, self._timeout), None
+        return bound
 
     @property
     def file(self) -> Path | None:

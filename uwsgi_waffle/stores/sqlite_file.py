@@ -97,11 +97,11 @@ class SQLiteFile:
             connection.close()
 
 
-def absolute(url: sa.URL) -> sa.URL:
-    """Return a SQLite URL whose path stays the same when the working folder changes."""
+def absolute(url: sa.URL, folder: str) -> sa.URL:
+    """Return a SQLite URL with an absolute path; a relative one is in ``folder``."""
     path = str(url.database or "")
     if in_memory(path, url.query.get("mode")) or path.startswith(("/", "file:/")):
         return url
     if path.startswith("file:"):
-        return url.set(database=f"file:{quote(os.getcwd())}/{path.removeprefix('file:')}")
-    return url.set(database=os.path.abspath(path))
+        return url.set(database=f"file:{quote(folder)}/{path.removeprefix('file:')}")
+    return url.set(database=os.path.abspath(os.path.join(folder, path)))
