@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from .errors import SchemaError
 from .privileges import resolve
+from .urls import libpq_url
 
 __all__ = ["LateSettings", "Settings", "Watching"]
 
@@ -95,7 +96,7 @@ class Watching:
         """Return these settings for hosts that meet at their store, unless another URL is set."""
         if self.watchtype != "postgres" or self.channel_url or not url.startswith("postgres"):
             return self
-        return replace(self, channel_url=url)
+        return replace(self, channel_url=libpq_url(url))
 
 
 @dataclass(frozen=True)
