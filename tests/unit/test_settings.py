@@ -240,13 +240,18 @@ def test_a_url_with_an_unknown_driver_is_refused_without_its_password() -> None:
     ("url", "advice"),
     [
         ("sqlite://waffle.db", "three slashes before a relative path"),
-        ("sqlite+aiosqlite:///waffle.db", "asynchronous driver"),
+        ("sqlite+aiosqlite:///waffle.db", "Python's own driver"),
+        ("sqlite+pysqlcipher://:geheim@/waffle.db", "nothing would be encrypted"),
+        ("sqlite:///waffle.db?timeout=long", "a number of seconds"),
         ("postgresql+asyncpg://ann:geheim@db/site", "asynchronous driver"),
         ("mysql+aiomysql://ann:geheim@db/site", "asynchronous driver"),
         ("mysql+pymysql://ann:geheim@db/", "names no database"),
         ("unix://run/redis.sock", "path is absolute"),
         ("unix://redis.sock", "path is absolute"),
         ("redis://ann:ge@heim/x@db", "an '@' or '#' in the wrong place"),
+        ("redis://ann:geheim@cache.example/waffle", "the number of a database"),
+        ("redis+sentinel://one,two/mymaster/waffle", "the number of a database"),
+        ("valkeys://cache.example/1/2", "the number of a database"),
     ],
 )
 def test_a_url_that_would_be_read_as_something_else(url: str, advice: str) -> None:

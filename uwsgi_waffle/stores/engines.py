@@ -35,6 +35,11 @@ def check_url(url: sa.URL) -> None:
             f"WAFFLE_STORE_URL: {url.host!r} would be a server, and SQLite has none. Write three "
             "slashes before a relative path, and four before an absolute one: sqlite:///waffle.db"
         )
+    if url.get_backend_name() == "sqlite" and url.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise SchemaError(
+            f"WAFFLE_STORE_URL: SQLite is opened by Python's own driver, so {url.drivername} would "
+            "have no effect: nothing would be encrypted, for instance. Write sqlite:///waffle.db"
+        )
     if url.get_backend_name() in ("mysql", "mariadb") and not (url.database or url.query):
         raise SchemaError(
             "WAFFLE_STORE_URL names no database. Write mysql+pymysql://user:password@host/database."

@@ -23,13 +23,14 @@ class SQLiteFile:
 
     Args:
         url: a SQLite URL; its path is absolute.
-        timeout: seconds to wait for another writer.
+        timeout: seconds to wait for another writer, unless the URL says how many.
 
     Attributes:
         path: the file's.
 
     Raises:
         StoreUnavailable: it names a database in memory.
+        SchemaError: its timeout is no number.
     """
 
     def __init__(self, url: sa.URL, timeout: float) -> None:
@@ -38,7 +39,11 @@ class SQLiteFile:
                 "A SQLite database in memory can't be shared by processes: name a file, or use "
                 "MemoryStore() in a test."
             )
-        self._database, self._query, self._timeout = str(url.database), url.query, timeout
+        self._database, self._query = str(url.database), url.query
+        try:
+            self._timeout = float(str(url.query.get("timeout", timeout)))
+        except ValueError:
+            raise SchemaError("WAFFLE_STORE_URL: its timeout is a number of seconds.") from None
         self.is_uri = self._database.startswith("file:")  # the URL itself says how to open it
         self.path = Path(sqlite_path(self._database))
 
