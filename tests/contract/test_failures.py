@@ -241,6 +241,17 @@ def test_a_database_that_names_no_encoding(postgresql_server: PostgreSQL, driver
         postgresql_server.execute("DROP DATABASE anything")
 
 
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_note_that_no_database_of_postgresql_holds(
+    postgresql_server: PostgreSQL, driver: str
+) -> None:
+    store = SQLStore(postgresql_server.fresh().replace("psycopg", driver, 1))
+    store.prepare()
+    with pytest.raises(InvalidValue, match=r"actor, note: .*can't hold the text"):
+        put(store, A="1", note="a\0b")
+    assert store.load() == Stored(0, {})
+
+
 def test_a_value_that_the_server_takes_in_no_packet(mariadb_server: MariaDB) -> None:
     """The history holds the former value beside the new one."""
     mariadb_server.execute("SET GLOBAL max_allowed_packet = 1048576")

@@ -248,7 +248,7 @@ class SQLStore(Store):
     def _invalid_value(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (exc.DataError, UnicodeEncodeError) as error:
+        except (exc.DataError, ValueError) as error:  # psycopg2's for NUL is Python's own
             message = f"{self.name} can't hold the text: {getattr(error, 'orig', error)}"
             raise InvalidValue({name: message}) from error
 
