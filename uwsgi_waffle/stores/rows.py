@@ -239,8 +239,9 @@ class RowStore(Store):
         return Stored(int(revision), {key: _json(text) for key, text in values.items()})
 
 
-def _json(text: str) -> str:
-    """Return a row as JSON, or unchanged if that is impossible: whoever uses it then says why."""
+def _json(value: object) -> str:
+    """Return a row as JSON, or as it is if that is impossible: whoever uses it then says why."""
+    text = str(value)  # a column of the application's own type may hold anything else
     try:
         return as_json(text)
     except ValueError:
