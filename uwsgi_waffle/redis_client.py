@@ -9,9 +9,11 @@ from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 from .errors import SchemaError
 from .redis_sentinel import read_url
 
-__all__ = ["connect", "import_redis"]
+__all__ = ["connect", "error_message", "import_redis"]
 
 CONNECT_TIMEOUT = 2.0  # seconds
+# What redis-py says of a sentinel is long, and no two processes say the same.
+SENTINEL = re.compile(r"<redis\.client\.Redis\(.*?host=([^,]*),port=(\d+).*?\)>\)>\)>")
 
 
 def import_redis() -> Any:
@@ -65,6 +67,11 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     if sentinels is not None:
         return sentinels.client(redis, pool)
     return redis.Redis.from_pool(pool)  # closing the client closes its connections
+
+
+def error_message(error: Exception) -> str:
+    """Return the text of redis-py's error, with sentinels by their addresses."""
+    return SENTINEL.sub(r"\1:\2", str(error)).rstrip(".")
 
 
 def _problem(parts: SplitResult) -> str:

@@ -22,7 +22,7 @@ def redact_url(url: str) -> str:
     user, colon, _ = login.partition(":")
     if colon:
         login = f"{user}:***"
-    elif login and scheme in ("redis", "rediss", "unix"):
+    elif login and scheme.startswith(("redis", "valkey", "unix")):
         login = ":***"  # it may be a token
     query = PASSWORD.sub(r"\1***", query)
     return f"{scheme}://{login}{at}{server}{slash}{path}{question}{query}"
