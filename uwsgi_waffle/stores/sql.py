@@ -17,13 +17,13 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable
-from ..privileges import as_owner_of, resolve
+from ..privileges import as_owner_of
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
 from .engines import check_url, create_engine, identity_of, libpq_url, notify, shown
-from .sqlite_file import SQLiteFile, absolute
+from .sqlite_file import SQLiteFile, absolute, located
 from .tables import DECLARED, TABLES_VERSION, as_text, is_sound, tables_of
-from .translation import CANT_OPEN, map_errors
+from .translation import CANT_OPEN, map_errors, retry
 
 __all__ = ["SQLStore"]
 
@@ -88,10 +88,8 @@ class SQLStore(Store):
     def beside(self, folder: Path) -> SQLStore:
         bound = copy.copy(self)
         if self._file is not None:
-            url = absolute(self._given, str(resolve(folder)))
-            if not self._file.is_uri:
-                url = url.set(database=str(resolve(Path(str(url.database)))))
-            bound._url, bound._file, bound._engine = url, SQLiteFile(url, self._timeout), None
+            bound._url = located(self._given, folder)
+            bound._file, bound._engine = SQLiteFile(bound._url, self._timeout), None
         return bound
 
     @property
@@ -126,6 +124,9 @@ class SQLStore(Store):
             return self._read(connection)
 
     def transact(self, build_commit: CommitBuilder) -> Stored:
+        return retry(lambda: self._transact(build_commit))
+
+    def _transact(self, build_commit: CommitBuilder) -> Stored:
         with self._open(writing=True) as connection, connection.begin() as transaction:
             connection.execute(self._tables.next_revision)
             found = self._read(connection)

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
 from ..identity import sqlite_path
-from ..privileges import acting_user, exposed_to, foreign_owner, make_folder
+from ..privileges import acting_user, exposed_to, foreign_owner, make_folder, resolve
 from .drivers import in_memory
 
-__all__ = ["SQLiteFile", "absolute"]
+__all__ = ["SQLiteFile", "absolute", "located"]
 
 
 class SQLiteFile:
@@ -110,3 +110,10 @@ def absolute(url: sa.URL, folder: str) -> sa.URL:
     if path.startswith("file:"):
         return url.set(database=f"file:{quote(folder)}/{path.removeprefix('file:')}")
     return url.set(database=os.path.abspath(os.path.join(folder, path)))
+
+
+def located(url: sa.URL, folder: Path) -> sa.URL:
+    """Return the same for an application's folder, with the links in a path followed."""
+    url = absolute(url, str(resolve(folder)))
+    is_uri = str(url.database).startswith("file:")
+    return url if is_uri else url.set(database=str(resolve(Path(str(url.database)))))

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import (
     InvalidValue,
@@ -25,6 +25,7 @@ __all__ = [
     "TableMissing",
     "TransactionConflict",
     "map_errors",
+    "retry",
 ]
 
 CANT_OPEN = "unable to open database file"  # SQLite's words
@@ -98,6 +99,9 @@ CAUSES = (
     (("not a database", "malformed"), "Restore the database from its backup."),
 )
 
+ATTEMPTS = 5
+
+T = TypeVar("T")
 ErrorTypes = tuple[type[Exception], ...]
 
 
@@ -107,6 +111,16 @@ class TransactionConflict(StoreUnavailable):
 
 class TableMissing(StoreUnavailable):
     """The table does not exist."""
+
+
+def retry(call: Callable[[], T]) -> T:
+    """Call something again if another writer was faster."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return call()
+        except TransactionConflict:
+            continue
+    return call()
 
 
 @contextmanager
