@@ -31,6 +31,7 @@ CONFIG = ConfigDict(
     alias_generator=None,
     populate_by_name=True,
     arbitrary_types_allowed=False,
+    allow_inf_nan=False,
 )
 
 

@@ -86,10 +86,10 @@ class SQLStore(Store):
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
 
     def beside(self, folder: Path) -> SQLStore:
+        if self._file is None or (url := located(self._given, folder)) == self._url:
+            return self
         bound = copy.copy(self)
-        if self._file is not None:
-            bound._url = located(self._given, folder)
-            bound._file, bound._engine = SQLiteFile(bound._url, self._timeout), None
+        bound._url, bound._file, bound._engine = url, SQLiteFile(url, self._timeout), None
         return bound
 
     @property
