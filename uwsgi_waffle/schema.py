@@ -83,7 +83,7 @@ class Schema:
         # The model's validators may have changed a default: every process uses the result.
         for name, field in model.model_fields.items():
             self.text_of(self.defaults, name)
-            field.default, field.default_factory = getattr(self.defaults, name), None
+            field.default, field.default_factory = self.defaults.__dict__[name], None
             field.alias = field.validation_alias = None  # the store has names
         model.model_rebuild(force=True)
 
@@ -241,7 +241,8 @@ class Schema:
             InvalidValue: a validator has made something else of it than its type.
         """
         try:
-            return self.variables[name].dump(getattr(values, name))
+            # An attribute that is deprecated would warn of whoever reads it.
+            return self.variables[name].dump(values.__dict__[name])
         except ValueError as error:
             raise InvalidValue({name: f"what its validator returns {error}"}) from None
 

@@ -226,6 +226,16 @@ class TestDiscriminator:
         assert "cat" not in str(caught.value).lower()
 
 
+def test_a_deprecated_field_warns_who_reads_it_only() -> None:
+    class Site(BaseModel):
+        OLD: int = Field(default=1, deprecated="use NEW")
+        NEW: int = 2
+
+    values = stored_by(Site, {"OLD": 3, "NEW": 4})  # a warning would be an error here
+    with pytest.warns(DeprecationWarning, match="use NEW"):
+        assert values.OLD == 3
+
+
 @pytest.mark.skipif(not hasattr(FieldInfo, "default_factory_takes_validated_data"), reason="2.10")
 def test_a_default_that_depends_on_other_values_is_refused() -> None:
     class Site(BaseModel):
