@@ -46,6 +46,7 @@ NO_DRIVER = (
     "Install this driver, or name another in the URL: uwsgi_waffle[postgres] brings psycopg, "
     "uwsgi_waffle[mysql] brings PyMySQL for mysql+pymysql://."
 )
+NEEDS_PACKAGE = "package is required"  # PyMySQL's words, for some ways to log in
 LOST_COLUMN = "The table has lost a column: restore the database from its backup."
 
 # Parts of a message, in lower case, and what to do.
@@ -156,6 +157,10 @@ def map_errors(
         place = taken_by((error.name or "").partition(".")[0])
         advice = f"Rename {place}, which has its name." if place else NO_DRIVER
         raise StoreUnavailable(f"{store.name}: {error}. {advice}") from error
+    except RuntimeError as error:
+        if NEEDS_PACKAGE not in str(error):
+            raise
+        raise StoreUnavailable(f"{store.name}: {error}. Install that package.") from error
     except errors as error:
         raise _store_error(store.name, error, writing=writing) from error
 
