@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -71,8 +72,11 @@ def history(
     Raises:
         UnknownVariable: ``key`` is neither declared nor in the history.
     """
+    if key is not None and not key.isidentifier():  # not every store can be asked for any text
+        state.schema.variable(key)
     # One character more says that there is more.
-    rows = state.store.history(limit, key, max_length=BEGINNING + 1 if beginnings else None)
+    max_length = BEGINNING + 1 if beginnings else None
+    rows = state.store.history(min(limit, sys.maxsize), key, max_length=max_length)
     if not rows and key is not None:
         state.schema.variable(key)
     return [_entry(state.schema, row, beginnings=beginnings) for row in rows]
