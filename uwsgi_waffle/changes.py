@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Mapping
+
+from pydantic_core import from_json
 
 from .errors import InvalidValue
 from .schema import MASK, RESERVED_PREFIX, Schema
@@ -105,21 +106,14 @@ def encode_stored(stored: Stored) -> Encoded:
     Raises:
         InvalidValue: a row isn't JSON.
     """
-    try:
-        encoded = encode(stored.revision, stored.values)
-        # An object with so many members: no row is more or less than one value.
-        if json.loads(encoded.values, object_pairs_hook=len) == len(stored.values):
-            return encoded
-    except (ValueError, RecursionError):
-        pass  # the row is found below
-    from .legacy import bad_row  # only here: it explains what is rare
-
     for name, text in stored.values.items():
-        try:
-            json.loads(text)
-        except (ValueError, TypeError, RecursionError) as error:
+        try:  # with the parser that reads the values later; `json` takes more than it
+            from_json(text, allow_inf_nan=False, cache_strings=False)
+        except ValueError as error:
+            from .legacy import bad_row  # only here: it explains what is rare
+
             raise InvalidValue({name: bad_row(text, error)}, "The store is damaged") from None
-    raise InvalidValue({"": "the rows don't form one JSON object"}, "The store is damaged")
+    return encode(stored.revision, stored.values)
 
 
 def encode_readable(stored: Stored) -> tuple[Encoded, dict[str, str]]:
@@ -130,8 +124,6 @@ def encode_readable(stored: Stored) -> tuple[Encoded, dict[str, str]]:
         try:
             return encode_stored(Stored(stored.revision, values)), problems
         except InvalidValue as error:
-            if not error.problems.keys() & values.keys():
-                raise
             problems |= error.problems
 
 
@@ -139,9 +131,14 @@ def _validated(
     schema: Schema, stored: Stored, texts: Mapping[str, str | None], problems: dict[str, str]
 ) -> Mapping[str, str | None]:
     """Return ``texts`` as they come out of the validation of all values together."""
+    found = texts
     try:
-        wanted = stored.with_commit(Commit(with_former_names(schema, stored, texts)))
-        model = schema.load(encode_stored(wanted).values)
+        found = _read_back(schema, stored, texts)
+        if found != texts:  # validators have changed some, and see them again at each read
+            again = _read_back(schema, stored, found)
+            changing = [name for name, text in found.items() if text != again[name]]
+            reason = "a validator changes its own result, so this would change at each read"
+            problems.update(dict.fromkeys(changing, reason))
     except InvalidValue as error:
         for name, problem in error.problems.items():
             hint = ""
@@ -152,9 +149,17 @@ def _validated(
             problems.setdefault(name, problem + hint)
     if problems:
         raise InvalidValue(problems)
+    return found
+
+
+def _read_back(
+    schema: Schema, stored: Stored, texts: Mapping[str, str | None]
+) -> Mapping[str, str | None]:
+    """Return what ``texts`` are where they are read, as JSON texts again."""
+    wanted = stored.with_commit(Commit(with_former_names(schema, stored, texts)))
+    model = schema.load(encode_stored(wanted).values)
     return {
-        name: None if text is None else schema.variables[name].dump(getattr(model, name))
-        for name, text in texts.items()
+        name: None if text is None else schema.text_of(model, name) for name, text in texts.items()
     }
 
 

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 from pydantic import (
     BaseModel,
+    ConfigDict,
+    Field,
     JsonValue,
     PydanticSchemaGenerationError,
     PydanticUserError,
@@ -59,8 +61,16 @@ def from_mapping(confs: Mapping[Any, Any], configured: Mapping[str, Any]) -> dic
     return variables
 
 
-def from_model(model: type[BaseModel], configured: Mapping[str, Any]) -> dict[str, Variable]:
-    """Read a pydantic model; arguments and errors as in `from_mapping`."""
+def from_model(
+    model: type[BaseModel], configured: Mapping[str, Any], config: ConfigDict
+) -> dict[str, Variable]:
+    """Read a pydantic model; errors as in `from_mapping`.
+
+    Args:
+        model: the model.
+        configured: as in `from_mapping`.
+        config: how single values are validated.
+    """
     if any(base.__module__.partition(".")[0] == "pydantic_settings" for base in model.__mro__):
         raise SchemaError(
             f"WAFFLE_CONFS: {model.__name__!r} is a model of pydantic-settings, which would read "
@@ -68,7 +78,8 @@ def from_model(model: type[BaseModel], configured: Mapping[str, Any]) -> dict[st
             "give a variable its value from the environment, set WAFFLE_ENV_PREFIX."
         )
     variables = {
-        name: _from_field(name, field, configured) for name, field in model.model_fields.items()
+        name: _from_field(name, field, configured, config)
+        for name, field in model.model_fields.items()
     }
     _check_former_names(variables)
     return variables
@@ -99,17 +110,25 @@ def _from_declaration(name: object, conf: object, configured: Mapping[str, Any])
     return _variable(name, annotation or infer_type(default), default, conf)
 
 
-def _from_field(name: str, info: FieldInfo, configured: Mapping[str, Any]) -> Variable:
+def _from_field(
+    name: str, info: FieldInfo, configured: Mapping[str, Any], config: ConfigDict
+) -> Variable:
     _check_name(name)
     annotation: Any = info.annotation
-    for metadata in info.metadata:
+    choice = [] if info.discriminator is None else [Field(discriminator=info.discriminator)]
+    for metadata in (*choice, *info.metadata):
         annotation = Annotated[annotation, metadata]
     extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    if getattr(info, "default_factory_takes_validated_data", False):  # since pydantic 2.10
+        raise SchemaError(
+            f"WAFFLE_CONFS[{name!r}]: a default can't depend on other values, which change. Give "
+            "default_factory a function without arguments, or make it a property of the model."
+        )
     default = info.get_default(call_default_factory=True)
     if info.is_required():
         default = _configured(name, configured)
     words = {"desc": info.description, "title": info.title}
-    return _variable(name, annotation, default, {**extra, **words})
+    return _variable(name, annotation, default, {**extra, **words}, config)
 
 
 def _configured(name: str, configured: Mapping[str, Any]) -> Any:
@@ -120,9 +139,15 @@ def _configured(name: str, configured: Mapping[str, Any]) -> Any:
     return configured[name]
 
 
-def _variable(name: str, annotation: Any, default: Any, conf: Mapping[str, Any]) -> Variable:
+def _variable(
+    name: str,
+    annotation: Any,
+    default: Any,
+    conf: Mapping[str, Any],
+    config: ConfigDict | None = None,
+) -> Variable:
     try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
+        adapter = _adapter(annotation, config)
     except (PydanticSchemaGenerationError, PydanticUserError, NameError, TypeError) as error:
         raise SchemaError(
             f"WAFFLE_CONFS[{name!r}]: pydantic can't validate {annotation!r}: {error}"
@@ -140,9 +165,20 @@ def _variable(name: str, annotation: Any, default: Any, conf: Mapping[str, Any])
     )
     try:
         variable.to_json(default)
-        return replace(variable, default=adapter.validate_python(default))
+        variable = replace(variable, default=adapter.validate_python(default))
+        variable.to_json(variable.default)  # what is typed is validated twice, too
+        return variable
     except ValueError as error:
         raise SchemaError(f"WAFFLE_CONFS[{name!r}]: the default is refused: {error}") from None
+
+
+def _adapter(annotation: Any, config: ConfigDict | None) -> TypeAdapter[Any]:
+    try:
+        return TypeAdapter(annotation, config=config)
+    except PydanticUserError as error:
+        if error.code != "type-adapter-config-unused":
+            raise
+        return TypeAdapter(annotation)  # a model, which has its own
 
 
 def _words(conf: Mapping[str, Any], key: str) -> str:

@@ -74,6 +74,8 @@ def history(
     Raises:
         UnknownVariable: ``key`` is neither declared nor in the history.
     """
+    if key is not None and not key.isidentifier():  # not every store can be asked for any text
+        state.schema.variable(key)
     # One character more says that there is more.
     length = BEGINNING + 1 if beginnings else None
     rows = state.store.history(min(limit, MAX_LIMIT), key, max_length=length)

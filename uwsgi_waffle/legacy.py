@@ -64,7 +64,7 @@ def is_legacy(text: str) -> bool:
 
 
 def bad_row(text: str, error: Exception) -> str:
-    """Explain why a stored text can't be used, given the error that `json` raised."""
+    """Explain why a stored text can't be used, given the parser's error."""
     if is_legacy(text):
         try:
             as_json(text)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
 
 from .errors import SchemaError
 from .redis_sentinel import read_url
 
-__all__ = ["connect", "import_redis"]
+__all__ = ["connect", "error_message", "import_redis"]
 
 CONNECT_TIMEOUT = 2.0  # seconds
+# What redis-py says of a sentinel is long, and no two processes say the same.
+SENTINEL = re.compile(r"<redis\.client\.Redis\(.*?host=([^,]*),port=(\d+).*?\)>\)>\)>")
 
 
 def import_redis() -> Any:
@@ -47,10 +50,8 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     try:
         url, sentinels = read_url(url)
         parts = urlsplit(url)
-        if parts.fragment or "@" in parts.path + parts.query:
-            raise SchemaError(f"{hint}: it has an '@' or '#' in the wrong place.")
-        if parts.scheme == "unix" and parts.hostname:
-            raise SchemaError(f"{setting}: a socket's path is absolute: unix:///run/redis.sock.")
+        if problem := _problem(parts):
+            raise SchemaError(f"{hint}: {problem}.")
         options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
         pool = redis.ConnectionPool.from_url(_with_query(url, options), **ours)
         pool.connection_class(**pool.connection_kwargs)  # rejects unknown options
@@ -66,6 +67,22 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
     if sentinels is not None:
         return sentinels.client(redis, pool)
     return redis.Redis.from_pool(pool)  # closing the client closes its connections
+
+
+def error_message(error: Exception) -> str:
+    """Return the text of redis-py's error, with sentinels by their addresses."""
+    return SENTINEL.sub(r"\1:\2", str(error)).rstrip(".")
+
+
+def _problem(parts: SplitResult) -> str:
+    """Return what redis-py would read as something else, or not at all; empty if nothing."""
+    if parts.fragment or "@" in parts.path + parts.query:
+        return "it has an '@' or '#' in the wrong place"
+    if parts.scheme == "unix" and parts.hostname:
+        return "a socket's path is absolute: unix:///run/redis.sock"
+    if parts.scheme != "unix" and not re.fullmatch(r"/?\d*/?", parts.path):
+        return "what follows the server is the number of a database"
+    return ""
 
 
 def _limits(redis: Any, timeout: float) -> dict[str, Any]:

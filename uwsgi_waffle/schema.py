@@ -21,6 +21,7 @@ from .variable import Variable, format_location, validator_error
 __all__ = ["MASK", "RESERVED_PREFIX", "Schema", "Values", "Variable"]
 
 MASK = "********"
+ASSIGNED = "{} is assigned, and the values are frozen; return self.model_copy(update=...) instead"
 NOTHING: Mapping[str, Any] = MappingProxyType({})
 CONFIG = ConfigDict(
     frozen=True,
@@ -30,6 +31,7 @@ CONFIG = ConfigDict(
     alias_generator=None,
     populate_by_name=True,
     arbitrary_types_allowed=False,
+    allow_inf_nan=False,
 )
 
 
@@ -66,20 +68,22 @@ class Schema:
         unpinned: the same without that.
     """
 
-    def __init__(self, variables: Mapping[str, Variable], model: type[BaseModel]) -> None:
+    def __init__(self, variables: Mapping[str, Variable], model: type[Values]) -> None:
         self.variables = dict(variables)
         self.model = model
         self.secrets = frozenset(name for name, variable in variables.items() if variable.secret)
+        model.secret_names = self.secrets
         self.pins: Mapping[str, Pin] = NOTHING
         self.unpinned = self
         self._renamed = {name: variable for name, variable in variables.items() if variable.was}
         texts = ",".join(
-            f'"{name}":{variable.to_json(variable.default)}' for name, variable in variables.items()
+            f'"{name}":{variable.dump(variable.default)}' for name, variable in variables.items()
         )
         self.defaults = self.load(f"{{{texts}}}")
         # The model's validators may have changed a default: every process uses the result.
         for name, field in model.model_fields.items():
-            field.default, field.default_factory = getattr(self.defaults, name), None
+            self.text_of(self.defaults, name)
+            field.default, field.default_factory = self.defaults.__dict__[name], None
             field.alias = field.validation_alias = None  # the store has names
         model.model_rebuild(force=True)
 
@@ -115,13 +119,15 @@ class Schema:
         fields: dict[str, Any] = {
             v.name: (v.type, FieldInfo(default=v.default)) for v in variables.values()
         }
-        base = type("Values", (Values,), _namespace(variables, __name__, Values.__doc__))
+        base = type("Values", (Values,), _namespace(__name__, Values.__doc__))
         return cls(variables, create_model("Values", __base__=base, **fields))
 
     @classmethod
     def _from_model(cls, model: type[BaseModel], configured: Mapping[str, Any]) -> Schema:
-        variables = from_model(model, configured)
-        namespace = _namespace(variables, model.__module__, model.__doc__)
+        # Text from a form becomes a number; what is read from the store is judged as it says.
+        config: ConfigDict = {**model.model_config, **CONFIG, "strict": False}
+        variables = from_model(model, configured, config)
+        namespace = _namespace(model.__module__, model.__doc__)
         metaclass: type[type] = type(model)  # pydantic's, or one of the application's own
         return cls(variables, metaclass(model.__name__, (Values, model), namespace))
 
@@ -228,6 +234,18 @@ class Schema:
             errors = {"": f"a {validator_error(error, secret=bool(self.secrets))}"}
         raise InvalidValue(errors, "The values don't fit the schema")
 
+    def text_of(self, values: BaseModel, name: str) -> str:
+        """Return the JSON text of a variable's value.
+
+        Raises:
+            InvalidValue: a validator has made something else of it than its type.
+        """
+        try:
+            # An attribute that is deprecated would warn of whoever reads it.
+            return self.variables[name].dump(values.__dict__[name])
+        except ValueError as error:
+            raise InvalidValue({name: f"what its validator returns {error}"}) from None
+
     def load_leniently(self, values: bytes | str) -> tuple[BaseModel, dict[str, str]]:
         """Read stored values like `load`, but use the default of each variable that doesn't fit.
 
@@ -252,6 +270,9 @@ class Schema:
         errors: dict[str, str] = {}
         for entry in error.errors(include_url=False, include_input=False, include_context=False):
             name = str(entry["loc"][0]) if entry["loc"] else ""
+            if entry["type"] == "frozen_instance":
+                errors[""] = ASSIGNED.format(name)
+                continue
             hidden = name in self.secrets or (not name and self.secrets)
             reason = entry["type"] if hidden else entry["msg"] + format_location(entry["loc"][1:])
             errors[name] = f"{errors[name]}; {reason}" if name in errors else reason
@@ -271,13 +292,5 @@ def _unknown(name: object, known: Iterable[str]) -> UnknownVariable:
     )
 
 
-def _namespace(
-    variables: Mapping[str, Variable], module: str, doc: str | None
-) -> dict[str, object]:
-    secrets = frozenset(name for name, variable in variables.items() if variable.secret)
-    return {
-        "__module__": module,
-        "__doc__": doc,
-        "model_config": CONFIG,
-        "secret_names": secrets,
-    }
+def _namespace(module: str, doc: str | None) -> dict[str, object]:
+    return {"__module__": module, "__doc__": doc, "model_config": CONFIG}

@@ -4,22 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
-from urllib.parse import quote
+from typing import Annotated, Any, Literal, TypeVar
 
 from flask import Flask
 from pydantic import Field, TypeAdapter, ValidationError
 
-from .errors import SchemaError, missing_library
+from .errors import SchemaError
 from .privileges import resolve
-
-if TYPE_CHECKING:
-    from sqlalchemy import URL
+from .urls import libpq_url
 
 __all__ = ["LateSettings", "Settings", "Watching"]
 
@@ -100,7 +96,7 @@ class Watching:
         """Return these settings for hosts that meet at their store, unless another URL is set."""
         if self.watchtype != "postgres" or self.channel_url or not url.startswith("postgres"):
             return self
-        return replace(self, channel_url=url)
+        return replace(self, channel_url=libpq_url(url))
 
 
 @dataclass(frozen=True)
@@ -144,35 +140,6 @@ class Settings:
             max_value_size=_setting(config, "WAFFLE_MAX_VALUE_SIZE", BYTES, 2**20),
             instance=instance,
         )
-
-    def locate_store(self) -> str | URL:
-        """Return ``store_url``, with the real path of the file if it names a SQLite database.
-
-        A relative path is relative to the instance folder. The result is an object where a path
-        may hold ``?``, ``#`` or ``%``: versions of SQLAlchemy read these in different ways.
-
-        Raises:
-            SchemaError: it isn't a URL.
-        """
-        if not re.match(r"sqlite(\+\w+)?:", self.store_url):
-            return self.store_url
-        try:
-            from sqlalchemy import exc, make_url  # only here: it takes long to load
-        except ImportError:
-            why = ". ".join(missing_library("SQLAlchemy", "sqlalchemy"))
-            raise SchemaError(f"WAFFLE_STORE_URL: {why}") from None
-
-        try:
-            url = make_url(self.store_url)
-        except exc.ArgumentError:  # its text quotes the URL
-            raise SchemaError("WAFFLE_STORE_URL isn't a URL that SQLAlchemy can read.") from None
-        path = url.database or ":memory:"
-        if path == ":memory:" or path.startswith(("file::memory:", "file:/")):
-            return url
-        if path.startswith("file:"):  # SQLite reads it as a URI
-            folder = quote(str(resolve(self.instance)))
-            return url.set(database=f"file:{folder}/{path.removeprefix('file:')}")
-        return url.set(database=str(resolve(self.instance / path)))
 
 
 class LateSettings:

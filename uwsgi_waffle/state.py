@@ -99,12 +99,13 @@ class WaffleState:
         )
 
     def _open_store(self, given: Store | None) -> Store:
-        store = open_store(self.settings.locate_store()) if given is None else given
+        store = open_store(self.settings.store_url) if given is None else given
         if not isinstance(store, Store):  # without its text: a URL may hold a password
             raise SchemaError(
                 f"configstore must be a store, such as SQLStore(url), not {type(store).__name__}. "
                 "A URL alone goes into WAFFLE_STORE_URL."
             )
+        store = store.beside(self.settings.instance)
         if self.settings.namespace:
             store = store.within(self.settings.namespace)
         names = self.schema.variables.keys() | self.schema.former_names.keys()

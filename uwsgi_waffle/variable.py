@@ -68,20 +68,25 @@ class Variable:
         Raises:
             ValueError: reading the JSON text back doesn't give the same value.
         """
-        try:
-            plain = _reveal(validated) or self.adapter.dump_python(
-                validated, mode="json", warnings="error"
-            )
-            text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
-            same = self.adapter.validate_json(text) == validated
-        except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
-            detail = "" if self.secret else f": {error}"
-            raise ValueError(f"can't be written as JSON{detail}") from None
-        if not same:
-            raise ValueError(
-                "changes when it is written as JSON and read back; choose a type that JSON can hold"
-            )
-        return text
+        problem = ""
+        for by_alias in (True, False):  # a model within may be read by either
+            try:
+                text = self._text(validated, by_alias=by_alias)
+                if self.adapter.validate_json(text) == validated:
+                    return text
+            except (PydanticSerializationError, ValueError, TypeError, RecursionError) as error:
+                detail = "" if self.secret else f": {error}"
+                problem = problem or f"can't be written as JSON{detail}"
+        raise ValueError(
+            problem
+            or "changes when it is written as JSON and read back; choose a type that JSON can hold"
+        )
+
+    def _text(self, validated: object, *, by_alias: bool) -> str:
+        plain = _reveal(validated) or self.adapter.dump_python(
+            validated, mode="json", by_alias=by_alias, round_trip=True, warnings="error"
+        )
+        return json.dumps(plain, allow_nan=False, separators=(",", ":"))
 
     def means(self, value: object, current: object) -> bool:
         """Return whether a value that somebody assigns is the validated value ``current``."""

@@ -241,6 +241,41 @@ def test_a_database_that_names_no_encoding(postgresql_server: PostgreSQL, driver
         postgresql_server.execute("DROP DATABASE anything")
 
 
+def test_a_way_to_log_in_that_needs_a_package(
+    mariadb_server: MariaDB, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """PyMySQL says so by no error of its own; so it does for users of MySQL 8."""
+    monkeypatch.setitem(sys.modules, "nacl", None)
+    login = {"user": "signer", "password": "geheim"}
+    url = mariadb_server.fresh()
+    by_peewee = of_peewee(url, tmp_path)
+    by_peewee.model._meta.database.connect_params.update(login)
+    stores = [SQLStore(url.replace("root", ":".join(login.values()), 1)), by_peewee]
+    for statement in (
+        "INSTALL SONAME 'auth_ed25519'",
+        "CREATE USER signer@localhost IDENTIFIED VIA ed25519 USING PASSWORD('geheim')",
+    ):
+        mariadb_server.execute(statement)
+    try:
+        for store in stores:
+            with pytest.raises(StoreUnavailable, match=r"'pynacl' package .*Install that package"):
+                store.load()
+    finally:
+        mariadb_server.execute("DROP USER signer@localhost")
+        mariadb_server.execute("UNINSTALL SONAME 'auth_ed25519'")
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+def test_a_note_that_no_database_of_postgresql_holds(
+    postgresql_server: PostgreSQL, driver: str
+) -> None:
+    store = SQLStore(postgresql_server.fresh().replace("psycopg", driver, 1))
+    store.prepare()
+    with pytest.raises(InvalidValue, match=r"actor, note: .*can't hold the text"):
+        put(store, A="1", note="a\0b")
+    assert store.load() == Stored(0, {})
+
+
 def test_a_value_that_the_server_takes_in_no_packet(mariadb_server: MariaDB) -> None:
     """The history holds the former value beside the new one."""
     mariadb_server.execute("SET GLOBAL max_allowed_packet = 1048576")

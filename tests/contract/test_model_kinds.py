@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,13 +17,16 @@ from sqlalchemy.orm import synonym
 
 from uwsgi_waffle import (
     AlchemyWaffleStore,
+    InvalidValue,
     PeeweeWaffleStore,
     SchemaError,
     StoreUnavailable,
 )
+from uwsgi_waffle.changes import encode_stored
 from uwsgi_waffle.stores import Store
 from uwsgi_waffle.stores.drivers import in_memory
 
+from .conftest import put
 from .models import (
     alchemy_app,
     peewee_model,
@@ -32,6 +36,19 @@ from .models import (
 
 def text(number: int = 255, **options: Any) -> Any:
     return sa.Column(sa.String(number), **options)
+
+
+class Decoded(sa.types.TypeDecorator[Any]):
+    """Keeps anything as JSON."""
+
+    impl = sa.Text
+    cache_ok = True
+
+    def process_bind_param(self, value: Any, dialect: object) -> str:
+        return json.dumps(value)
+
+    def process_result_value(self, value: str | None, dialect: object) -> Any:
+        return None if value is None else json.loads(value)
 
 
 class TestKindsOfModels:
@@ -121,6 +138,18 @@ class TestKindsOfModels:
                 return None if value is None else value.decode()[::-1]
 
         self.store_of(bare, key=text(), value=sa.Column(Reversed))
+
+    def test_a_row_that_is_no_text_is_named_and_can_be_set(self, bare: SimpleNamespace) -> None:
+        """A type of the application's own may give anything."""
+        model = self.declared(bare, key=text(), value=sa.Column(Decoded))
+        bare.db.create_all()
+        bare.db.session.add(model(key="A", value={"is": "decoded"}))
+        bare.db.session.commit()
+        store = AlchemyWaffleStore(db=bare.db, model=model)
+        with pytest.raises(InvalidValue, match="A: the stored text isn't JSON"):
+            encode_stored(store.load())
+        put(store, A="1")
+        assert store.load().values == {"A": "1"}
 
     def test_a_schema_that_the_engine_translates_is_translated(
         self, tmp_path: Path, sql: Any, caplog: pytest.LogCaptureFixture

@@ -18,6 +18,7 @@ import pytest
 import sqlalchemy as sa
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
+from playhouse.postgres_ext import PostgresqlExtDatabase
 from sqlalchemy.orm import declarative_base
 from sqlalchemy.pool import NullPool
 
@@ -27,6 +28,7 @@ from uwsgi_waffle.stores import alchemy as stores_alchemy
 
 from ..sql_servers import PostgreSQL, SQLServer
 from .conftest import put
+from .models import peewee_model
 
 
 def alchemy(url: str, folder: Path, **options: Any) -> AlchemyWaffleStore:
@@ -330,3 +332,21 @@ def test_a_table_is_found_wherever_the_search_path_finds_it(
     assert put(store, A="1") == 1
     assert store.load() == Stored(1, {"A": "1"})
     assert [row.key for row in store.history(9)] == ["A"]
+
+
+def test_peewees_database_with_cursors_of_the_server_works(
+    postgresql_server: SQLServer, tmp_path: Path
+) -> None:
+    url = sa.make_url(postgresql_server.fresh())
+    model = peewee_model(tmp_path, create=False)
+    model._meta.set_database(
+        PostgresqlExtDatabase(
+            url.database, user=url.username, server_side_cursors=True, **dict(url.query)
+        )
+    )
+    with model._meta.database.connection_context():
+        model.create_table()
+    store = PeeweeWaffleStore(model=model)
+    store.prepare()
+    assert put(store, A="1") == 1
+    assert store.load_after_pending_writes().values == {"A": "1"}

@@ -160,6 +160,8 @@ def test_a_url_opens_it(url: str) -> None:
             "rediss://:***@cache.example/0?ssl_cert_reqs=none",
         ),
         ("unix:///run/redis/s?db=2&password=geheim", "unix:///run/redis/s?db=2&password=***"),
+        ("valkeys://geheim@cache.example", "valkeys://:***@cache.example"),
+        ("redis+sentinel://geheim@one,two/mymaster", "redis+sentinel://:***@one,two/mymaster"),
     ],
 )
 def test_its_name_has_no_password(url: str, name: str) -> None:

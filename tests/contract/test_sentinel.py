@@ -183,6 +183,23 @@ def test_sentinels_that_know_no_master_are_an_error(cluster: Cluster) -> None:
         channel.publish(FOREIGN)
 
 
+def test_sentinels_that_are_down_are_named_alike_by_every_process() -> None:
+    """So the host logs it once. redis-py describes its objects, with their places in memory."""
+    one, two = free_ports(2)
+    url = f"redis+sentinel://127.0.0.1:{one},127.0.0.1:{two}/mymaster"
+    texts = set()
+    for _ in range(2):
+        with pytest.raises(StoreUnavailable) as caught:
+            RedisStore(url).load()
+        texts.add(str(caught.value))
+        with pytest.raises(ChannelDown) as down:
+            open_channel("redis", url, "waffleconf").publish(FOREIGN)
+        assert f": 127.0.0.1:{one} - " in str(down.value)
+    (text,) = texts
+    assert f"'mymaster' : 127.0.0.1:{one} - " in text
+    assert "<" not in text
+
+
 class TestUrls:
     @pytest.mark.parametrize(
         ("url", "plain"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,8 @@ from uwsgi_waffle import (
     UnknownRevision,
     WaffleError,
 )
-from uwsgi_waffle.stores import Commit, Store, Stored
+from uwsgi_waffle.stores import Commit, Store, Stored, drivers
+from uwsgi_waffle.stores.sqlite_file import SQLiteFile
 
 from .conftest import put, sqlite_url
 
@@ -99,6 +101,11 @@ class TestFile:
             assert reader.execute("SELECT value FROM waffle_values").fetchall() == [("1",)]
         finally:
             reader.close()
+
+    def test_the_url_may_say_how_long_a_writer_waits(self, sqlite_file: Path) -> None:
+        url = sa.make_url(f"sqlite:///{sqlite_file}?timeout=7")
+        with closing(SQLiteFile(url, drivers.TIMEOUT).connect()) as connection:
+            assert connection.execute("PRAGMA busy_timeout").fetchone() == (7000,)
 
     @pytest.mark.parametrize(
         "name", ["with space.db", "50%.db", "a#b.db", "a?mode=ro.db", "grün.db"]

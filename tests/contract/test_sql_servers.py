@@ -14,11 +14,13 @@ from typing import Any, NoReturn
 import pymysql
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.pool import NullPool
 
 from uwsgi_waffle import InvalidValue, SQLStore, StoreUnavailable
 from uwsgi_waffle.stores import Commit, Stored
 from uwsgi_waffle.stores.tables import TABLES_VERSION
 
+from ..host import eventually
 from ..sql_servers import PostgreSQL, SQLServer
 from .conftest import put, writing
 
@@ -230,6 +232,30 @@ class TestSettings:
             put(store, A="2", **{"k" * 256: "1"})
         assert list(caught.value.problems) == ["k" * 256]
         assert store.load() == Stored(1, {"A": "1"})
+
+
+def test_a_writer_that_the_server_ends_for_another_begins_again(
+    postgresql_server: PostgreSQL,
+) -> None:
+    """Somebody who edits by hand takes the locks in another order: that is a deadlock."""
+    url = postgresql_server.fresh()
+    store = SQLStore(url)
+    store.prepare()
+    put(store, A="1")
+    editor = sa.create_engine(url, poolclass=NullPool)
+    with ThreadPoolExecutor(1) as pool:
+        with editor.begin() as connection:
+            connection.exec_driver_sql("UPDATE waffle_values SET value = '2'")
+            update = pool.submit(put, store, A="3")
+            eventually(
+                lambda: connection.exec_driver_sql(
+                    "SELECT count(*) FROM pg_locks WHERE NOT granted"
+                ).scalar_one()
+            )
+            # The first to wait is the first to notice, and gives way.
+            connection.exec_driver_sql("UPDATE waffle_meta SET revision = revision")
+        assert update.result() == 2
+    assert store.load() == Stored(2, {"A": "3"})
 
 
 class TestNewer:

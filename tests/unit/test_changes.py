@@ -69,7 +69,14 @@ class TestBadRow:
 class TestEncoding:
     @pytest.mark.parametrize(
         "values",
-        [{"A": "{"}, {"A": ""}, {"A": '1,"B":2'}, {"A": "1}"}, {"A": "1", "B": "[" * 100_000}],
+        [
+            *(
+                {"A": text}
+                for text in ("{", "", '1,"B":2', "1}", "NaN", "[-Infinity]", r'"\ud800"')
+            ),
+            *({"A": "1", "B": text} for text in ("[" * 100_000, "[" * 300 + "]" * 300)),
+        ],
+        ids=lambda values: str(values)[:30],
     )
     def test_a_row_that_is_not_one_value_is_named(self, values: dict[str, str]) -> None:
         bad = max(values, key=lambda name: len(values[name])) if len(values) > 1 else "A"
@@ -98,6 +105,17 @@ class TestFailingValidators:
         site.tick()
         assert site.waffle.values.PATTERN == "a"
         assert "validator failed" in site.waffle.status()["store_error"]
+
+    @pytest.mark.parametrize("text", ["NaN", "1e400", "1" * 400])
+    def test_a_number_without_an_end_disturbs_no_request(self, host: Host, text: str) -> None:
+        """It couldn't be written as JSON where it is listed or exported."""
+        site = host.start(confs={"RATE": {"default": 0.5}})
+        site.waffle.update({"RATE": 1.5})
+        host.sql("UPDATE waffle_values SET value = ?", text)
+        host.touch()
+        site.tick()
+        assert site.waffle.values.RATE == 1.5
+        assert "RATE" in site.waffle.status()["store_error"]
 
     def test_a_row_that_is_nested_too_deeply_disturbs_no_request(self, host: Host) -> None:
         site = host.start(confs={"ANY": {"default": None}})

@@ -41,7 +41,13 @@ class TestMule:
 
     def test_it_listens_to_the_store(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("WAFFLE_STORE_URL", "postgresql+psycopg://db.example/site")
-        assert self.url() == "postgresql+psycopg://db.example/site"
+        assert self.url() == "postgresql://db.example/site"
+        url = "postgresql://u@/site?host=one:1&host=two:2&options=-c+a=b"
+        monkeypatch.setenv("WAFFLE_STORE_URL", url)
+        assert conninfo_to_dict(self.url()) == {
+            **{"user": "u", "dbname": "site", "options": "-c a=b"},
+            **{"host": "one,two", "port": "1,2"},
+        }
         monkeypatch.setenv("WAFFLE_LISTEN_URL", "postgresql://direct.example/site")
         assert self.url() == "postgresql://direct.example/site"
 
@@ -84,6 +90,13 @@ def test_a_name_that_postgresql_would_cut_is_refused() -> None:
             "postgresql+psycopg://postgres@/site?host=/run/my%20pg&options=-c+search_path%3Dshop",
             {"host": "/run/my pg", "options": "-c search_path=shop"},
         ),
+        (
+            "postgresql+psycopg://ann@/site?host=one:5433&host=two.example&connect_timeout=3",
+            {"host": "one,two.example", "port": "5433,", "connect_timeout": "3"},
+        ),
+        ("postgresql+psycopg://ann@/site?host=one:5433", {"host": "one", "port": "5433"}),
+        ("postgresql://ann@/site?host=one,two&port=1,2", {"host": "one,two", "port": "1,2"}),
+        ("postgresql://ann@/site?host=one&port=5433", {"host": "one", "port": "5433"}),
     ],
 )
 def test_libpq_reads_the_url_of_a_store_as_sqlalchemy_does(url: str, parts: dict[str, str]) -> None:

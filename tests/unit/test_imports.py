@@ -43,7 +43,7 @@ FLOORS = (
 DOORS = {
     "uwsgi": set(),  # it is there, or it isn't
     "uwsgidecorators": set(),
-    "sqlalchemy": {"stores/", "settings.py"},
+    "sqlalchemy": {"stores/"},
     "sqlite3": {"stores/"},
     "redis": {"redis_client.py", "stores/redis.py", "wake/redis.py"},
     "psycopg": {"stores/drivers.py", "wake/postgres.py"},

@@ -27,6 +27,18 @@ class TestHistory:
         with pytest.raises(UnknownVariable):
             site.waffle.history(key="SITE")
 
+    @pytest.mark.parametrize("name", ["\udcff", "a\0", ""])
+    def test_a_name_that_a_store_can_not_be_asked_for_is_unknown(
+        self, site: Process, name: str
+    ) -> None:
+        """SQLite's error would look as if a row were damaged."""
+        with pytest.raises(UnknownVariable):
+            site.waffle.history(key=name)
+
+    def test_a_limit_may_have_any_number_of_digits(self, site: Process) -> None:
+        site.waffle.update({"LIMIT": 20})
+        assert len(site.waffle.history(limit=10**30)) == 1
+
     def test_it_masks_secrets(self, site: Process) -> None:
         site.waffle.update({"TOKEN": "geheim"})
         assert [(e.old, e.new) for e in site.waffle.history()] == [(MASK, MASK)]

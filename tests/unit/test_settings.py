@@ -14,7 +14,7 @@ import pytest
 from flask import Config, Flask
 from sqlalchemy import make_url
 
-from uwsgi_waffle import MemoryStore, SchemaError, WaffleConf, WaffleError
+from uwsgi_waffle import MemoryStore, SchemaError, SQLStore, WaffleConf, WaffleError
 from uwsgi_waffle.settings import Settings, Watching
 from uwsgi_waffle.stores import open_store
 
@@ -240,13 +240,18 @@ def test_a_url_with_an_unknown_driver_is_refused_without_its_password() -> None:
     ("url", "advice"),
     [
         ("sqlite://waffle.db", "three slashes before a relative path"),
-        ("sqlite+aiosqlite:///waffle.db", "asynchronous driver"),
+        ("sqlite+aiosqlite:///waffle.db", "Python's own driver"),
+        ("sqlite+pysqlcipher://:geheim@/waffle.db", "nothing would be encrypted"),
+        ("sqlite:///waffle.db?timeout=long", "a number of seconds"),
         ("postgresql+asyncpg://ann:geheim@db/site", "asynchronous driver"),
         ("mysql+aiomysql://ann:geheim@db/site", "asynchronous driver"),
         ("mysql+pymysql://ann:geheim@db/", "names no database"),
         ("unix://run/redis.sock", "path is absolute"),
         ("unix://redis.sock", "path is absolute"),
         ("redis://ann:ge@heim/x@db", "an '@' or '#' in the wrong place"),
+        ("redis://ann:geheim@cache.example/waffle", "the number of a database"),
+        ("redis+sentinel://one,two/mymaster/waffle", "the number of a database"),
+        ("valkeys://cache.example/1/2", "the number of a database"),
     ],
 )
 def test_a_url_that_would_be_read_as_something_else(url: str, advice: str) -> None:
@@ -277,34 +282,28 @@ class TestPaths:
     @pytest.mark.parametrize(
         ("url", "path"),
         [
-            (None, "{real}/waffle.db"),
             ("sqlite:///waffle.db", "{real}/waffle.db"),
             ("sqlite+pysqlite:///data/../waffle.db", "{real}/waffle.db"),
             ("sqlite:///{link}/waffle.db", "{real}/waffle.db"),
-            ("sqlite:///file:waffle.db?uri=true", "file:{real}/waffle.db"),
-            ("sqlite:///file:/srv/waffle.db?uri=true", "file:/srv/waffle.db"),
-            ("sqlite://", None),
-            ("sqlite:///:memory:", ":memory:"),
+            ("sqlite:///file:waffle.db?uri=true", "{real}/waffle.db"),
+            ("sqlite:///file:/srv/waffle.db?uri=true", "/srv/waffle.db"),
         ],
     )
-    def test_sqlite(self, instance: Path, url: str | None, path: str | None) -> None:
-        app = Flask("site", instance_path=str(instance))
+    def test_sqlite(self, instance: Path, url: str, path: str) -> None:
         spelled = {"real": instance.resolve(), "link": instance}
-        app.config["WAFFLE_CONFS"] = {}
-        if url is not None:
-            app.config["WAFFLE_STORE_URL"] = url.format_map(spelled)
-        located: Any = Settings.read(app).locate_store()
-        assert located.database == (path and path.format_map(spelled))
+        store = open_store(url.format_map(spelled)).beside(instance)
+        assert store.file == Path(path.format_map(spelled))
 
-    @pytest.mark.parametrize("url", ["redis://cache.example/1", "postgresql://db/site", "memory:"])
-    def test_other_stores(self, app: Flask, url: str) -> None:
-        app.config["WAFFLE_STORE_URL"] = url
-        assert Settings.read(app).locate_store() == url
+    def test_a_store_that_is_given(self, instance: Path) -> None:
+        """From whichever folder a command is started, it is the server's store."""
+        app = Flask("site", instance_path=str(instance))
+        app.config["WAFFLE_CONFS"] = {"SITENAME": {"default": "Waffle"}}
+        WaffleConf(app, SQLStore("sqlite:///site.db")).update({"SITENAME": "New"})
+        assert SQLStore(f"sqlite:///{instance}/site.db").load().values == {"SITENAME": '"New"'}
 
-    def test_no_url(self, app: Flask) -> None:
-        app.config["WAFFLE_STORE_URL"] = "sqlite:waffle.db"
+    def test_no_url(self) -> None:
         with pytest.raises(SchemaError, match="WAFFLE_STORE_URL"):
-            Settings.read(app).locate_store()
+            open_store("sqlite:waffle.db")
 
     @pytest.mark.parametrize("name", ["waffle.watch", "{link}/waffle.watch"])
     def test_watch_file(self, instance: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:

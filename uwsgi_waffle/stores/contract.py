@@ -171,6 +171,10 @@ class Store(ABC):
         """
         return self
 
+    def beside(self, folder: Path) -> Store:
+        """Return this store with its path, if it has a relative one, read as one in ``folder``."""
+        return self
+
     @property
     def file(self) -> Path | None:
         """The file that holds the data, if every process opens it itself; else ``None``."""

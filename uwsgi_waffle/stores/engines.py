@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.pool import NullPool
 
+from .. import urls
 from ..errors import SchemaError
 from ..identity import database_identity, file_identity, sqlite_path
-from ..urls import redact_url
 from .contract import Notification
 from .drivers import ISOLATION, connect_limits, limit_answers, transaction_limits
 
@@ -34,6 +34,11 @@ def check_url(url: sa.URL) -> None:
         raise SchemaError(
             f"WAFFLE_STORE_URL: {url.host!r} would be a server, and SQLite has none. Write three "
             "slashes before a relative path, and four before an absolute one: sqlite:///waffle.db"
+        )
+    if url.get_backend_name() == "sqlite" and url.drivername not in ("sqlite", "sqlite+pysqlite"):
+        raise SchemaError(
+            f"WAFFLE_STORE_URL: SQLite is opened by Python's own driver, so {url.drivername} would "
+            "have no effect: nothing would be encrypted, for instance. Write sqlite:///waffle.db"
         )
     if url.get_backend_name() in ("mysql", "mariadb") and not (url.database or url.query):
         raise SchemaError(
@@ -97,7 +102,7 @@ def connect(dialect: sa.Dialect, args: Any, options: dict[str, Any], timeout: fl
 
 def shown(url: sa.URL) -> str:
     """Return a URL for people, without a password."""
-    return redact_url(url.render_as_string(hide_password=False))
+    return urls.redact_url(url.render_as_string(hide_password=False))
 
 
 NOTIFY = sa.text("SELECT pg_notify(:channel, :message)")
@@ -112,11 +117,8 @@ def notify(connection: sa.Connection, notification: Notification | None) -> None
 
 def libpq_url(url: sa.URL) -> str:
     """Return a URL as libpq reads it, with its password; empty if it isn't of PostgreSQL."""
-    if url.get_backend_name() != "postgresql":
-        return ""
-    text = url.set(drivername="postgresql").render_as_string(hide_password=False)
-    start, mark, query = text.partition("?")
-    return start + mark + query.replace("+", "%20")  # libpq takes a plus for a plus
+    is_known = url.get_backend_name() == "postgresql"
+    return urls.libpq_url(url.render_as_string(hide_password=False)) if is_known else ""
 
 
 def identity_of(url: sa.URL, table: str) -> str:

@@ -12,7 +12,10 @@ __all__ = ["MemoryStore"]
 
 
 class MemoryStore(Store):
-    """Keeps values in memory: not shared with other processes, gone when this one ends."""
+    """Keeps values in memory: not shared with other processes, gone when this one ends.
+
+    An application sees what another one has changed in the same object at its next `refresh`.
+    """
 
     shared = False
 

@@ -181,7 +181,8 @@ class PeeweeWaffleStore(RowStore):
         query: Any = model.update({model.value: model.value})
         if self._has_server:
             query = model.select(model.key).for_update()
-        query.where(model.key == REVISION).execute(database)
+        # As text: as a query it would have a cursor of the server's if the database has them.
+        database.execute_sql(*query.where(model.key == REVISION).sql())
 
     def _connect_limits(self, database: Any) -> dict[str, Any]:
         """Return the limits for a connection that neither its parameters nor its URL set."""

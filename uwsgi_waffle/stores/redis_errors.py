@@ -11,6 +11,7 @@ from ..errors import (
     WaffleError,
     open_files_advice,
 )
+from ..redis_client import error_message
 from .translation import TRIED_AGAIN
 
 __all__ = ["store_error"]
@@ -34,7 +35,7 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
         error: what redis-py raised.
         writing: whether the command was to write.
     """
-    message, kinds = str(error).rstrip("."), redis.exceptions
+    message, kinds = error_message(error), redis.exceptions
     if isinstance(error, UnicodeEncodeError):
         return InvalidValue({"": f"{name} can't hold the value: {error.reason}"})
     if isinstance(error, kinds.AuthenticationError):

@@ -6,7 +6,7 @@ import copy
 import logging
 import textwrap
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
 from typing import Protocol, TypeVar
@@ -16,7 +16,7 @@ from ..legacy import as_json
 from ..privileges import as_owner_of
 from .contract import EXPIRES, Commit, CommitBuilder, Context, HistoryRow, Store, Stored
 from .row_history import HISTORY_ROWS, RowHistory
-from .translation import TableMissing, TransactionConflict
+from .translation import TableMissing, retry
 
 __all__ = [
     "HISTORY",
@@ -40,10 +40,7 @@ MYSQL = ("mysql", "mariadb")
 MYSQL_HISTORY_SIZE = 2**19  # characters; in one statement with the values it fits a packet there
 MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
 
-ATTEMPTS = 5
-
 S = TypeVar("S", bound="RowStore")
-T = TypeVar("T")
 Found = Mapping[str, "str | None"]
 
 
@@ -117,7 +114,7 @@ class RowStore(Store):
         return self._backend not in ("", "sqlite")
 
     def prepare(self) -> None:
-        _retry(self._prepare)
+        retry(self._prepare)
 
     def _prepare(self) -> None:
         try:
@@ -136,7 +133,7 @@ class RowStore(Store):
         return self._stored(self._read())
 
     def load_after_pending_writes(self) -> Stored:
-        return _retry(lambda: self._stored(self._read(lock=self._has_server)))
+        return retry(lambda: self._stored(self._read(lock=self._has_server)))
 
     def rows(self) -> Mapping[str, str]:
         return _without_reserved(self._read())
@@ -153,7 +150,7 @@ class RowStore(Store):
         return found
 
     def transact(self, build_commit: CommitBuilder) -> Stored:
-        return _retry(lambda: self._transact(build_commit))
+        return retry(lambda: self._transact(build_commit))
 
     def _transact(self, build_commit: CommitBuilder) -> Stored:
         with self._open(lock=True) as rows:
@@ -246,8 +243,9 @@ class RowStore(Store):
         return Stored(int(revision), {key: _json(text) for key, text in values.items()})
 
 
-def _json(text: str) -> str:
-    """Return a row as JSON, or unchanged if that is impossible: whoever uses it then says why."""
+def _json(value: object) -> str:
+    """Return a row as JSON, or as it is if that is impossible: whoever uses it then says why."""
+    text = str(value)  # a column of the application's own type may hold anything else
     try:
         return as_json(text)
     except ValueError:
@@ -271,16 +269,6 @@ def _names_rows(names: set[str], max_length: int | None) -> dict[str, str]:
         joined, max(1, max_length or len(joined)), break_long_words=False, break_on_hyphens=False
     )
     return {NAMES + (str(number) if number else ""): line for number, line in enumerate(lines)}
-
-
-def _retry(call: Callable[[], T]) -> T:
-    """Call something again if another host was faster."""
-    for _ in range(ATTEMPTS - 1):
-        try:
-            return call()
-        except TransactionConflict:
-            continue
-    return call()
 
 
 def _without_reserved(found: Found) -> dict[str, str]:

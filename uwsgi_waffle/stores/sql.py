@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import sqlite3
 import time
@@ -20,9 +21,9 @@ from ..privileges import as_owner_of
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
 from .engines import check_url, create_engine, identity_of, libpq_url, notify, shown
-from .sqlite_file import SQLiteFile, absolute
+from .sqlite_file import SQLiteFile, absolute, located
 from .tables import DECLARED, TABLES_VERSION, as_text, is_sound, tables_of
-from .translation import CANT_OPEN, map_errors
+from .translation import CANT_OPEN, map_errors, retry
 
 __all__ = ["SQLStore"]
 
@@ -37,7 +38,8 @@ class SQLStore(Store):
 
     Args:
         url: an SQLAlchemy URL: ``sqlite:////var/lib/site/waffle.db``, ``postgresql+psycopg://…``,
-            ``mysql+pymysql://…``
+            ``mysql+pymysql://…``. A relative path of SQLite is in the application's instance
+            folder, or in the working folder as long as no application has the store.
         timeout: seconds to wait for an answer or another writer.
         namespace: what the names of the tables begin with, as ``WAFFLE_NAMESPACE``.
 
@@ -53,7 +55,7 @@ class SQLStore(Store):
 
     def __init__(self, url: str | sa.URL, *, timeout: float = TIMEOUT, namespace: str = "") -> None:
         try:
-            self._url = sa.make_url(url)
+            self._url = self._given = sa.make_url(url)
         except (exc.ArgumentError, ValueError):  # the text may quote a password
             raise SchemaError(
                 "The store's URL (WAFFLE_STORE_URL) isn't one that SQLAlchemy can read. Write it "
@@ -69,7 +71,7 @@ class SQLStore(Store):
         self._pid = 0
         self._file: SQLiteFile | None = None
         if backend == "sqlite":
-            self._url = absolute(self._url)
+            self._url = absolute(self._given, os.getcwd())
             self._file = SQLiteFile(self._url, timeout)
 
     @property
@@ -82,6 +84,14 @@ class SQLStore(Store):
 
     def within(self, namespace: str) -> SQLStore:
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
+
+    def beside(self, folder: Path) -> SQLStore:
+        if self._file is None or (url := located(self._given, folder)) == self._url:
+            return self
+        bound = copy.copy(self)
+        bound._given = bound._url = url
+        bound._file, bound._engine = SQLiteFile(url, self._timeout), None
+        return bound
 
     @property
     def file(self) -> Path | None:
@@ -115,6 +125,9 @@ class SQLStore(Store):
             return self._read(connection)
 
     def transact(self, build_commit: CommitBuilder) -> Stored:
+        return retry(lambda: self._transact(build_commit))
+
+    def _transact(self, build_commit: CommitBuilder) -> Stored:
         with self._open(writing=True) as connection, connection.begin() as transaction:
             connection.execute(self._tables.next_revision)
             found = self._read(connection)
@@ -237,7 +250,7 @@ class SQLStore(Store):
     def _invalid_value(self, name: str) -> Iterator[None]:
         try:
             yield
-        except (exc.DataError, UnicodeEncodeError) as error:
+        except (exc.DataError, ValueError) as error:  # psycopg2's for NUL is Python's own
             message = f"{self.name} can't hold the text: {getattr(error, 'orig', error)}"
             raise InvalidValue({name: message}) from error
 

@@ -12,10 +12,10 @@ import sqlalchemy as sa
 from .. import unix
 from ..errors import SchemaError, StoreUnavailable
 from ..identity import sqlite_path
-from ..privileges import acting_user, exposed_to, foreign_owner, make_folder
+from ..privileges import acting_user, exposed_to, foreign_owner, make_folder, resolve
 from .drivers import in_memory
 
-__all__ = ["SQLiteFile", "absolute"]
+__all__ = ["SQLiteFile", "absolute", "located"]
 
 
 class SQLiteFile:
@@ -23,13 +23,14 @@ class SQLiteFile:
 
     Args:
         url: a SQLite URL; its path is absolute.
-        timeout: seconds to wait for another writer.
+        timeout: seconds to wait for another writer, unless the URL says how many.
 
     Attributes:
         path: the file's.
 
     Raises:
         StoreUnavailable: it names a database in memory.
+        SchemaError: its timeout is no number.
     """
 
     def __init__(self, url: sa.URL, timeout: float) -> None:
@@ -38,7 +39,11 @@ class SQLiteFile:
                 "A SQLite database in memory can't be shared by processes: name a file, or use "
                 "MemoryStore() in a test."
             )
-        self._database, self._query, self._timeout = str(url.database), url.query, timeout
+        self._database, self._query = str(url.database), url.query
+        try:
+            self._timeout = float(str(url.query.get("timeout", timeout)))
+        except ValueError:
+            raise SchemaError("WAFFLE_STORE_URL: its timeout is a number of seconds.") from None
         self.is_uri = self._database.startswith("file:")  # the URL itself says how to open it
         self.path = Path(sqlite_path(self._database))
 
@@ -97,11 +102,18 @@ class SQLiteFile:
             connection.close()
 
 
-def absolute(url: sa.URL) -> sa.URL:
-    """Return a SQLite URL whose path stays the same when the working folder changes."""
+def absolute(url: sa.URL, folder: str) -> sa.URL:
+    """Return a SQLite URL with an absolute path; a relative one is in ``folder``."""
     path = str(url.database or "")
     if in_memory(path, url.query.get("mode")) or path.startswith(("/", "file:/")):
         return url
     if path.startswith("file:"):
-        return url.set(database=f"file:{quote(os.getcwd())}/{path.removeprefix('file:')}")
-    return url.set(database=os.path.abspath(path))
+        return url.set(database=f"file:{quote(folder)}/{path.removeprefix('file:')}")
+    return url.set(database=os.path.abspath(os.path.join(folder, path)))
+
+
+def located(url: sa.URL, folder: Path) -> sa.URL:
+    """Return the same for an application's folder, with the links in a path followed."""
+    url = absolute(url, str(resolve(folder)))
+    is_uri = str(url.database).startswith("file:")
+    return url if is_uri else url.set(database=str(resolve(Path(str(url.database)))))

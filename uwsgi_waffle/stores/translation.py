@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from ..errors import (
     InvalidValue,
@@ -25,6 +25,7 @@ __all__ = [
     "TableMissing",
     "TransactionConflict",
     "map_errors",
+    "retry",
 ]
 
 CANT_OPEN = "unable to open database file"  # SQLite's words
@@ -45,6 +46,7 @@ NO_DRIVER = (
     "Install this driver, or name another in the URL: uwsgi_waffle[postgres] brings psycopg, "
     "uwsgi_waffle[mysql] brings PyMySQL for mysql+pymysql://."
 )
+NEEDS_PACKAGE = "package is required"  # PyMySQL's words, for some ways to log in
 LOST_COLUMN = "The table has lost a column: restore the database from its backup."
 
 # Parts of a message, in lower case, and what to do.
@@ -98,6 +100,9 @@ CAUSES = (
     (("not a database", "malformed"), "Restore the database from its backup."),
 )
 
+ATTEMPTS = 5
+
+T = TypeVar("T")
 ErrorTypes = tuple[type[Exception], ...]
 
 
@@ -107,6 +112,16 @@ class TransactionConflict(StoreUnavailable):
 
 class TableMissing(StoreUnavailable):
     """The table does not exist."""
+
+
+def retry(call: Callable[[], T]) -> T:
+    """Call something again if another writer was faster."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return call()
+        except TransactionConflict:
+            continue
+    return call()
 
 
 @contextmanager
@@ -142,6 +157,10 @@ def map_errors(
         place = taken_by((error.name or "").partition(".")[0])
         advice = f"Rename {place}, which has its name." if place else NO_DRIVER
         raise StoreUnavailable(f"{store.name}: {error}. {advice}") from error
+    except RuntimeError as error:
+        if NEEDS_PACKAGE not in str(error):
+            raise
+        raise StoreUnavailable(f"{store.name}: {error}. Install that package.") from error
     except errors as error:
         raise _store_error(store.name, error, writing=writing) from error
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
-from ..redis_client import connect, import_redis
+from ..redis_client import connect, error_message, import_redis
 from .channel import PING_AFTER, RESPONSE_TIMEOUT, ChannelDown, hosts_channel_name
 
 __all__ = ["RedisChannel", "sender_of"]
@@ -73,7 +73,7 @@ class RedisChannel:
         try:
             yield
         except self._errors as error:
-            text = f"{what} Redis: {str(error).rstrip('.')}"
+            text = f"{what} Redis: {error_message(error)}"
             if isinstance(error, self._denied):
                 text += f" (it needs {self.name} and {self._hosts_channel})"
             raise ChannelDown(text) from error
