@@ -205,6 +205,18 @@ def test_an_idle_mule_is_told(servers: Servers) -> None:
         assert len(changed(server, number)) == 5
 
 
+def test_a_process_that_a_worker_forks_is_told(servers: Servers) -> None:
+    """The master doesn't know it and sends it no signal, though uWSGI calls it a worker."""
+    server = servers.uwsgi(workers=2, addressed=True, WAFFLE_POLL_INTERVAL="0.02")
+    server.eventually(server.table, until=lambda found: len(found) == 2)
+    pid, value = server.post("/pool")
+    assert (value, server.table()[pid]) == (0, "uwsgi")
+    for number in range(1, 4):
+        answer = server.update(number, wait=20.0)
+        assert (answer["pending"], answer["applied"]) == ([], 3)
+        assert pid in changed(server, number)
+
+
 def test_the_reloaders_parent_is_quiet(servers: Servers) -> None:
     """Under ``flask run --debug`` only the child, which serves, follows the changes."""
     server = servers.start(
