@@ -193,11 +193,12 @@ def test_mules_and_spoolers_read_fresh_values(servers: Servers) -> None:
         assert server.records("spooled")[-1][2] == str(number)
 
 
-def test_an_idle_mule_is_told(servers: Servers) -> None:
-    """No signal reaches it, so a thread in it looks; an update that waits doesn't wait for it in
-    vain.
+@pytest.mark.parametrize("gevent", [[], ["--gevent", "10", "--gevent-early-monkey-patch"]])
+def test_an_idle_mule_is_told(servers: Servers, gevent: list[str]) -> None:
+    """No signal reaches it, so a thread in it looks, also where gevent has replaced threads. An
+    update that waits doesn't wait for it in vain.
     """
-    server = servers.uwsgi("--mules", "1", addressed=True, WAFFLE_POLL_INTERVAL="0.02")
+    server = servers.uwsgi("--mules", "1", *gevent, addressed=True, WAFFLE_POLL_INTERVAL="0.02")
     server.eventually(server.table, until=lambda found: len(found) == 5)
     for number in range(1, 6):
         answer = server.update(number, wait=20.0)

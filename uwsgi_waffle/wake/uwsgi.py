@@ -105,6 +105,11 @@ def process_name() -> str | None:
     return None if uwsgi.masterpid() == os.getpid() else "uwsgi"
 
 
+def is_mule_or_spooler() -> bool:
+    """Return whether uWSGI forked this process for other work than requests."""
+    return bool(uwsgi and (uwsgi.mule_id() or uwsgi.i_am_the_spooler()))
+
+
 def describe() -> ServerInfo:
     """Return what `flask waffle doctor` judges: how the running uWSGI was configured."""
     return {
