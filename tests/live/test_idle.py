@@ -216,6 +216,7 @@ def test_a_process_that_a_worker_forks_is_told(servers: Servers) -> None:
         answer = server.update(number, wait=20.0)
         assert (answer["pending"], answer["applied"]) == ([], 3)
         assert pid in changed(server, number)
+    kill(pid)  # uWSGI, which doesn't know it either, may leave it behind
 
 
 def test_the_reloaders_parent_is_quiet(servers: Servers) -> None:
