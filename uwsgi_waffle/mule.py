@@ -27,7 +27,7 @@ def after_fork() -> None:
         return
     watching = Watching.from_environment()
     if watching is not None:
-        wake.start_thread("uwsgi_waffle candidate", partial(_lead, watching))
+        wake.start_background("uwsgi_waffle candidate", partial(_lead, watching))
     elif wake.is_our_mule():
         log.warning(
             "uwsgi_waffle: this mule has no application (lazy-apps), so it doesn't know where to "

@@ -9,9 +9,11 @@ it is told.
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import time
+from concurrent.futures import ProcessPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -109,6 +111,13 @@ def seen() -> dict[str, Any]:
     }
 
 
+pool: ProcessPoolExecutor | None = None  # of this worker
+
+
+def pool_job() -> tuple[int, int]:
+    return (os.getpid(), waffle.values.A)
+
+
 def create_app() -> Flask:
     app = Flask(__name__, instance_path=str(FOLDER / "instance"))
     app.config["WAFFLE_CONFS"] = {
@@ -185,6 +194,12 @@ def create_app() -> Flask:
     def spool() -> Any:
         uwsgi.spool({b"any": b"job"})
         return jsonify(True)
+
+    @app.post("/pool")
+    def in_pool() -> Any:
+        global pool
+        pool = pool or ProcessPoolExecutor(1, multiprocessing.get_context("fork"))
+        return jsonify(pool.submit(pool_job).result(30))
 
     @app.get("/history")
     def history() -> Any:

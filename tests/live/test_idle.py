@@ -193,16 +193,30 @@ def test_mules_and_spoolers_read_fresh_values(servers: Servers) -> None:
         assert server.records("spooled")[-1][2] == str(number)
 
 
-def test_an_idle_mule_is_told(servers: Servers) -> None:
-    """No signal reaches it, so a thread in it looks; an update that waits doesn't wait for it in
-    vain.
+@pytest.mark.parametrize("gevent", [[], ["--gevent", "10", "--gevent-early-monkey-patch"]])
+def test_an_idle_mule_is_told(servers: Servers, gevent: list[str]) -> None:
+    """No signal reaches it, so a thread in it looks, also where gevent has replaced threads. An
+    update that waits doesn't wait for it in vain.
     """
-    server = servers.uwsgi("--mules", "1", addressed=True, WAFFLE_POLL_INTERVAL="0.02")
+    server = servers.uwsgi("--mules", "1", *gevent, addressed=True, WAFFLE_POLL_INTERVAL="0.02")
     server.eventually(server.table, until=lambda found: len(found) == 5)
     for number in range(1, 6):
         answer = server.update(number, wait=20.0)
         assert (answer["pending"], answer["applied"]) == ([], 5)
         assert len(changed(server, number)) == 5
+
+
+def test_a_process_that_a_worker_forks_is_told(servers: Servers) -> None:
+    """The master doesn't know it and sends it no signal, though uWSGI calls it a worker."""
+    server = servers.uwsgi(workers=2, addressed=True, WAFFLE_POLL_INTERVAL="0.02")
+    server.eventually(server.table, until=lambda found: len(found) == 2)
+    pid, value = server.post("/pool")
+    assert (value, server.table()[pid]) == (0, "uwsgi")
+    for number in range(1, 4):
+        answer = server.update(number, wait=20.0)
+        assert (answer["pending"], answer["applied"]) == ([], 3)
+        assert pid in changed(server, number)
+    kill(pid)  # uWSGI, which doesn't know it either, may leave it behind
 
 
 def test_the_reloaders_parent_is_quiet(servers: Servers) -> None:

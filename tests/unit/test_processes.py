@@ -109,6 +109,17 @@ class TestLife:
         assert kinds(shared) == set()
         assert list((host.folder / "processes").iterdir()) == []
 
+    def test_the_dead_leave_no_more_files_than_the_living_have(
+        self, host: Host, shared: HostFiles
+    ) -> None:
+        """Each job of RQ ends without a word, and on many hosts nobody ever looks."""
+        for _ in range(5):
+            run_forked(reporting(host, "job"))
+        shared.processes.report(info("ours"))
+        assert [path.name for path in (host.folder / "processes").iterdir()] == [
+            shared.processes.token
+        ]
+
     def test_another_process_with_our_pid_is_another_process(
         self, host: Host, shared: HostFiles
     ) -> None:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from time import monotonic
+from typing import Any
 
 from pydantic import FiniteFloat, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
@@ -84,7 +85,7 @@ class Processes:
         return self._file.name
 
     def report(self, process: ProcessInfo) -> None:
-        """Write this process's file; make it first if it isn't there.
+        """Write this process's file; make it first if it isn't there, and remove those of the dead.
 
         Raises:
             OSError: it can't be written.
@@ -94,6 +95,7 @@ class Processes:
             self._folder.ensure()
             self._file = LockedFile(self._folder, f"{os.getpid()}-{os.urandom(4).hex()}")
             self._file.acquire(content)
+            self._remove_dead()  # each job of RQ is a process that leaves its file behind
         self._file.write(content)
 
     def leave(self) -> None:
@@ -116,9 +118,7 @@ class Processes:
             return
         for name in names:
             try:
-                found = read_locked(self._folder, name)
-                if found is None:
-                    self._folder.remove(name)
+                found = self._read(name)
             except OSError as error:
                 if error.errno in OPEN_FILES_ADVICE:
                     yield _unknown(str(error))
@@ -128,6 +128,18 @@ class Processes:
                     yield replace(_adapter().validate_python(found), token=name)
                 except ValidationError:
                     yield _unknown(UNREADABLE.format(self._folder.path / name), token=name)
+
+    def _remove_dead(self) -> None:
+        for name in self._folder.names():
+            with suppress(OSError):  # removed meanwhile, or not a file of ours
+                self._read(name)
+
+    def _read(self, name: str) -> dict[str, Any] | None:
+        """Return what a living process has written; remove the file of one that is dead."""
+        found = read_locked(self._folder, name)
+        if found is None:
+            self._folder.remove(name)
+        return found
 
 
 @cache

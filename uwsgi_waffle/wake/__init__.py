@@ -17,7 +17,7 @@ from .channel import Channel, ChannelDown
 from .channels import CHANNELS, open_channel
 from .listener import ELECTION_INTERVAL, Listener, open_listener
 from .roll_call import HostInfo, RollCall
-from .thread import start_thread
+from .thread import start_background, start_thread
 from .uwsgi import is_our_mule, serve_as_mule, show, shows_metrics
 from .watchers import Watcher, log, tick_all, watchers
 
@@ -44,6 +44,7 @@ __all__ = [
     "show",
     "shows_metrics",
     "start",
+    "start_background",
     "start_thread",
     "watchers",
 ]

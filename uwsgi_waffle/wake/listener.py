@@ -16,7 +16,7 @@ from ..host import HostFiles, new_host_id
 from .channel import GAP, Channel, ChannelDown, listen
 from .channels import CHANNELS, open_channel
 from .roll_call import RollCall, ask_hosts, describe_host
-from .thread import start_thread, tick_in_thread
+from .thread import start_background, tick_in_thread
 
 __all__ = ["ELECTION_INTERVAL", "Listener", "open_listener"]
 
@@ -83,7 +83,7 @@ class Listener:
         if elected and self._listener_pid != os.getpid():
             self._listener_pid = os.getpid()
             try:
-                start_thread("uwsgi_waffle listener", self._run)
+                start_background("uwsgi_waffle listener", self._run)
             except RuntimeError as error:
                 self._listener_pid = 0
                 self._host.listener_lock.release()

@@ -13,9 +13,16 @@ from functools import partial
 from werkzeug.serving import is_running_from_reloader
 
 from .. import unix
+from . import uwsgi
 from .watchers import Watcher, log, tick_all, watchers
 
-__all__ = ["ensure_running", "is_reloader_parent", "start_thread", "tick_in_thread"]
+__all__ = [
+    "ensure_running",
+    "is_reloader_parent",
+    "start_background",
+    "start_thread",
+    "tick_in_thread",
+]
 
 LONGEST_TICK = 10.0  # seconds that a fork waits for a tick, and so for a store that is silent
 
@@ -36,7 +43,7 @@ def ensure_running(watcher: Watcher) -> None:
     gone.acquire()
     reference = weakref.ref(watcher, lambda _: gone.release())
     try:
-        start_thread("uwsgi_waffle", partial(_run, reference, gone))
+        start_background("uwsgi_waffle", partial(_run, reference, gone))
     except RuntimeError:  # the next call tries again
         del _started[watcher]
         raise
@@ -72,14 +79,27 @@ def start_thread(name: str, run: Callable[[], object]) -> threading.Thread:
     Raises:
         RuntimeError: the system allows no more threads.
     """
-
-    def run_without_signals() -> None:
-        _block_signals()
-        run()
-
-    thread = threading.Thread(target=run_without_signals, name=name, daemon=True)
+    thread = threading.Thread(target=_run_without_signals, args=(run,), name=name, daemon=True)
     thread.start()
     return thread
+
+
+def start_background(name: str, run: Callable[[], object]) -> None:
+    """Start a thread that nobody waits for; errors as above.
+
+    Under gevent it may be a greenlet. A mule's or spooler's main thread gives way to none.
+    """
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey is not None and uwsgi.is_mule_or_spooler():
+        start = monkey.get_original("_thread", "start_new_thread")
+        start(_run_without_signals, (run,))
+    else:
+        start_thread(name, run)
+
+
+def _run_without_signals(run: Callable[[], object]) -> None:
+    _block_signals()
+    run()
 
 
 def _block_signals() -> None:

@@ -95,13 +95,19 @@ def missing_ini_line() -> str:
 
 def process_name() -> str | None:
     """Name this process as uWSGI does; ``None`` for its master, which serves nobody."""
-    if uwsgi.worker_id():
+    # The master signals its children. What a worker forks has the worker's id, and no signal.
+    if uwsgi.worker_id() and uwsgi.masterpid() in (0, os.getppid()):
         return f"worker {uwsgi.worker_id()}"
     if uwsgi.mule_id():
         return f"mule {uwsgi.mule_id()}"
     if uwsgi.i_am_the_spooler():
         return "spooler"
     return None if uwsgi.masterpid() == os.getpid() else "uwsgi"
+
+
+def is_mule_or_spooler() -> bool:
+    """Return whether uWSGI forked this process for other work than requests."""
+    return bool(uwsgi and (uwsgi.mule_id() or uwsgi.i_am_the_spooler()))
 
 
 def describe() -> ServerInfo:
