@@ -60,16 +60,16 @@ class Channel(Protocol):
         """Connect to the server.
 
         Args:
-            listen: whether to be one of the channel's listeners, and receive its messages. Who
-                doesn't receives only what is said on `hosts_channel_name`.
+            listen: whether to be one of the channel's listeners, and receive its messages, too, not
+                only what is said on `hosts_channel_name`.
 
         Raises:
-            ChannelDown: the server doesn't respond.
+            ChannelDown: the server doesn't respond, or the connection is lost within the block.
         """
 
 
 class OpenChannel(Protocol):
-    """A connection to the server. Each method raises `ChannelDown` if that is lost."""
+    """A connection to the server."""
 
     def receive(self, seconds: float) -> list[tuple[str, str]]:
         """Return what has come, as pairs of channel and text; wait for the first of them.
