@@ -128,6 +128,7 @@ def test_the_store_follows_the_master(cluster: Cluster) -> None:
     assert store.load().values == {"A": "2"}
 
 
+@pytest.mark.slow
 def test_no_update_is_lost_in_a_fail_over_and_all_hosts_are_equal_within_the_interval(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

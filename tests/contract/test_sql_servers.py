@@ -124,6 +124,7 @@ class TestSilence:
 
 
 class TestKilled:
+    @pytest.mark.slow
     @pytest.mark.filterwarnings(
         "ignore:unclosed <socket:ResourceWarning"
     )  # PyMySQL forgets its own if nobody listens

@@ -408,6 +408,7 @@ def test_uwsgi_cron(site: Site) -> None:
 
 
 @needs_uwsgi
+@pytest.mark.slow
 def test_emperor(site: Site) -> None:
     """Two vassals that serve one application are one host."""
     ports, vassals = free_ports(2), site.folder / "vassals"
