@@ -49,7 +49,9 @@ def changes_for_update(
                 problems[variable.name] = str(error)
             else:
                 if variable.secret and text == f'"{MASK}"':  # copied from what a command printed
-                    problems[variable.name] = "it is what is shown in the place of a secret"
+                    problems[variable.name] = (
+                        "it is what is shown in the place of a secret; give the secret itself"
+                    )
         return _validated(schema, stored, texts, problems)
 
     return changes
