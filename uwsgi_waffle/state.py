@@ -55,12 +55,11 @@ class WaffleState:
         host: what the processes of the host share.
         served: what this process serves.
         sync: how it follows its host.
-        view: what its code reads.
-        current: returns that, see `View.current`.
+        view, current: what its code reads, see `View.current`.
         writer: writes updates.
+        barrier: waits until they are applied.
         listener: talks to other hosts, if it is wanted.
-        woken_by: what tells this process of changes while it is idle: ``signal``, ``thread``
-            or nothing.
+        woken_by: what wakes this process while it is idle: ``signal``, ``thread`` or nothing.
     """
 
     def __init__(self, app: Flask, store: Store | None, registered: Registered) -> None:
@@ -95,8 +94,8 @@ class WaffleState:
             self.sync,
             self._notify_hosts,
             max_value_size=self.settings.max_value_size,
-            barrier=self.listener and Barrier(self.listener, self.host.notes, self.sync.sync),
         )
+        self.barrier = Barrier(self.host, self.sync, self.served, self.listener)
 
     def _open_store(self, given: Store | None) -> Store:
         store = open_store(self.settings.store_url) if given is None else given
@@ -210,10 +209,10 @@ class WaffleState:
         **options: Unpack[CommitOptions],
     ) -> UpdateResult:
         """Write a change set as `write` does, and wait for others if asked to."""
-        self.writer.check_wait(wait, hosts=hosts)
+        self.barrier.check(wait, hosts=hosts)
         made = self.write(changeset, **options)
         result = UpdateResult(made.revision, made.changed)
-        return result if wait is None else self.writer.wait_for(result, wait, hosts=hosts)
+        return result if wait is None else self.barrier.wait_for(result, wait, hosts=hosts)
 
     def write(self, changeset: Changeset, **options: Unpack[CommitOptions]) -> Committed:
         """Write a change set, and let the present request or block go on with it."""

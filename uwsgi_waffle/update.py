@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from time import monotonic
 from typing import TypedDict
 
 from typing_extensions import Unpack
 
 from . import expiry
-from .barrier import NO_CHANNEL, Barrier
 from .changes import Changeset, check_sizes, encode_stored, with_former_names
-from .errors import InvalidValue, RevisionConflict, WaffleError
+from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
-from .host import UNKNOWN, LockedHeader, ProcessInfo
+from .host import LockedHeader, ProcessInfo
 from .snapshot import Committed, Encoded, Snapshot
 from .stores import EXPIRES, Commit, CommitBuilder, Stored
 from .sync import LOCK_TIMEOUT, Sync
 from .wake import HostInfo
 
 __all__ = ["CommitOptions", "UpdateOptions", "UpdateResult", "Writer"]
-
-WAIT_PAUSE = 0.002  # seconds between two looks at the other processes
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,11 +89,10 @@ class Writer:
         notify_hosts: Callable[[], None],
         *,
         max_value_size: int,
-        barrier: Barrier | None = None,
     ) -> None:
         self._fetcher, self._sync, self._notify_hosts = fetcher, sync, notify_hosts
         self._host, self._store, self._served = fetcher.host, fetcher.store, fetcher.served
-        self._max_value_size, self._barrier = max_value_size, barrier
+        self._max_value_size = max_value_size
 
     def update(self, changeset: Changeset, **options: Unpack[CommitOptions]) -> Committed:
         """Write a change set; arguments and errors as in `WaffleConf.update`."""
@@ -144,20 +138,6 @@ class Writer:
         )
         return made, rows
 
-    def check_wait(self, wait: float | None, *, hosts: bool) -> None:
-        """Check, before anything is written, that others can be waited for.
-
-        Raises:
-            TypeError: ``wait`` is no number.
-            WaffleError: there is no way to wait for all hosts.
-        """
-        if wait is not None and not isinstance(wait, (int, float)):
-            raise TypeError(f"wait= is a number of seconds, not {wait!r}. Nothing was changed.")
-        if hosts and wait is None:
-            raise WaffleError("hosts=True waits for all hosts: say with wait= for how long.")
-        if hosts and self._barrier is None:
-            raise WaffleError(NO_CHANNEL)
-
     def commit(self, build_commit: CommitBuilder) -> Stored:
         """Carry out what ``build_commit`` makes of the store's newest values, and publish it.
 
@@ -184,11 +164,8 @@ class Writer:
             stored = self._store.transact(build_and_write)
             if written is not None:
                 self._publish_commit(header, written)
-                replaced = header.was_replaced()
         if written is not None:
             self._notify_hosts()
-            if replaced:
-                self._publish_in_new_header(written)
         self._sync.sync()
         return stored
 
@@ -205,52 +182,13 @@ class Writer:
         return _Written(encoded, snapshot, generation)
 
     def _publish_commit(self, header: LockedHeader, written: _Written) -> None:
+        encoded = written.encoded
         try:
-            self._fetcher.publish(header, written.encoded, written.snapshot, written.generation)
+            self._fetcher.publish(header, encoded, written.snapshot, written.generation)
+            if header.was_replaced():  # who made the new one may have read before we committed
+                self._host.invalidate()
         except OSError as error:  # the header isn't current, so the next reader reads the store
-            self._warn(written, error)
-
-    def _publish_in_new_header(self, written: _Written) -> None:
-        """Read the store again: another process may have read it before we committed."""
-        try:
-            with self._host.lock(LOCK_TIMEOUT) as header:
-                header.invalidate()
-                self._fetcher.fetch(header)
-        except (OSError, WaffleError) as error:  # the update is stored all the same
-            self._warn(written, error)
-
-    def _warn(self, written: _Written, error: Exception) -> None:
-        text = f"revision {written.encoded.revision} is stored; publishing it failed: {error}"
-        self._served.log(logging.WARNING, text)
-
-    def wait_for(self, result: UpdateResult, wait: float, *, hosts: bool = False) -> UpdateResult:
-        """Wait for the processes of this host, then for those of all hosts."""
-        deadline = monotonic() + wait
-        result = self._wait_here(result, deadline)
-        if not hosts or self._barrier is None:
-            return result
-        found, pending = self._barrier.wait_for(result.revision, deadline - monotonic())
-        return replace(result, hosts=found, pending_hosts=pending)
-
-    def _wait_here(self, result: UpdateResult, deadline: float) -> UpdateResult:
-        while True:
-            newest = self._sync.sync()
-            applied: list[ProcessInfo] = []
-            pending: list[ProcessInfo] = []
-            for process in self._host.processes:
-                # A hook of this process may have called us: the others are called afterwards.
-                ours = process.token == self._host.processes.token
-                same = process.snapshot == newest.id.hex()
-                done = same or result.revision <= process.revision <= newest.revision
-                (applied if done or ours else pending).append(process)
-            if not pending or not monotonic() < deadline:
-                self._warn_of_unknown(result.revision, pending)
-                return replace(result, applied=tuple(applied), pending=tuple(pending))
-            time.sleep(WAIT_PAUSE)
-
-    def _warn_of_unknown(self, revision: int, pending: list[ProcessInfo]) -> None:
-        for error in {process.error for process in pending if process.kind == UNKNOWN}:
-            text = f"revision {revision} is stored; who has applied it can't be seen: {error}"
+            text = f"revision {encoded.revision} is stored; publishing it failed: {error}"
             self._served.log(logging.WARNING, text)
 
 

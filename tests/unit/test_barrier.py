@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -10,6 +11,7 @@ from pydantic import BaseModel
 from uwsgi_waffle.barrier import Barrier
 from uwsgi_waffle.host import Notes
 from uwsgi_waffle.snapshot import Snapshot
+from uwsgi_waffle.update import UpdateResult
 from uwsgi_waffle.wake import HostInfo, Listener, RollCall
 
 OWN, OTHER = 1, 2
@@ -33,12 +35,10 @@ class Asked:
 
 
 def pending(asked: Asked) -> tuple[str, ...]:
-    barrier = Barrier(
-        cast(Listener, asked),
-        lambda: Notes(host_id=OWN),
-        lambda: Snapshot(7, b"", Empty()),
-    )
-    return barrier.wait_for(7, 0)[1]
+    host = SimpleNamespace(notes=lambda: Notes(host_id=OWN), processes=())
+    sync = SimpleNamespace(sync=lambda: Snapshot(7, b"", Empty()))
+    barrier = Barrier(cast(Any, host), cast(Any, sync), cast(Any, None), cast(Listener, asked))
+    return barrier.wait_for(UpdateResult(7, ()), 0, hosts=True).pending_hosts
 
 
 def host(**facts: Any) -> HostInfo:

@@ -15,8 +15,8 @@ from uwsgi_waffle import (
     UnknownRevision,
     UnknownVariable,
     UpdateResult,
+    barrier,
     sync,
-    update,
 )
 from uwsgi_waffle.host import is_current, snapshot_in
 from uwsgi_waffle.stores import Commit, CommitBuilder, Stored
@@ -381,7 +381,7 @@ class TestWait:
     def test_a_hook_of_this_process_may_wait_for_the_others(
         self, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(update, "WAIT_PAUSE", 0.0)
+        monkeypatch.setattr(barrier, "PAUSE", 0.0)
         results: list[Any] = []
         other.tick()
 

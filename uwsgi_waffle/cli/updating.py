@@ -147,7 +147,7 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
         sys.exit(DIFFERENT if made.new or made.retimed else 0)
     if options["hosts"] and options["wait"] is None:
         raise click.UsageError("--hosts needs --wait SECONDS.")
-    state.writer.check_wait(options["wait"], hosts=options["hosts"])
+    state.barrier.check(options["wait"], hosts=options["hosts"])
     try:
         made = state.write(
             _repairing(state, changeset),
@@ -188,7 +188,7 @@ def _wait(state: WaffleState, result: UpdateResult, options: Options) -> tuple[U
     if options["wait"] is None:
         return result, True
     try:
-        return state.writer.wait_for(result, options["wait"], hosts=options["hosts"]), True
+        return state.barrier.wait_for(result, options["wait"], hosts=options["hosts"]), True
     except KeyboardInterrupt:
         print_error(f"revision {result.revision} is stored; not all processes may have it yet")
         return result, False
