@@ -13,8 +13,7 @@ from .. import unix
 from ..host import UNKNOWN, ServerInfo
 from ..identity import knows_mounts
 from . import thread, uwsgi
-from .channel import Channel, ChannelDown
-from .channels import CHANNELS, open_channel
+from .channel import CHANNELS, Channel, ChannelDown, open_channel
 from .listener import ELECTION_INTERVAL, Listener, open_listener
 from .roll_call import HostInfo, RollCall
 from .thread import start_background, start_thread

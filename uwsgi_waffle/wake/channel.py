@@ -1,16 +1,21 @@
-"""What a server must do for the hosts that tell each other of changes through it."""
+"""The channels through which hosts tell each other of changes, and what each must do.
+
+A new one is a few lines of `CHANNELS` and `open_channel` here, and a module.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
-from ..errors import WaffleError
+from ..errors import WaffleError, missing_library
 
 __all__ = [
     "ASK",
+    "CHANNELS",
     "CHECK_INTERVAL",
     "GAP",
     "PING_AFTER",
@@ -20,6 +25,7 @@ __all__ = [
     "OpenChannel",
     "hosts_channel_name",
     "listen",
+    "open_channel",
 ]
 
 RESPONSE_TIMEOUT = 1.0  # seconds for connecting, sending, and for the answer to a ping
@@ -115,3 +121,48 @@ def listen(
                 yield
             if messages:
                 time.sleep(GAP)  # more may come meanwhile, and are answered together
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelType:
+    """One way in which hosts tell each other of changes.
+
+    Attributes:
+        server: what people call its server.
+        setting: names the URL of the server.
+        driver: the library that it needs.
+        module: what is imported of it.
+        extra: what installs that: ``uwsgi_waffle[extra]``.
+    """
+
+    server: str
+    setting: str
+    driver: str
+    module: str
+    extra: str
+
+    def missing(self) -> tuple[str, str]:
+        """Return why the driver can't be imported, and what to do."""
+        return missing_library(self.driver, self.module, self.extra)
+
+
+CHANNELS = {
+    "redis": ChannelType("Redis", "WAFFLE_REDIS_URL", "redis-py", "redis", "redis"),
+    "postgres": ChannelType("PostgreSQL", "WAFFLE_LISTEN_URL", "psycopg", "psycopg", "postgres"),
+}
+
+
+def open_channel(watchtype: str, url: str, name: str) -> Channel:
+    """Return the channel that the settings name; nothing is connected yet.
+
+    Raises:
+        SchemaError: the URL can't be used.
+        ImportError: the driver isn't installed.
+    """
+    if watchtype == "redis":
+        from .redis import RedisChannel
+
+        return RedisChannel(url, name)
+    from .postgres import PostgresChannel
+
+    return PostgresChannel(url, name)

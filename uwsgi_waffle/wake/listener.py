@@ -13,8 +13,7 @@ from typing import Any
 
 from ..errors import error_text
 from ..host import HostFiles, new_host_id
-from .channel import GAP, Channel, ChannelDown, listen
-from .channels import CHANNELS, open_channel
+from .channel import CHANNELS, GAP, Channel, ChannelDown, listen, open_channel
 from .roll_call import RollCall, ask_hosts, describe_host
 from .thread import start_background, tick_in_thread
 
