@@ -67,7 +67,7 @@ class Barrier:
             pending: list[ProcessInfo] = []
             for process in self._host.processes:
                 # A hook of this process may have called us: the others are called afterwards.
-                ours = process.token == self._host.processes.token
+                ours = process.token == self._host.processes.token != ""
                 same = process.snapshot == newest.id.hex()
                 done = same or result.revision <= process.revision <= newest.revision
                 (applied if done or ours else pending).append(process)

@@ -12,7 +12,7 @@ from .conflicts import Conflicts
 from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, error_text, name_commands
 from .host import Host, LockedHeader, generation_in, snapshot_in
 from .served import Served
-from .snapshot import Committed, Encoded, Snapshot
+from .snapshot import Committed, Encoded
 from .stores import Commit, Store, Stored
 
 __all__ = ["Fetcher"]
@@ -36,26 +36,22 @@ class Fetcher:
     def __init__(self, host: Host, store: Store, served: Served, conflicts: Conflicts) -> None:
         self.host, self.store, self.served, self.conflicts = host, store, served, conflicts
 
-    def fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> None:
-        """Read the store and publish what it holds.
+    def fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> Encoded | None:
+        """Read the store and publish what it holds; return that.
 
         What fails is noted, and raised too with ``raise_errors``.
-
-        Raises:
-            SchemaError: the host's files are used for another store.
         """
-        self.host.bind_store(header, self.store.identity)  # the header may be a new one
         words, was_down, began = header.words(), header.notes().error, monotonic()
         generation, published = generation_in(words), self.host.snapshots.read(snapshot_in(words))
         try:
             stored = self._read_store()
             self.conflicts.check(stored)
             if self.served.repairing and self._load_with_misfits(stored, words):
-                return
-            encoded, snapshot = self._validated(stored)
+                return None
+            encoded = self.encode(stored)
             recorded = self._record_external_edits(stored, encoded, published)
             if recorded is not stored:
-                stored, (encoded, snapshot) = recorded, self._validated(recorded)
+                stored, encoded = recorded, self.encode(recorded)
             # Don't rewrite a file that others may be reading.
             if published is None or published.id != encoded.id:
                 self.host.snapshots.write(encoded)
@@ -66,7 +62,7 @@ class Fetcher:
             if not (raise_errors and isinstance(error, InvalidValue)):
                 self._note_failure(header, generation, failure, monotonic() - began)
             if not raise_errors:
-                return
+                return None
             if failure is error:
                 raise
             raise failure from error
@@ -75,27 +71,24 @@ class Fetcher:
         if published is not None and stored.revision < published.revision:
             text = f"the store went back from revision {published.revision} to {stored.revision}"
             self.served.log(logging.WARNING, text)
-        self.publish(header, encoded, snapshot, generation)
+        self.publish(header, encoded, generation)
+        return encoded
 
-    def publish(
-        self, header: LockedHeader, encoded: Encoded, snapshot: Snapshot, generation: bytes
-    ) -> None:
+    def publish(self, header: LockedHeader, encoded: Encoded, generation: bytes) -> None:
         """Show all processes of the host a snapshot that the store holds; its file is written.
 
         Args:
             header: the locked header.
             encoded: the snapshot.
-            snapshot: the same, validated.
             generation: the header's generation before the store was read or written.
         """
         before = snapshot_in(header.words())
         news = encoded.id != before
-        words = header.publish(encoded.id, generation)
+        header.publish(encoded.id, generation)
         if news:
             self.host.wake()
         updates = header.notes().updates + news
         header.set_notes(checked_at=time.monotonic_ns(), retry_at=0, error="", updates=updates)
-        self.served.apply(snapshot, words)
         if news:
             self.host.snapshots.prune(encoded.id, before)
 
@@ -106,9 +99,11 @@ class Fetcher:
         except StoreReadOnly:  # then nobody here has written either
             return self.store.load()
 
-    def _validated(self, stored: Stored) -> tuple[Encoded, Snapshot]:
+    def encode(self, stored: Stored) -> Encoded:
+        """Encode what a store holds, if the schema takes it; errors as in `encode_stored`."""
         encoded = encode_stored(stored)
-        return encoded, self.served.validate(encoded)
+        self.served.schema.load(encoded.values)
+        return encoded
 
     def _load_with_misfits(self, stored: Stored, words: bytes) -> bool:
         """While repairing: serve what fits, in this process only. Return whether something doesn't.

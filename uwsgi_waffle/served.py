@@ -13,10 +13,9 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from pydantic import BaseModel
-
 from .errors import InvalidValue, error_text
 from .expiry import temporary_in
+from .host import snapshot_in
 from .schema import Schema
 from .snapshot import Change, Committed, Encoded, Snapshot, difference
 from .wake import process_name
@@ -84,14 +83,6 @@ class Served:
         self.lock, self._hooks_lock = threading.RLock(), threading.Lock()
         self.applied_at = time.monotonic()
 
-    def validate(self, encoded: Encoded) -> Snapshot:
-        """Return an encoded snapshot as this process would serve it.
-
-        Raises:
-            InvalidValue: the schema refuses it.
-        """
-        return self._snapshot(encoded, self.schema.load(encoded.values))
-
     def load(
         self,
         encoded: Encoded,
@@ -108,27 +99,21 @@ class Served:
         Raises:
             InvalidValue: the schema refuses it, and this process doesn't repair.
         """
-        if not self.repairing:
-            self.apply(self.validate(encoded), words)
-            return
-        values, problems = self.schema.load_leniently(encoded.values)
-        self.apply(self._snapshot(encoded, values), words)
-        self.misfits = {**unreadable, **problems}
-
-    def _snapshot(self, encoded: Encoded, values: BaseModel) -> Snapshot:
+        problems: Mapping[str, str] = NO_PROBLEMS
+        if self.repairing:
+            values, problems = self.schema.load_leniently(encoded.values)
+        else:
+            values = self.schema.load(encoded.values)
         temporary = temporary_in(encoded.values, self.schema.families)
-        return Snapshot(encoded.revision, encoded.id, values, temporary)
-
-    def apply(self, snapshot: Snapshot, words: bytes | None) -> None:
-        """Serve a snapshot from now on."""
+        snapshot = Snapshot(encoded.revision, encoded.id, values, temporary)
         with self.lock:
             change = difference(snapshot, self.current.snapshot)
             if snapshot.id != self.current.snapshot.id:
                 self.applied_at = time.monotonic()
-            if change is not None:
+            if change is not None and self.current.snapshot.id:  # a start is no change
                 self._changes.append(change)
             self.current = Current(words, snapshot)
-            self._rejected, self.misfits = b"", {}
+            self._rejected, self.misfits = b"", {**unreadable, **problems}
 
     def apply_published(self, encoded: Encoded) -> None:
         """Serve a published snapshot; if the schema refuses it, go on with the last good one.
@@ -149,11 +134,13 @@ class Served:
         """Note that the snapshot in force is what these words of the header call for."""
         with self.lock:
             self.current = Current(words, self.current.snapshot)
+            if snapshot_in(words) == self.current.snapshot.id:  # it may have gone back
+                self._rejected = b""
 
-    def run_hooks(self) -> bool:
-        """Call the hooks, one change after the other. Return whether none is left.
+    def run_hooks(self) -> Snapshot | None:
+        """Call the hooks, one change after the other. Return the snapshot that they know now.
 
-        A thread that finds another at it leaves the rest to it.
+        A thread that finds another at it leaves the rest to it, and returns ``None``.
         """
         while self._changes and self._hooks_lock.acquire(blocking=False):
             try:
@@ -161,15 +148,13 @@ class Served:
                     self._call_hooks(self._changes.popleft())
             finally:
                 self._hooks_lock.release()
-        return not self._hooks_lock.locked()
+        with self.lock:  # nothing is applied meanwhile
+            done = not (self._changes or self._hooks_lock.locked())
+            return self.current.snapshot if done else None
 
     def tell(self, committed: Committed) -> None:
         """Have hooks called with what this process has committed, when the lock is free again."""
         self._changes.append(committed)
-
-    def forget_changes(self) -> None:
-        """Drop the changes that hooks would be called with: a start is no change."""
-        self._changes = deque(item for item in self._changes if isinstance(item, Committed))
 
     def clear_error(self) -> None:
         """Note that all is well, unless a snapshot was refused."""

@@ -115,7 +115,7 @@ class WaffleState:
             self.reconcile_interval = self.poll_interval
             return
         watching = self.settings.watching
-        self.host = host = HostFiles(watching.watcher_file)
+        self.host = host = HostFiles(watching.watcher_file, lambda: self.store.identity)
         weakref.finalize(self, host.processes.leave)  # with the application, or at exit
         name = watching.channel_name
         if watching.watchtype == "postgres":
@@ -255,9 +255,7 @@ class WaffleState:
 
     def _ensure_watched(self) -> None:
         if self._attached:
-            before, self.woken_by = self.woken_by, wake.ensure_watched(self)
-            if self.woken_by != before:
-                self.sync.report_again()
+            self.woken_by = wake.ensure_watched(self)
 
     def _notify_hosts(self) -> None:
         if self.listener is not None:

@@ -42,15 +42,14 @@ class Sync:
         self._words = self._host.words
         self._reset()
         self._load_first()
-        self._served.forget_changes()
 
     def _reset(self) -> None:
         self._check_at = 0.0  # when to look at the files again
-        self._watched: object = None
+        self._watched = False  # since this process was forked
         self._reported: object = None
         # The words at which this process has read the store for itself; b"": it serves the host's.
         self._unshared_words = b""
-        self._report_failure = ""
+        self._report_error = self._tick_error = ""
         self._description: ServerInfo = {}
         self._describe_at = 0.0  # when to ask again how this process's server runs
         self._pid = os.getpid()  # set last: other threads compare it without a lock
@@ -73,34 +72,28 @@ class Sync:
         """
         self.check_fork()
         self._check_at = monotonic() + CHECK_INTERVAL
-        steps = (self._host.open, self._check_touch, lambda: self._catch_up(ticking), self._watch)
+        if ticking:
+            self._reported = None  # somebody may have removed the file
+        steps = [self._host.open, self._host.check_touch, lambda: self._catch_up(ticking)]
+        if not self._watched:
+            steps.append(self._watch)
         # Run every step even if an earlier one failed.
-        errors: list[Exception | str | None] = [*map(_error_of, steps), self._report_failure]
-        error = next((error for error in errors if error), None)
-        if error is not None:  # the other errors are its consequences
-            self._served.report_error(error)
-        elif not self._unshared_words:
+        errors: list[Exception | str] = [*filter(None, map(_error_of, steps))]
+        errors += [self._report_error, self._tick_error]
+        if any(errors):  # the others are consequences of the first
+            self._served.report_error(next(error for error in errors if error))
+        else:
             self._served.clear_error()
-        if self._served.run_hooks():
-            failure = _error_of(self._report_process)
-            self._report_failure = "" if failure is None else error_text(failure)[0]
+        applied = self._served.run_hooks()
+        if applied is not None:
+            self._report_error = _text_of(lambda: self._report_process(applied))
         return self._served.current.snapshot
-
-    def report_again(self) -> None:
-        """Have the next sync report this process, and how its server runs, anew."""
-        self._reported, self._describe_at = None, 0.0
 
     def check_fork(self) -> None:
         """Begin anew in a process that was forked."""
         if self._pid != os.getpid():
             self._served.reset_after_fork()
             self._reset()
-
-    def _check_touch(self) -> None:
-        if self._host.is_touched():
-            with self._host.try_lock() as header:
-                if header is not None:
-                    self._host.consume_touch(header)
 
     def _catch_up(self, ticking: bool) -> None:
         """Serve the published snapshot; read the store if that isn't current."""
@@ -119,8 +112,9 @@ class Sync:
             if self._host.words() != words:
                 continue
             notes = self._host.notes()
-            failed = notes.error and notes.failed == generation_in(words).hex()
-            if failed and not (ticking and time.monotonic_ns() >= notes.retry_at):
+            news = notes.failed != generation_in(words).hex()
+            due = ticking and (news or time.monotonic_ns() >= notes.retry_at)
+            if notes.error and not due:
                 self._served.see(words)  # only a tick tries a store again that has failed
                 return
             with self._host.try_lock() as header:
@@ -151,22 +145,24 @@ class Sync:
         return True
 
     def _watch(self) -> None:
-        watched = self._host.watched_id
-        if watched != self._watched:
-            self.report_again()  # the folder may be another one
-            self._ensure_watched()
-            self._watched = watched
+        self._ensure_watched()
+        self._watched = True
 
     def tick(self, interval: float) -> None:
-        """Follow the host, and read the store if nobody has for ``interval`` seconds."""
+        """Follow the host.
+
+        Without news, see to it that this process goes on being woken, and read the store if nobody
+        has for ``interval`` seconds.
+        """
         before = self._served.current.snapshot
         if self.sync(ticking=True) is not before:
             return  # somebody has just read the store; idle workers wait for this one's processor
-        if self._is_due(interval):
-            error = _error_of(lambda: self._fetch_if_due(interval))
+        error, due = _text_of(self._watch), self._is_due(interval)
+        if due:
+            error = error or _text_of(lambda: self._fetch_if_due(interval))
+        if due or error != self._tick_error:
+            self._tick_error = error
             self.sync()  # somebody may have invalidated meanwhile, and found the lock taken
-            if error is not None:
-                self._served.report_error(error)
 
     def _fetch_if_due(self, interval: float) -> None:
         with self._host.try_lock() as header:
@@ -208,19 +204,18 @@ class Sync:
         asked_at = time.monotonic_ns()
         self._host.open()
         try:
+            self._host.check_touch()  # from now on one is news
             with self._host.lock(LOCK_TIMEOUT) as header:
-                self._host.bind_store(header, self._store.identity)
                 if not any(snapshot_in(header.words())):
                     self._store.prepare()
-                self._host.consume_touch(header)
                 words = header.words()
                 # Another process of a server that starts may have read the store just now.
                 fresh = header.notes().checked_at >= asked_at and is_current(words)
                 published = self._host.snapshots.read(snapshot_in(words)) if fresh else None
                 if published is None:
-                    self._fetcher.fetch(header, raise_errors=True)
-                else:
-                    self._served.load(published, words)
+                    published = self._fetcher.fetch(header, raise_errors=True)
+                if published is not None:  # else what fits of it is served already
+                    self._served.load(published, header.words())
         except (StoreUnavailable, InvalidValue, OSError) as error:
             self._start_with_last_snapshot(error)
 
@@ -236,8 +231,8 @@ class Sync:
             raise error from None
         self._served.report_error(f"started with the last snapshot of this host: {error}")
 
-    def _report_process(self) -> None:
-        served, snapshot = self._served, self._served.current.snapshot
+    def _report_process(self, snapshot: Snapshot) -> None:
+        served = self._served
         row = (os.getpid(), snapshot.id, served.error)
         name = None if row == self._reported else process_name()
         if name is not None:
@@ -259,6 +254,11 @@ class Sync:
             self._description = self._describe()
             self._describe_at = monotonic() + DESCRIBE_INTERVAL
         return self._description
+
+
+def _text_of(step: Callable[[], None]) -> str:
+    error = _error_of(step)
+    return "" if error is None else error_text(error)[0]
 
 
 def _error_of(step: Callable[[], None]) -> Exception | None:

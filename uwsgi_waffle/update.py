@@ -11,11 +11,11 @@ from typing import TypedDict
 from typing_extensions import Unpack
 
 from . import expiry
-from .changes import Changeset, check_sizes, encode_stored, with_former_names
+from .changes import Changeset, check_sizes, with_former_names
 from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
 from .host import LockedHeader, ProcessInfo
-from .snapshot import Committed, Encoded, Snapshot
+from .snapshot import Committed, Encoded
 from .stores import EXPIRES, Commit, CommitBuilder, Stored
 from .sync import LOCK_TIMEOUT, Sync
 from .wake import HostInfo
@@ -62,15 +62,6 @@ class UpdateOptions(CommitOptions, total=False):
 
     wait: float | None
     hosts: bool
-
-
-@dataclass(frozen=True, slots=True)
-class _Written:
-    """A snapshot whose file is written, and whose commit is under way."""
-
-    encoded: Encoded
-    snapshot: Snapshot
-    generation: bytes
 
 
 class Writer:
@@ -144,47 +135,45 @@ class Writer:
         Returns:
             What the store holds afterwards.
         """
-        written: _Written | None = None
+        written: Encoded | None = None
+        generation = b""
 
         self._sync.check_fork()
         with self._host.lock(LOCK_TIMEOUT) as header:
-            self._host.bind_store(header, self._store.identity)  # the header may be a new one
 
             def build_and_write(stored: Stored) -> Commit | None:
-                nonlocal written
+                nonlocal written, generation
                 # What is read here may be news, whatever becomes of the update.
                 written, generation = None, header.invalidate()
                 declared = self._fetcher.conflicts.note(stored)
                 commit = build_commit(stored)
                 if commit is not None:
                     commit = replace(commit, declared=declared)
-                    written = self._write_snapshot(stored.with_commit(commit), generation)
+                    written = self._write_snapshot(stored.with_commit(commit))
                 return commit
 
             stored = self._store.transact(build_and_write)
             if written is not None:
-                self._publish_commit(header, written)
+                self._publish_commit(header, written, generation)
         if written is not None:
             self._notify_hosts()
         self._sync.sync()
         return stored
 
-    def _write_snapshot(self, stored: Stored, generation: bytes) -> _Written | None:
+    def _write_snapshot(self, stored: Stored) -> Encoded | None:
         """Write the snapshot's file while the transaction can still be undone."""
         try:
-            encoded = encode_stored(stored)
-            snapshot = self._served.validate(encoded)
+            encoded = self._fetcher.encode(stored)
         except InvalidValue:
             if not self._served.repairing:
                 raise
             return None  # other rows remain to be repaired
         self._host.snapshots.write(encoded)
-        return _Written(encoded, snapshot, generation)
+        return encoded
 
-    def _publish_commit(self, header: LockedHeader, written: _Written) -> None:
-        encoded = written.encoded
+    def _publish_commit(self, header: LockedHeader, encoded: Encoded, generation: bytes) -> None:
         try:
-            self._fetcher.publish(header, encoded, written.snapshot, written.generation)
+            self._fetcher.publish(header, encoded, generation)
             if header.was_replaced():  # who made the new one may have read before we committed
                 self._host.invalidate()
         except OSError as error:  # the header isn't current, so the next reader reads the store

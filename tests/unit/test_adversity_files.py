@@ -326,6 +326,29 @@ class TestFullDisk:
         assert len(logged(caplog)) == 2
 
 
+def test_a_process_whose_file_was_removed_is_seen_again_after_its_next_tick(
+    host: Host, site: Process, other: Process
+) -> None:
+    """An update that waits for it must not miss it."""
+    shutil.rmtree(host.folder / "processes")
+    for process in (site, other):
+        process.tick()
+    assert len(list(site.files.processes)) == 2
+
+
+def test_a_bell_that_cannot_be_touched_undoes_nothing(
+    host: Host, site: Process, other: Process, caplog: pytest.LogCaptureFixture
+) -> None:
+    (host.folder / "bell").rmdir()
+    (host.folder / "bell").touch()
+    for number in (1, 2, 3):
+        site.waffle.update({"LIMIT": number})
+        assert number == other.waffle.values.LIMIT
+    assert site.waffle.status()["updates"] == 4
+    assert len(list(host.snapshots.iterdir())) == 2
+    assert logged(caplog, logging.WARNING) == []
+
+
 def test_a_process_that_cannot_report_itself_says_so_once_and_serves(
     host: Host, site: Process, other: Process, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel
 
 from uwsgi_waffle.barrier import Barrier
-from uwsgi_waffle.host import Notes
+from uwsgi_waffle.host import UNKNOWN, Notes, ProcessInfo
 from uwsgi_waffle.snapshot import Snapshot
 from uwsgi_waffle.update import UpdateResult
 from uwsgi_waffle.wake import HostInfo, Listener, RollCall
@@ -19,6 +19,12 @@ OWN, OTHER = 1, 2
 
 class Empty(BaseModel):
     """The values of nobody."""
+
+
+class Processes(list[ProcessInfo]):
+    """Those of a host, seen by one that has no file there."""
+
+    token = ""
 
 
 class Asked:
@@ -59,6 +65,17 @@ def test_a_host_is_done_if_nothing_lags_or_is_wrong_there(
 ) -> None:
     own = HostInfo(name="web1", host_id=OWN)
     assert pending(Asked(RollCall((own, other), subscribed=2))) == found
+
+
+def test_what_cannot_be_seen_is_pending_also_for_a_process_without_a_file() -> None:
+    """Nobody knows whether there are others who haven't applied it."""
+    unseen = ProcessInfo(0, UNKNOWN, error="no free descriptor")
+    host = SimpleNamespace(processes=Processes([unseen]))
+    sync = SimpleNamespace(sync=lambda: Snapshot(7, b"snapshot", Empty()))
+    served = SimpleNamespace(log=lambda *_: None)
+    barrier = Barrier(cast(Any, host), cast(Any, sync), cast(Any, served), None)
+    result = barrier.wait_for(UpdateResult(7, ()), 0)
+    assert (result.applied, result.pending) == ((), (unseen,))
 
 
 @pytest.mark.parametrize(("error", "found"), [("", ()), ("lost", ("1 of 2 hosts: no answer",))])

@@ -9,7 +9,7 @@ import shutil
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -353,10 +353,9 @@ class TestLock:
         shared.wake()
         host.header.unlink()
         shared.open()
-        with shared.lock(1) as fields:
+        with shared.lock(1):
             shared.snapshots.write(ONE)
             shared.snapshots.prune()
-            shared.bind_store(fields, "sqlite:///x")
         assert shared.snapshots.read(ONE.id) is None
         assert len(descriptors(host.folder)) == len(descriptors(host.header)) == 1
         assert count_open_files() == before
@@ -370,17 +369,17 @@ class TestLock:
             ("sqlite:////b/x.db", False),
         ],
     )
-    def test_two_stores_behind_one_watch_file(
-        self, host: Host, shared: HostFiles, other: str, same: bool
-    ) -> None:
+    def test_two_stores_behind_one_watch_file(self, host: Host, other: str, same: bool) -> None:
         """They are told apart by where they really are, if that is known."""
-        with shared.lock(1) as fields:
-            shared.bind_store(fields, f"sqlite:////a/x.db{REALLY}8:1:/a/x.db")
-            if same:
-                shared.bind_store(fields, other)
-            else:
-                with pytest.raises(SchemaError, match="Give each application a watch file"):
-                    shared.bind_store(fields, other)
+        ours = HostFiles(host.watch_file, lambda: f"sqlite:////a/x.db{REALLY}8:1:/a/x.db")
+        theirs = HostFiles(host.watch_file, lambda: other)
+        refused = pytest.raises(SchemaError, match="Give each application a watch file")
+        with ours.lock(1):
+            pass
+        with nullcontext() if same else refused, theirs.lock(1):
+            pass
+        with ours.lock(1):  # a refusal has left it free
+            pass
 
     def test_descriptors_are_not_inherited_by_programs(self, host: Host, shared: HostFiles) -> None:
         (fd,) = descriptors(host.header)

@@ -15,8 +15,8 @@ from typing import ClassVar
 import pytest
 from pydantic import BaseModel, field_validator
 
-from uwsgi_waffle import InvalidValue, StoreUnavailable, fetch, sync
-from uwsgi_waffle.host.header import Header, LockedHeader
+from uwsgi_waffle import InvalidValue, StoreUnavailable, fetch, sync, wake
+from uwsgi_waffle.host import HostFiles, LockedHeader
 from uwsgi_waffle.stores import Stored
 
 from ..host import ALWAYS, CONFS, NEVER, FaultyStore, Host, Process, eventually, logged, recorded
@@ -156,14 +156,14 @@ class TestStart:
     ) -> None:
         """The writer has another release, with another type."""
         writer = host.start(confs={"LIMIT": {"default": "none"}})
-        lock, waits = Header.lock, threading.Event()
+        lock, waits = HostFiles.lock, threading.Event()
 
-        def noted(header: Header, timeout: float) -> AbstractContextManager[LockedHeader]:
+        def noted(files: HostFiles, timeout: float) -> AbstractContextManager[LockedHeader]:
             waits.set()
-            return lock(header, timeout)
+            return lock(files, timeout)
 
         def slow(stored: Stored) -> dict[str, str | None]:
-            monkeypatch.setattr(Header, "lock", noted)
+            monkeypatch.setattr(HostFiles, "lock", noted)
             starting.append(pool.submit(host.start))
             assert waits.wait(20)
             return {"LIMIT": '"many"'}
@@ -305,6 +305,47 @@ def test_who_is_stopped_while_it_tries_a_store_again_keeps_nobody_from_it(
         site.tick()
         assert site.waffle.values.LIMIT == 20
         assert "held this host's lock" in site.waffle.status()["error"]
+
+
+def test_an_error_of_a_tick_stands_and_is_logged_once(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A stopped process has the lock, and the store is down, too."""
+    process = host.start(store := host.store())
+    with host.open_files().lock(1) as header:
+        header.set_notes(checked_at=time.monotonic_ns() - 90 * 10**9)
+        store.failing = ALWAYS
+        for _ in range(3):
+            process.tick()
+            assert "the store is down" in process.waffle.status()["error"]
+    (line,) = logged(caplog)
+    assert "the store is down" in line
+
+
+def test_an_error_ends_when_the_store_goes_back_to_what_is_served(
+    host: Host, site: Process
+) -> None:
+    """Another release has written what this one can't read, and a backup undoes it."""
+    site.waffle.update({"LIMIT": 20})
+    writer = host.start(confs={"LIMIT": {"default": 10, "type": int | str}})
+    writer.waffle.update({"LIMIT": "many"})
+    site.tick()
+    assert "revision 2 can't be served here" in site.waffle.status()["error"]
+    host.sql("UPDATE waffle_values SET value = '20'")
+    host.sql("UPDATE waffle_meta SET revision = 1")
+    writer.waffle.refresh()
+    site.tick()
+    assert (site.waffle.values.LIMIT, site.waffle.status()["error"]) == (20, "")
+
+
+def test_an_idle_tick_sees_to_it_that_this_process_goes_on_being_woken(
+    host: Host, site: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody may have replaced what uWSGI's master monitors."""
+    asked: list[object] = []
+    monkeypatch.setattr(wake, "ensure_watched", lambda one: asked.append(one) or "thread")
+    site.tick()
+    assert asked == [site.state]
 
 
 class SlowStore(FaultyStore):

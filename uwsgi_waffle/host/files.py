@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import weakref
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 from ..errors import SchemaError
 from ..identity import same_place, same_store, shown
 from ..privileges import acting_user, warn_if_exposed
-from .header import Header, LockedHeader
+from .header import WORD, Header, LockedHeader, fetched_in, lock_within
 from .locks import LockedFile, read_locked
 from .private import PrivateFolder, ensure_plain_file
 from .processes import Processes
@@ -25,15 +28,18 @@ _used_here: weakref.WeakSet[HostFiles] = weakref.WeakSet()  # by applications of
 class HostFiles:
     """The shared files of the watch file `WAFFLE_WATCHER_FILE`. A fork changes nothing here.
 
+    Args:
+        identity: returns that of the store which they belong to; a mule may not know it.
+
     Attributes:
         listener_lock: held by the process that listens to other hosts.
-        words, notes, open, try_lock, lock, invalidate: those of the header.
+        words, notes, open, invalidate: those of the header.
     """
 
     shared = True
 
-    def __init__(self, watch_file: Path) -> None:
-        self.watch_file = watch_file.absolute()
+    def __init__(self, watch_file: Path, identity: Callable[[], str] | None = None) -> None:
+        self.watch_file, self._identity = watch_file.absolute(), identity
         path = self.watch_file.with_name(self.watch_file.name + ".d")
         warn_if_exposed(path)
         self.folder = PrivateFolder(path, acting_user(path))
@@ -43,13 +49,8 @@ class HostFiles:
         self.processes = Processes(self.folder.subfolder("processes"))
         self.listener_lock = LockedFile(self.folder, LISTENER)
         self.words, self.notes, self.invalidate = header.words, header.notes, header.invalidate
-        self.open, self.try_lock, self.lock = header.open, header.try_lock, header.lock
-        self._watch, self._watch_inode, self._known_stamp = str(self.watch_file), -1, ""
-
-    @property
-    def watched_id(self) -> object:
-        """Changes when uWSGI's master has to monitor other files than before."""
-        return (self._watch_inode, self.header.id)
+        self.open = header.open
+        self._watch, self._known_stamp = str(self.watch_file), ""
 
     def _ensure(self) -> None:
         ensure_plain_file(self.watch_file, self.folder.owner)
@@ -57,11 +58,15 @@ class HostFiles:
         self.bell_folder.ensure()
 
     def wake(self) -> None:
-        """Wake idle workers: touch the bell, a folder that uWSGI's master monitors."""
-        try:
-            self.bell_folder.touch()
-        except OSError:  # it is missing
-            self.bell_folder.ensure()
+        """Wake idle workers: touch the bell, a folder that uWSGI's master monitors.
+
+        If that can't be, their timer wakes them.
+        """
+        with suppress(OSError):
+            try:
+                self.bell_folder.touch()
+            except OSError:  # it is missing
+                self.bell_folder.ensure()
 
     def listener(self) -> dict[str, object]:
         """Return ``pid`` and ``error`` of the process that listens; empty if there is none."""
@@ -72,12 +77,23 @@ class HostFiles:
         except OSError as error:
             return {"error": str(error)}
 
-    def bind_store(self, header: LockedHeader, identity: str) -> None:
-        """Under the lock: note which store the files belong to.
+    @contextmanager
+    def try_lock(self) -> Iterator[LockedHeader | None]:
+        """Hold the header's lock, if it is free; whoever holds it, has noted the store.
 
         Raises:
-            SchemaError: living processes use them for another store.
+            SchemaError: living processes use the files for another store.
         """
+        with self.header.try_lock() as header:
+            if header is not None and self._identity is not None:
+                self._bind_store(header, self._identity())
+            yield header
+
+    def lock(self, timeout: float) -> AbstractContextManager[LockedHeader]:
+        """Hold the header's lock; errors as above and in `lock_within`."""
+        return lock_within(timeout, self.try_lock, f"{self.folder.path}/header")
+
+    def _bind_store(self, header: LockedHeader, identity: str) -> None:
         known = header.notes().store
         if known and not same_store(known, identity):
             used_here = any(host.header.id == self.header.id for host in _used_here)
@@ -94,29 +110,21 @@ class HostFiles:
             header.set_notes(store=identity)
         _used_here.add(self)
 
-    def is_touched(self) -> bool:
-        """Return whether somebody touched the watch file since that was noted.
+    def check_touch(self) -> None:
+        """Invalidate if somebody has touched the watch file since this process looked at it.
+
+        All processes say so by the same generation, so that the store is read once.
 
         Raises:
             HostFilesError: it can't be used.
         """
-        stamp = self._watch_stamp()
-        if stamp == self._known_stamp:
-            return False
-        self._known_stamp = self.notes().watch_stamp
-        return stamp != self._known_stamp
-
-    def consume_touch(self, header: LockedHeader) -> None:
-        """Under the lock: if somebody touched the watch file, invalidate, then note how it is."""
-        stamp = self._watch_stamp()
-        if stamp != header.notes().watch_stamp:
-            header.invalidate()
-            header.set_notes(watch_stamp=stamp)
-
-    def _watch_stamp(self) -> str:
         try:
             found = os.lstat(self._watch)
         except FileNotFoundError:
             found = ensure_plain_file(self.watch_file, self.folder.owner)
-        self._watch_inode = found.st_ino
-        return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+        stamp = f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
+        if self._known_stamp not in ("", stamp):
+            generation = hashlib.blake2b(stamp.encode(), digest_size=WORD).digest()
+            if fetched_in(self.words()) != generation:
+                self.invalidate(generation)
+        self._known_stamp = stamp

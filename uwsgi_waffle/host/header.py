@@ -29,6 +29,7 @@ __all__ = [
     "Header",
     "LockedHeader",
     "Notes",
+    "fetched_in",
     "generation_in",
     "is_current",
     "lock_within",
@@ -49,7 +50,7 @@ _random = SystemRandom()  # the application may have seeded the other one
 
 def is_current(words: bytes) -> bool:
     """Return whether the words say that the published snapshot is the store's newest."""
-    return len(words) == WORDS_SIZE and generation_in(words) == words[2 * WORD :] != NO_WORD
+    return len(words) == WORDS_SIZE and generation_in(words) == fetched_in(words) != NO_WORD
 
 
 def generation_in(words: bytes) -> bytes:
@@ -60,6 +61,11 @@ def generation_in(words: bytes) -> bytes:
 def snapshot_in(words: bytes) -> bytes:
     """Return the id of the published snapshot."""
     return words[WORD : 2 * WORD]
+
+
+def fetched_in(words: bytes) -> bytes:
+    """Return the generation that was there when the store was last read."""
+    return words[2 * WORD :]
 
 
 def new_host_id() -> int:
@@ -74,7 +80,6 @@ class Notes:
     Attributes:
         host_id: a random number that this host's messages carry; 0 in a header that is damaged.
         store: identity of the store that the files belong to.
-        watch_stamp: how the watch file was when it was last looked at.
         checked_at: when the store was last read or written.
         failed: the generation, in hexadecimal digits, at which it couldn't be read.
         retry_at: when it may be read again, if that failed.
@@ -84,7 +89,6 @@ class Notes:
 
     host_id: int = 0
     store: str = ""
-    watch_stamp: str = ""
     checked_at: int = 0
     failed: str = ""
     retry_at: int = 0
@@ -155,13 +159,9 @@ class LockedHeader:
         self._write(generation, 0)
         return generation
 
-    def publish(self, snapshot: bytes, generation: bytes) -> bytes:
-        """Say that ``snapshot`` is what the store held after ``generation``; in one write.
-
-        Return the words unless somebody says meanwhile that the store may have changed again.
-        """
+    def publish(self, snapshot: bytes, generation: bytes) -> None:
+        """Say that ``snapshot`` is what the store held after ``generation``; in one write."""
         self._write(snapshot + generation, WORD)
-        return generation + snapshot + generation
 
     def reset(self) -> None:
         """Write a new header, which isn't current."""
@@ -221,13 +221,17 @@ class Header:
         """Return the notes beside the words."""
         return Notes.from_bytes(unix.pread(self._file.fd, NOTES_SIZE, WORDS_SIZE))
 
-    def invalidate(self) -> None:
-        """Say that the store may have changed. Needs no lock; creates the header if need be."""
+    def invalidate(self, generation: bytes = b"") -> None:
+        """Say that the store may have changed. Needs no lock; creates the header if need be.
+
+        Args:
+            generation: the new one; by default a random number.
+        """
         self.open()
         # Opened anew: if somebody has closed our descriptor, its number may be another file's.
         fd = self._folder.open("header", CREATE)
         try:
-            self._write(fd, os.urandom(WORD), 0)
+            self._write(fd, generation or os.urandom(WORD), 0)
         finally:
             os.close(fd)
 
@@ -259,20 +263,16 @@ class Header:
         with self._folder.explaining("header"):
             unix.pwrite(fd, data, offset)
 
-    def lock(self, timeout: float) -> AbstractContextManager[LockedHeader]:
-        """Hold the lock, waiting for it at most ``timeout`` seconds.
-
-        Raises:
-            HostBusy: the time is over.
-        """
-        return lock_within(timeout, self.try_lock, self._path)
-
 
 @contextmanager
 def lock_within(
     timeout: float, try_lock: Callable[[], AbstractContextManager[LockedHeader | None]], name: str
 ) -> Iterator[LockedHeader]:
-    """Try to take a lock until that succeeds; see `Header.lock`."""
+    """Hold a lock, waiting for it at most ``timeout`` seconds.
+
+    Raises:
+        HostBusy: the time is over.
+    """
     deadline = time.monotonic() + timeout
     while True:
         with try_lock() as header:

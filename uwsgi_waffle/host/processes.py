@@ -77,7 +77,7 @@ class Processes:
 
     def __init__(self, folder: PrivateFolder) -> None:
         self._folder = folder
-        self._file = LockedFile(folder, "")
+        self._file, self._written = LockedFile(folder, ""), dict[str, Any]()
 
     @property
     def token(self) -> str:
@@ -91,12 +91,15 @@ class Processes:
             OSError: it can't be written.
         """
         content = {each.name: getattr(process, each.name) for each in fields(process)}
+        if content == self._written and self._file.is_ours():
+            return
         while not self._file.is_ours():
             self._folder.ensure()
             self._file = LockedFile(self._folder, f"{os.getpid()}-{os.urandom(4).hex()}")
             self._file.acquire(content)
             self._remove_dead()  # each job of RQ is a process that leaves its file behind
         self._file.write(content)
+        self._written = content
 
     def leave(self) -> None:
         """Remove this process's file, or at least unlock it: then others remove it."""

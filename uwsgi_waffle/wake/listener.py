@@ -93,7 +93,7 @@ class Listener:
 
         Return whether that was possible.
         """
-        with self._host.try_lock() as header:
+        with self._host.header.try_lock() as header:
             if header is not None:
                 header.set_notes(host_id=new_host_id())
             return header is not None
