@@ -24,7 +24,7 @@ from .errors import SchemaError
 from .privileges import resolve
 from .urls import libpq_url
 
-__all__ = ["LateSettings", "Settings", "Watching", "warn_of_unknown"]
+__all__ = ["LateSettings", "Settings", "Watching", "check_config"]
 
 log = logging.getLogger("uwsgi_waffle")
 
@@ -37,11 +37,6 @@ def _url(given: Any) -> Any:
     return given.render_as_string(hide_password=False) if is_sqlalchemys else given
 
 
-def _port(given: Any) -> Any:
-    """Ignore what Kubernetes sets for a service that is called waffle-redis."""
-    return 6379 if str(given).startswith("tcp:") else given
-
-
 def _prefix(given: str) -> str:
     if given.startswith("WAFFLE_"):
         raise ValueError("names that begin with WAFFLE_ are the package's own; take 'MYSITE_'")
@@ -50,7 +45,7 @@ def _prefix(given: str) -> str:
 
 Url = Annotated[str, BeforeValidator(_url), Field(repr=False)]  # it may hold a password
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Port = Annotated[int, BeforeValidator(_port), Field(gt=0, lt=2**16)]
+Port = Annotated[int, Field(gt=0, lt=2**16)]
 Prefix = Annotated[str, Field(pattern="^([A-Za-z][A-Za-z0-9_]*)?$"), AfterValidator(_prefix)]
 
 
@@ -82,6 +77,9 @@ class Settings(BaseModel):
             SchemaError: one can't be used; the text names it.
         """
         given = {name: config[name] if name in config else os.environ.get(name) for name in NAMES}
+        if given["WAFFLE_WATCHTYPE"] != "redis" or given["WAFFLE_REDIS_URL"]:
+            # Not used, and Kubernetes sets the port for a service that is called waffle-redis.
+            given["WAFFLE_REDIS_HOST"] = given["WAFFLE_REDIS_PORT"] = None
         try:
             return cls.model_validate({k: v for k, v in given.items() if v is not None})
         except ValidationError as error:
@@ -174,11 +172,19 @@ def _is_setting(name: object) -> bool:
     return str(name).startswith("WAFFLE_")
 
 
-def warn_of_unknown(config: Mapping[str, Any]) -> None:
-    """Warn of settings that are misspelt.
+def check_config(config: Mapping[str, Any]) -> None:
+    """Check that variables are declared, and warn of settings that are misspelt.
 
     The environment may have others for other programs: Kubernetes names a service's address so.
+
+    Raises:
+        SchemaError: nothing is declared.
     """
+    if "WAFFLE_CONFS" not in config:
+        raise SchemaError(
+            "app.config['WAFFLE_CONFS'] is missing. Declare the variables there before you give "
+            "the application to WaffleConf."
+        )
     known = ["WAFFLE_CONFS", *NAMES]
     for name in (name for name in config if _is_setting(name) and name not in known):
         if config[name] != os.environ.get(name):
