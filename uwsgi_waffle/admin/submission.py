@@ -79,11 +79,11 @@ def _read_input(
     if text and field.variable.secret:
         text = text.removesuffix("\n")  # often pasted along, and nobody would see it
     if text is None and original is not None:  # a browser sends nothing for an empty box
-        if field.input_type == "checkbox" and not field.shape.is_optional:
+        if field.input_type == "checkbox" and not field.is_optional:
             return "false", ""
         if f"items-{field.name}" in form:
             return f"[{','.join(form.getlist(f'item-{field.name}'))}]", ""
-    if f"none-{field.name}" in form and field.shape.is_optional:
+    if f"none-{field.name}" in form and field.is_optional:
         if text in (None, "", original):
             return NO_VALUE, ""
         return text, 'there is a new value, and the box "no value" is ticked: choose one'
