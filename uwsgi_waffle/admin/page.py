@@ -23,10 +23,18 @@ from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..update import UpdateResult
 from .access import Locks, MayChange, NotAllowed
-from .differences import differences, entry_words, saved_changes, shorten
 from .fields import NO_VALUE, Field
-from .rows import Change, Filter, Row, first_problem, group_rows, in_page_order
-from .submission import TIME, Submission, Submitted, editable_names, form_revision
+from .rows import (
+    Change,
+    Row,
+    differences,
+    entry_words,
+    group_rows,
+    in_page_order,
+    saved_changes,
+    shorten,
+)
+from .submission import NOTHING, TIME, Submission, editable_names, form_revision
 
 __all__ = ["Page", "error_text"]
 
@@ -148,23 +156,30 @@ class Page:
         """Return the page as HTML."""
         limit = min(max(request.args.get("history", HISTORY, type=int), 1), MAX_HISTORY)
         entries = self._history(limit)
-        saved, shown = request.args.get("saved", type=int), Filter.from_request()
-        rows = self._rows(entries, shown)
+        saved = request.args.get("saved", type=int)
+        rows = self._rows(entries)
+        searched, only_changed = request.args.get("q", "").strip(), "changed" in request.args
+        for row in rows:  # what needs to be seen is never hidden
+            found = searched.lower() in row.search.lower()
+            shown = found and not (only_changed and row.is_default)
+            row.hidden = not (shown or row.needs_look)
         fields = {field.name: field for field in self.fields}
         changes = saved_changes(self.fields, entries, saved)
-        saved_names = {change.name for change in changes}
-        ends = [row.until for row in rows if row.until and row.field.name in saved_names]
+        temporary = self.waffle.state.current().temporary
+        ends = [temporary[change.name] for change in changes if change.name in temporary]
+        problems = (row.field.name for row in rows if row.error or row.conflict)
         return self._template(
             "admin.html",
             saved="nothing" if request.args.get("saved") == "nothing" else saved,
             saved_changes=changes,
             saved_until=max(ends, default=None),
-            filter=shown,
+            searched=searched,
+            only_changed=only_changed,
             rows=rows,
-            groups=group_rows(rows, filtered=shown.active),
-            focused=first_problem(rows) or (TIME if TIME in self.form.errors else ""),
+            groups=group_rows(rows),
+            focused=next(problems, TIME if TIME in self.form.errors else ""),
             entries=entries,
-            in_words=lambda entry: entry_words(fields.get(entry.key), entry),
+            words=[entry_words(fields.get(entry.key), entry) for entry in entries],
             history_is_known=self.history_is_known,
             max_history=MAX_HISTORY if len(entries) == limit < MAX_HISTORY else None,
         )
@@ -190,43 +205,34 @@ class Page:
         # The application's own response may be of JSON. A path may hold what isn't UTF-8.
         return Response(text.encode(errors="replace"), mimetype="text/html")
 
-    def _rows(self, entries: Iterable[HistoryEntry], shown: Filter) -> list[Row]:
-        values = self.waffle.values
+    def _rows(self, entries: Iterable[HistoryEntry]) -> list[Row]:
+        values, temporary = self.waffle.values, self.waffle.state.current().temporary
         texts = {field.name: field.text(values[field.name]) for field in self.fields}
         last = {entry.key: entry for entry in reversed(list(entries))}
         last.update({name: entry for name, entry in self.form.conflicts.items() if entry})
-        editable = editable_names(self.fields, texts)
-        rows = (self._row(f, texts[f.name], f.name in editable, last) for f in self.fields)
-        return [shown.applied_to(row) for row in rows]
-
-    def _row(
-        self, field: Field, value: str, editable: bool, last: Mapping[str, HistoryEntry]
-    ) -> Row:
-        name = field.name
-        locked = self.locks.reason(name)
-        submitted = self.form.submitted.get(name)
-        if submitted is None or locked:
-            submitted = Submitted(None, None, reset=False)
-        # What the form shows it goes on showing, until it has shown a conflict.
-        original = None if self.conflict else submitted.original
-        if original is None and editable:
-            original = value
-        text = (submitted.text if submitted.edited else original) or ""
-        return Row(
-            field,
-            text="" if field.variable.secret else text,
-            original=None if field.variable.secret or locked else original,
-            value=value,
-            default=field.text(getattr(self.schema.defaults, name)),
-            editable=original is not None or submitted.edited,
-            locked=locked,
-            edited=submitted.edited,
-            reset=submitted.reset,
-            error=self.form.errors.get(name, ""),
-            conflict=name in self.form.conflicts,
-            last=last.get(name),
-            until=self.waffle.state.current().temporary.get(name),
-        )
+        editable, rows = editable_names(self.fields, texts), []
+        for field in self.fields:
+            name, locked = field.name, self.locks.reason(field.name)
+            submitted = NOTHING if locked else self.form.submitted.get(name, NOTHING)
+            # What the form shows it goes on showing, until it has shown a conflict.
+            original = None if self.conflict else submitted.original
+            if original is None and name in editable:
+                original = texts[name]
+            rows.append(
+                Row(
+                    field,
+                    value=texts[name],
+                    default=field.text(getattr(self.schema.defaults, name)),
+                    original=original,
+                    submitted=submitted,
+                    locked=locked,
+                    error=self.form.errors.get(name, ""),
+                    conflict=name in self.form.conflicts,
+                    last=last.get(name),
+                    until=temporary.get(name),
+                )
+            )
+        return rows
 
     def _history(self, limit: int) -> list[HistoryEntry]:
         try:

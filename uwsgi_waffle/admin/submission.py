@@ -21,6 +21,7 @@ from .fields import NO_VALUE, Field
 
 __all__ = [
     "MAX_FORM",
+    "NOTHING",
     "TIME",
     "Submission",
     "Submitted",
@@ -55,6 +56,9 @@ class Submitted:
     @property
     def edited(self) -> bool:
         return self.text is not None and self.text != self.original
+
+
+NOTHING = Submitted(None, None, reset=False)
 
 
 def read_form(fields: Iterable[Field], form: MultiDict[str, str]) -> dict[str, Submitted]:
