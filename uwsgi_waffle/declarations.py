@@ -220,13 +220,11 @@ def _check_name(name: object) -> str:
             f"WAFFLE_CONFS: {name!r} can't be a variable's name; use letters, digits and"
             " underscores, as in 'SITENAME'."
         )
-    if name.startswith(RESERVED_PREFIX):
+    if len(name) > MAX_NAME_LENGTH:
+        raise SchemaError(f"WAFFLE_CONFS: {name[:40]!r}... is too long; choose another name.")
+    if name.startswith(RESERVED_PREFIX) or hasattr(BaseModel, name) or name in RESERVED_NAMES:
         raise SchemaError(
-            f"WAFFLE_CONFS: {name!r} is reserved: names that start with {RESERVED_PREFIX} are the"
-            " package's own."
-        )
-    if len(name) > MAX_NAME_LENGTH or hasattr(BaseModel, name) or name in RESERVED_NAMES:
-        raise SchemaError(
-            f"WAFFLE_CONFS: {name[:40]!r} is too long or the name of a method; choose another."
+            f"WAFFLE_CONFS: {name!r} is reserved: it begins with {RESERVED_PREFIX} or is the name"
+            " of a method of pydantic's models. Choose another."
         )
     return name

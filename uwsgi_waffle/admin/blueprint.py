@@ -17,6 +17,7 @@ from .submission import MAX_FORM
 
 __all__ = ["admin_blueprint"]
 
+
 # Not /static: the page may be at the root.
 STATIC: dict[str, Any] = {"static_folder": "static", "static_url_path": "/waffle-static"}
 
@@ -81,13 +82,8 @@ def _add_guards(blueprint: Blueprint, make_page: Callable[[], Page], authorize: 
 
     @blueprint.errorhandler(RequestEntityTooLarge)
     def too_large(error: RequestEntityTooLarge) -> tuple[str, int]:
-        # The application may have read the form already, with its own limit.
-        limit = request.max_content_length or MAX_FORM
-        return (
-            f"Nothing was changed: the form has more than {limit:,} bytes. Send less at once, or"
-            " use `flask waffle set`.",
-            413,
-        )
+        text = "Nothing was changed: the form is too large. Send less at once, or use"
+        return f"{text} `flask waffle set`.", 413
 
     @blueprint.errorhandler(CSRFError)
     def csrf_error(error: CSRFError) -> Any:

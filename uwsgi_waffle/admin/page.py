@@ -34,7 +34,7 @@ from .rows import (
     saved_changes,
     shorten,
 )
-from .submission import NOTHING, TIME, Submission, editable_names, form_revision
+from .submission import NOTHING, TIME, Submission, editable_names
 
 __all__ = ["Page", "error_text"]
 
@@ -64,8 +64,9 @@ class Page:
         self.preview: Sequence[Change] = ()  # what the next save will change
 
     def check_csrf(self) -> ViewResult:
-        """Return an error page if the request doesn't come from a form of this page."""
+        """Read the form; return an error page if it isn't one of this page for this visitor."""
         if not current_app.config.get("WTF_CSRF_ENABLED", True):
+            self.form.read()
             return None
         token = request.form.get(_csrf_field())
         try:
@@ -80,7 +81,6 @@ class Page:
 
     def save(self) -> ViewResult:
         """Save what was submitted as one update, or show what that will change."""
-        self.form.read()
         values, resets = self.form.changes()
         names = [*values, *resets]
         try:
@@ -101,7 +101,7 @@ class Page:
 
     def rollback(self, revision: int) -> ViewResult:
         """Save the values of an earlier revision, unless anything has changed since the form."""
-        expected = form_revision()
+        expected = self.form.revision
         try:
             if expected != self.waffle.revision:
                 raise RevisionConflict(expected, self.waffle.revision)

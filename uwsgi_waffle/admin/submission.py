@@ -26,7 +26,6 @@ __all__ = [
     "Submission",
     "Submitted",
     "editable_names",
-    "form_revision",
 ]
 
 TIME = "WAFFLE_TIME"  # the key of the error that the time has; no variable can have it
@@ -130,6 +129,7 @@ class Submission:
         self._waffle, self._fields = waffle, fields
         self.submitted: Mapping[str, Submitted] = {}
         self.note = self.time = ""
+        self.expires: timedelta | None = None
         self.revision = waffle.revision
         self.errors: dict[str, str] = {}
         self.conflicts: Mapping[str, HistoryEntry | None] = {}
@@ -138,7 +138,7 @@ class Submission:
         self.submitted = read_form(self._fields, request.form)
         self.note = request.form.get("note", "")
         self.time = request.form.get("time", "").strip()
-        self.revision = form_revision()
+        self.revision = request.form.get("revision", -1, type=int)  # -1 if it doesn't say so
 
     def changes(self) -> tuple[dict[str, object], list[str]]:
         """Return the new values and the resets; put what is wrong into ``errors``."""
@@ -150,7 +150,7 @@ class Submission:
                 f"No longer declared: {unknown}. Copy what you need and load the page again"
             )
         try:
-            self._expires()
+            self.expires = expiry.duration(self.time) if self.time else None
         except ValueError as error:
             self.errors[TIME] = str(error).rstrip(".")
         values: dict[str, object] = {}
@@ -179,16 +179,13 @@ class Submission:
                     expect_revision=expected,
                     actor=g.waffle_actor,
                     note=note,
-                    expires=self._expires(),
+                    expires=self.expires,
                 )
             except RevisionConflict as conflict:
                 self.check_conflict(names, conflict.actual)
                 # Only other variables have changed.
                 expected = conflict.actual
         raise RevisionConflict(self.revision, expected)
-
-    def _expires(self) -> timedelta | None:
-        return expiry.duration(self.time) if self.time else None
 
     def check_conflict(self, names: Iterable[str], newest: int) -> None:
         """Check that nobody else has changed one of ``names`` since the form was made.
@@ -218,8 +215,3 @@ class Submission:
         names = (name, *state.schema.variables[name].was)
         found = [entry for one in names for entry in history(state, 1, one, beginnings=True)]
         return max(found, key=lambda entry: entry.revision, default=None)
-
-
-def form_revision() -> int:
-    """Return the revision that the form was made of; -1 if it doesn't say so."""
-    return request.form.get("revision", -1, type=int)
