@@ -251,7 +251,6 @@ function showProcesses({ revision, processes, error }) {
     const row = rowOf(process, shown);
     const age = `${Math.round(process.age)} s`;
     const cells = [process.kind, process.pid, process.revision, age, process.error];
-    row.classList.toggle("arrived", row.children[2].textContent !== String(process.revision));
     cells.forEach((cell, index) => setText(row.children[index], String(cell)));
     row.classList.toggle("behind", process.behind);
     behind += process.behind;
