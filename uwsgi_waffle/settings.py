@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -146,14 +146,22 @@ class Watching:
 
 
 class LateSettings:
-    """Warns once of each ``WAFFLE_*`` that is set after the extension has read it."""
+    """Warns once of each ``WAFFLE_*`` that is set after the extension has read it.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    Args:
+        config: what it has read.
+        on_testing: called when ``TESTING`` is set.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, on_testing: Callable[[], None]) -> None:
+        self._on_testing = on_testing
         self._read = {name: config[name] for name in config if _is_setting(name)}
         self._warned: set[str] = set()
 
-    def warn(self, given: Mapping[str, Any]) -> None:
-        """Warn of the settings among ``given`` that aren't as they were read."""
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Look at what is being set."""
+        if given.get("TESTING"):
+            self._on_testing()
         late = {
             name
             for name, value in given.items()

@@ -31,7 +31,6 @@ from .rows import (
     entry_words,
     group_rows,
     in_page_order,
-    saved_changes,
     shorten,
 )
 from .submission import NOTHING, TIME, Submission, editable_names
@@ -60,7 +59,7 @@ class Page:
         self.locks = Locks(waffle, may_change)
         self.form = Submission(waffle, self.fields)
         self.error = ""
-        self.conflict, self.history_is_known = False, True
+        self.conflict = False
         self.preview: Sequence[Change] = ()  # what the next save will change
 
     def check_csrf(self) -> ViewResult:
@@ -164,7 +163,9 @@ class Page:
             shown = found and not (only_changed and row.is_default)
             row.hidden = not (shown or row.needs_look)
         fields = {field.name: field for field in self.fields}
-        changes = saved_changes(self.fields, entries, saved)
+        words = [entry_words(fields.get(entry.key), entry) for entry in entries]
+        made = {e.key: told for e, told in zip(entries, words, strict=True) if e.revision == saved}
+        changes = [Change(n, f.variable.title, *made[n]) for n, f in fields.items() if n in made]
         temporary = self.waffle.state.current().temporary
         ends = [temporary[change.name] for change in changes if change.name in temporary]
         problems = (row.field.name for row in rows if row.error or row.conflict)
@@ -179,8 +180,7 @@ class Page:
             groups=group_rows(rows),
             focused=next(problems, TIME if TIME in self.form.errors else ""),
             entries=entries,
-            words=[entry_words(fields.get(entry.key), entry) for entry in entries],
-            history_is_known=self.history_is_known,
+            words=words,
             max_history=MAX_HISTORY if len(entries) == limit < MAX_HISTORY else None,
         )
 
@@ -238,7 +238,7 @@ class Page:
         try:
             return history(self.waffle.state, limit, None, beginnings=True)
         except WaffleError as error:
-            self.error, self.history_is_known = self.error or str(error), False
+            self.error = self.error or str(error)
             return []
 
 

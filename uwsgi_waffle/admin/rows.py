@@ -21,7 +21,6 @@ __all__ = [
     "entry_words",
     "group_rows",
     "in_page_order",
-    "saved_changes",
     "shorten",
 ]
 
@@ -139,18 +138,6 @@ def differences(fields: Iterable[Field], schema: Schema, made: Committed) -> lis
             )
             found.append(Change(field.name, field.variable.title, *words))
     return found
-
-
-def saved_changes(
-    fields: Iterable[Field], entries: Iterable[HistoryEntry], revision: int | None
-) -> list[Change]:
-    """Return what a revision changed, as far as ``entries`` say so."""
-    changed = {entry.key: entry for entry in entries if entry.revision == revision}
-    return [
-        Change(field.name, field.variable.title, *entry_words(field, changed[field.name]))
-        for field in fields
-        if field.name in changed
-    ]
 
 
 def entry_words(field: Field | None, entry: HistoryEntry) -> tuple[str, str]:
