@@ -14,12 +14,14 @@ from pydantic import (
     JsonValue,
     PydanticSchemaGenerationError,
     PydanticUserError,
+    SecretBytes,
+    SecretStr,
     TypeAdapter,
 )
 from pydantic.fields import FieldInfo
 
 from .errors import SchemaError
-from .variable import Variable, contains_secret, infer_type
+from .variable import Variable, contains, infer_type
 
 __all__ = ["RESERVED_PREFIX", "from_mapping", "from_model"]
 
@@ -157,7 +159,7 @@ def _variable(
         desc=_words(conf, "desc"),
         type=annotation,
         default=default,
-        secret=bool(conf.get("secret")) or contains_secret(annotation),
+        secret=bool(conf.get("secret")) or contains(annotation, SecretStr, SecretBytes),
         adapter=adapter,
         group=_words(conf, "group"),
         title=_words(conf, "title"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import enum
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NewType
 
 import pytest
 from pydantic import Field, JsonValue, SecretStr
@@ -27,7 +27,14 @@ def declare(default: Any, **declaration: Any) -> Variable:
 
 class TestDecimals:
     @pytest.mark.parametrize(
-        "annotation", [Decimal, Decimal | None, Annotated[Decimal, Field(gt=0)]]
+        "annotation",
+        [
+            Decimal,
+            Decimal | None,
+            Annotated[Decimal, Field(gt=0)],
+            Annotated[Decimal, Field(gt=0)] | None,
+            NewType("Price", Decimal),
+        ],
     )
     def test_typed_digits_are_kept(self, annotation: Any) -> None:
         variable = declare(Decimal(1), type=annotation)

@@ -8,9 +8,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from decimal import Decimal
 from functools import cached_property
-from typing import Annotated, Any, get_args, get_origin
+from typing import Any
 
 from ..schema import Variable
 
@@ -86,19 +85,12 @@ class Field:
     def schema(self) -> Mapping[str, Any]:
         """The JSON Schema without ``None``; empty if several types remain."""
         branches = [branch for branch in self._branches if branch.get("type") != "null"]
-        return branches[0] if len(branches) == 1 or self.is_decimal else {}
+        return branches[0] if len(branches) == 1 or self.variable.is_decimal else {}
 
     @property
     def takes_none(self) -> bool:
         """Whether ``None`` is allowed beside one other type."""
         return bool(self.schema) and any(branch.get("type") == "null" for branch in self._branches)
-
-    @cached_property
-    def is_decimal(self) -> bool:
-        return any(
-            isinstance(part, type) and issubclass(part, Decimal)
-            for part in _parts(self.variable.type)
-        ) and [branch.get("type") for branch in self._branches[:2]] == ["number", "string"]
 
     @cached_property
     def choices(self) -> tuple[str, ...]:
@@ -130,7 +122,7 @@ class Field:
             return "choice"
         if self.items:
             return "choices"
-        if self.is_decimal:
+        if self.variable.is_decimal:
             return "decimal"
         if kind == "string":
             return FORMATS.get(self.schema.get("format", ""), "text")
@@ -189,8 +181,8 @@ class Field:
         """
         if self.is_optional and text == NO_VALUE:
             return self.variable.load(None)
-        if self.input_type == "decimal" or (self.is_optional and self.input_type == "text"):
-            return self.variable.load(text)  # not by way of a float; "null" and "1" are texts, too
+        if self.is_optional and self.input_type == "text":
+            return self.variable.load(text)  # "null" is a text, too
         # A type that takes any text would take broken JSON as a text.
         if self.input_type in ("json", "choices") and text.lstrip()[:1] in ("{", "[", '"'):
             try:
@@ -252,10 +244,3 @@ def _clock(value: timedelta) -> str:
     """Return a duration as ``2 days 01:30:00``."""
     days = f"{value.days} day{'' if value.days == 1 else 's'} " if value.days else ""
     return f"{days}{(datetime.min + (value - timedelta(value.days))).time()}"
-
-
-def _parts(annotation: Any) -> tuple[Any, ...]:
-    """Return what a type is made of: ``Annotated[Decimal, ...] | None`` has a Decimal."""
-    if get_origin(annotation) is Annotated:
-        return _parts(get_args(annotation)[0])
-    return tuple(part for one in get_args(annotation) for part in _parts(one)) or (annotation,)
