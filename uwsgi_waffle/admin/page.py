@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flask import Response, current_app, g, redirect, request, url_for
@@ -22,7 +22,6 @@ from ..errors import (
 from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..update import UpdateResult
-from .access import Locks, MayChange, NotAllowed
 from .fields import NO_VALUE, Field
 from .rows import (
     Change,
@@ -33,7 +32,7 @@ from .rows import (
     in_page_order,
     shorten,
 )
-from .submission import NOTHING, TIME, Submission, editable_names
+from .submission import NOTHING, TIME, NotAllowed, Submission, editable_names
 
 __all__ = ["Page", "error_text"]
 
@@ -47,7 +46,7 @@ ViewResult = Any
 class Page:
     """One request to the page, and its response."""
 
-    def __init__(self, waffle: WaffleConf, may_change: MayChange | None = None) -> None:
+    def __init__(self, waffle: WaffleConf, may_change: Callable[[str], bool] | None) -> None:
         if not current_app.secret_key:
             raise WaffleError(
                 "The admin page needs a secret key for its forms: set app.secret_key to a random "
@@ -56,8 +55,7 @@ class Page:
         self.waffle = waffle
         self.schema = waffle.state.schema
         self.fields = in_page_order(map(Field, self.schema.variables.values()))
-        self.locks = Locks(waffle, may_change)
-        self.form = Submission(waffle, self.fields)
+        self.form = Submission(waffle, self.fields, may_change)
         self.error = ""
         self.conflict = False
         self.preview: Sequence[Change] = ()  # what the next save will change
@@ -84,7 +82,7 @@ class Page:
         names = [*values, *resets]
         try:
             refused = (name for name in self.form.errors if name in self.schema.variables)
-            self.locks.check(dict.fromkeys([*names, *refused]))
+            self.form.check_allowed(dict.fromkeys([*names, *refused]))
             if self.form.errors:
                 raise InvalidValue(self.form.errors)
             if not names:
@@ -126,7 +124,7 @@ class Page:
     def _check_rollback(self, revision: int) -> None:
         """Check that this person may change all rows that it changes, also to an equal value."""
         store = self.waffle.state.store
-        self.locks.check(changes_for_rollback(self.schema, store, revision)(store.load()))
+        self.form.check_allowed(changes_for_rollback(self.schema, store, revision)(store.load()))
 
     def _differences(self, changeset: Changeset) -> list[Change]:
         return differences(self.fields, self.schema, self.waffle.state.writer.preview(changeset))
@@ -212,7 +210,7 @@ class Page:
         last.update({name: entry for name, entry in self.form.conflicts.items() if entry})
         editable, rows = editable_names(self.fields, texts), []
         for field in self.fields:
-            name, locked = field.name, self.locks.reason(field.name)
+            name, locked = field.name, self.form.lock(field.name)
             submitted = NOTHING if locked else self.form.submitted.get(name, NOTHING)
             # What the form shows it goes on showing, until it has shown a conflict.
             original = None if self.conflict else submitted.original

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import quote_plus
 
-from flask import g, request
+from flask import current_app, g, request
 from werkzeug.datastructures import MultiDict
 
 from .. import expiry
 from ..changes import Changeset
-from ..errors import RevisionConflict, UnknownRevision
+from ..errors import RevisionConflict, UnknownRevision, WaffleError
 from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..update import UpdateResult
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_FORM",
     "NOTHING",
     "TIME",
+    "NotAllowed",
     "Submission",
     "Submitted",
     "editable_names",
@@ -114,6 +115,10 @@ def _unix_lines(text: str | None) -> str | None:
     return text if text is None else re.sub(r"\r\n?", "\n", text)
 
 
+class NotAllowed(WaffleError):
+    """A request would change what this person may not change."""
+
+
 class Submission:
     """The form of one request; empty until it is read.
 
@@ -125,8 +130,13 @@ class Submission:
             each.
     """
 
-    def __init__(self, waffle: WaffleConf, fields: Sequence[Field]) -> None:
-        self._waffle, self._fields = waffle, fields
+    def __init__(
+        self,
+        waffle: WaffleConf,
+        fields: Sequence[Field],
+        may_change: Callable[[str], bool] | None,
+    ) -> None:
+        self._waffle, self._fields, self._may_change = waffle, fields, may_change
         self.submitted: Mapping[str, Submitted] = {}
         self.note = self.time = ""
         self.expires: timedelta | None = None
@@ -164,6 +174,32 @@ class Submission:
                 except ValueError as error:
                     self.errors[field.name] = str(error)
         return values, [name for name, submitted in self.submitted.items() if submitted.reset]
+
+    def lock(self, name: str) -> str:
+        """Return why a variable can't be changed here; empty if it can."""
+        if pin := self._waffle.state.schema.pins.get(name):
+            return f"Set by the environment variable {pin.source}, so it can't be changed here."
+        return "" if self._allows(name) else "You may not change this variable."
+
+    def check_allowed(self, names: Iterable[str]) -> None:
+        """Check that this person may change all of ``names``.
+
+        Raises:
+            NotAllowed: naming those that they may not change.
+        """
+        refused = ", ".join(name for name in names if not self._allows(name))
+        if refused:
+            raise NotAllowed(
+                f"You may not change {refused}, so nothing was changed. Ask somebody who may."
+            )
+
+    def _allows(self, name: str) -> bool:
+        if self._may_change is None:
+            return True
+        allowed = current_app.ensure_sync(self._may_change)(name)
+        if not isinstance(allowed, (bool, type(None))):  # a coroutine is truthy
+            raise TypeError(f"may_change must return True or False, not {type(allowed).__name__}.")
+        return bool(allowed)
 
     def save(self, changeset: Changeset, names: Iterable[str]) -> UpdateResult:
         """Update unless somebody else has changed one of ``names`` since the form was made.
