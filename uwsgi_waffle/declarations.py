@@ -28,7 +28,6 @@ __all__ = ["RESERVED_PREFIX", "from_mapping", "from_model"]
 log = logging.getLogger("uwsgi_waffle")
 
 RESERVED_PREFIX = "WAFFLE_"
-RESERVED_NAMES = {"secret_names"}  # and those of a model's methods
 MAX_NAME_LENGTH = 255
 LEGACY_TYPES: dict[str, Any] = {
     "str": str,
@@ -224,7 +223,7 @@ def _check_name(name: object) -> str:
         )
     if len(name) > MAX_NAME_LENGTH:
         raise SchemaError(f"WAFFLE_CONFS: {name[:40]!r}... is too long; choose another name.")
-    if name.startswith(RESERVED_PREFIX) or hasattr(BaseModel, name) or name in RESERVED_NAMES:
+    if name.startswith(RESERVED_PREFIX) or hasattr(BaseModel, name) or name == "secret_names":
         raise SchemaError(
             f"WAFFLE_CONFS: {name!r} is reserved: it begins with {RESERVED_PREFIX} or is the name"
             " of a method of pydantic's models. Choose another."

@@ -186,11 +186,6 @@ class Schema:
         """The name of the variable by each of its former names."""
         return {former: name for name, v in self._renamed.items() for former in v.was}
 
-    def former_rows(self, stored: Mapping[str, object]) -> dict[str, list[str]]:
-        """Return which former names of each variable are stored, for those that have any."""
-        found = {name: [f for f in v.was if f in stored] for name, v in self._renamed.items()}
-        return {name: formers for name, formers in found.items() if formers}
-
     def source(self, name: str, stored: Mapping[str, Any]) -> str:
         """Return the name under which the value of a variable is stored.
 
@@ -219,8 +214,9 @@ class Schema:
             return values
         stored = json.loads(values)
         texts = {name: json.dumps(value) for name, value in stored.items()}
-        for name in self.former_rows(texts):
-            stored[name] = stored[self.source(name, texts)]
+        for source, (name, *_) in self.families(texts).items():
+            if source != name:
+                stored[name] = stored[source]
         stored |= {name: json.loads(pin.text) for name, pin in self.pins.items()}
         return json.dumps(stored)
 
