@@ -207,7 +207,6 @@ class Page:
         values, temporary = self.waffle.values, self.waffle.state.current().temporary
         texts = {field.name: field.text(values[field.name]) for field in self.fields}
         last = {entry.key: entry for entry in reversed(list(entries))}
-        last.update({name: entry for name, entry in self.form.conflicts.items() if entry})
         editable, rows = editable_names(self.fields, texts), []
         for field in self.fields:
             name, locked = field.name, self.form.lock(field.name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import quote_plus
@@ -15,7 +15,6 @@ from .. import expiry
 from ..changes import Changeset
 from ..errors import RevisionConflict, UnknownRevision, WaffleError
 from ..extension import WaffleConf
-from ..history import HistoryEntry, history
 from ..update import UpdateResult
 from .fields import NO_VALUE, Field
 
@@ -126,8 +125,7 @@ class Submission:
         time: for how long the new values count, as it was typed; empty is for good.
         revision: of the form; it stays until the form shows a conflict.
         errors: by variable; ``""`` is about all together.
-        conflicts: the edited variables that somebody else has changed, with the last change of
-            each.
+        conflicts: the edited variables that somebody else has changed.
     """
 
     def __init__(
@@ -142,7 +140,7 @@ class Submission:
         self.expires: timedelta | None = None
         self.revision = waffle.revision
         self.errors: dict[str, str] = {}
-        self.conflicts: Mapping[str, HistoryEntry | None] = {}
+        self.conflicts: Collection[str] = ()
 
     def read(self) -> None:
         self.submitted = read_form(self._fields, request.form)
@@ -231,23 +229,16 @@ class Submission:
         """
         if self.revision == newest:
             return
+        schema, store = self._waffle.state.schema, self._waffle.state.store
         try:
-            self._waffle.state.store.check_history(self.revision)
-            comparable = True
+            then, now = store.values_at(self.revision), store.load().values
         except UnknownRevision:  # also if a backup was restored, which is at an earlier one
-            comparable = False
-        changed: dict[str, HistoryEntry | None] = {}
-        for name in names:
-            last = self._last_change(name)
-            if not comparable or (last is not None and last.revision > self.revision):
-                changed[name] = last
-        self.conflicts = changed
-        if changed:
+            self.conflicts = set(names)
+        else:
+            self.conflicts = {
+                name
+                for name in names
+                if then.get(schema.source(name, then)) != now.get(schema.source(name, now))
+            }
+        if self.conflicts:
             raise RevisionConflict(self.revision, newest)
-
-    def _last_change(self, name: str) -> HistoryEntry | None:
-        """Return the last change of a variable; another release may know it by a former name."""
-        state = self._waffle.state
-        names = (name, *state.schema.variables[name].was)
-        found = [entry for one in names for entry in history(state, 1, one, beginnings=True)]
-        return max(found, key=lambda entry: entry.revision, default=None)
