@@ -134,7 +134,8 @@ class Submission:
         fields: Sequence[Field],
         may_change: Callable[[str], bool] | None,
     ) -> None:
-        self._waffle, self._fields, self._may_change = waffle, fields, may_change
+        self._waffle, self._fields = waffle, fields
+        self._may_change = may_change or (lambda name: True)
         self.submitted: Mapping[str, Submitted] = {}
         self.note = self.time = ""
         self.expires: timedelta | None = None
@@ -192,8 +193,6 @@ class Submission:
             )
 
     def _allows(self, name: str) -> bool:
-        if self._may_change is None:
-            return True
         allowed = current_app.ensure_sync(self._may_change)(name)
         if not isinstance(allowed, (bool, type(None))):  # a coroutine is truthy
             raise TypeError(f"may_change must return True or False, not {type(allowed).__name__}.")
