@@ -60,39 +60,28 @@ class Submitted:
 NOTHING = Submitted(None, None, reset=False)
 
 
-def read_form(fields: Iterable[Field], form: MultiDict[str, str]) -> dict[str, Submitted]:
-    """Return what a form sent, by name; without the variables that it had no input for."""
-    submitted: dict[str, Submitted] = {}
-    for field in fields:
-        original = "" if field.variable.secret else _unix_lines(form.get(f"original-{field.name}"))
-        text, error = _read_input(field, form, original)
-        reset = f"reset-{field.name}" in form
-        if text is not None or reset:
-            if reset and text not in (None, original):
-                error = "there is a new value, and the box for the default is ticked: choose one"
-            submitted[field.name] = Submitted(text, original, reset, error)
-    return submitted
-
-
-def _read_input(
-    field: Field, form: MultiDict[str, str], original: str | None
-) -> tuple[str | None, str]:
-    """Return the text of a variable's inputs, and what is wrong with them together."""
-    text = _unix_lines(form.get(f"value-{field.name}"))
-    if text and field.variable.secret:
+def read_field(field: Field, form: MultiDict[str, str]) -> Submitted:
+    """Return what a form sent for one variable, and what is wrong with its inputs together."""
+    name, is_secret, error = field.name, field.variable.secret, ""
+    original = "" if is_secret else _unix_lines(form.get(f"original-{name}"))
+    text, reset = _unix_lines(form.get(f"value-{name}")), f"reset-{name}" in form
+    if text and is_secret:
         text = text.removesuffix("\n")  # often pasted along, and nobody would see it
     if text is None and original is not None:  # a browser sends nothing for an empty box
         if field.input_type == "checkbox" and not field.is_optional:
-            return "false", ""
-        if f"items-{field.name}" in form:
-            return f"[{','.join(form.getlist(f'item-{field.name}'))}]", ""
-    if f"none-{field.name}" in form and field.is_optional:
+            text = "false"
+        elif f"items-{name}" in form:
+            text = f"[{','.join(form.getlist(f'item-{name}'))}]"
+    if f"none-{name}" in form and field.is_optional:
         if text in (None, "", original):
-            return NO_VALUE, ""
-        return text, 'there is a new value, and the box "no value" is ticked: choose one'
-    if not text and f"again-{field.name}" in form:
-        return text, "type the new value again, or load the page again to keep the former one"
-    return text, ""
+            text = NO_VALUE
+        else:
+            error = 'there is a new value, and the box "no value" is ticked: choose one'
+    if not text and f"again-{name}" in form:
+        error = "type the new value again, or load the page again to keep the former one"
+    if reset and text not in (None, original):
+        error = "there is a new value, and the box for the default is ticked: choose one"
+    return Submitted(text, original, reset, error)
 
 
 def editable_names(fields: Iterable[Field], texts: Mapping[str, str]) -> set[str]:
@@ -144,7 +133,7 @@ class Submission:
         self.conflicts: Collection[str] = ()
 
     def read(self) -> None:
-        self.submitted = read_form(self._fields, request.form)
+        self.submitted = {field.name: read_field(field, request.form) for field in self._fields}
         self.note = request.form.get("note", "")
         self.time = request.form.get("time", "").strip()
         self.revision = request.form.get("revision", -1, type=int)  # -1 if it doesn't say so
@@ -164,10 +153,10 @@ class Submission:
             self.errors[TIME] = str(error).rstrip(".")
         values: dict[str, object] = {}
         for field in self._fields:
-            submitted = self.submitted.get(field.name)
-            if submitted is not None and submitted.error:
+            submitted = self.submitted[field.name]
+            if submitted.error:
                 self.errors[field.name] = submitted.error
-            elif submitted is not None and submitted.text is not None and submitted.edited:
+            elif submitted.text is not None and submitted.edited:
                 try:
                     values[field.name] = field.parse(submitted.text)
                 except ValueError as error:
