@@ -28,8 +28,6 @@ __all__ = ["LateSettings", "Settings", "Watching", "check_config"]
 
 log = logging.getLogger("uwsgi_waffle")
 
-NO_SETTING = "uwsgi_waffle: %s is no setting and has no effect. %s"
-
 
 def _url(given: Any) -> Any:
     """Return the text of a URL. That of SQLAlchemy's has no password."""
@@ -193,15 +191,15 @@ def check_config(config: Mapping[str, Any]) -> None:
             "app.config['WAFFLE_CONFS'] is missing. Declare the variables there before you give "
             "the application to WaffleConf."
         )
-    known = ["WAFFLE_CONFS", *NAMES]
-    for name in (name for name in config if _is_setting(name) and name not in known):
-        if config[name] != os.environ.get(name):
-            log.warning(NO_SETTING, name, _closest(name, known) or "Correct or remove it.")
-    for name in filter(_is_setting, os.environ):  # where nobody can declare WAFFLE_CONFS
-        if name not in known and (hint := _closest(name, NAMES)):
-            log.warning(NO_SETTING, name, hint)
-
-
-def _closest(name: str, names: list[str]) -> str:
-    close = get_close_matches(name, names, 1, cutoff=0.92)
-    return f"Did you mean {close[0]}?" if close else ""
+    for name in dict.fromkeys((*config, *os.environ)):
+        if not _is_setting(name) or name in ("WAFFLE_CONFS", *NAMES):
+            continue
+        is_own = name in config and config[name] != os.environ.get(name)
+        known = ["WAFFLE_CONFS", *NAMES] if is_own else NAMES  # no environment declares variables
+        close = get_close_matches(name, known, 1, cutoff=0.92)
+        if close or is_own:
+            log.warning(
+                "uwsgi_waffle: %s is no setting and has no effect. %s",
+                name,
+                f"Did you mean {close[0]}?" if close else "Correct or remove it.",
+            )
