@@ -223,9 +223,7 @@ class Field:
         return bool(pattern.fullmatch(text)) and not (is_number and math.isinf(float(text)))
 
     def is_editable(self, text: str) -> bool:
-        """Return whether a browser sends a text back unchanged; always true for a secret."""
-        if self.variable.secret:
-            return True
+        """Return whether a browser sends a text back unchanged."""
         return len(text) <= MAX_EDITABLE and not NOT_EDITABLE.search(text)
 
     def is_long(self, text: str) -> bool:

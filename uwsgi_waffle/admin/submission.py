@@ -88,13 +88,12 @@ def editable_names(fields: Iterable[Field], texts: Mapping[str, str]) -> set[str
     """Return the variables that get an input: the shortest ones that fit into a form together."""
     names: set[str] = set()
     free = MAX_ORIGINALS
-    for field in sorted(fields, key=lambda field: len(texts[field.name])):
-        text = texts[field.name]
-        if not field.is_editable(text):
-            continue
-        free -= 0 if field.variable.secret else len(quote_plus(text, errors="replace"))
-        if free >= 0 or field.variable.secret:
-            names.add(field.name)
+    shown = {f.name: "" if f.variable.secret else texts[f.name] for f in fields}
+    for field in sorted(fields, key=lambda field: len(shown[field.name])):
+        if field.is_editable(shown[field.name]):
+            free -= len(quote_plus(shown[field.name], errors="replace"))
+            if free >= 0:
+                names.add(field.name)
     return names
 
 
