@@ -30,8 +30,11 @@ TAKEN_BY_BROWSERS = {
 ZERO_SECONDS = re.compile(r"(?<=\d\d:\d\d):00$", re.ASCII)  # browsers leave it out
 # "Limit (MB)" or "Limit, in MB"
 UNIT = re.compile(r"(?:\(([^()]{1,20})\)|, in ([^\s,]{1,20}?))\.?$")
-INPUT_TYPES = {"boolean": "checkbox", "integer": "number", "number": "number", "string": "text"}
-FORMATS = {
+INPUT_TYPES = {  # by the format or the type in JSON Schema
+    "boolean": "checkbox",
+    "integer": "number",
+    "number": "number",
+    "string": "text",
     "date": "date",
     "time": "time",
     "date-time": "datetime-local",
@@ -115,7 +118,6 @@ class Field:
         """``secret``, ``choice``, ``choices``, ``duration``, ``decimal``, ``json``, or the type of
         an HTML input.
         """
-        kind = self.schema.get("type", "")
         if self.variable.secret:
             return "secret"
         if self.choices:
@@ -124,9 +126,8 @@ class Field:
             return "choices"
         if self.variable.is_decimal:
             return "decimal"
-        if kind == "string":
-            return FORMATS.get(self.schema.get("format", ""), "text")
-        return INPUT_TYPES.get(kind, "json")
+        kinds = (self.schema.get("format"), self.schema.get("type"))
+        return next((INPUT_TYPES[kind] for kind in kinds if kind in INPUT_TYPES), "json")
 
     @cached_property
     def is_optional(self) -> bool:
