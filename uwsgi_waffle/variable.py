@@ -107,10 +107,7 @@ class Variable:
         Raises:
             ValueError: the type rejects it; the text says why.
         """
-        try:
-            return self.adapter.validate_json(json.dumps(plain))
-        except Exception as error:
-            raise self._as_value_error(error, plain) from None
+        return self._read(json.dumps(plain), plain)
 
     def parse(self, text: str) -> object:
         """Validate what a person typed: as JSON if the type accepts that, else as plain text.
@@ -124,18 +121,21 @@ class Variable:
             with suppress(ValueError):
                 return self._validate(text)
         if not self._is_text():
-            with suppress(ValidationError):
-                return self.adapter.validate_json(text)
+            with suppress(ValueError):
+                return self._read(text, text)
         try:
             return self._validate(text)
         except ValueError:
             meant_as_json = isinstance(self.default, (list, dict)) or text.startswith(("[", "{"))
             if self._is_text() or not meant_as_json:
                 raise
-        try:  # for its error, which is about the list and not about the text
+        return self._read(text, text)  # its error is about the list, not about the text
+
+    def _read(self, text: str, shown: object) -> object:
+        try:
             return self.adapter.validate_json(text)
-        except ValidationError as error:
-            raise self._as_value_error(error, text) from None
+        except Exception as error:
+            raise self._as_value_error(error, shown) from None
 
     def _validate(self, value: object) -> object:
         try:
