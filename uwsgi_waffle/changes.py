@@ -170,8 +170,8 @@ def with_former_names(
 ) -> dict[str, str | None]:
     """Move what is stored under former names, and keep their rows for code that reads them."""
     written = dict(texts)
-    for name, formers in schema.former_rows(stored.values).items():
-        if name not in written:
-            written[name] = stored.values[schema.source(name, stored.values)]
-        written.update(dict.fromkeys(formers, written[name]))
+    for source, (name, *formers) in schema.families(stored.values).items():
+        if rows := [former for former in formers if former in stored.values]:
+            text = written.setdefault(name, stored.values[source])
+            written.update(dict.fromkeys(rows, text))
     return written

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 from flask import Config, Flask
 
@@ -20,10 +20,6 @@ __all__ = ["Variables", "install"]
 log = logging.getLogger("uwsgi_waffle")
 
 
-class _Assign(Protocol):
-    def __call__(self, values: Mapping[str, object], /, *, testing: bool) -> None: ...
-
-
 @dataclass(frozen=True)
 class Variables:
     """How a configuration reaches the declared variables.
@@ -31,17 +27,16 @@ class Variables:
     Attributes:
         schema: declares them.
         read: returns the value in force of one of them. It raises `KeyError` for another name.
-        assign: gives some of them other values in this process, or refuses.
+        assign: called with values by name and ``testing=``; gives some of them other values in
+            this process, or refuses.
         assigned: knows those that have one, and forgets them or refuses.
-        on_testing: called when somebody sets ``TESTING``.
         on_setting: called with whatever somebody sets.
     """
 
     schema: Schema
     read: Callable[[str], Any]
-    assign: _Assign
+    assign: Callable[..., None]
     assigned: Assigned
-    on_testing: Callable[[], None]
     on_setting: Callable[[Mapping[str, Any]], None]
 
 
@@ -226,8 +221,6 @@ class _ManagedConfig(Config):
 
     def _assign(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Assign the variables among ``given``, all or none. Return the rest."""
-        if given.get("TESTING"):
-            self._variables.on_testing()
         self._variables.on_setting(given)
         names = {key: self._declared(key) for key in given}
         declared = {name: given[key] for key, name in names.items() if name}

@@ -14,19 +14,20 @@ from pydantic import (
     JsonValue,
     PydanticSchemaGenerationError,
     PydanticUserError,
+    SecretBytes,
+    SecretStr,
     TypeAdapter,
 )
 from pydantic.fields import FieldInfo
 
 from .errors import SchemaError
-from .variable import Variable, contains_secret, infer_type
+from .variable import Variable, contains, infer_type
 
 __all__ = ["RESERVED_PREFIX", "from_mapping", "from_model"]
 
 log = logging.getLogger("uwsgi_waffle")
 
 RESERVED_PREFIX = "WAFFLE_"
-RESERVED_NAMES = {"secret_names"}  # and those of a model's methods
 MAX_NAME_LENGTH = 255
 LEGACY_TYPES: dict[str, Any] = {
     "str": str,
@@ -157,7 +158,7 @@ def _variable(
         desc=_words(conf, "desc"),
         type=annotation,
         default=default,
-        secret=bool(conf.get("secret")) or contains_secret(annotation),
+        secret=bool(conf.get("secret")) or contains(annotation, SecretStr, SecretBytes),
         adapter=adapter,
         group=_words(conf, "group"),
         title=_words(conf, "title"),
@@ -220,13 +221,11 @@ def _check_name(name: object) -> str:
             f"WAFFLE_CONFS: {name!r} can't be a variable's name; use letters, digits and"
             " underscores, as in 'SITENAME'."
         )
-    if name.startswith(RESERVED_PREFIX):
+    if len(name) > MAX_NAME_LENGTH:
+        raise SchemaError(f"WAFFLE_CONFS: {name[:40]!r}... is too long; choose another name.")
+    if name.startswith(RESERVED_PREFIX) or hasattr(BaseModel, name) or name == "secret_names":
         raise SchemaError(
-            f"WAFFLE_CONFS: {name!r} is reserved: names that start with {RESERVED_PREFIX} are the"
-            " package's own."
-        )
-    if len(name) > MAX_NAME_LENGTH or hasattr(BaseModel, name) or name in RESERVED_NAMES:
-        raise SchemaError(
-            f"WAFFLE_CONFS: {name[:40]!r} is too long or the name of a method; choose another."
+            f"WAFFLE_CONFS: {name!r} is reserved: it begins with {RESERVED_PREFIX} or is the name"
+            " of a method of pydantic's models. Choose another."
         )
     return name

@@ -86,8 +86,7 @@ class WaffleConf(Generic[V]):
             read=state.view.read,
             assign=state.assign,
             assigned=state.assigned,
-            on_testing=state.warn_if_live,
-            on_setting=LateSettings(app.config).warn,
+            on_setting=LateSettings(app.config, on_testing=state.warn_if_live).check,
         )
         install(app, variables)
         # First, so that a name of the application's own wins.
@@ -95,8 +94,6 @@ class WaffleConf(Generic[V]):
         app.extensions[EXTENSION] = state
         self._apps.add(app, state)
         state.attach()
-        if app.config.get("TESTING"):
-            state.warn_if_live()
 
     @property
     def state(self) -> WaffleState:

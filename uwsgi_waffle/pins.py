@@ -50,16 +50,13 @@ def read_pins(
         return {}
     pins: dict[str, Pin] = {}
     for name, variable in variables.items():
-        sources = [prefix + name]
-        if name + FILE not in variables:  # then it is that variable's
-            sources.append(prefix + name + FILE)
-        given = [source for source in sources if source in environment]
-        if len(given) > 1:
-            raise SchemaError(f"{given[0]} and {given[1]} are both set: unset one of them.")
-        for source in given:
-            from_file = source != sources[0]
-            value = environment[source]
-            text = _read_file(source, value) if from_file else value
+        source, file = prefix + name, prefix + name + FILE
+        text = environment.get(source)
+        if file in environment and name + FILE not in variables:  # else it is that variable's
+            if text is not None:
+                raise SchemaError(f"{source} and {file} are both set: unset one of them.")
+            source, text = file, _read_file(file, environment[file])
+        if text is not None:
             pins[name] = Pin(source, _to_json(source, variable, text))
     return pins
 

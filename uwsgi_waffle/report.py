@@ -110,7 +110,7 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
     notes, processes = host.notes(), list(host.processes)
     newest = state.newest()
     servers = {name for name in (wake.server_of(process.kind) for process in processes) if name}
-    followed, watchtype = state.follows_store, state.settings.watching.watchtype
+    followed, watchtype = state.follows_store, state.watching.watchtype
     checked = round(now - notes.checked_at / 1e9, 3) if followed and notes.checked_at else None
     return {
         "revision": snapshot.revision,

@@ -119,15 +119,18 @@ class Schema:
         fields: dict[str, Any] = {
             v.name: (v.type, FieldInfo(default=v.default)) for v in variables.values()
         }
-        base = type("Values", (Values,), _namespace(__name__, Values.__doc__))
-        return cls(variables, create_model("Values", __base__=base, **fields))
+        model = create_model(
+            "Values", __base__=Values, __module__=__name__, __doc__=Values.__doc__, **fields
+        )
+        return cls(variables, model)
 
     @classmethod
     def _from_model(cls, model: type[BaseModel], configured: Mapping[str, Any]) -> Schema:
         # Text from a form becomes a number; what is read from the store is judged as it says.
         config: ConfigDict = {**model.model_config, **CONFIG, "strict": False}
         variables = from_model(model, configured, config)
-        namespace = _namespace(model.__module__, model.__doc__)
+        namespace: dict[str, object] = {"model_config": CONFIG, "__doc__": model.__doc__}
+        namespace["__module__"] = model.__module__
         metaclass: type[type] = type(model)  # pydantic's, or one of the application's own
         return cls(variables, metaclass(model.__name__, (Values, model), namespace))
 
@@ -186,11 +189,6 @@ class Schema:
         """The name of the variable by each of its former names."""
         return {former: name for name, v in self._renamed.items() for former in v.was}
 
-    def former_rows(self, stored: Mapping[str, object]) -> dict[str, list[str]]:
-        """Return which former names of each variable are stored, for those that have any."""
-        found = {name: [f for f in v.was if f in stored] for name, v in self._renamed.items()}
-        return {name: formers for name, formers in found.items() if formers}
-
     def source(self, name: str, stored: Mapping[str, Any]) -> str:
         """Return the name under which the value of a variable is stored.
 
@@ -219,8 +217,9 @@ class Schema:
             return values
         stored = json.loads(values)
         texts = {name: json.dumps(value) for name, value in stored.items()}
-        for name in self.former_rows(texts):
-            stored[name] = stored[self.source(name, texts)]
+        for source, (name, *_) in self.families(texts).items():
+            if source != name:
+                stored[name] = stored[source]
         stored |= {name: json.loads(pin.text) for name, pin in self.pins.items()}
         return json.dumps(stored)
 
@@ -290,7 +289,3 @@ def _unknown(name: object, known: Iterable[str]) -> UnknownVariable:
         f"{name!r} is not declared in WAFFLE_CONFS ({hint}). Declare it, or correct the name. "
         "Nothing was done."
     )
-
-
-def _namespace(module: str, doc: str | None) -> dict[str, object]:
-    return {"__module__": module, "__doc__": doc, "model_config": CONFIG}

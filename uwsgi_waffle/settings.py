@@ -4,38 +4,90 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from flask import Flask
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    ValidationError,
+)
 
 from .errors import SchemaError
 from .privileges import resolve
 from .urls import libpq_url
 
-__all__ = ["LateSettings", "Settings", "Watching"]
+__all__ = ["LateSettings", "Settings", "Watching", "check_config"]
 
 log = logging.getLogger("uwsgi_waffle")
 
-T = TypeVar("T")
 
-NAMES = """WAFFLE_CONFS WAFFLE_ENV_PREFIX WAFFLE_LISTEN_URL WAFFLE_MAX_VALUE_SIZE WAFFLE_MULTIPROC
-WAFFLE_NAMESPACE WAFFLE_POLL_INTERVAL WAFFLE_RECONCILE_INTERVAL WAFFLE_REDIS_CHANNEL
-WAFFLE_REDIS_HOST WAFFLE_REDIS_PORT WAFFLE_REDIS_URL WAFFLE_STORE_URL WAFFLE_WATCHER_FILE
-WAFFLE_WATCHTYPE""".split()  # noqa: SIM905  # a list would take 17 lines
+def _url(given: Any) -> Any:
+    """Return the text of a URL. That of SQLAlchemy's has no password."""
+    is_sqlalchemys = hasattr(given, "render_as_string")
+    return given.render_as_string(hide_password=False) if is_sqlalchemys else given
 
-WATCHTYPE = Literal["file", "redis", "postgres"]
-SECONDS = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-BYTES = Annotated[int, Field(gt=0)]
-HOST = Annotated[str, Field(min_length=1)]
-PORT = Annotated[int, Field(gt=0, lt=2**16)]
-NAMESPACE = Annotated[str, Field(pattern="^[A-Za-z0-9_]{0,32}$")]
-PREFIX = Annotated[str, Field(pattern="^([A-Za-z][A-Za-z0-9_]*)?$")]
-NO_SETTING = "uwsgi_waffle: %s is no setting and has no effect. %s"
+
+def _prefix(given: str) -> str:
+    if given.startswith("WAFFLE_"):
+        raise ValueError("names that begin with WAFFLE_ are the package's own; take 'MYSITE_'")
+    return given
+
+
+Url = Annotated[str, BeforeValidator(_url), Field(repr=False)]  # it may hold a password
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Port = Annotated[int, Field(gt=0, lt=2**16)]
+Prefix = Annotated[str, Field(pattern="^([A-Za-z][A-Za-z0-9_]*)?$"), AfterValidator(_prefix)]
+
+
+class Settings(BaseModel):
+    """The ``WAFFLE_*`` settings of one application; ``WAFFLE_CONFS`` is none of them."""
+
+    model_config = ConfigDict(frozen=True, alias_generator=lambda name: f"WAFFLE_{name.upper()}")
+
+    env_prefix: Prefix = ""
+    listen_url: Url = ""
+    max_value_size: PositiveInt = 2**20
+    multiproc: bool = True
+    namespace: Annotated[str, Field(pattern="^[A-Za-z0-9_]{0,32}$")] = ""
+    poll_interval: Seconds = 1.0
+    reconcile_interval: Seconds = 30.0
+    redis_channel: str = "waffleconf"
+    redis_host: Annotated[str, Field(min_length=1)] = "localhost"
+    redis_port: Port = 6379
+    redis_url: Url = ""
+    store_url: Url = "sqlite:///waffle.db"
+    watcher_file: Path = Path("waffle.watch")
+    watchtype: Literal["file", "redis", "postgres"] = "file"
+
+    @classmethod
+    def read(cls, config: Mapping[str, Any]) -> Settings:
+        """Read the settings from a configuration or else from the process environment.
+
+        Raises:
+            SchemaError: one can't be used; the text names it.
+        """
+        given = {name: config[name] if name in config else os.environ.get(name) for name in NAMES}
+        if given["WAFFLE_WATCHTYPE"] != "redis" or given["WAFFLE_REDIS_URL"]:
+            # Not used, and Kubernetes sets the port for a service that is called waffle-redis.
+            given["WAFFLE_REDIS_HOST"] = given["WAFFLE_REDIS_PORT"] = None
+        try:
+            return cls.model_validate({k: v for k, v in given.items() if v is not None})
+        except ValidationError as error:
+            entry = error.errors()[0]
+            name = str(entry["loc"][0])
+            shown = "used" if name.endswith("_URL") else repr(entry["input"])
+            raise SchemaError(f"{name} can't be {shown}: {entry['msg']}.") from None
+
+
+NAMES = [str(field.alias) for field in Settings.model_fields.values()]
 
 
 @dataclass(frozen=True)
@@ -48,32 +100,26 @@ class Watching:
     channel_name: str
 
     @classmethod
-    def read(cls, config: Mapping[str, Any], instance: Path) -> Watching:
-        """Read the settings from a configuration or else from the process environment.
+    def of(cls, settings: Settings, instance: Path) -> Watching:
+        """Return where the settings say.
 
         Args:
-            config: the application's, or an empty one.
+            settings: the application's, or those of the process environment.
             instance: the folder that relative paths are in. Links in it are followed, so that
                 each process has the same path, however it was started.
-
-        Raises:
-            SchemaError: one of them can't be used; the text names it.
         """
-        watchtype = _setting(config, "WAFFLE_WATCHTYPE", WATCHTYPE, "file")
-        url = ""
-        if watchtype == "redis":
-            url = _redis_url(config)
-        elif watchtype == "postgres":
-            url = _setting(config, "WAFFLE_LISTEN_URL", str, "")
-        file = _setting(config, "WAFFLE_WATCHER_FILE", Path, Path("waffle.watch"))
-        watcher_file = instance / file
+        host, url = settings.redis_host, ""
+        if settings.watchtype == "redis":
+            host = f"[{host}]" if ":" in host else host
+            url = settings.redis_url or f"redis://{host}:{settings.redis_port}"
+        elif settings.watchtype == "postgres":
+            url = settings.listen_url
+        watcher_file = instance / settings.watcher_file
         if watcher_file.is_absolute():
             # Its last part isn't followed: the file itself must not be a link.
             watcher_file = resolve(watcher_file.parent) / watcher_file.name
-        namespace = _setting(config, "WAFFLE_NAMESPACE", NAMESPACE, "")
-        channel = _setting(config, "WAFFLE_REDIS_CHANNEL", str, "waffleconf")
-        channel = f"{namespace}_{channel}" if namespace else channel
-        return cls(watchtype, watcher_file, url, channel)
+        prefix = settings.namespace and f"{settings.namespace}_"
+        return cls(settings.watchtype, watcher_file, url, prefix + settings.redis_channel)
 
     @classmethod
     def from_environment(cls) -> Watching | None:
@@ -82,14 +128,12 @@ class Watching:
         ``None`` if the process environment doesn't say.
         """
         try:
-            watching = cls.read({}, Path())
-            multiproc = _setting({}, "WAFFLE_MULTIPROC", bool, True)
-            store_url = _setting({}, "WAFFLE_STORE_URL", str, "")
+            settings = Settings.read({})
+            watching = cls.of(settings, Path()).beside_store(settings.store_url)
         except SchemaError as error:
             log.warning("uwsgi_waffle: a mule can't read its environment: %s", error)
             return None
-        watching = watching.beside_store(store_url)
-        wanted = multiproc and watching.channel_url
+        wanted = settings.multiproc and watching.channel_url
         return watching if wanted and watching.watcher_file.is_absolute() else None
 
     def beside_store(self, url: str) -> Watching:
@@ -99,58 +143,23 @@ class Watching:
         return replace(self, channel_url=libpq_url(url))
 
 
-@dataclass(frozen=True)
-class Settings:
-    """The ``WAFFLE_*`` settings of one application."""
-
-    confs: Any
-    multiproc: bool
-    watching: Watching
-    store_url: str = field(repr=False)  # it may hold a password
-    namespace: str
-    env_prefix: str
-    poll_interval: float
-    reconcile_interval: float
-    max_value_size: int
-    instance: Path
-
-    @classmethod
-    def read(cls, app: Flask) -> Settings:
-        """Read the settings of an application.
-
-        Raises:
-            SchemaError: one is missing or can't be used; the text names it.
-        """
-        config, instance = app.config, Path(app.instance_path)
-        _warn_of_unknown(config)
-        if "WAFFLE_CONFS" not in config:
-            raise SchemaError(
-                "app.config['WAFFLE_CONFS'] is missing. Declare the variables there before you "
-                "give the application to WaffleConf."
-            )
-        return cls(
-            confs=config["WAFFLE_CONFS"],
-            multiproc=_setting(config, "WAFFLE_MULTIPROC", bool, True),
-            watching=Watching.read(config, instance),
-            store_url=_setting(config, "WAFFLE_STORE_URL", str, "sqlite:///waffle.db"),
-            namespace=_setting(config, "WAFFLE_NAMESPACE", NAMESPACE, ""),
-            env_prefix=_env_prefix(config),
-            poll_interval=_setting(config, "WAFFLE_POLL_INTERVAL", SECONDS, 1.0),
-            reconcile_interval=_setting(config, "WAFFLE_RECONCILE_INTERVAL", SECONDS, 30.0),
-            max_value_size=_setting(config, "WAFFLE_MAX_VALUE_SIZE", BYTES, 2**20),
-            instance=instance,
-        )
-
-
 class LateSettings:
-    """Warns once of each ``WAFFLE_*`` that is set after the extension has read it."""
+    """Warns once of each ``WAFFLE_*`` that is set after the extension has read it.
 
-    def __init__(self, config: Mapping[str, Any]) -> None:
+    Args:
+        config: what it has read.
+        on_testing: called when ``TESTING`` is set.
+    """
+
+    def __init__(self, config: Mapping[str, Any], *, on_testing: Callable[[], None]) -> None:
+        self._on_testing = on_testing
         self._read = {name: config[name] for name in config if _is_setting(name)}
         self._warned: set[str] = set()
 
-    def warn(self, given: Mapping[str, Any]) -> None:
-        """Warn of the settings among ``given`` that aren't as they were read."""
+    def check(self, given: Mapping[str, Any]) -> None:
+        """Look at what is being set."""
+        if given.get("TESTING"):
+            self._on_testing()
         late = {
             name
             for name, value in given.items()
@@ -169,49 +178,28 @@ def _is_setting(name: object) -> bool:
     return str(name).startswith("WAFFLE_")
 
 
-def _warn_of_unknown(config: Mapping[str, Any]) -> None:
-    """Warn of settings that are misspelt.
+def check_config(config: Mapping[str, Any]) -> None:
+    """Check that variables are declared, and warn of settings that are misspelt.
 
     The environment may have others for other programs: Kubernetes names a service's address so.
+
+    Raises:
+        SchemaError: nothing is declared.
     """
-    unknown = [name for name in config if _is_setting(name) and name not in NAMES]
-    for name in unknown:
-        if config[name] != os.environ.get(name):
-            log.warning(NO_SETTING, name, _closest(name, NAMES) or "Correct or remove it.")
-    for name in filter(_is_setting, os.environ):  # where nobody can declare WAFFLE_CONFS
-        if name not in NAMES and (hint := _closest(name, NAMES[1:])):
-            log.warning(NO_SETTING, name, hint)
-
-
-def _closest(name: str, names: list[str]) -> str:
-    close = get_close_matches(name, names, 1, cutoff=0.92)
-    return f"Did you mean {close[0]}?" if close else ""
-
-
-def _setting(config: Mapping[str, Any], name: str, wanted: Any, default: T) -> T:
-    raw = config[name] if name in config else os.environ.get(name)
-    if raw is None:
-        return default
-    if hasattr(raw, "render_as_string"):  # SQLAlchemy's URL, whose str() has no password
-        raw = raw.render_as_string(hide_password=False)
-    try:
-        checked: T = TypeAdapter(wanted).validate_python(raw)
-    except ValidationError as error:
-        shown = "used" if name.endswith("_URL") else repr(raw)  # a URL may hold a password
-        raise SchemaError(f"{name} can't be {shown}: {error.errors()[0]['msg']}.") from None
-    return checked
-
-
-def _env_prefix(config: Mapping[str, Any]) -> str:
-    prefix = _setting(config, "WAFFLE_ENV_PREFIX", PREFIX, "")
-    if prefix.startswith("WAFFLE_"):
-        raise SchemaError("WAFFLE_ENV_PREFIX can't begin with WAFFLE_; take one as 'MYSITE_'.")
-    return prefix
-
-
-def _redis_url(config: Mapping[str, Any]) -> str:
-    if url := _setting(config, "WAFFLE_REDIS_URL", str, ""):
-        return url
-    host = _setting(config, "WAFFLE_REDIS_HOST", HOST, "localhost")
-    port = _setting(config, "WAFFLE_REDIS_PORT", PORT, 6379)
-    return f"redis://{f'[{host}]' if ':' in host else host}:{port}"
+    if "WAFFLE_CONFS" not in config:
+        raise SchemaError(
+            "app.config['WAFFLE_CONFS'] is missing. Declare the variables there before you give "
+            "the application to WaffleConf."
+        )
+    for name in dict.fromkeys((*config, *os.environ)):
+        if not _is_setting(name) or name in ("WAFFLE_CONFS", *NAMES):
+            continue
+        is_own = name in config and config[name] != os.environ.get(name)
+        known = ["WAFFLE_CONFS", *NAMES] if is_own else NAMES  # no environment declares variables
+        close = get_close_matches(name, known, 1, cutoff=0.92)
+        if close or is_own:
+            log.warning(
+                "uwsgi_waffle: %s is no setting and has no effect. %s",
+                name,
+                f"Did you mean {close[0]}?" if close else "Correct or remove it.",
+            )

@@ -7,7 +7,6 @@ import os
 import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -28,7 +27,7 @@ from .overlay import Assigned
 from .pins import read_pins
 from .schema import Schema
 from .served import Served, is_repairing
-from .settings import Settings, Watching
+from .settings import Settings, Watching, check_config
 from .snapshot import Change, Committed, Encoded, Snapshot
 from .stores import Store, open_store
 from .sync import Sync
@@ -63,10 +62,12 @@ class WaffleState:
     """
 
     def __init__(self, app: Flask, store: Store | None, registered: Registered) -> None:
-        self.settings = Settings.read(app)
+        check_config(app.config)
+        self.settings = Settings.read(app.config)
+        self.watching = Watching.of(self.settings, Path(app.instance_path))
         self.poll_interval = self.settings.poll_interval
         self.reconcile_interval = self.settings.reconcile_interval
-        declared = Schema.declare(self.settings.confs, app.config)
+        declared = Schema.declare(app.config["WAFFLE_CONFS"], app.config)
         pins = read_pins(self.settings.env_prefix, declared.variables, os.environ)
         self.schema = declared.pinned(pins)
         self.assigned = Assigned(self.schema)
@@ -74,7 +75,7 @@ class WaffleState:
         self.woken_by = ""
         self._mule_is_configured = False
         self._attached = self._warned_of_live = False
-        self.store = self._open_store(store)
+        self.store = self._open_store(store, Path(app.instance_path))
         self.host: Host = Alone()
         self.listener: wake.Listener | None = None
         self.follows_store = self.settings.multiproc and self.store.shared
@@ -97,14 +98,14 @@ class WaffleState:
         )
         self.barrier = Barrier(self.host, self.sync, self.served, self.listener)
 
-    def _open_store(self, given: Store | None) -> Store:
+    def _open_store(self, given: Store | None, instance: Path) -> Store:
         store = open_store(self.settings.store_url) if given is None else given
         if not isinstance(store, Store):  # without its text: a URL may hold a password
             raise SchemaError(
                 f"configstore must be a store, such as SQLStore(url), not {type(store).__name__}. "
                 "A URL alone goes into WAFFLE_STORE_URL."
             )
-        store = store.beside(self.settings.instance)
+        store = store.beside(instance)
         if self.settings.namespace:
             store = store.within(self.settings.namespace)
         names = self.schema.variables.keys() | self.schema.former_names.keys()
@@ -114,14 +115,13 @@ class WaffleState:
         if not unix.PRESENT:
             self.reconcile_interval = self.poll_interval
             return
-        watching = self.settings.watching
+        watching = self.watching
         self.host = host = HostFiles(watching.watcher_file, lambda: self.store.identity)
         weakref.finalize(self, host.processes.leave)  # with the application, or at exit
         name = watching.channel_name
         if watching.watchtype == "postgres":
             self.store = self.store.notifying(name, lambda: str(host.notes().host_id))
-            watching = watching.beside_store(own_url or self.store.libpq_url)
-            self.settings = replace(self.settings, watching=watching)
+            self.watching = watching = watching.beside_store(own_url or self.store.libpq_url)
         self._mule_is_configured = Watching.from_environment() == watching
         if watching.watchtype not in wake.CHANNELS:
             return
@@ -267,7 +267,7 @@ class WaffleState:
             "uid": unix.geteuid(),
             "gids": unix.own_groups(),
             "woken_by": self.woken_by,
-            "watchtype": self.settings.watching.watchtype,
+            "watchtype": self.watching.watchtype,
             "pinned": {name: pin.digest for name, pin in self.schema.pins.items()},
         }
 

@@ -36,37 +36,21 @@ if sys.platform == "win32":
     def user_name(uid: int) -> str:
         raise KeyError(uid)
 
-    def groups_of(uid: int) -> tuple[int, ...]:
-        return (uid,)
-
-    def become(uid: int, gid: int, groups: Sequence[int]) -> tuple[int, int, Sequence[int]]:
-        raise OSError("Windows has no users with numbers")
-
-    def flock(fd: int, operation: int) -> None:
-        raise OSError("Windows has no flock")
-
     def pread(fd: int, size: int, offset: int) -> bytes:
         raise OSError("Windows has no pread")
 
-    def pwrite(fd: int, data: bytes, offset: int) -> int:
-        raise OSError("Windows has no pwrite")
+    def __getattr__(name: str) -> Any:
+        raise AttributeError(f"Windows has no {name}")  # and nobody there asks for it
 
 else:
+    import fcntl
     import pwd
-    from fcntl import LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN, flock
-    from os import (
-        O_DIRECTORY,
-        O_NOFOLLOW,
-        O_NONBLOCK,
-        fchmod,
-        fchown,
-        geteuid,
-        getuid,
-        pread,
-        pwrite,
-    )
 
     PRESENT = True
+    O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK = os.O_DIRECTORY, os.O_NOFOLLOW, os.O_NONBLOCK
+    LOCK_EX, LOCK_NB, LOCK_SH, LOCK_UN = fcntl.LOCK_EX, fcntl.LOCK_NB, fcntl.LOCK_SH, fcntl.LOCK_UN
+    fchmod, fchown, flock = os.fchmod, os.fchown, fcntl.flock
+    geteuid, getuid, pread, pwrite = os.geteuid, os.getuid, os.pread, os.pwrite
     # The numbers of setgroups(2). The C library's function is of no use: it changes all threads.
     SETGROUPS = {"x86_64": 116, "aarch64": 159, "ppc64le": 81, "riscv64": 159, "s390x": 206}
     NO_CHANGE = -1  # asks setfsuid(2) who it is
@@ -132,29 +116,3 @@ else:
 
         if libc().syscall(number, len(groups), (ctypes.c_uint32 * len(groups))(*groups)):
             raise PermissionError(f"this process may not take the groups {groups}")
-
-
-__all__ = [
-    "LOCK_EX",
-    "LOCK_NB",
-    "LOCK_SH",
-    "LOCK_UN",
-    "O_DIRECTORY",
-    "O_NOFOLLOW",
-    "O_NONBLOCK",
-    "PRESENT",
-    "at_fork",
-    "become",
-    "block_signals",
-    "fchmod",
-    "fchown",
-    "flock",
-    "geteuid",
-    "getuid",
-    "groups_of",
-    "libc",
-    "own_groups",
-    "pread",
-    "pwrite",
-    "user_name",
-]

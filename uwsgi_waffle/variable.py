@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -21,7 +21,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticSerializationError
 
-__all__ = ["Variable", "contains_secret", "format_location", "infer_type", "validator_error"]
+__all__ = ["Variable", "contains", "format_location", "infer_type", "validator_error"]
 
 MAX_SHOWN = 60  # characters of a rejected value in an error
 
@@ -53,6 +53,12 @@ class Variable:
             return self.adapter.json_schema()
         except (PydanticInvalidForJsonSchema, PydanticSchemaGenerationError):
             return {}
+
+    @cached_property
+    def is_decimal(self) -> bool:
+        """Whether it is a decimal number, or that or ``None``."""
+        kinds = [branch.get("type") for branch in self.json_schema.get("anyOf", ())]
+        return kinds[:2] == ["number", "string"] and contains(self.type, Decimal)
 
     def to_json(self, value: object) -> str:
         """Validate a Python value and return the JSON text to store.
@@ -101,10 +107,7 @@ class Variable:
         Raises:
             ValueError: the type rejects it; the text says why.
         """
-        try:
-            return self.adapter.validate_json(json.dumps(plain))
-        except Exception as error:
-            raise self._as_value_error(error, plain) from None
+        return self._read(json.dumps(plain), plain)
 
     def parse(self, text: str) -> object:
         """Validate what a person typed: as JSON if the type accepts that, else as plain text.
@@ -114,31 +117,31 @@ class Variable:
         Raises:
             ValueError: the type accepts neither.
         """
-        if self._has_decimals():
+        if self.is_decimal:
             with suppress(ValueError):
                 return self._validate(text)
         if not self._is_text():
-            with suppress(ValidationError):
-                return self.adapter.validate_json(text)
+            with suppress(ValueError):
+                return self._read(text, text)
         try:
             return self._validate(text)
         except ValueError:
             meant_as_json = isinstance(self.default, (list, dict)) or text.startswith(("[", "{"))
             if self._is_text() or not meant_as_json:
                 raise
-        try:  # for its error, which is about the list and not about the text
+        return self._read(text, text)  # its error is about the list, not about the text
+
+    def _read(self, text: str, shown: object) -> object:
+        try:
             return self.adapter.validate_json(text)
-        except ValidationError as error:
-            raise self._as_value_error(error, text) from None
+        except Exception as error:
+            raise self._as_value_error(error, shown) from None
 
     def _validate(self, value: object) -> object:
         try:
             return self.adapter.validate_python(value)
         except Exception as error:
             raise self._as_value_error(error, value) from None
-
-    def _has_decimals(self) -> bool:
-        return Decimal in (self.type, *get_args(self.type))
 
     def _is_text(self) -> bool:
         bare = self.type.__origin__ if get_origin(self.type) is Annotated else self.type
@@ -169,19 +172,18 @@ def format_location(location: tuple[int | str, ...]) -> str:
     return f" at {'.'.join(map(str, location))}" if location else ""
 
 
-def contains_secret(annotation: Any, within: tuple[Any, ...] = ()) -> bool:
-    """Return whether a type is, or is built from, pydantic's `SecretStr` or `SecretBytes`."""
-    if isinstance(annotation, type) and issubclass(annotation, (SecretStr, SecretBytes)):
-        return True
-    # The target of a NewType and of a type alias.
-    targets = [
-        getattr(annotation, name)
-        for name in ("__supertype__", "__value__")
-        if hasattr(annotation, name)
-    ]
-    return annotation not in within and any(
-        contains_secret(part, (*within, annotation)) for part in (*targets, *get_args(annotation))
-    )
+def contains(annotation: Any, *types: type) -> bool:
+    """Return whether a type is, or is built from, one of ``types`` or a subclass."""
+    return any(isinstance(part, type) and issubclass(part, types) for part in _parts(annotation))
+
+
+def _parts(annotation: Any, within: tuple[Any, ...] = ()) -> Iterator[Any]:
+    yield annotation
+    # The targets of a NewType and of a type alias.
+    targets = [getattr(annotation, name, None) for name in ("__supertype__", "__value__")]
+    for part in (*targets, *get_args(annotation)):
+        if part is not None and annotation not in within:
+            yield from _parts(part, (*within, annotation))
 
 
 def infer_type(default: object) -> Any:

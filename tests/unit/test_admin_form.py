@@ -65,7 +65,7 @@ class TestForm:
             ({"default": ["a"], "type": list[Literal["a", "b"]]}, "choices", "any of a, b"),
             ({"default": [], "type": list[Level]}, "choices", "any of low, high"),
             ({"default": None, "type": Level | None}, "choice", "one of low, high, no value"),
-            ({"default": None, "type": bool | None}, "choice", "on, off or no value"),
+            ({"default": None, "type": bool | None}, "choice", "one of on, off, no value"),
             ({"default": None, "type": str | None}, "text", "text or no value"),
             ({"default": None, "type": int | str | None}, "json", "JSON"),
             ({"default": []}, "json", "JSON list"),
@@ -77,7 +77,7 @@ class TestForm:
     )
     def test_the_input_fits_the_type(self, declared: Any, input_type: str, type_text: str) -> None:
         field = Field(Schema.declare({"NAME": declared}).variables["NAME"])
-        assert (field.input_type, field.shape.type_text) == (input_type, type_text)
+        assert (field.input_type, field.type_text) == (input_type, type_text)
 
     def test_several_edits_are_one_update(self, site: Site) -> None:
         answer = site.save(

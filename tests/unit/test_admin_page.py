@@ -228,6 +228,10 @@ class TestHistory:
         assert answer.status_code == 400
         assert f"no revision {to}" in answer.text
 
+    def test_an_error_says_nothing_of_a_history_that_is_empty(self, site: Site) -> None:
+        answer = site.client.get("/waffle/?rollback=99")
+        assert "Nothing has been changed yet." in answer.text
+
     def test_what_a_button_shows_is_its_name(self, site: Site) -> None:
         """Who speaks to the browser says what they read (WCAG 2.5.3)."""
         site.waffle.update({"SITENAME": "Gent"})

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from psycopg.conninfo import conninfo_to_dict
 
 from uwsgi_waffle import MemoryStore, RedisStore, SchemaError
-from uwsgi_waffle.settings import Watching
+from uwsgi_waffle.settings import Settings, Watching
 from uwsgi_waffle.stores import Store
 from uwsgi_waffle.stores.engines import libpq_url
 from uwsgi_waffle.wake import open_channel
@@ -62,7 +62,7 @@ class TestMule:
         """Else a worker would take the mule for one that knows nothing."""
         url = "postgresql+psycopg://db.example/site"
         monkeypatch.setenv("WAFFLE_STORE_URL", url)
-        watching = Watching.read({"WAFFLE_WATCHTYPE": "postgres"}, Path("/srv"))
+        watching = Watching.of(Settings.read({}), Path("/srv"))
         assert watching.beside_store(url) == Watching.from_environment()
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import datetime
 import enum
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NewType
 
 import pytest
-from pydantic import Field, JsonValue, SecretStr
+from pydantic import AfterValidator, Field, JsonValue, SecretStr
 
 from uwsgi_waffle.schema import Schema, Variable
 
@@ -27,7 +27,14 @@ def declare(default: Any, **declaration: Any) -> Variable:
 
 class TestDecimals:
     @pytest.mark.parametrize(
-        "annotation", [Decimal, Decimal | None, Annotated[Decimal, Field(gt=0)]]
+        "annotation",
+        [
+            Decimal,
+            Decimal | None,
+            Annotated[Decimal, Field(gt=0)],
+            Annotated[Decimal, Field(gt=0)] | None,
+            NewType("Price", Decimal),
+        ],
     )
     def test_typed_digits_are_kept(self, annotation: Any) -> None:
         variable = declare(Decimal(1), type=annotation)
@@ -131,6 +138,13 @@ class TestParse:
     ) -> None:
         with pytest.raises(ValueError, match=f"{reason}, not "):
             declare([1], type=list[int]).parse(text)
+
+    def test_a_validator_that_fails_in_its_own_way_refuses(self) -> None:
+        """As it does if the value is given in Python."""
+        known = {1: "one"}
+        variable = declare(1, type=Annotated[int, AfterValidator(lambda n: n if known[n] else 0)])
+        with pytest.raises(ValueError, match="its validator failed with KeyError: 5"):
+            variable.parse("5")
 
     def test_a_secret_that_fits_in_no_way_is_not_shown(self) -> None:
         with pytest.raises(ValueError, match="refused") as caught:

@@ -1,4 +1,4 @@
-"""The admin page's URLs: `admin_blueprint`."""
+"""The admin page's URLs, who may open them, and the headers of all responses."""
 
 from __future__ import annotations
 
@@ -6,26 +6,49 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, cast
 
-from flask import Blueprint, Response, g, jsonify, request
+import werkzeug.wrappers
+from flask import Blueprint, Response, abort, current_app, g, jsonify, request
 from flask_wtf.csrf import CSRFError
+from werkzeug.datastructures import Headers
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from ..extension import WaffleConf
-from .access import HEADERS, Authorize, GuardedResponse, MayChange, check_access
 from .page import Page, error_text
 from .submission import MAX_FORM
 
 __all__ = ["admin_blueprint"]
 
+
 # Not /static: the page may be at the root.
 STATIC: dict[str, Any] = {"static_folder": "static", "static_url_path": "/waffle-static"}
 
 
+POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self';"
+    " form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "Cache-Control": "no-store",
+    "Referrer-Policy": "same-origin",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+class GuardedResponse(Response):
+    """A response whose security headers hold, whatever the application sets later."""
+
+    def get_wsgi_headers(self, environ: Any) -> Headers:
+        headers = super().get_wsgi_headers(environ)
+        headers.update(HEADERS)
+        return headers
+
+
 def admin_blueprint(
     waffle: WaffleConf,
-    authorize: Authorize,
+    authorize: Callable[[], Any],
     *,
-    may_change: MayChange | None = None,
+    may_change: Callable[[str], bool] | None = None,
     name: str = "waffle_admin",
 ) -> Blueprint:
     """Return a page that lists the variables and changes them; by default at ``/waffle/``.
@@ -62,10 +85,36 @@ def admin_blueprint(
     return blueprint
 
 
-def _add_guards(blueprint: Blueprint, make_page: Callable[[], Page], authorize: Authorize) -> None:
+def _check_access(authorize: Callable[[], Any]) -> tuple[str | None, Any]:
+    """Ask the application who sends this request.
+
+    Returns:
+        The actor for the history, and a response to send instead of the page.
+
+    Raises:
+        TypeError: ``authorize`` returned something that is neither permission nor refusal.
+    """
+    allowed = current_app.ensure_sync(authorize)()
+    if isinstance(allowed, (werkzeug.wrappers.Response, HTTPException)):
+        return None, allowed
+    if not allowed:
+        abort(403)
+    if allowed is True:
+        return request.remote_user, None
+    if isinstance(allowed, str):
+        return str(allowed), None  # plain text, also of a Markup
+    # A coroutine, ("no", 403) or the number 403 is truthy, and no permission.
+    raise TypeError(
+        f"authorize must return a name, True, False or a response, not {type(allowed).__name__}."
+    )
+
+
+def _add_guards(
+    blueprint: Blueprint, make_page: Callable[[], Page], authorize: Callable[[], Any]
+) -> None:
     @blueprint.before_request
     def authorize_request() -> Any:
-        g.waffle_actor, response = check_access(authorize)
+        g.waffle_actor, response = _check_access(authorize)
         request.max_form_memory_size = MAX_FORM
         try:
             request.max_content_length = MAX_FORM
@@ -81,13 +130,8 @@ def _add_guards(blueprint: Blueprint, make_page: Callable[[], Page], authorize: 
 
     @blueprint.errorhandler(RequestEntityTooLarge)
     def too_large(error: RequestEntityTooLarge) -> tuple[str, int]:
-        # The application may have read the form already, with its own limit.
-        limit = request.max_content_length or MAX_FORM
-        return (
-            f"Nothing was changed: the form has more than {limit:,} bytes. Send less at once, or"
-            " use `flask waffle set`.",
-            413,
-        )
+        text = "Nothing was changed: the form is too large. Send less at once, or use"
+        return f"{text} `flask waffle set`.", 413
 
     @blueprint.errorhandler(CSRFError)
     def csrf_error(error: CSRFError) -> Any:

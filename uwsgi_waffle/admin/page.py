@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from flask import Response, current_app, g, redirect, request, url_for
@@ -22,11 +22,17 @@ from ..errors import (
 from ..extension import WaffleConf
 from ..history import HistoryEntry, history
 from ..update import UpdateResult
-from .access import Locks, MayChange, NotAllowed
-from .differences import differences, entry_words, saved_changes, shorten
 from .fields import NO_VALUE, Field
-from .rows import Change, Filter, Row, first_problem, group_rows, in_page_order
-from .submission import TIME, Submission, Submitted, editable_names, form_revision
+from .rows import (
+    Change,
+    Row,
+    differences,
+    entry_words,
+    group_rows,
+    in_page_order,
+    shorten,
+)
+from .submission import NOTHING, TIME, NotAllowed, Submission, editable_names
 
 __all__ = ["Page", "error_text"]
 
@@ -40,7 +46,7 @@ ViewResult = Any
 class Page:
     """One request to the page, and its response."""
 
-    def __init__(self, waffle: WaffleConf, may_change: MayChange | None = None) -> None:
+    def __init__(self, waffle: WaffleConf, may_change: Callable[[str], bool] | None) -> None:
         if not current_app.secret_key:
             raise WaffleError(
                 "The admin page needs a secret key for its forms: set app.secret_key to a random "
@@ -49,15 +55,15 @@ class Page:
         self.waffle = waffle
         self.schema = waffle.state.schema
         self.fields = in_page_order(map(Field, self.schema.variables.values()))
-        self.locks = Locks(waffle, may_change)
-        self.form = Submission(waffle, self.fields)
+        self.form = Submission(waffle, self.fields, may_change)
         self.error = ""
-        self.conflict, self.history_is_known = False, True
+        self.conflict = False
         self.preview: Sequence[Change] = ()  # what the next save will change
 
     def check_csrf(self) -> ViewResult:
-        """Return an error page if the request doesn't come from a form of this page."""
+        """Read the form; return an error page if it isn't one of this page for this visitor."""
         if not current_app.config.get("WTF_CSRF_ENABLED", True):
+            self.form.read()
             return None
         token = request.form.get(_csrf_field())
         try:
@@ -72,12 +78,11 @@ class Page:
 
     def save(self) -> ViewResult:
         """Save what was submitted as one update, or show what that will change."""
-        self.form.read()
         values, resets = self.form.changes()
         names = [*values, *resets]
         try:
             refused = (name for name in self.form.errors if name in self.schema.variables)
-            self.locks.check(dict.fromkeys([*names, *refused]))
+            self.form.check_allowed(dict.fromkeys([*names, *refused]))
             if self.form.errors:
                 raise InvalidValue(self.form.errors)
             if not names:
@@ -93,7 +98,7 @@ class Page:
 
     def rollback(self, revision: int) -> ViewResult:
         """Save the values of an earlier revision, unless anything has changed since the form."""
-        expected = form_revision()
+        expected = self.form.revision
         try:
             if expected != self.waffle.revision:
                 raise RevisionConflict(expected, self.waffle.revision)
@@ -119,7 +124,7 @@ class Page:
     def _check_rollback(self, revision: int) -> None:
         """Check that this person may change all rows that it changes, also to an equal value."""
         store = self.waffle.state.store
-        self.locks.check(changes_for_rollback(self.schema, store, revision)(store.load()))
+        self.form.check_allowed(changes_for_rollback(self.schema, store, revision)(store.load()))
 
     def _differences(self, changeset: Changeset) -> list[Change]:
         return differences(self.fields, self.schema, self.waffle.state.writer.preview(changeset))
@@ -148,24 +153,32 @@ class Page:
         """Return the page as HTML."""
         limit = min(max(request.args.get("history", HISTORY, type=int), 1), MAX_HISTORY)
         entries = self._history(limit)
-        saved, shown = request.args.get("saved", type=int), Filter.from_request()
-        rows = self._rows(entries, shown)
+        saved = request.args.get("saved", type=int)
+        rows = self._rows(entries)
+        searched, only_changed = request.args.get("q", "").strip(), "changed" in request.args
+        for row in rows:  # what needs to be seen is never hidden
+            found = searched.lower() in row.search.lower()
+            shown = found and not (only_changed and row.is_default)
+            row.hidden = not (shown or row.needs_look)
         fields = {field.name: field for field in self.fields}
-        changes = saved_changes(self.fields, entries, saved)
-        saved_names = {change.name for change in changes}
-        ends = [row.until for row in rows if row.until and row.field.name in saved_names]
+        words = [entry_words(fields.get(entry.key), entry) for entry in entries]
+        made = {e.key: told for e, told in zip(entries, words, strict=True) if e.revision == saved}
+        changes = [Change(n, f.variable.title, *made[n]) for n, f in fields.items() if n in made]
+        temporary = self.waffle.state.current().temporary
+        ends = [temporary[change.name] for change in changes if change.name in temporary]
+        problems = (row.field.name for row in rows if row.error or row.conflict)
         return self._template(
             "admin.html",
             saved="nothing" if request.args.get("saved") == "nothing" else saved,
             saved_changes=changes,
             saved_until=max(ends, default=None),
-            filter=shown,
+            searched=searched,
+            only_changed=only_changed,
             rows=rows,
-            groups=group_rows(rows, filtered=shown.active),
-            focused=first_problem(rows) or (TIME if TIME in self.form.errors else ""),
+            groups=group_rows(rows),
+            focused=next(problems, TIME if TIME in self.form.errors else ""),
             entries=entries,
-            in_words=lambda entry: entry_words(fields.get(entry.key), entry),
-            history_is_known=self.history_is_known,
+            words=words,
             max_history=MAX_HISTORY if len(entries) == limit < MAX_HISTORY else None,
         )
 
@@ -190,49 +203,39 @@ class Page:
         # The application's own response may be of JSON. A path may hold what isn't UTF-8.
         return Response(text.encode(errors="replace"), mimetype="text/html")
 
-    def _rows(self, entries: Iterable[HistoryEntry], shown: Filter) -> list[Row]:
-        values = self.waffle.values
+    def _rows(self, entries: Iterable[HistoryEntry]) -> list[Row]:
+        values, temporary = self.waffle.values, self.waffle.state.current().temporary
         texts = {field.name: field.text(values[field.name]) for field in self.fields}
         last = {entry.key: entry for entry in reversed(list(entries))}
-        last.update({name: entry for name, entry in self.form.conflicts.items() if entry})
-        editable = editable_names(self.fields, texts)
-        rows = (self._row(f, texts[f.name], f.name in editable, last) for f in self.fields)
-        return [shown.applied_to(row) for row in rows]
-
-    def _row(
-        self, field: Field, value: str, editable: bool, last: Mapping[str, HistoryEntry]
-    ) -> Row:
-        name = field.name
-        locked = self.locks.reason(name)
-        submitted = self.form.submitted.get(name)
-        if submitted is None or locked:
-            submitted = Submitted(None, None, reset=False)
-        # What the form shows it goes on showing, until it has shown a conflict.
-        original = None if self.conflict else submitted.original
-        if original is None and editable:
-            original = value
-        text = (submitted.text if submitted.edited else original) or ""
-        return Row(
-            field,
-            text="" if field.variable.secret else text,
-            original=None if field.variable.secret or locked else original,
-            value=value,
-            default=field.text(getattr(self.schema.defaults, name)),
-            editable=original is not None or submitted.edited,
-            locked=locked,
-            edited=submitted.edited,
-            reset=submitted.reset,
-            error=self.form.errors.get(name, ""),
-            conflict=name in self.form.conflicts,
-            last=last.get(name),
-            until=self.waffle.state.current().temporary.get(name),
-        )
+        editable, rows = editable_names(self.fields, texts), []
+        for field in self.fields:
+            name, locked = field.name, self.form.lock(field.name)
+            submitted = NOTHING if locked else self.form.submitted.get(name, NOTHING)
+            # What the form shows it goes on showing, until it has shown a conflict.
+            original = None if self.conflict else submitted.original
+            if original is None and name in editable:
+                original = texts[name]
+            rows.append(
+                Row(
+                    field,
+                    value=texts[name],
+                    default=field.text(getattr(self.schema.defaults, name)),
+                    original=original,
+                    submitted=submitted,
+                    locked=locked,
+                    error=self.form.errors.get(name, ""),
+                    conflict=name in self.form.conflicts,
+                    last=last.get(name),
+                    until=temporary.get(name),
+                )
+            )
+        return rows
 
     def _history(self, limit: int) -> list[HistoryEntry]:
         try:
             return history(self.waffle.state, limit, None, beginnings=True)
         except WaffleError as error:
-            self.error, self.history_is_known = self.error or str(error), False
+            self.error = self.error or str(error)
             return []
 
 

@@ -1,51 +1,43 @@
-"""What the page shows of each variable, and in which groups."""
+"""What the page shows of each variable, and what a save or a rollback changes, in words."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
 
-from flask import request
-
-from ..history import HistoryEntry
+from ..history import BEGINNING, Beginning, HistoryEntry
+from ..schema import MASK, Schema
+from ..snapshot import Committed
 from .fields import Field
+from .submission import Submitted
 
 __all__ = [
     "Change",
-    "Filter",
-    "Group",
     "Row",
-    "first_problem",
+    "differences",
+    "entry_words",
     "group_rows",
     "in_page_order",
+    "shorten",
 ]
 
 OTHERS = "Others"  # the group of those that declare none, if others do
-ALL_OPEN = 12  # variables up to which all groups are open
 MAX_SEARCHED = 200  # characters of a value that the filter looks at
+MAX_TEXT = 255  # characters of a value, name or note in the history
 
 
-@dataclass(frozen=True)
-class Change:
-    """A variable that a save or a rollback changes, with its old and new value in words."""
-
-    name: str
-    title: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
+@dataclass
 class Row:
     """One variable in the form.
 
     Attributes:
-        text: the text of the input; of a secret always empty.
-        original: what to compare the submitted text with; ``None`` if the form doesn't hold it.
         value: the text of the value in force.
         default: the text of the default.
+        original: what to compare the submitted text with; ``None`` if the form doesn't hold it.
+        submitted: what the form sent for it.
         locked: why it can't be changed here; empty if it can.
         conflict: whether somebody else has changed what this person edited.
         last: the last change, if the page shows it.
@@ -54,23 +46,46 @@ class Row:
     """
 
     field: Field
-    text: str
-    original: str | None
     value: str
     default: str
-    editable: bool
-    locked: str = ""
-    edited: bool = False
-    reset: bool = False
-    error: str = ""
-    conflict: bool = False
-    last: HistoryEntry | None = None
-    until: datetime | None = None
+    original: str | None
+    submitted: Submitted
+    locked: str
+    error: str
+    conflict: bool
+    last: HistoryEntry | None
+    until: datetime | None
     hidden: bool = False
+
+    @property
+    def text(self) -> str:
+        """The text of the input; of a secret always empty."""
+        text = self.submitted.text if self.edited else self.original
+        return "" if text is None or self.field.variable.secret else text
+
+    @property
+    def editable(self) -> bool:
+        return self.original is not None or self.edited
+
+    @property
+    def edited(self) -> bool:
+        return self.submitted.edited
+
+    @property
+    def reset(self) -> bool:
+        return self.submitted.reset
 
     @property
     def is_default(self) -> bool:
         return self.value == self.default
+
+    @property
+    def unsaved(self) -> bool:
+        return self.edited or self.reset
+
+    @property
+    def needs_look(self) -> bool:
+        return bool(self.unsaved or self.error or self.conflict)
 
     @property
     def ticked(self) -> list[str] | None:
@@ -85,89 +100,72 @@ class Row:
         return " ".join((variable.name, variable.title, variable.desc, value))
 
 
-@dataclass(frozen=True)
-class Group:
-    """Variables that are declared to belong together."""
-
-    name: str
-    rows: tuple[Row, ...]
-    open: bool
-
-    @property
-    def id(self) -> str:
-        """The group in the address and in ids: the name of its first variable is unique."""
-        return f"group-{self.rows[0].field.name}"
-
-    @property
-    def hidden(self) -> bool:
-        return all(row.hidden for row in self.rows)
-
-    @property
-    def changed(self) -> int:
-        return sum(not row.is_default for row in self.rows)
-
-    @property
-    def temporary(self) -> int:
-        return sum(row.until is not None for row in self.rows)
-
-    @property
-    def unsaved(self) -> int:
-        return sum(row.edited or row.reset for row in self.rows)
-
-
-@dataclass(frozen=True)
-class Filter:
-    """Which variables the page shows; a browser without JavaScript asks for it in the address."""
-
-    text: str
-    only_changed: bool
-
-    @classmethod
-    def from_request(cls) -> Filter:
-        return cls(request.args.get("q", "").strip(), "changed" in request.args)
-
-    @property
-    def active(self) -> bool:
-        return bool(self.text or self.only_changed)
-
-    def applied_to(self, row: Row) -> Row:
-        """Return a row, hidden if it isn't asked for. What needs to be seen is never hidden."""
-        if row.edited or row.reset or row.error:
-            return row
-        wanted = self.text.lower() in row.search.lower() and not (
-            self.only_changed and row.is_default
-        )
-        return row if wanted else replace(row, hidden=True)
-
-
 def in_page_order(fields: Iterable[Field]) -> list[Field]:
     """Return fields by group, in the order of declaration; last those that name no group."""
-    groups: dict[str, list[Field]] = {}
+    fields = list(fields)
+    groups = [group for field in fields if (group := field.variable.group)]
+    return sorted(fields, key=lambda field: [*groups, ""].index(field.variable.group))
+
+
+def group_rows(rows: Sequence[Row]) -> list[tuple[str, list[Row]]]:
+    """Return the groups of rows that are in the order of the page, with their names."""
+    groups = [(k, list(rows)) for k, rows in groupby(rows, lambda row: row.field.variable.group)]
+    return [(name or (OTHERS if len(groups) > 1 else ""), inside) for name, inside in groups]
+
+
+@dataclass(frozen=True)
+class Change:
+    """A variable that a save or a rollback changes, with its old and new value in words."""
+
+    name: str
+    title: str
+    old: str
+    new: str
+
+
+def differences(fields: Iterable[Field], schema: Schema, made: Committed) -> list[Change]:
+    """Return what an update would change, in the order of the page."""
+    found = []
     for field in fields:
-        groups.setdefault(field.variable.group, []).append(field)
-    without = groups.pop("", [])
-    return [field for group in (*groups.values(), without) for field in group]
+        if field.name not in made.new:
+            continue
+        old, new = _json(schema, field, made.old), _json(schema, field, made.new)
+        if old != new:
+            words = (
+                (MASK, "another value")
+                if field.variable.secret
+                else (_words(field, old), _words(field, new))
+            )
+            found.append(Change(field.name, field.variable.title, *words))
+    return found
 
 
-def group_rows(rows: Sequence[Row], *, filtered: bool) -> list[Group]:
-    """Return the groups of rows that are in the order of the page."""
-    found = groupby(rows, key=lambda row: row.field.variable.group)
-    groups = [(name, tuple(inside)) for name, inside in found]
-    others = OTHERS if len(groups) > 1 else ""
-    few = len(rows) <= ALL_OPEN
-    return [
-        Group(name or others, inside, open=few or _any_open(inside, filtered))
-        for name, inside in groups
-    ]
+def entry_words(field: Field | None, entry: HistoryEntry) -> tuple[str, str]:
+    """Return the old and the new value of an entry; as JSON if its variable isn't declared."""
+    return _value_words(field, entry.old), _value_words(field, entry.new)
 
 
-def first_problem(rows: Iterable[Row]) -> str:
-    """Return the first variable, from the top of the page, that a person has to look at."""
-    return next((row.field.name for row in rows if row.error or row.conflict), "")
+def _value_words(field: Field | None, value: object) -> str:
+    if isinstance(value, Beginning):
+        return f"{value.text[:MAX_TEXT]}… (more than {BEGINNING:,} characters)"
+    if value == MASK:
+        return MASK
+    text = json.dumps(value, ensure_ascii=False)
+    return shorten(text) if field is None else _words(field, text)
 
 
-def _any_open(rows: Iterable[Row], filtered: bool) -> bool:
-    return any(
-        row.edited or row.reset or row.error or row.conflict or (filtered and not row.hidden)
-        for row in rows
-    )
+def _json(schema: Schema, field: Field, texts: Mapping[str, str | None]) -> str:
+    """Return the JSON text of a variable; of its default if ``texts`` has none."""
+    text = texts[field.name]
+    return field.variable.dump(getattr(schema.defaults, field.name)) if text is None else text
+
+
+def _words(field: Field, text: str) -> str:
+    try:
+        return shorten(field.in_words(field.text(field.variable.load(json.loads(text)))))
+    except (ValueError, RecursionError):  # the declaration is another one by now, or it is damaged
+        return shorten(text)
+
+
+def shorten(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text):,} characters)"

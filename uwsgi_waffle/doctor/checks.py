@@ -87,7 +87,7 @@ def check_channel(
     state: WaffleState, host: HostFiles, processes: Processes, patience: float
 ) -> Iterator[Finding]:
     """Its server must respond, and if processes of the application run one must listen."""
-    watching = state.settings.watching
+    watching = state.watching
     used = {watching.watchtype, *(p.server.get("watchtype") for p in processes)}
     watchtype = next((name for name in CHANNELS if name in used), None)
     if watchtype is None:

@@ -53,7 +53,7 @@ def _reported(processes: Processes, name: str) -> list[Any]:
 
 def _check_settings(state: WaffleState, processes: Processes) -> Iterator[Finding]:
     """The server's environment isn't the shell's: do both tell other hosts in the same way?"""
-    own = state.settings.watching.watchtype
+    own = state.watching.watchtype
     for other in _reported(processes, "watchtype"):
         if other != own:
             text = f"WAFFLE_WATCHTYPE is {other!r} in the server and {own!r} in this shell"

@@ -228,15 +228,11 @@ if (all) {
 // The processes
 
 const rows = document.querySelector("#table tbody");
-const summary = document.getElementById("summary");
-document.getElementById("again").hidden = true;
+const summary = byId("summary");
+byId("again").hidden = true;
 
-function rowOf(process, taken) {
-  // Processes of two containers may have equal pids.
-  const present = [...rows.querySelectorAll(`[data-pid="${process.pid}"]`)].find((row) => !taken.has(row));
-  if (present) return present;
-  const row = rows.appendChild(document.createElement("tr"));
-  row.dataset.pid = process.pid;
+function newRow() {
+  const row = document.createElement("tr");
   row.append(...["th", "td", "td", "td", "td"].map((name) => document.createElement(name)));
   row.firstChild.scope = "row";
   return row;
@@ -245,24 +241,18 @@ function rowOf(process, taken) {
 const byName = (a, b) => a.kind.localeCompare(b.kind, "en", { numeric: true });
 
 function showProcesses({ revision, processes, error }) {
-  const shown = new Set();
-  let behind = 0;
-  for (const process of processes.sort(byName)) {
-    const row = rowOf(process, shown);
-    const age = `${Math.round(process.age)} s`;
-    const cells = [process.kind, process.pid, process.revision, age, process.error];
-    row.classList.toggle("arrived", row.children[2].textContent !== String(process.revision));
+  while (rows.children.length > processes.length) rows.lastElementChild.remove();
+  while (rows.children.length < processes.length) rows.append(newRow());
+  processes.sort(byName).forEach((process, index) => {
+    const row = rows.children[index];
+    const cells = [process.kind, process.pid, process.revision, `${Math.round(process.age)} s`, process.error];
     cells.forEach((cell, index) => setText(row.children[index], String(cell)));
+    row.dataset.pid = process.pid;
     row.classList.toggle("behind", process.behind);
-    behind += process.behind;
-    // Move a row only if necessary: somebody may be reading it.
-    if (rows.children[shown.size] !== row) rows.insertBefore(row, rows.children[shown.size]);
-    shown.add(row);
-  }
-  for (const row of [...rows.children]) if (!shown.has(row)) row.remove();
-  document.getElementById("newer").hidden = String(revision) === page.revision;
-  const serving = `${shown.size - behind} of ${shown.size} serve revision ${revision}.`;
-  setText(summary, error ? `${serving} ${error}` : serving);
+  });
+  byId("newer").hidden = String(revision) === page.revision;
+  const serving = processes.filter((process) => !process.behind).length;
+  setText(summary, `${serving} of ${processes.length} serve revision ${revision}. ${error}`.trim());
 }
 
 async function refresh() {
