@@ -150,7 +150,6 @@ def written(
     *,
     left_out: Collection[str],
     only_set: bool,
-    encoding: str = "utf-8",
 ) -> str:
     """Return values as a file that `read` understands.
 
@@ -160,7 +159,6 @@ def written(
         wanted: the format.
         left_out: the variables whose values aren't in it.
         only_set: whether values that are only the default are left out, too.
-        encoding: what the file is written in.
 
     Raises:
         InvalidValue: naming those that the format can't hold.
@@ -179,25 +177,25 @@ def written(
             "set": sorted(is_set & shown.keys()),
             "schema": {name: _declared(variable) for name, variable in schema.variables.items()},
         }
-        return to_json(document, indent=2, encoding=encoding)
+        return to_json(document, indent=2)
     head = f"# flask waffle export, revision {snapshot.revision}"
-    return "\n".join([head, *_commented(schema, shown, is_set, wanted, encoding)])
+    return "\n".join([head, *_commented(schema, shown, is_set, wanted)])
 
 
 def _commented(
-    schema: Schema, shown: Mapping[str, object], is_set: Set[str], wanted: str, encoding: str
+    schema: Schema, shown: Mapping[str, object], is_set: Set[str], wanted: str
 ) -> list[str]:
     """Return the lines of TOML or .env; what it can't hold and isn't set either is a comment."""
     lines: list[str] = []
     problems: dict[str, str] = {}
     for name, value in shown.items():
         variable = schema.variables[name]
-        lines += ["", escape_line(f"# {_described(variable)}", encoding)]
+        lines += ["", escape_line(f"# {_described(variable)}")]
         try:
             if wanted == "toml":
-                lines.append(toml_line(name, value, encoding))
+                lines.append(toml_line(name, value))
             else:
-                lines.append(env_line(name, _typed(variable, value), encoding))
+                lines.append(env_line(name, _typed(variable, value)))
         except ValueError as error:
             lines.append(f"# {name} isn't set, and {error}")
             if name in is_set:

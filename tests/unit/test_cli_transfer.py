@@ -362,6 +362,17 @@ class TestTransfer:
         again = self.run_in(target, "apply", path, "--reset-others", "--dry-run")
         assert again.exit_code == 0
 
+    def test_a_terminal_of_another_encoding(self, site: Process, target: Process) -> None:
+        """What is redirected there into a file is UTF-8 as well, and can be applied."""
+        site.waffle.update({"SITENAME": "Brügge 🧇"})
+        for wanted in ("toml", "env", "json"):
+            runner = site.app.test_cli_runner(charset="latin-1")
+            exported = runner.invoke(command, ["export", "--format", wanted]).stdout_bytes
+            target.waffle.update({"SITENAME": "other"})
+            runner = target.app.test_cli_runner()
+            assert runner.invoke(command, ["apply", "-"], input=exported).exit_code == 0
+            assert target.waffle.values.SITENAME == "Brügge 🧇"
+
     def test_only_what_is_set(self, site: Process, run: Run) -> None:
         site.waffle.update({"LIMIT": 20})
         assert json.loads(run("export", "--only-set").stdout)["values"] == {"LIMIT": 20}

@@ -16,14 +16,7 @@ from ..report import misfits
 from ..state import WaffleState
 from ..stores import Commit, Stored
 from .command import app_state, as_json, as_text, json_value, waffle
-from .output import (
-    after_update,
-    print_error,
-    print_json,
-    print_line,
-    print_text,
-    stdout_encoding,
-)
+from .output import after_update, print_document, print_error, print_json, print_line
 from .sources import read_text
 from .updating import (
     DIFFERENT,
@@ -80,12 +73,9 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
     secret = [] if reveal else sorted(state.schema.secrets)
     pinned = sorted(state.schema.pins)  # they are this host's, and what is stored isn't known here
     left_out = sorted({*secret, *pinned, *(misfit.name for misfit in unusable)})
-    encoding = stdout_encoding() if to_stdout else "utf-8"
-    text = documents.written(
-        state.schema, snapshot, wanted, left_out=left_out, only_set=only_set, encoding=encoding
-    )
+    text = documents.written(state.schema, snapshot, wanted, left_out=left_out, only_set=only_set)
     if to_stdout:
-        print_text(text)
+        print_document(text)
     else:
         _write(file, text + "\n", private=reveal)
     for misfit in unusable:
