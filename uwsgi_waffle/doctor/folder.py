@@ -11,8 +11,7 @@ from .. import unix
 from ..host import HostFiles
 from ..mounts import mount_of
 from ..state import WaffleState
-from .finding import Finding
-from .servers import Processes
+from .finding import Finding, Processes
 
 __all__ = ["Account", "check_folder"]
 
