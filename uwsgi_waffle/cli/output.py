@@ -13,7 +13,6 @@ import click
 from ..text import escape_line, to_json
 
 __all__ = [
-    "MAX_SHOWN",
     "OutputError",
     "after_update",
     "is_terminal",

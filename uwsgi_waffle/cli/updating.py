@@ -11,7 +11,7 @@ import click
 from typing_extensions import NotRequired, Unpack
 
 from ..changes import Changeset
-from ..errors import InvalidValue
+from ..errors import InvalidValue, WaffleError
 from ..report import why_no_server
 from ..snapshot import Committed
 from ..state import WaffleState
@@ -20,7 +20,7 @@ from ..update import UpdateResult
 from .actor import actor as default_actor
 from .command import as_json, as_text, json_value, seconds
 from .output import after_update, print_error, print_json, print_line
-from .sources import as_utf8, confirm
+from .sources import as_utf8, has_terminal
 
 __all__ = [
     "DIFFERENT",
@@ -132,10 +132,17 @@ def _repairing(state: WaffleState, changeset: Changeset) -> Changeset:
 
 
 def confirm_changes(state: WaffleState, made: Committed, question: str, options: Options) -> None:
-    """Ask before something is changed; what was shown is what is done then."""
-    if not options["as_json"]:
-        _show(state, made)
-    confirm(question, as_json=options["as_json"])
+    """Ask before something is changed; what was shown is what is done then.
+
+    Anything but yes ends the command, and so does nobody to ask.
+    """
+    if options["as_json"] or not has_terminal():
+        raise WaffleError(
+            "Nothing was changed: there is no terminal to ask on. Add --yes; with --dry-run it "
+            "shows what would change."
+        )
+    _show(state, made)
+    click.confirm(question, abort=True, err=True)
     options["expect"] = made.revision
 
 

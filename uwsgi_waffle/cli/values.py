@@ -13,7 +13,7 @@ from typing_extensions import Unpack
 from .. import changes
 from ..changes import changes_for_rollback, changes_for_update
 from ..errors import InvalidValue, WaffleError
-from ..history import BEGINNING, Beginning, history, history_since
+from ..history import history, history_since
 from ..report import Misfit, misfits
 from ..schema import MASK, Variable
 from ..snapshot import Snapshot
@@ -21,15 +21,7 @@ from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
 from .command import app_state, as_json, as_text, complete_names, duration, json_value, waffle
-from .output import (
-    MAX_SHOWN,
-    is_terminal,
-    print_error,
-    print_json,
-    print_line,
-    print_value,
-    shorten,
-)
+from .output import print_error, print_json, print_line, print_value, shorten
 from .sources import assigned
 from .updating import Options, carry_out, confirm_changes, preview, update_options
 
@@ -99,11 +91,11 @@ def _variables(state: WaffleState, group: str | None) -> dict[str, Variable]:
     variables = state.schema.variables
     if group is None:
         return variables
-    groups = {name: variable.group or "" for name, variable in variables.items()}
-    found = {name: variables[name] for name in variables if groups[name] == group}
+    found = {name: variable for name, variable in variables.items() if variable.group == group}
     if not found:
-        known = ", ".join(map(repr, sorted({*groups.values()} - {""}))) or "none"
-        raise WaffleError(f"No variable has the group {group!r} (groups: {known}).")
+        known = sorted({repr(variable.group) for variable in variables.values() if variable.group})
+        groups = ", ".join(known) or "none"
+        raise WaffleError(f"No variable has the group {group!r} (groups: {groups}).")
     return found
 
 
@@ -250,11 +242,10 @@ def history_(name: str | None, limit: int | None, since: int | None, as_json: bo
     Secrets are masked.
     """
     state = app_state()
-    beginnings = is_terminal() and not as_json
     if since is None:
-        entries = history(state, limit or 20, name, beginnings=beginnings)
+        entries = history(state, limit or 20, name)
     else:
-        entries = history_since(state, since, name, beginnings=beginnings)[:limit]
+        entries = history_since(state, since, name)[:limit]
     if as_json:
         print_json([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2)
         return
@@ -266,6 +257,4 @@ def history_(name: str | None, limit: int | None, since: int | None, as_json: bo
 
 
 def _history_text(value: object) -> str:
-    if isinstance(value, Beginning):
-        return f"{value.text[:MAX_SHOWN]}... (more than {BEGINNING:,} characters)"
     return MASK if value == MASK else shorten(to_json(value))
