@@ -175,7 +175,10 @@ def written(
             "revision": snapshot.revision,
             "values": shown,
             "set": sorted(is_set & shown.keys()),
-            "schema": {name: _declared(variable) for name, variable in schema.variables.items()},
+            "schema": {
+                name: {"desc": one.desc, "secret": one.secret, "type": one.json_schema}
+                for name, one in schema.variables.items()
+            },
         }
         return to_json(document, indent=2)
     head = f"# flask waffle export, revision {snapshot.revision}"
@@ -218,27 +221,19 @@ def _typed(variable: Variable, value: object) -> str:
 
 
 def _described(variable: Variable) -> str:
-    known = "" if variable.secret else f", by default {_default(variable)}"
-    return f"{variable.desc} ({_type_in_words(variable)}{known})".lstrip()
-
-
-def _default(variable: Variable) -> str:
-    text = to_json(json.loads(variable.dump(variable.default)))
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _type_in_words(variable: Variable) -> str:
     def in_words(schema: Mapping[str, Any]) -> str:
         if "enum" in schema:
             return "one of " + ", ".join(map(to_json, schema["enum"]))
         return str(schema.get("format") or schema.get("type") or "any JSON")
 
     options = variable.json_schema.get("anyOf", [variable.json_schema])
-    return " or ".join(dict.fromkeys(map(in_words, options)))
-
-
-def _declared(variable: Variable) -> dict[str, Any]:
-    return {"desc": variable.desc, "secret": variable.secret, "type": variable.json_schema}
+    words = " or ".join(dict.fromkeys(map(in_words, options)))
+    if not variable.secret:
+        default = to_json(json.loads(variable.dump(variable.default)))
+        if len(default) > MAX_SHOWN:
+            default = f"{default[:MAX_SHOWN]}..."
+        words += f", by default {default}"
+    return f"{variable.desc} ({words})".lstrip()
 
 
 def convert_legacy(

@@ -93,8 +93,9 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
 def _write(path: str, text: str, *, private: bool) -> None:
     """Write a file all at once; a pipe, a device and what can't be replaced as it is."""
     data, is_file = text.encode(), os.path.isfile(path)
+    is_open = path.startswith(("/dev/fd/", "/dev/std", "/proc/"))
     try:
-        if not _is_open(path) and (is_file or not os.path.exists(path)):
+        if not is_open and (is_file or not os.path.exists(path)):
             try:
                 _replace(os.path.realpath(path), data, private=private)
                 return
@@ -124,16 +125,6 @@ def _replace(path: str, data: bytes, *, private: bool) -> None:
     except BaseException:
         os.unlink(new)
         raise
-
-
-def _is_open(path: str) -> bool:
-    """Return whether this is an open file of this process, such as /dev/fd/3, or a link to it."""
-    while os.path.exists(path) and os.path.islink(path):
-        folder = os.path.dirname(path)
-        if os.path.realpath(folder).startswith("/proc/"):
-            return True
-        path = os.path.join(folder, os.readlink(path))
-    return False
 
 
 @waffle.command("apply")

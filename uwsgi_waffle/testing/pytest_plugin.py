@@ -19,7 +19,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import pytest
 
@@ -121,8 +121,11 @@ class WaffleServer:
         pytest.fail(f"{reason}.\n\n{self.log[-MAX_LOG:]}", pytrace=False)
 
 
-class StartServer(Protocol):
+class StartServer:
     """The type of the fixture `waffle_server`."""
+
+    def __init__(self, request: pytest.FixtureRequest, folder: Path, servers: ExitStack) -> None:
+        self._request, self._folder, self._servers = request, folder, servers
 
     def __call__(
         self, app: str, workers: int = 4, *, options: Sequence[str] = (), **env: object
@@ -136,6 +139,16 @@ class StartServer(Protocol):
             env: further environment variables. By default store and watch file are in the test's
                 ``tmp_path``.
         """
+        environ = _environ(self._folder, env)
+        command = _command(app, workers, options)
+        cwd, report = self._request.config.rootpath, self._request.node.add_report_section
+        server = WaffleServer(self._folder, workers, command, cwd=cwd, env=environ)
+        self._servers.callback(
+            lambda: report("teardown", server.name, server.log if server.url else "")
+        )
+        self._servers.callback(server.stop)
+        server._wait_until_ready(environ["WAFFLE_WATCHER_FILE"], lazy="--lazy-apps" in options)
+        return server
 
 
 @pytest.fixture
@@ -145,24 +158,7 @@ def waffle_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[St
     The servers of one test share store and watch file, like the servers of one host.
     """
     with ExitStack() as servers:
-
-        def start(
-            app: str, workers: int = 4, *, options: Sequence[str] = (), **env: object
-        ) -> WaffleServer:
-            environ = _environ(tmp_path, env)
-            command = _command(app, workers, options)
-            folder = request.config.rootpath
-            server = WaffleServer(tmp_path, workers, command, cwd=folder, env=environ)
-            servers.callback(
-                lambda: request.node.add_report_section(
-                    "teardown", server.name, server.log if server.url else ""
-                )
-            )
-            servers.callback(server.stop)
-            server._wait_until_ready(environ["WAFFLE_WATCHER_FILE"], lazy="--lazy-apps" in options)
-            return server
-
-        yield start
+        yield StartServer(request, tmp_path, servers)
 
 
 def _command(app: str, workers: int, options: Sequence[str]) -> list[str]:
