@@ -11,7 +11,6 @@ import itertools
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import sysconfig
@@ -32,6 +31,7 @@ OPTIONS = (
     "--master",
     "--die-on-term",
     "--need-app",
+    "--no-orphans",
     "--single-interpreter",
     "--shared-import",
     "uwsgi_waffle",
@@ -86,7 +86,7 @@ class WaffleServer:
         try:
             self._process.wait(STOP_TIMEOUT)
         except subprocess.TimeoutExpired:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.kill()
             self._process.wait()
 
     def _wait_until_ready(self, watch_file: str, *, lazy: bool) -> None:
