@@ -10,7 +10,7 @@ from typing import Any
 from . import wake
 from .barrier import NO_CHANNEL
 from .errors import StoreUnavailable, WaffleError, repair_commands
-from .history import is_masked, read_text
+from .history import visible
 from .host import HostFiles, ProcessInfo, is_current, snapshot_in
 from .schema import MASK
 from .snapshot import Snapshot
@@ -63,9 +63,10 @@ def misfits(state: WaffleState) -> list[Misfit]:
 
     found = []
     for name, problem in state.served.misfits.items():
-        stored, masked = rows.get(name), is_masked(state.schema, name)
-        if stored is not None:
-            stored = MASK if masked else to_json(read_text(stored), compact=True)
+        stored = None
+        if name in rows:
+            value = visible(state.schema, name, rows[name])
+            stored = MASK if value is MASK else to_json(value, compact=True)
         commands = repair_commands(name, state.schema.variables)
         found.append(Misfit(name, problem, stored, commands))
     return found

@@ -16,7 +16,7 @@ from flask.ctx import AppContext
 
 from .. import expiry
 from ..errors import InvalidValue, RevisionConflict, WaffleError
-from ..history import is_masked, read_text
+from ..history import visible
 from ..schema import MASK
 from ..served import repairing
 from ..state import WaffleState, state_of
@@ -30,7 +30,6 @@ __all__ = [
     "as_text",
     "complete_names",
     "duration",
-    "json_value",
     "load_app",
     "seconds",
     "waffle",
@@ -136,15 +135,10 @@ def app_state() -> WaffleState:
     return state_of(app)
 
 
-def as_text(state: WaffleState, name: str, text: str) -> str:
-    """Return a value's JSON text as a person may see it."""
-    value = json_value(state, name, text)
+def as_text(state: WaffleState, name: str, text: str | None) -> str:
+    """Return a stored value as a terminal shows it; its default if none is stored."""
+    value = visible(state.schema, name, text)
     return MASK if value is MASK else shorten(to_json(value, compact=True))
-
-
-def json_value(state: WaffleState, name: str, text: str) -> Any:
-    """Return the value of a JSON text as a program may see it; a text that isn't JSON as it is."""
-    return MASK if is_masked(state.schema, name) else read_text(text)
 
 
 def complete_names(

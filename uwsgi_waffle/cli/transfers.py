@@ -12,10 +12,11 @@ from typing_extensions import Unpack
 
 from .. import documents, unix
 from ..errors import InvalidValue, WaffleError
+from ..history import visible
 from ..report import misfits
 from ..state import WaffleState
 from ..stores import Commit, Stored
-from .command import app_state, as_json, as_text, json_value, waffle
+from .command import app_state, as_json, as_text, waffle
 from .output import after_update, print_document, print_error, print_json, print_line
 from .sources import read_text
 from .updating import (
@@ -187,7 +188,7 @@ def import_legacy(ctx: click.Context, dry_run: bool, actor: str, as_json: bool) 
     revision = None if dry_run else state.writer.commit(build_commit).revision
     with after_update(revision):
         if as_json:
-            values = {name: json_value(state, name, text) for name, text in converted.items()}
+            values = {name: visible(state.schema, name, text) for name, text in converted.items()}
             document = {"revision": revision, "dry_run": dry_run, "converted": values}
             print_json({**document, "left": problems}, indent=2)
         else:

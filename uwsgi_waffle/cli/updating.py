@@ -12,13 +12,14 @@ from typing_extensions import NotRequired, Unpack
 
 from ..changes import Changeset
 from ..errors import InvalidValue, WaffleError
+from ..history import visible
 from ..report import why_no_server
 from ..snapshot import Committed
 from ..state import WaffleState
 from ..stores import Stored
 from ..update import UpdateResult
 from .actor import actor as default_actor
-from .command import as_json, as_text, json_value, seconds
+from .command import as_json, as_text, seconds
 from .output import after_update, print_error, print_json, print_line
 from .sources import as_utf8, has_terminal
 
@@ -213,10 +214,7 @@ def _print(state: WaffleState, made: Committed, result: UpdateResult, options: O
         return
     document: dict[str, Any] = {"revision": result.revision, "changed": list(result.changed)}
     for key, texts in (("old", made.old), ("new", made.new)):
-        document[key] = {
-            name: json_value(state, name, _in_force(state, name, texts[name]))
-            for name in made.changed
-        }
+        document[key] = {name: visible(state.schema, name, texts[name]) for name in made.changed}
     if options["dry_run"]:
         document["dry_run"] = True
     if options["wait"] is not None:
@@ -239,18 +237,9 @@ def _show(state: WaffleState, made: Committed) -> None:
 def _change(state: WaffleState, name: str, old: str | None, new: str | None) -> str:
     if new is None and name not in state.schema.variables:
         return "removed"
-    before, after = _in_force(state, name, old), _in_force(state, name, new)
-    texts = [as_text(state, name, text) for text in (before, after)]
+    texts = [as_text(state, name, text) for text in (old, new)]
     if old == new:
         return f"{texts[0]} (moved from its former name)"
-    if before == after:  # one of them is the default
+    if {old, new} == {None, state.schema.text_of(state.schema.defaults, name)}:
         texts[old is not None] += " by default"
     return " -> ".join(texts)
-
-
-def _in_force(state: WaffleState, name: str, stored: str | None) -> str:
-    """Return a stored text, or that of the default if none is stored."""
-    if stored is not None:
-        return stored
-    variable = state.schema.variables.get(name)
-    return "null" if variable is None else variable.dump(variable.default)

@@ -13,14 +13,14 @@ from typing_extensions import Unpack
 from .. import changes
 from ..changes import changes_for_rollback, changes_for_update
 from ..errors import InvalidValue, WaffleError
-from ..history import history, history_since
+from ..history import history, history_since, visible
 from ..report import Misfit, misfits
 from ..schema import MASK, Variable
 from ..snapshot import Snapshot
 from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
-from .command import app_state, as_json, as_text, complete_names, duration, json_value, waffle
+from .command import app_state, as_json, as_text, complete_names, duration, waffle
 from .output import print_error, print_json, print_line, print_value, shorten
 from .sources import assigned
 from .updating import Options, carry_out, confirm_changes, preview, update_options
@@ -74,7 +74,7 @@ def _list_as_json(
 ) -> None:
     document: dict[str, Any] = {
         "revision": snapshot.revision,
-        "values": {name: json_value(state, name, text) for name, text in texts.items()},
+        "values": {name: visible(state.schema, name, text) for name, text in texts.items()},
         "set": sorted(snapshot.values.model_fields_set & texts.keys()),
     }
     temporary = snapshot.temporary.items()

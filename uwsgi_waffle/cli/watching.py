@@ -13,11 +13,12 @@ import click
 
 from ..doctor import Finding, examine
 from ..errors import WaffleError
+from ..history import visible
 from ..report import misfits, status
 from ..snapshot import difference
 from ..state import WaffleState, state_of
 from ..wake import CHANNELS
-from .command import Command, app_state, as_json, as_text, json_value, load_app, seconds, waffle
+from .command import Command, app_state, as_json, as_text, load_app, seconds, waffle
 from .output import print_json, print_line
 
 
@@ -139,8 +140,9 @@ def _watch(interval: float, count: int | None, *, as_json: bool) -> None:
             dump = state.schema.variables[name].dump
             old, new = dump(change.old[name]), dump(change.new[name])
             if as_json:
-                values = {"old": json_value(state, name, old), "new": json_value(state, name, new)}
-                print_json({"revision": current.revision, "key": name, **values})
+                shown = {"old": visible(state.schema, name, old)}
+                shown["new"] = visible(state.schema, name, new)
+                print_json({"revision": current.revision, "key": name, **shown})
             else:
                 old, new = as_text(state, name, old), as_text(state, name, new)
                 print_line(f"{current.revision}  {name}: {old} -> {new}")
