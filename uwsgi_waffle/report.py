@@ -37,18 +37,18 @@ class Misfit:
     Attributes:
         name: the variable.
         problem: why it can't be used.
-        stored: what is stored, as JSON; a mask if it is secret, or may be; ``None`` if it can't be
-            read.
+        stored: what is stored; a mask if it is secret, or may be; ``None`` if it can't be read.
         commands: what repairs it.
     """
 
     name: str
     problem: str
-    stored: str | None
+    stored: Any
     commands: str
 
     def __str__(self) -> str:
-        stored = "what is stored" if self.stored is None else f"{self.stored} is stored, which"
+        shown = self.stored if self.stored is MASK else to_json(self.stored, compact=True)
+        stored = "what is stored" if self.stored is None else f"{shown} is stored, which"
         return f"{stored} can't be used: {self.problem.rstrip('.')}"
 
 
@@ -60,16 +60,15 @@ def misfits(state: WaffleState) -> list[Misfit]:
         rows = state.store.rows()
     except StoreUnavailable:
         rows = {}
-
-    found = []
-    for name, problem in state.served.misfits.items():
-        stored = None
-        if name in rows:
-            value = visible(state.schema, name, rows[name])
-            stored = MASK if value is MASK else to_json(value, compact=True)
-        commands = repair_commands(name, state.schema.variables)
-        found.append(Misfit(name, problem, stored, commands))
-    return found
+    return [
+        Misfit(
+            name,
+            problem,
+            visible(state.schema, name, rows[name]) if name in rows else None,
+            repair_commands(name, state.schema.variables),
+        )
+        for name, problem in state.served.misfits.items()
+    ]
 
 
 def servers(state: WaffleState) -> list[ProcessInfo]:

@@ -16,7 +16,6 @@ from ..errors import InvalidValue, WaffleError
 from ..history import history, history_since, visible
 from ..report import Misfit, misfits
 from ..schema import MASK, Variable
-from ..snapshot import Snapshot
 from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
@@ -39,52 +38,39 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
     """
     state = app_state()
     if undeclared:
-        if group is not None:
-            raise click.UsageError("What isn't declared has no group: leave out --group.")
-        _list_undeclared(state, as_json=as_json)
+        _list_undeclared(state, group, as_json=as_json)
         return
-    snapshot = state.current()
-    variables = _variables(state, group)
-    texts = {
-        name: variable.dump(getattr(snapshot.values, name)) for name, variable in variables.items()
-    }
+    snapshot, variables = state.current(), _variables(state, group)
+    texts = {name: state.schema.text_of(snapshot.values, name) for name in variables}
+    is_set = snapshot.values.model_fields_set & texts.keys()
+    until = {name: end for name, end in snapshot.temporary.items() if name in texts}
+    pinned = {name: pin.source for name, pin in state.schema.pins.items()}
     marked = {one.name: one for one in misfits(state) if group is None or one.name in texts}
     if as_json:
-        _list_as_json(state, snapshot, texts, marked)
+        values = {name: visible(state.schema, name, text) for name, text in texts.items()}
+        more = {
+            "temporary": {name: end.isoformat() for name, end in until.items()},
+            "pinned": pinned,
+            "misfits": {name: _marks(misfit) for name, misfit in marked.items()},
+        }
+        document = {"revision": snapshot.revision, "values": values, "set": sorted(is_set)}
+        print_json({**document, **{key: part for key, part in more.items() if part}}, indent=2)
         return
-    is_set = snapshot.values.model_fields_set
-    width = max(map(len, texts), default=0)
-    for name, text in texts.items():
-        desc = f"  # {variables[name].desc}" if variables[name].desc else ""
-        mark = "" if name in is_set else " (default)"
-        print_line(f"{name:{width}}  {as_text(state, name, text)}{mark}{desc}")
-        if name in snapshot.temporary:
-            print_line(f"{'':{width}}  until {snapshot.temporary[name]:%Y-%m-%d %H:%M:%S} UTC")
-        if name in state.schema.pins:
-            print_line(f"{'':{width}}  pinned by {state.schema.pins[name].source}")
+    indent = " " * max(map(len, texts), default=0)
+    for name in (*texts, *(name for name in marked if name not in texts)):
+        if name in texts:
+            desc = f"  # {variables[name].desc}" if variables[name].desc else ""
+            mark = "" if name in is_set else " (default)"
+            text = as_text(state, name, texts[name])
+            print_line(f"{name:{len(indent)}}  {text}{mark}{desc}")
+        else:
+            print_line(name or "values")
+        if name in until:
+            print_line(f"{indent}  until {until[name]:%Y-%m-%d %H:%M:%S} UTC")
+        if name in pinned:
+            print_line(f"{indent}  pinned by {pinned[name]}")
         if name in marked:
-            _print_misfit(width, marked[name])
-    for name in marked.keys() - texts.keys():
-        print_line(name or "values")
-        _print_misfit(width, marked[name])
-
-
-def _list_as_json(
-    state: WaffleState, snapshot: Snapshot, texts: Mapping[str, str], marked: Mapping[str, Misfit]
-) -> None:
-    document: dict[str, Any] = {
-        "revision": snapshot.revision,
-        "values": {name: visible(state.schema, name, text) for name, text in texts.items()},
-        "set": sorted(snapshot.values.model_fields_set & texts.keys()),
-    }
-    temporary = snapshot.temporary.items()
-    if until := {name: end.isoformat() for name, end in temporary if name in texts}:
-        document["temporary"] = until
-    if state.schema.pins:
-        document["pinned"] = {name: pin.source for name, pin in state.schema.pins.items()}
-    if marked:
-        document["misfits"] = {name: _marks(misfit) for name, misfit in marked.items()}
-    print_json(document, indent=2)
+            print_line(f"{indent}  ! {marked[name]}. Run {marked[name].commands}")
 
 
 def _variables(state: WaffleState, group: str | None) -> dict[str, Variable]:
@@ -99,7 +85,9 @@ def _variables(state: WaffleState, group: str | None) -> dict[str, Variable]:
     return found
 
 
-def _list_undeclared(state: WaffleState, *, as_json: bool) -> None:
+def _list_undeclared(state: WaffleState, group: str | None, *, as_json: bool) -> None:
+    if group is not None:
+        raise click.UsageError("What isn't declared has no group: leave out --group.")
     stored = state.store.load()
     names = changes.undeclared(state.schema, stored.values)
     if as_json:
@@ -107,10 +95,6 @@ def _list_undeclared(state: WaffleState, *, as_json: bool) -> None:
         return
     for name in names:
         print_line(name)
-
-
-def _print_misfit(width: int, misfit: Misfit) -> None:
-    print_line(f"{'':{width}}  ! {misfit}. Run {misfit.commands}")
 
 
 @waffle.command("get")
@@ -125,7 +109,7 @@ def get(name: str, reveal: bool, as_json: bool) -> None:
     """
     state = app_state()
     variable = state.schema.variable(name)
-    text = variable.dump(getattr(state.current().values, name))
+    text = state.schema.text_of(state.current().values, name)
     value = json.loads(text) if reveal or not variable.secret else MASK
     misfit = next((misfit for misfit in misfits(state) if misfit.name == name), None)
     if as_json:
@@ -139,9 +123,7 @@ def get(name: str, reveal: bool, as_json: bool) -> None:
 
 
 def _marks(misfit: Misfit) -> dict[str, Any]:
-    known = misfit.stored not in (None, MASK)
-    stored = json.loads(str(misfit.stored)) if known else misfit.stored
-    return {"problem": misfit.problem, "stored": stored}
+    return {"problem": misfit.problem, "stored": misfit.stored}
 
 
 @waffle.command("set")
