@@ -79,7 +79,7 @@ def is_terminal() -> bool:
 def print_error(text: str) -> None:
     """Print one line on the standard error, if that can be written."""
     try:
-        click.echo(_encodable(escape_line(text), sys.stderr), err=True)
+        click.echo(escape_line(text), err=True)
     except FAILURES:
         _discard(sys.stderr)
 
@@ -101,8 +101,9 @@ def after_update(revision: int | None) -> Iterator[None]:
 
 
 def _print(text: str | bytes) -> None:
-    if isinstance(text, str):
-        text = _encodable(text, sys.stdout)
+    if isinstance(text, str):  # letters that the terminal can't spell are escaped
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
     try:
         click.echo(text, color=True)  # a value keeps the escape sequences that it has
     except FAILURES as error:
@@ -116,9 +117,3 @@ def _discard(stream: TextIO) -> None:
     with suppress(*FAILURES):  # it may not be a file
         os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
-
-
-def _encodable(text: str, stream: TextIO | None) -> str:
-    """Return a text as people may read it there, letters that the stream can't spell escaped."""
-    encoding = getattr(stream, "encoding", None) or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)

@@ -156,50 +156,48 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
     if options["hosts"] and options["wait"] is None:
         raise click.UsageError("--hosts needs --wait SECONDS.")
     state.writer.check_wait(options["wait"], hosts=options["hosts"])
+    repairing = _repairing(state, changeset)
     try:
         made = state.write(
-            _repairing(state, changeset),
+            repairing,
             expect_revision=options["expect"],
             actor=options["actor"],
             note=options["note"],
             expires=options.get("expires"),
         )
     except KeyboardInterrupt:
-        _report_interrupted(state, changeset)
-        raise
-    result, is_over = _wait(state, UpdateResult(made.revision, made.changed), options)
+        left = state.writer.preview(repairing)
+        if left.new:
+            raise
+        print_error(f"revision {left.revision} is stored; not all hooks may have run to their end")
+        sys.exit(PENDING)
+    result, is_over = UpdateResult(made.revision, made.changed), True
+    try:
+        if options["wait"] is not None:
+            result = state.writer.wait_for(result, options["wait"], hosts=options["hosts"])
+    except KeyboardInterrupt:
+        is_over = False
+        print_error(f"revision {result.revision} is stored; not all processes may have it yet")
     with after_update(result.revision):
         _print(state, made, result, options)
-    for process in result.pending:
-        cause = f": {process.error}" if process.error else ""
-        print_error(f"not yet applied by {process.kind} (pid {process.pid}){cause}")
-    for text in result.pending_hosts:
-        print_error(f"not yet applied by {text}")
-    nobody = "" if result.hosts else why_no_server(state)
-    if nobody:
-        print_error(nobody)
-    pending = result.pending or result.pending_hosts or nobody
+    pending = _report_pending(state, result)
     if not is_over or (options["wait"] is not None and pending):
         sys.exit(PENDING)
 
 
-def _report_interrupted(state: WaffleState, changeset: Changeset) -> None:
-    """Say so, and end, if an update that Ctrl-C has ended was made before: a hook may be slow."""
-    left = state.writer.preview(_repairing(state, changeset))
-    if not left.new:
-        print_error(f"revision {left.revision} is stored; not all hooks may have run to their end")
-        sys.exit(PENDING)
-
-
-def _wait(state: WaffleState, result: UpdateResult, options: Options) -> tuple[UpdateResult, bool]:
-    """Wait for the others. Return also whether that ended by itself and not by Ctrl-C."""
-    if options["wait"] is None:
-        return result, True
-    try:
-        return state.writer.wait_for(result, options["wait"], hosts=options["hosts"]), True
-    except KeyboardInterrupt:
-        print_error(f"revision {result.revision} is stored; not all processes may have it yet")
-        return result, False
+def _report_pending(state: WaffleState, result: UpdateResult) -> bool:
+    """Say what hasn't applied an update, and return whether that is something."""
+    found = [
+        f"not yet applied by {process.kind} (pid {process.pid})"
+        + (f": {process.error}" if process.error else "")
+        for process in result.pending
+    ]
+    found += [f"not yet applied by {text}" for text in result.pending_hosts]
+    if not result.hosts:
+        found += filter(None, [why_no_server(state)])
+    for text in found:
+        print_error(text)
+    return bool(found)
 
 
 def _print(state: WaffleState, made: Committed, result: UpdateResult, options: Options) -> None:
