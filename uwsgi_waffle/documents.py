@@ -165,8 +165,8 @@ def written(
     """
     is_set = snapshot.values.model_fields_set
     shown = {
-        name: json.loads(variable.dump(getattr(snapshot.values, name)))
-        for name, variable in schema.variables.items()
+        name: json.loads(schema.text_of(snapshot.values, name))
+        for name in schema.variables
         if name not in left_out and (name in is_set or not only_set)
     }
     if wanted == "json":
