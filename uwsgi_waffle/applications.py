@@ -44,10 +44,8 @@ class Applications:
         if state is not None:
             return state
         apps = list(self._apps)
-        if has_app_context():
-            app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # public
-            if app in apps:
-                return state_of(app)
+        if has_app_context() and current_app in apps:
+            return state_of(current_app)
         if len(apps) == 1:  # the others are gone
             state = state_of(apps[0])
             self.single = weakref.ref(state)

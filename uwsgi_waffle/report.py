@@ -13,7 +13,6 @@ from .errors import StoreUnavailable, WaffleError, repair_commands
 from .history import visible
 from .host import HostFiles, ProcessInfo, is_current, snapshot_in
 from .schema import MASK
-from .snapshot import Snapshot
 from .state import WaffleState
 from .text import to_json
 
@@ -108,7 +107,7 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
     asked = _ask_hosts(state) if hosts else {}
     snapshot, now, host = state.sync.latest(), monotonic(), state.host
     notes, processes = host.notes(), list(host.processes)
-    newest = state.newest()
+    newest, known, ends = state.newest(), state.schema.variables, snapshot.temporary
     servers = {name for name in (wake.server_of(process.kind) for process in processes) if name}
     followed, watchtype = state.follows_store, state.settings.watching.watchtype
     checked = round(now - notes.checked_at / 1e9, 3) if followed and notes.checked_at else None
@@ -120,7 +119,8 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
         "store_error": notes.error if followed else "",
         "store_checked": checked,
         "error": state.served.error,
-        "temporary": _temporary(state, snapshot),
+        # Another release may have other names for them.
+        "temporary": {name: ends[name].isoformat() for name in ends if name in known},
         "misfits": dict(state.served.misfits),
         "pinned": {name: pin.source for name, pin in state.schema.pins.items()},
         "watcher_file": str(host.watch_file) if isinstance(host, HostFiles) else None,
@@ -135,12 +135,6 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
         **({} if state.listener is None else {watchtype: state.listener.status()}),
         **asked,
     }
-
-
-def _temporary(state: WaffleState, snapshot: Snapshot) -> dict[str, str]:
-    """Return until when values count. Another release may have other names for them."""
-    ends = snapshot.temporary.items()
-    return {name: until.isoformat() for name, until in ends if name in state.schema.variables}
 
 
 def _ask_hosts(state: WaffleState) -> dict[str, Any]:

@@ -6,22 +6,20 @@ import errno
 import os
 from contextlib import suppress
 from secrets import token_hex
+from typing import Any
 
 import click
-from typing_extensions import Unpack
 
 from .. import documents, unix
 from ..errors import InvalidValue, WaffleError
 from ..history import visible
 from ..report import misfits
-from ..state import WaffleState
 from ..stores import Commit, Stored
 from .command import app_state, as_json, as_text, waffle
 from .output import after_update, print_document, print_error, print_json, print_line
 from .sources import read_text
 from .updating import (
     DIFFERENT,
-    Options,
     actor_option,
     carry_out,
     confirm_changes,
@@ -137,7 +135,7 @@ def _replace(path: str, data: bytes, *, private: bool) -> None:
 )
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @update_options
-def apply(file: str, reset_others: bool, yes: bool, **options: Unpack[Options]) -> None:
+def apply(file: str, reset_others: bool, yes: bool, **options: Any) -> None:
     """Set what FILE says, in one update; if all of it is so already, change nothing.
 
     FILE is TOML or JSON with values by name, a .env file, or what `flask waffle export` has
@@ -192,21 +190,15 @@ def import_legacy(ctx: click.Context, dry_run: bool, actor: str, as_json: bool) 
             document = {"revision": revision, "dry_run": dry_run, "converted": values}
             print_json({**document, "left": problems}, indent=2)
         else:
-            _print_converted(state, converted, problems, revision)
+            for name, text in converted.items():
+                print_line(f"{name}: {as_text(state, name, text)}")
+            for name, problem in problems.items():
+                print_error(f"{name}: left alone, {problem}")
+            done = "would be converted; nothing was written"
+            if revision is not None:
+                done = f"converted, revision {revision}"
+            print_line(f"{len(converted)} {done}" if converted else "nothing to convert")
     if problems:
         ctx.exit(1)
     if dry_run and converted:
         ctx.exit(DIFFERENT)
-
-
-def _print_converted(
-    state: WaffleState, converted: dict[str, str], problems: dict[str, str], revision: int | None
-) -> None:
-    for name, text in converted.items():
-        print_line(f"{name}: {as_text(state, name, text)}")
-    for name, problem in problems.items():
-        print_error(f"{name}: left alone, {problem}")
-    done = f"converted, revision {revision}"
-    if revision is None:
-        done = "would be converted; nothing was written"
-    print_line(f"{len(converted)} {done}" if converted else "nothing to convert")

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import click
-from typing_extensions import NotRequired, Unpack
 
 from ..changes import Changeset
 from ..errors import InvalidValue, WaffleError
@@ -43,17 +41,9 @@ DIFFERENT = 4
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Options(TypedDict):
-    """The options of all commands that change something."""
-
-    note: str | None
-    actor: str | None
-    expect: int | None
-    wait: float | None
-    hosts: bool
-    expires: NotRequired[timedelta | None]
-    dry_run: bool
-    as_json: bool
+#: The options of all commands that change something, by name: those of `update_options`, and
+#: ``expires`` of `set`.
+Options = dict[str, Any]
 
 
 def _person(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
@@ -147,7 +137,7 @@ def confirm_changes(state: WaffleState, made: Committed, question: str, options:
     options["expect"] = made.revision
 
 
-def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Options]) -> None:
+def carry_out(state: WaffleState, changeset: Changeset, **options: Any) -> None:
     """Make an update, and print what it did; with ``--dry-run`` print what it would do."""
     if options["dry_run"]:
         made = preview(state, changeset, options)

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from typing_extensions import Unpack
 
 from .. import changes
 from ..changes import changes_for_rollback, changes_for_update
@@ -22,7 +21,7 @@ from ..text import to_json
 from .command import app_state, as_json, as_text, complete_names, duration, waffle
 from .output import print_error, print_json, print_line, print_value, shorten
 from .sources import assigned
-from .updating import Options, carry_out, confirm_changes, preview, update_options
+from .updating import carry_out, confirm_changes, preview, update_options
 
 
 @waffle.command("list")
@@ -178,7 +177,7 @@ def unset(names: tuple[str, ...], **options: Any) -> None:
 @waffle.command("prune")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @update_options
-def prune(yes: bool, **options: Unpack[Options]) -> None:
+def prune(yes: bool, **options: Any) -> None:
     """Remove the values of variables that are no longer declared. It asks first.
 
     `flask waffle list --undeclared` names them. While another release of the application runs,
