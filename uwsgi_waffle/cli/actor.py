@@ -34,12 +34,4 @@ def person(uid: int, login_uid: int | None, environ: Mapping[str, str]) -> str:
     """
     if uid == 0 and (caller := environ.get("SUDO_USER", "").strip()):
         return caller
-    return (login_uid and _name(login_uid)) or _name(uid) or f"uid {uid}"
-
-
-def _name(uid: int) -> str:
-    """Return the name of a user; in a container a user may have a number only."""
-    try:
-        return unix.user_name(uid)
-    except KeyError:
-        return ""
+    return (login_uid and unix.user_name(login_uid)) or unix.user_name(uid) or f"uid {uid}"

@@ -31,10 +31,7 @@ class Account:
     gids: frozenset[int]
 
     def __str__(self) -> str:
-        try:
-            return unix.user_name(self.uid)
-        except KeyError:
-            return f"user {self.uid}"
+        return unix.user_name(self.uid) or f"user {self.uid}"
 
     def may(self, path: Path, bits: int) -> bool:
         """Return whether the user has these rights. Access control lists aren't considered."""
