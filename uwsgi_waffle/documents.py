@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from .changes import Changeset, changes_for_update, check_sizes
@@ -19,7 +18,16 @@ from .snapshot import Snapshot
 from .stores import Stored
 from .text import escape_line, to_json
 
-__all__ = ["FORMATS", "Document", "changes_for", "convert_legacy", "format_of", "read", "written"]
+__all__ = [
+    "FORMATS",
+    "Document",
+    "changes_for",
+    "convert_legacy",
+    "format_of",
+    "of_texts",
+    "read",
+    "written",
+]
 
 FORMAT = 1
 FORMATS = ("json", "toml", "env")
@@ -43,9 +51,13 @@ class Document:
 
 def format_of(path: str) -> str:
     """Return the format that a file's name asks for, ``""`` if it asks for none."""
-    name = PurePath(path).name.lower()
-    suffix = name.rpartition(".")[2] if "." in name else ""
-    return suffix if suffix in FORMATS else ""
+    ending = path.lower().rpartition(".")[2]
+    return ending if ending in FORMATS else ""
+
+
+def of_texts(texts: Mapping[str, str]) -> Document:
+    """Return a document of what a person has typed."""
+    return Document(texts, frozenset(texts), Variable.parse)
 
 
 def read(text: str, wanted: str = "") -> Document:
@@ -65,8 +77,7 @@ def read(text: str, wanted: str = "") -> Document:
         return _read_json(text)
     if wanted != "toml":
         try:
-            texts = read_env(text)
-            return Document(texts, frozenset(texts), Variable.parse)
+            return of_texts(read_env(text))
         except ValueError as error:
             if wanted:
                 raise

@@ -9,9 +9,9 @@ from typing import Any
 
 import click
 
-from .. import changes
+from .. import changes, documents
 from ..changes import changes_for_rollback, changes_for_update
-from ..errors import InvalidValue, WaffleError
+from ..errors import WaffleError
 from ..history import history, history_since, visible
 from ..report import Misfit, misfits
 from ..schema import MASK, Variable
@@ -145,16 +145,9 @@ def set_(assignments: tuple[str, ...], **options: Any) -> None:
     """
     state = app_state()
     texts = assigned(assignments, state.schema, 4 * state.settings.max_value_size)
-    problems: dict[str, str] = {}
-    values: dict[str, object] = {}
-    for name, text in texts.items():
-        try:
-            values[name] = state.schema.variable(name).parse(text)
-        except ValueError as error:
-            problems[name] = str(error)
-    if problems:
-        raise InvalidValue(problems)
-    carry_out(state, changes_for_update(state.schema, values), **options)
+    document = documents.of_texts(texts)
+    changeset = documents.changes_for(state.schema, document, reset_others=False)
+    carry_out(state, changeset, **options)
 
 
 @waffle.command("unset")
