@@ -141,7 +141,7 @@ def complete_names(
     given = ctx.params.get(str(param.name)) or ()
     if given[-1:] == ("=",):  # bash splits words there, and this is the value
         return []
-    nowhere = TextIOWrapper(BytesIO())
+    nowhere = TextIOWrapper(BytesIO(), encoding="utf-8")
     try:
         with redirect_stdout(nowhere), redirect_stderr(nowhere):
             variables = state_of(load_app(ctx)).schema.variables

@@ -46,16 +46,18 @@ F = TypeVar("F", bound=Callable[..., Any])
 Options = dict[str, Any]
 
 
-def _person(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-    if value is None:
-        return default_actor()
+def _person(value: str) -> str:
     if not value.strip():
         raise click.BadParameter("it names nobody.")
     return as_utf8(value)
 
 
 actor_option = click.option(
-    "--actor", metavar="NAME", callback=_person, help="Who, for the history; else who runs this."
+    "--actor",
+    type=_person,
+    metavar="NAME",
+    default=default_actor,
+    help="Who, for the history; else who runs this.",
 )
 dry_run_option = click.option(
     "--dry-run",
