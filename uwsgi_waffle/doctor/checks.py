@@ -81,11 +81,11 @@ def check_channel(
 ) -> Iterator[Finding]:
     """Its server must respond, and if processes of the application run one must listen."""
     watching = state.settings.watching
-    used = {watching.watchtype, *reported(processes, "watchtype")}
-    watchtype = next((name for name in CHANNELS if name in used), None)
+    used = (watching.watchtype, *reported(processes, "watchtype"))
+    watchtype = next((name for name in used if name in CHANNELS), None)
     if watchtype is None:
         return
-    needs, name, count = CHANNELS[watchtype], watching.channel_name, 1
+    needs, name = CHANNELS[watchtype], watching.channel_name
     start = f"Start {needs.server}, or correct {needs.setting}."
 
     def listens() -> bool:
@@ -93,20 +93,22 @@ def check_channel(
         return listener.get("pid", os.getpid()) != os.getpid() and not listener.get("error")
 
     well = not processes or _eventually(listens, patience)
+    if error_text := str(host.listener().get("error", "")):
+        yield Finding("error", watchtype, error_text, start)
+        return
+    if watchtype != watching.watchtype:  # only the server has it, as `check_servers` has said
+        return
     try:
-        if watchtype == watching.watchtype:
-            channel = open_channel(watchtype, watching.channel_url, name)
-            with channel.open(listen=False) as opened:
-                count = opened.count_listeners()
+        channel = open_channel(watchtype, watching.channel_url, name)
+        with channel.open(listen=False) as opened:
+            count = opened.count_listeners()
     except ImportError:
         why, change = needs.missing()
         yield Finding("error", watchtype, f"WAFFLE_WATCHTYPE is {watchtype!r} and {why}", change)
     except (ChannelDown, SchemaError) as error:
         yield Finding("error", watchtype, str(error), start)
     else:
-        if error_text := str(host.listener().get("error", "")):
-            yield Finding("error", watchtype, error_text, start)
-        elif well and (count or not processes):
+        if well and (count or not processes):
             yield Finding("ok", watchtype, f"responds; {count} listening to the channel {name!r}")
         else:
             text = f"responds, and no process of this host listens to the channel {name!r}"
