@@ -5,6 +5,7 @@ own.
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import psutil
@@ -183,3 +184,9 @@ def test_without_uwsgi_it_says_what_to_install(
     result = run(project, "def test_it(waffle_server): waffle_server('site_of_mine:application')")
     result.assert_outcomes(failed=1)
     result.stdout.fnmatch_lines(["There is no uWSGI. Run: pip install 'uwsgi_waffle?testing?'"])
+
+
+def test_without_xprocess_it_says_what_to_install(project: pytest.Pytester) -> None:
+    (project.path / "xprocess.py").write_text("raise ImportError('none here')")
+    result = project.run(sys.executable, "-c", "import uwsgi_waffle.testing.pytest_plugin")
+    result.stderr.fnmatch_lines(["ImportError: *pip install 'uwsgi_waffle?testing?'"])

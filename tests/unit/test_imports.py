@@ -73,6 +73,7 @@ DOORS = {
     "prometheus_client": {"metrics.py"},
     "openfeature": {"openfeature.py"},
     "pytest": {"testing/pytest_plugin.py"},
+    "xprocess": {"testing/pytest_plugin.py"},
     "wtforms": {"admin/"},
     "flask_wtf": {"admin/"},
     "pickle": {"legacy.py"},

@@ -8,30 +8,36 @@ import from here, because nothing in this module needs pytest's assertion rewrit
 from __future__ import annotations
 
 import itertools
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, Protocol
 
+import py
 import pytest
+
+try:
+    from xprocess import ProcessStarter, XProcess
+except ImportError as error:
+    raise ImportError(
+        "The fixture waffle_server needs pytest-xprocess. Run: pip install 'uwsgi_waffle[testing]'"
+    ) from error
 
 __all__ = ["StartServer", "WaffleServer", "waffle_server"]
 
 START_TIMEOUT = 60  # seconds until the test fails
 STOP_TIMEOUT = 20  # seconds until uWSGI is killed
-PAUSE = 0.02  # seconds between two looks at the log
 OPTIONS = (
     "--master",
     "--die-on-term",
     "--need-app",
-    "--no-orphans",
     "--single-interpreter",
     "--shared-import",
     "uwsgi_waffle",
@@ -55,24 +61,17 @@ class WaffleServer:
         url: any free worker answers it.
     """
 
-    def __init__(self, folder: Path, workers: int, command: Sequence[str], **popen: Any) -> None:
-        self.folder, self.url, self.name = folder, "", f"uwsgi-{next(_numbers)}"
-        self._workers, self._ports = workers, dict[int, str]()
-        self._log = folder / f"{self.name}.log"
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-                **popen,
-            )
+    def __init__(self, folder: Path, workers: int, xprocess: XProcess) -> None:
+        self.folder, self.url = folder, ""
+        self._workers, self._xprocess, self.name = workers, xprocess, f"uwsgi-{next(_numbers)}"
+        self._info = xprocess.getinfo(self.name)
+        self._ports: dict[int, str] = {}
 
     @property
     def log(self) -> str:
         """All output of uWSGI and its workers so far."""
-        return self._log.read_text(errors="replace")
+        path = Path(self._info.logpath)
+        return path.read_text(errors="replace") if path.exists() else ""
 
     def worker_url(self, number: int) -> str:
         """Return the URL that only one worker answers; they count from 1."""
@@ -82,33 +81,50 @@ class WaffleServer:
 
     def stop(self) -> None:
         """Stop uWSGI and wait until it has ended. May be called again."""
-        self._process.terminate()  # the master ends its workers
-        try:
-            self._process.wait(STOP_TIMEOUT)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        for resource in self._xprocess.resources:
+            if resource.popen is not None and resource.info[0].name == self.name:
+                if resource.popen.poll() is None:
+                    # The master ends its workers. A signal while they exit could hang them.
+                    resource.info[0].terminate(kill_proc_tree=False, timeout=STOP_TIMEOUT)
+                resource.popen.wait()
+                resource.release()
+        # pytest-xprocess reads these files for its reports, and fails on a closed one.
+        self._xprocess.config.__dict__.get("_extlogfiles", {}).pop(self.name, None)
 
-    def _wait_until_ready(self, watch_file: str, *, lazy: bool) -> None:
-        end = time.monotonic() + START_TIMEOUT
-        while not self._is_ready(lazy=lazy):
-            if self._process.poll() is not None:
-                self._fail(f"uWSGI didn't start, it ended with code {self._process.returncode}")
-            if time.monotonic() > end:
-                self._fail(f"uWSGI was not ready after {START_TIMEOUT} s")
-            time.sleep(PAUSE)
+    def _start(
+        self, command: Sequence[str], cwd: Path, environ: dict[str, str], *, lazy: bool
+    ) -> None:
+        server = self
+
+        class Starter(ProcessStarter):  # type: ignore[misc]  # it has no types
+            args = command
+            env = environ
+            popen_kwargs = {"cwd": str(cwd)}  # noqa: RUF012  # as its base declares it
+            timeout = START_TIMEOUT
+            terminate_on_interrupt = True
+
+            def startup_check(self) -> bool:
+                return server._is_ready(self.process.resources[-1].popen, lazy=lazy)
+
+        try:
+            self._xprocess.ensure(self.name, Starter, restart=True)
+        except TimeoutError:
+            self._fail(f"uWSGI was not ready after {START_TIMEOUT} s")
         self.url = f"http://127.0.0.1:{self._ports[0]}"
-        folder = Path(f"{watch_file}.d")
+        folder = Path(environ["WAFFLE_WATCHER_FILE"] + ".d")
         if folder.is_absolute() and not folder.exists():
             self._fail(
-                f"The application doesn't use WAFFLE_WATCHER_FILE = {watch_file}. If its app.config"
-                " sets another file, the test may change values that aren't its own. Set"
-                " WAFFLE_WATCHER_FILE and WAFFLE_STORE_URL in the environment only"
+                "The application doesn't use WAFFLE_WATCHER_FILE ="
+                f" {environ['WAFFLE_WATCHER_FILE']}. If its app.config sets another file, the test"
+                " may change values that aren't its own. Set WAFFLE_WATCHER_FILE and"
+                " WAFFLE_STORE_URL in the environment only"
             )
 
-    def _is_ready(self, *, lazy: bool) -> bool:
+    def _is_ready(self, process: subprocess.Popen[bytes], *, lazy: bool) -> bool:
         """Return whether all workers have loaded the application and all sockets are bound."""
-        log = self.log
+        ended, log = process.poll(), self.log
+        if ended is not None:
+            self._fail(f"uWSGI didn't start, it ended with code {ended}")
         self._ports = {int(number): port for number, port in BOUND.findall(log)}
         loaded = len(LOADED.findall(log)) >= (self._workers if lazy else 1)
         return (
@@ -117,15 +133,12 @@ class WaffleServer:
             and len(self._ports) > self._workers
         )
 
-    def _fail(self, reason: str) -> NoReturn:
+    def _fail(self, reason: str) -> None:
         pytest.fail(f"{reason}.\n\n{self.log[-MAX_LOG:]}", pytrace=False)
 
 
-class StartServer:
+class StartServer(Protocol):
     """The type of the fixture `waffle_server`."""
-
-    def __init__(self, request: pytest.FixtureRequest, folder: Path, servers: ExitStack) -> None:
-        self._request, self._folder, self._servers = request, folder, servers
 
     def __call__(
         self, app: str, workers: int = 4, *, options: Sequence[str] = (), **env: object
@@ -139,16 +152,6 @@ class StartServer:
             env: further environment variables. By default store and watch file are in the test's
                 ``tmp_path``.
         """
-        environ = _environ(self._folder, env)
-        command = _command(app, workers, options)
-        cwd, report = self._request.config.rootpath, self._request.node.add_report_section
-        server = WaffleServer(self._folder, workers, command, cwd=cwd, env=environ)
-        self._servers.callback(
-            lambda: report("teardown", server.name, server.log if server.url else "")
-        )
-        self._servers.callback(server.stop)
-        server._wait_until_ready(environ["WAFFLE_WATCHER_FILE"], lazy="--lazy-apps" in options)
-        return server
 
 
 @pytest.fixture
@@ -157,8 +160,30 @@ def waffle_server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[St
 
     The servers of one test share store and watch file, like the servers of one host.
     """
+    xprocess = XProcess(
+        request.config, py.path.local(tmp_path / "waffle_server"), log=logging.getLogger("xprocess")
+    )
     with ExitStack() as servers:
-        yield StartServer(request, tmp_path, servers)
+
+        def start(
+            app: str, workers: int = 4, *, options: Sequence[str] = (), **env: object
+        ) -> WaffleServer:
+            server = WaffleServer(tmp_path, workers, xprocess)
+            servers.callback(
+                lambda: request.node.add_report_section(
+                    "teardown", server.name, server.log if server.url else ""
+                )
+            )
+            servers.callback(server.stop)
+            server._start(
+                _command(app, workers, options),
+                request.config.rootpath,
+                _environ(tmp_path, env),
+                lazy="--lazy-apps" in options,
+            )
+            return server
+
+        yield start
 
 
 def _command(app: str, workers: int, options: Sequence[str]) -> list[str]:
