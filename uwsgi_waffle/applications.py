@@ -23,12 +23,12 @@ class Applications:
 
     def __init__(self) -> None:
         self._apps: weakref.WeakSet[Flask] = weakref.WeakSet()
-        self.single: Callable[[], WaffleState | None] = _none
+        self.single: Callable[[], WaffleState | None] = lambda: None
 
     def add(self, app: Flask, state: WaffleState) -> None:
         """Add an application that has the extension from now on."""
         self._apps.add(app)
-        self.single = weakref.ref(state) if len(self._apps) == 1 else _none
+        self.single = weakref.ref(state) if len(self._apps) == 1 else lambda: None
 
     def states(self) -> list[WaffleState]:
         """Return the states of all applications."""
@@ -44,10 +44,8 @@ class Applications:
         if state is not None:
             return state
         apps = list(self._apps)
-        if has_app_context():
-            app: Flask = current_app._get_current_object()  # type: ignore[attr-defined]  # public
-            if app in apps:
-                return state_of(app)
+        if has_app_context() and current_app in apps:
+            return state_of(current_app)
         if len(apps) == 1:  # the others are gone
             state = state_of(apps[0])
             self.single = weakref.ref(state)
@@ -60,7 +58,3 @@ class Applications:
             "This WaffleConf serves several applications: use it within app.app_context() of "
             "one of them."
         )
-
-
-def _none() -> None:
-    """Stand for the state of the only application where there isn't just one."""

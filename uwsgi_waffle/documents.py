@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
-from pathlib import PurePath
 from typing import Any
 
 from .changes import Changeset, changes_for_update, check_sizes
@@ -19,7 +18,16 @@ from .snapshot import Snapshot
 from .stores import Stored
 from .text import escape_line, to_json
 
-__all__ = ["FORMATS", "Document", "changes_for", "convert_legacy", "format_of", "read", "written"]
+__all__ = [
+    "FORMATS",
+    "Document",
+    "changes_for",
+    "convert_legacy",
+    "format_of",
+    "of_texts",
+    "read",
+    "written",
+]
 
 FORMAT = 1
 FORMATS = ("json", "toml", "env")
@@ -43,9 +51,13 @@ class Document:
 
 def format_of(path: str) -> str:
     """Return the format that a file's name asks for, ``""`` if it asks for none."""
-    name = PurePath(path).name.lower()
-    suffix = name.rpartition(".")[2] if "." in name else ""
-    return suffix if suffix in FORMATS else ""
+    ending = path.lower().rpartition(".")[2]
+    return ending if ending in FORMATS else ""
+
+
+def of_texts(texts: Mapping[str, str]) -> Document:
+    """Return a document of what a person has typed."""
+    return Document(texts, frozenset(texts), Variable.parse)
 
 
 def read(text: str, wanted: str = "") -> Document:
@@ -65,8 +77,7 @@ def read(text: str, wanted: str = "") -> Document:
         return _read_json(text)
     if wanted != "toml":
         try:
-            texts = read_env(text)
-            return Document(texts, frozenset(texts), Variable.parse)
+            return of_texts(read_env(text))
         except ValueError as error:
             if wanted:
                 raise
@@ -150,7 +161,6 @@ def written(
     *,
     left_out: Collection[str],
     only_set: bool,
-    encoding: str = "utf-8",
 ) -> str:
     """Return values as a file that `read` understands.
 
@@ -160,15 +170,14 @@ def written(
         wanted: the format.
         left_out: the variables whose values aren't in it.
         only_set: whether values that are only the default are left out, too.
-        encoding: what the file is written in.
 
     Raises:
         InvalidValue: naming those that the format can't hold.
     """
     is_set = snapshot.values.model_fields_set
     shown = {
-        name: json.loads(variable.dump(getattr(snapshot.values, name)))
-        for name, variable in schema.variables.items()
+        name: json.loads(schema.text_of(snapshot.values, name))
+        for name in schema.variables
         if name not in left_out and (name in is_set or not only_set)
     }
     if wanted == "json":
@@ -177,27 +186,30 @@ def written(
             "revision": snapshot.revision,
             "values": shown,
             "set": sorted(is_set & shown.keys()),
-            "schema": {name: _declared(variable) for name, variable in schema.variables.items()},
+            "schema": {
+                name: {"desc": one.desc, "secret": one.secret, "type": one.json_schema}
+                for name, one in schema.variables.items()
+            },
         }
-        return to_json(document, indent=2, encoding=encoding)
+        return to_json(document, indent=2)
     head = f"# flask waffle export, revision {snapshot.revision}"
-    return "\n".join([head, *_commented(schema, shown, is_set, wanted, encoding)])
+    return "\n".join([head, *_commented(schema, shown, is_set, wanted)])
 
 
 def _commented(
-    schema: Schema, shown: Mapping[str, object], is_set: Set[str], wanted: str, encoding: str
+    schema: Schema, shown: Mapping[str, object], is_set: Set[str], wanted: str
 ) -> list[str]:
     """Return the lines of TOML or .env; what it can't hold and isn't set either is a comment."""
     lines: list[str] = []
     problems: dict[str, str] = {}
     for name, value in shown.items():
         variable = schema.variables[name]
-        lines += ["", escape_line(f"# {_described(variable)}", encoding)]
+        lines += ["", escape_line(f"# {_described(variable)}")]
         try:
             if wanted == "toml":
-                lines.append(toml_line(name, value, encoding))
+                lines.append(toml_line(name, value))
             else:
-                lines.append(env_line(name, _typed(variable, value), encoding))
+                lines.append(env_line(name, _typed(variable, value)))
         except ValueError as error:
             lines.append(f"# {name} isn't set, and {error}")
             if name in is_set:
@@ -220,27 +232,19 @@ def _typed(variable: Variable, value: object) -> str:
 
 
 def _described(variable: Variable) -> str:
-    known = "" if variable.secret else f", by default {_default(variable)}"
-    return f"{variable.desc} ({_type_in_words(variable)}{known})".lstrip()
-
-
-def _default(variable: Variable) -> str:
-    text = to_json(json.loads(variable.dump(variable.default)))
-    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
-
-
-def _type_in_words(variable: Variable) -> str:
     def in_words(schema: Mapping[str, Any]) -> str:
         if "enum" in schema:
             return "one of " + ", ".join(map(to_json, schema["enum"]))
         return str(schema.get("format") or schema.get("type") or "any JSON")
 
     options = variable.json_schema.get("anyOf", [variable.json_schema])
-    return " or ".join(dict.fromkeys(map(in_words, options)))
-
-
-def _declared(variable: Variable) -> dict[str, Any]:
-    return {"desc": variable.desc, "secret": variable.secret, "type": variable.json_schema}
+    words = " or ".join(dict.fromkeys(map(in_words, options)))
+    if not variable.secret:
+        default = to_json(json.loads(variable.dump(variable.default)))
+        if len(default) > MAX_SHOWN:
+            default = f"{default[:MAX_SHOWN]}..."
+        words += f", by default {default}"
+    return f"{variable.desc} ({words})".lstrip()
 
 
 def convert_legacy(

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from .text import is_printable, to_json
+from .text import to_json
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -30,35 +30,32 @@ ENV_LINE = re.compile(
 NOTHING = re.compile(r"[ \t]*(?:#[^\n]*)?(?:\n|\Z)|[ \t]+")
 
 
-def toml_line(name: str, value: object, encoding: str = "utf-8") -> str:
+def toml_line(name: str, value: object) -> str:
     """Return ``name = value`` in TOML.
 
     Raises:
         ValueError: TOML can't say the value; the text says why.
     """
-    key = name if BARE_KEY.fullmatch(name) else _toml_string(name, encoding)
-    return f"{key} = {_toml(value, encoding)}"
+    key = name if BARE_KEY.fullmatch(name) else _toml_string(name)
+    return f"{key} = {_toml(value)}"
 
 
-def _toml(value: object, encoding: str) -> str:
+def _toml(value: object) -> str:
     if isinstance(value, str):
-        return _toml_string(value, encoding)
+        return _toml_string(value)
     if isinstance(value, list):
-        return f"[{', '.join(_toml(part, encoding) for part in value)}]"
+        return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, Mapping):
-        parts = [toml_line(str(key), part, encoding) for key, part in value.items()]
+        parts = [toml_line(str(key), part) for key, part in value.items()]
         return f"{{ {', '.join(parts)} }}" if parts else "{}"
     if value is None:
         raise ValueError("TOML has no null")
     return json.dumps(value, allow_nan=False)
 
 
-def _toml_string(text: str, encoding: str) -> str:
-    def escaped(c: str) -> str:
-        return f"\\u{ord(c):04x}" if ord(c) < 2**16 else f"\\U{ord(c):08x}"
-
+def _toml_string(text: str) -> str:
     quoted = json.dumps(text, ensure_ascii=False)
-    return "".join(c if is_printable(c, encoding) else escaped(c) for c in quoted)
+    return "".join(c if c.isprintable() else f"\\U{ord(c):08x}" for c in quoted)
 
 
 def read_toml(text: str) -> dict[str, Any]:
@@ -83,19 +80,13 @@ def _plain(value: object) -> object:
     return value
 
 
-def env_line(name: str, text: str, encoding: str = "utf-8") -> str:
-    """Return ``NAME=text`` as a line of a .env file.
-
-    Raises:
-        ValueError: the name can't be written there.
-    """
-    if not is_printable(name, encoding):
-        raise ValueError(f"{encoding} can't spell its name")
+def env_line(name: str, text: str) -> str:
+    """Return ``NAME=text`` as a line of a .env file."""
     if BARE.fullmatch(text):
         return f"{name}={text}"
-    if is_printable(text, encoding) and not {"'", "\\"} & set(text):
+    if text.isprintable() and not {"'", "\\"} & set(text):
         return f"{name}='{text}'"
-    return f"{name}={to_json(text, encoding=encoding)}"
+    return f"{name}={to_json(text)}"
 
 
 def read_env(text: str) -> dict[str, str]:

@@ -19,8 +19,7 @@ __all__ = [
     "HistoryEntry",
     "history",
     "history_since",
-    "is_masked",
-    "read_text",
+    "visible",
 ]
 
 #: No store has more changes, and each takes this number.
@@ -84,10 +83,8 @@ def history(
     return [_entry(state.schema, row, beginnings=beginnings) for row in rows]
 
 
-def history_since(
-    state: WaffleState, revision: int, key: str | None, *, beginnings: bool = False
-) -> list[HistoryEntry]:
-    """Return the changes that were made after ``revision``, newest first; arguments as above.
+def history_since(state: WaffleState, revision: int, key: str | None) -> list[HistoryEntry]:
+    """Return the changes that were made after ``revision``, newest first.
 
     Raises:
         UnknownRevision: the history doesn't hold all of them.
@@ -96,7 +93,7 @@ def history_since(
     state.store.check_history(revision)
     limit = 100
     while True:
-        entries = history(state, limit, key, beginnings=beginnings)
+        entries = history(state, limit, key)
         if len(entries) < limit or entries[-1].revision <= revision:
             return [entry for entry in entries if entry.revision > revision]
         limit *= 10
@@ -104,26 +101,24 @@ def history_since(
 
 def _entry(schema: Schema, row: HistoryRow, *, beginnings: bool) -> HistoryEntry:
     def shown(text: str | None) -> Any:
-        if is_masked(schema, row.key):
-            return MASK
-        if text is None:
-            variable = schema.variables[row.key]
-            text = variable.dump(getattr(schema.defaults, row.key))
-        if beginnings and len(text) > BEGINNING:
+        value = visible(schema, row.key, text)
+        if beginnings and text is not None and len(text) > BEGINNING and value is not MASK:
             return Beginning(_readable(text[:BEGINNING]))
-        return read_text(text)
+        return value
 
     old, new = shown(row.old), shown(row.new)
     return HistoryEntry(row.revision, row.key, old, new, row.actor, row.note, row.at)
 
 
-def is_masked(schema: Schema, name: str) -> bool:
-    """Return whether a variable is secret, or may be because it isn't declared."""
-    return name not in schema.variables or name in schema.secrets
+def visible(schema: Schema, name: str, text: str | None) -> Any:
+    """Return a stored value as people and programs may see it; its default if none is stored.
 
-
-def read_text(text: str) -> Any:
-    """Return the value of a JSON text; the text itself if somebody has written no JSON."""
+    A mask if it is secret, or may be because it isn't declared; the text if that isn't JSON.
+    """
+    if name not in schema.variables or name in schema.secrets:
+        return MASK
+    if text is None:
+        text = schema.text_of(schema.defaults, name)
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from .errors import missing_library
@@ -19,13 +19,22 @@ except ImportError as error:
 
 __all__ = ["WaffleCollector"]
 
-#: What is exported of each host of a roll call.
-HOST_GAUGES: tuple[tuple[str, str, Callable[[Mapping[str, Any]], float]], ...] = (
-    ("host_revision", "Newest revision of a host", lambda host: host["revision"]),
-    ("host_processes", "Processes of a host", lambda host: host["processes"]),
-    ("host_processes_behind", "Processes of a host that lag", lambda host: len(host["behind"])),
-    ("host_errors", "Errors of a host", lambda host: len(host["errors"])),
-)
+HELP = {
+    "revision": "Revision that the answering process serves",
+    "store_revision": "Newest revision that this host has read from the store",
+    "processes": "Processes of this host that serve the variables",
+    "processes_behind": "Processes of this host that serve another revision than the newest",
+    "store_error": "Whether the last attempt to read the store failed",
+    "store_check_age_seconds": "Seconds since this host last compared with the store",
+    "listener": "Whether a process of this host listens to other hosts",
+    "error": "Whether listening to other hosts fails",
+    "hosts": "Hosts that listen",
+    "hosts_answered": "Hosts that have described themselves",
+    "host_revision": "Newest revision of a host",
+    "host_processes": "Processes of a host",
+    "host_processes_behind": "Processes of a host that lag",
+    "host_errors": "Errors of a host",
+}
 
 
 class WaffleCollector(Collector):
@@ -61,63 +70,41 @@ class WaffleCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         """Yield the metrics; only the revisions if the store isn't shared with other processes."""
         status = self._waffle.status(hosts=self._hosts)
-        yield _gauge("revision", "Revision that the answering process serves", status["revision"])
-        yield _gauge(
-            "store_revision",
-            "Newest revision that this host has read from the store",
-            status["newest"],
-        )
+        yield _gauge("revision", status["revision"])
+        yield _gauge("store_revision", status["newest"])
         if status["watcher_file"] is not None:
             yield from self._collect_host(status)
         if self._hosts and not status["hosts_error"]:
             yield from self._collect_hosts(status)
 
     def _collect_host(self, status: Mapping[str, Any]) -> Iterator[Metric]:
-        processes = status["processes"]
-        yield _gauge("processes", "Processes of this host that serve the variables", len(processes))
-        yield _gauge(
-            "processes_behind",
-            "Processes of this host that serve another revision than the newest",
-            sum(p["behind"] for p in processes),
-        )
-        yield _gauge(
-            "store_error",
-            "Whether the last attempt to read the store failed",
-            bool(status["store_error"]),
-        )
+        processes, watchtype = status["processes"], status["watchtype"]
+        yield _gauge("processes", len(processes))
+        yield _gauge("processes_behind", sum(process["behind"] for process in processes))
+        yield _gauge("store_error", bool(status["store_error"]))
         if status["store_checked"] is not None:
-            yield _gauge(
-                "store_check_age_seconds",
-                "Seconds since this host last compared with the store",
-                status["store_checked"],
-            )
+            yield _gauge("store_check_age_seconds", status["store_checked"])
         yield CounterMetricFamily(
             "uwsgi_waffle_updates",
             "Revisions published to the processes of this host",
             value=status["updates"],
         )
-        watchtype = status["watchtype"]
         if channel := status.get(watchtype):
-            yield _gauge(
-                f"{watchtype}_listener",
-                "Whether a process of this host listens to other hosts",
-                channel["listener"] is not None,
-            )
-            yield _gauge(
-                f"{watchtype}_error",
-                "Whether listening to other hosts fails",
-                bool(channel["error"]),
-            )
+            yield _gauge("listener", channel["listener"] is not None, of=f"{watchtype}_")
+            yield _gauge("error", bool(channel["error"]), of=f"{watchtype}_")
 
     def _collect_hosts(self, status: Mapping[str, Any]) -> Iterator[Metric]:
-        yield _gauge("hosts", "Hosts that listen", status["hosts_subscribed"])
-        yield _gauge("hosts_answered", "Hosts that have described themselves", len(status["hosts"]))
-        for name, documentation, value in HOST_GAUGES:
-            metric = GaugeMetricFamily(f"uwsgi_waffle_{name}", documentation, labels=["host"])
+        yield _gauge("hosts", status["hosts_subscribed"])
+        yield _gauge("hosts_answered", len(status["hosts"]))
+        for name in ("revision", "processes", "processes_behind", "errors"):
+            metric = _gauge(f"host_{name}", labels=["host"])
             for host in status["hosts"]:
-                metric.add_metric([host["name"]], value(host))
+                value = host["behind" if name == "processes_behind" else name]
+                metric.add_metric([host["name"]], len(value) if isinstance(value, list) else value)
             yield metric
 
 
-def _gauge(name: str, documentation: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"uwsgi_waffle_{name}", documentation, value=value)
+def _gauge(
+    name: str, value: float | None = None, *, of: str = "", labels: Sequence[str] | None = None
+) -> GaugeMetricFamily:
+    return GaugeMetricFamily(f"uwsgi_waffle_{of}{name}", HELP[name], value=value, labels=labels)

@@ -56,7 +56,7 @@ class Updates:
 
     def _value(self, name: str, text: str | None) -> object:
         if text is None:
-            return getattr(self._schema.defaults, name)
+            return vars(self._schema.defaults)[name]  # no deprecated one warns of us
         try:
             plain = json.loads(text)
             return freeze(self._schema.variables[name].load(plain))

@@ -10,10 +10,9 @@ from typing import Any
 from . import wake
 from .barrier import NO_CHANNEL
 from .errors import StoreUnavailable, WaffleError, repair_commands
-from .history import is_masked, read_text
+from .history import visible
 from .host import HostFiles, ProcessInfo, is_current, snapshot_in
 from .schema import MASK
-from .snapshot import Snapshot
 from .state import WaffleState
 from .text import to_json
 
@@ -37,18 +36,18 @@ class Misfit:
     Attributes:
         name: the variable.
         problem: why it can't be used.
-        stored: what is stored, as JSON; a mask if it is secret, or may be; ``None`` if it can't be
-            read.
+        stored: what is stored; a mask if it is secret, or may be; ``None`` if it can't be read.
         commands: what repairs it.
     """
 
     name: str
     problem: str
-    stored: str | None
+    stored: Any
     commands: str
 
     def __str__(self) -> str:
-        stored = "what is stored" if self.stored is None else f"{self.stored} is stored, which"
+        shown = self.stored if self.stored is MASK else to_json(self.stored, compact=True)
+        stored = "what is stored" if self.stored is None else f"{shown} is stored, which"
         return f"{stored} can't be used: {self.problem.rstrip('.')}"
 
 
@@ -60,15 +59,15 @@ def misfits(state: WaffleState) -> list[Misfit]:
         rows = state.store.rows()
     except StoreUnavailable:
         rows = {}
-
-    found = []
-    for name, problem in state.served.misfits.items():
-        stored, masked = rows.get(name), is_masked(state.schema, name)
-        if stored is not None:
-            stored = MASK if masked else to_json(read_text(stored), compact=True)
-        commands = repair_commands(name, state.schema.variables)
-        found.append(Misfit(name, problem, stored, commands))
-    return found
+    return [
+        Misfit(
+            name,
+            problem,
+            visible(state.schema, name, rows[name]) if name in rows else None,
+            repair_commands(name, state.schema.variables),
+        )
+        for name, problem in state.served.misfits.items()
+    ]
 
 
 def servers(state: WaffleState) -> list[ProcessInfo]:
@@ -108,7 +107,7 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
     asked = _ask_hosts(state) if hosts else {}
     snapshot, now, host = state.sync.latest(), monotonic(), state.host
     notes, processes = host.notes(), list(host.processes)
-    newest = state.newest()
+    newest, known, ends = state.newest(), state.schema.variables, snapshot.temporary
     servers = {name for name in (wake.server_of(process.kind) for process in processes) if name}
     followed, watchtype = state.follows_store, state.watching.watchtype
     checked = round(now - notes.checked_at / 1e9, 3) if followed and notes.checked_at else None
@@ -120,7 +119,8 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
         "store_error": notes.error if followed else "",
         "store_checked": checked,
         "error": state.served.error,
-        "temporary": _temporary(state, snapshot),
+        # Another release may have other names for them.
+        "temporary": {name: ends[name].isoformat() for name in ends if name in known},
         "misfits": dict(state.served.misfits),
         "pinned": {name: pin.source for name, pin in state.schema.pins.items()},
         "watcher_file": str(host.watch_file) if isinstance(host, HostFiles) else None,
@@ -135,12 +135,6 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
         **({} if state.listener is None else {watchtype: state.listener.status()}),
         **asked,
     }
-
-
-def _temporary(state: WaffleState, snapshot: Snapshot) -> dict[str, str]:
-    """Return until when values count. Another release may have other names for them."""
-    ends = snapshot.temporary.items()
-    return {name: until.isoformat() for name, until in ends if name in state.schema.variables}
 
 
 def _ask_hosts(state: WaffleState) -> dict[str, Any]:

@@ -6,21 +6,18 @@ import json
 import logging
 import traceback
 
-__all__ = ["escape_line", "escape_record", "guard", "is_printable", "to_json"]
+__all__ = ["escape_line", "escape_record", "guard", "to_json"]
 
 
-def escape_line(text: str, encoding: str = "utf-8") -> str:
+def escape_line(text: str) -> str:
     r"""Return a text as one line that can be printed.
 
     Whatever isn't a printable character, such as a line end or what moves a terminal's cursor, is
-    written as in Python's source: ``\n``, ``\x1b``. So is what the encoding doesn't have.
+    written as in Python's source: ``\n``, ``\x1b``.
     """
-    if is_printable(text, encoding):
+    if text.isprintable():
         return text
-    return "".join(
-        c if is_printable(c, encoding) else c.encode("unicode_escape", "surrogatepass").decode()
-        for c in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def escape_record(record: logging.LogRecord) -> bool:
@@ -30,7 +27,7 @@ def escape_record(record: logging.LogRecord) -> bool:
     in, too.
     """
     text = record.getMessage()
-    if not is_printable(text):
+    if not text.isprintable():
         record.msg, record.args = escape_line(text), None
     if record.exc_info and record.exc_info[0]:
         lines = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n").split("\n")
@@ -56,24 +53,11 @@ def guard(logger: logging.Logger) -> None:
     logger.handle = handle  # type: ignore[method-assign]  # of this logger alone
 
 
-def to_json(
-    value: object, *, indent: int | None = None, compact: bool = False, encoding: str = "utf-8"
-) -> str:
+def to_json(value: object, *, indent: int | None = None, compact: bool = False) -> str:
     r"""Return a value as JSON that can be printed; letters that aren't ASCII stay as they are."""
     separators = (",", ":") if compact else None
     text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators)
-    if is_printable(text, encoding):
+    if text.isprintable():
         return text
     # Between the values there are only line ends and blanks: all else is in a string.
-    return "".join(
-        c if c == "\n" or is_printable(c, encoding) else json.dumps(c)[1:-1] for c in text
-    )
-
-
-def is_printable(text: str, encoding: str = "utf-8") -> bool:
-    """Return whether a text can be printed as one line."""
-    try:
-        text.encode(encoding)
-    except UnicodeError:
-        return False
-    return text.isprintable()
+    return "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)

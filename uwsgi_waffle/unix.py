@@ -34,7 +34,7 @@ if sys.platform == "win32":
     def block_signals() -> None: ...
 
     def user_name(uid: int) -> str:
-        raise KeyError(uid)
+        return ""
 
     def pread(fd: int, size: int, offset: int) -> bytes:
         raise OSError("Windows has no pread")
@@ -71,7 +71,11 @@ else:
         return [os.getegid(), *os.getgroups()]
 
     def user_name(uid: int) -> str:
-        return pwd.getpwuid(uid).pw_name
+        """Return a user's name; ``""`` in a container where the user has a number only."""
+        try:
+            return pwd.getpwuid(uid).pw_name
+        except KeyError:
+            return ""
 
     @cache
     def groups_of(uid: int) -> tuple[int, ...]:

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import Result
 from flask import Flask
+from pydantic import BaseModel, Field
 
 from uwsgi_waffle import wake
 from uwsgi_waffle.cli import waffle as command
@@ -207,6 +208,22 @@ def test_an_application_without_the_extension_is_told(words: list[str]) -> None:
     result = Flask("bare").test_cli_runner().invoke(command, words)
     assert result.exit_code == 1
     assert "has no WaffleConf: call WaffleConf(app)" in result.output
+
+
+@pytest.mark.parametrize(
+    "words", ["list", "get OLD", "export", "set NEW=3", "set OLD=3", "history"]
+)
+def test_a_deprecated_variable_warns_nobody_in_a_shell(host: Host, words: str) -> None:
+    """The application's code is to go on without it."""
+
+    class Site(BaseModel):
+        OLD: int = Field(default=1, deprecated="use NEW")
+        NEW: int = 2
+
+    process = host.start(confs=Site)
+    process.waffle.update({"NEW": 4})
+    result = process.app.test_cli_runner().invoke(command, words.split())
+    assert (result.exit_code, result.exception) == (0, None)
 
 
 def test_help_lists_the_commands(run: Run) -> None:

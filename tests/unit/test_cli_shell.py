@@ -131,7 +131,7 @@ class TestOutput:
     def test_the_history_on_a_terminal(
         self, shell: Shell, encoding: str, old: str, new: str, who: str
     ) -> None:
-        """Letters are shown as they are, in a value of which only the beginning is read, too.
+        """Letters are shown as they are.
 
         What the terminal doesn't have is written as in Python's source.
         """
@@ -232,10 +232,9 @@ class TestOutput:
 
     def test_a_terminal_shows_the_beginning_of_a_long_value(self, shell: Shell) -> None:
         shell.bash("head -c 150000 /dev/zero | tr '\\0' y | flask waffle set TEXT=-")
-        long = {"list": "150,002", "history": "more than 4,096"}
-        for command, length in long.items():
+        for command in ("list", "history"):
             seen = shell.on_terminal(f"flask waffle {command}")
-            assert f"yyy... ({length} characters)" in seen
+            assert "yyy... (150,002 characters)" in seen
             assert len(seen) < 2_000
             assert "y" * 150_000 in shell.run(command).stdout
 

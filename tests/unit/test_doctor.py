@@ -257,6 +257,16 @@ class TestRedis:
         findings = {check: text for _, check, text, _ in found(site.app)}
         assert findings["redis"] == "can't listen to Redis: refused"
 
+    def test_what_only_the_server_uses_is_not_said_to_respond(
+        self, site: Process, place: Place
+    ) -> None:
+        """Nobody has asked it: the shell doesn't know where it is."""
+        mule = place(site, watchtype="redis", our_mule=MULE)
+        listen(mule, 4711)
+        checks = [finding[1] for finding in judged(site.app)]
+        assert "settings" in checks
+        assert "redis" not in checks
+
     def test_without_its_library(self, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setitem(sys.modules, "redis", None)
         ((level, check, _, change),) = found(host.start(WATCHTYPE="redis").app)

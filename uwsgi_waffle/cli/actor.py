@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from .. import unix
@@ -11,12 +12,14 @@ from .. import unix
 __all__ = ["actor", "person"]
 
 LOGIN_UID = Path("/proc/self/loginuid")
-NO_LOGIN = 2**32 - 1  # what Linux says of a process that no login has started
 
 
 def actor() -> str:
     """Return who runs this command, for the history."""
-    return person(unix.geteuid(), _login_uid(), os.environ)
+    login_uid = None
+    with suppress(OSError, ValueError):
+        login_uid = int(LOGIN_UID.read_text())
+    return person(unix.geteuid(), login_uid, os.environ)
 
 
 def person(uid: int, login_uid: int | None, environ: Mapping[str, str]) -> str:
@@ -31,20 +34,4 @@ def person(uid: int, login_uid: int | None, environ: Mapping[str, str]) -> str:
     """
     if uid == 0 and (caller := environ.get("SUDO_USER", "").strip()):
         return caller
-    return (login_uid and _name(str(login_uid))) or _name(str(uid)) or f"uid {uid}"
-
-
-def _login_uid() -> int | None:
-    try:
-        number = int(LOGIN_UID.read_text())
-    except (OSError, ValueError):
-        return None
-    return None if number == NO_LOGIN else number
-
-
-def _name(uid: str) -> str:
-    """Return the name of a user; in a container a user may have a number only."""
-    try:
-        return unix.user_name(int(uid))
-    except (KeyError, ValueError, OverflowError):
-        return ""
+    return (login_uid and unix.user_name(login_uid)) or unix.user_name(uid) or f"uid {uid}"

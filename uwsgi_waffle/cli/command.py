@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from datetime import timedelta
+from io import BytesIO, TextIOWrapper
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 from flask import Flask, current_app
 from flask.cli import ScriptInfo
-from flask.ctx import AppContext
 
 from .. import expiry
 from ..errors import InvalidValue, RevisionConflict, WaffleError
-from ..history import is_masked, read_text
+from ..history import visible
 from ..schema import MASK
 from ..served import repairing
 from ..state import WaffleState, state_of
@@ -30,7 +29,6 @@ __all__ = [
     "as_text",
     "complete_names",
     "duration",
-    "json_value",
     "load_app",
     "seconds",
     "waffle",
@@ -76,7 +74,10 @@ class ApplicationCommand(Command):
         try:
             return super().run(ctx)
         finally:
-            _leave(context)
+            try:
+                context.pop(sys.exc_info()[1])
+            except Exception as error:  # what is done stays done
+                print_error(f"a teardown function failed: {type(error).__name__}: {error}")
 
 
 waffle = click.Group(
@@ -95,14 +96,6 @@ def _document(error: WaffleError) -> dict[str, Any]:
     if isinstance(error, RevisionConflict):
         document["revision"] = error.actual
     return document
-
-
-def _leave(context: AppContext) -> None:
-    """Leave a context: what is done stays done, whatever the teardown functions raise."""
-    try:
-        context.pop(sys.exc_info()[1])
-    except Exception as error:
-        print_error(f"a teardown function failed: {type(error).__name__}: {error}")
 
 
 def load_app(ctx: click.Context) -> Flask:
@@ -132,19 +125,13 @@ def duration(value: str) -> timedelta:
 
 def app_state() -> WaffleState:
     """Return what the application has of the extension."""
-    app = current_app._get_current_object()  # type: ignore[attr-defined]  # LocalProxy's public way
-    return state_of(app)
+    return state_of(current_app)
 
 
-def as_text(state: WaffleState, name: str, text: str) -> str:
-    """Return a value's JSON text as a person may see it."""
-    value = json_value(state, name, text)
+def as_text(state: WaffleState, name: str, text: str | None) -> str:
+    """Return a stored value as a terminal shows it; its default if none is stored."""
+    value = visible(state.schema, name, text)
     return MASK if value is MASK else shorten(to_json(value, compact=True))
-
-
-def json_value(state: WaffleState, name: str, text: str) -> Any:
-    """Return the value of a JSON text as a program may see it; a text that isn't JSON as it is."""
-    return MASK if is_masked(state.schema, name) else read_text(text)
 
 
 def complete_names(
@@ -154,12 +141,9 @@ def complete_names(
     given = ctx.params.get(str(param.name)) or ()
     if given[-1:] == ("=",):  # bash splits words there, and this is the value
         return []
+    nowhere = TextIOWrapper(BytesIO(), encoding="utf-8")
     try:
-        with (
-            open(os.devnull, "w", encoding="utf-8") as nowhere,
-            redirect_stdout(nowhere),
-            redirect_stderr(nowhere),
-        ):
+        with redirect_stdout(nowhere), redirect_stderr(nowhere):
             variables = state_of(load_app(ctx)).schema.variables
     except (Exception, SystemExit):  # an application may raise anything; don't print it here
         return []

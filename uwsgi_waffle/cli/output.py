@@ -8,20 +8,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, TextIO
 
+import click
+
 from ..text import escape_line, to_json
 
 __all__ = [
-    "MAX_SHOWN",
     "OutputError",
     "after_update",
     "is_terminal",
+    "print_document",
     "print_error",
     "print_json",
     "print_line",
-    "print_text",
     "print_value",
     "shorten",
-    "stdout_encoding",
 ]
 
 MAX_SHOWN = 200  # characters of a value on a terminal
@@ -44,29 +44,24 @@ def print_line(text: str) -> None:
     Raises:
         OutputError: it can't be written.
     """
-    print_text(escape_line(text, stdout_encoding()))
+    _print(escape_line(text))
 
 
 def print_json(document: Any, *, indent: int | None = None) -> None:
     """Print a JSON document; errors as in `print_line`."""
-    print_text(to_json(document, indent=indent, encoding=stdout_encoding()))
+    print_document(to_json(document, indent=indent))
 
 
-def print_text(text: str) -> None:
-    """Print a text of several lines as it is; errors as in `print_line`."""
-    try:
-        print(text, flush=True)
-    except FAILURES as error:
-        _discard(sys.stdout)
-        raise OutputError(error) from None
+def print_document(text: str) -> None:
+    """Print what a program reads, in UTF-8 on any terminal; errors as in `print_line`."""
+    _print(text.encode())
 
 
 def print_value(text: str) -> None:
     """Print a text as it is; on a terminal, escape all but its line ends. Errors as above."""
-    encoding = stdout_encoding()
     if is_terminal():
-        text = "\n".join(escape_line(part, encoding) for part in text.split("\n"))
-    print_text(text.encode(encoding, "backslashreplace").decode(encoding))
+        text = "\n".join(map(escape_line, text.split("\n")))
+    _print(text)
 
 
 def shorten(text: str) -> str:
@@ -76,11 +71,6 @@ def shorten(text: str) -> str:
     return f"{text[:MAX_SHOWN]}... ({len(text):,} characters)"
 
 
-def stdout_encoding() -> str:
-    """Return the encoding of the standard output."""
-    return _encoding(sys.stdout)
-
-
 def is_terminal() -> bool:
     """Return whether a person reads the standard output."""
     return sys.stdout is not None and sys.stdout.isatty()
@@ -88,10 +78,8 @@ def is_terminal() -> bool:
 
 def print_error(text: str) -> None:
     """Print one line on the standard error, if that can be written."""
-    if sys.stderr is None:  # it is closed
-        return
     try:
-        print(escape_line(text, _encoding(sys.stderr)), file=sys.stderr, flush=True)
+        click.echo(escape_line(text), err=True)
     except FAILURES:
         _discard(sys.stderr)
 
@@ -112,13 +100,20 @@ def after_update(revision: int | None) -> Iterator[None]:
             print_error(f"revision {revision} is stored; {error}")
 
 
+def _print(text: str | bytes) -> None:
+    if isinstance(text, str):  # letters that the terminal can't spell are escaped
+        encoding = getattr(sys.stdout, "encoding", None) or "utf-8"
+        text = text.encode(encoding, "backslashreplace").decode(encoding)
+    try:
+        click.echo(text, color=True)  # a value keeps the escape sequences that it has
+    except FAILURES as error:
+        _discard(sys.stdout)
+        raise OutputError(error) from None
+
+
 def _discard(stream: TextIO) -> None:
     """Send what is still to come nowhere: Python flushes the stream once more when it ends."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     with suppress(*FAILURES):  # it may not be a file
         os.dup2(nowhere, stream.fileno())
     os.close(nowhere)
-
-
-def _encoding(stream: TextIO | None) -> str:
-    return getattr(stream, "encoding", None) or "utf-8"

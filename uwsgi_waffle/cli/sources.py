@@ -8,10 +8,10 @@ from collections.abc import Iterable
 
 import click
 
-from ..errors import InvalidValue, WaffleError
+from ..errors import InvalidValue
 from ..schema import Schema
 
-__all__ = ["as_utf8", "assigned", "confirm", "read_text"]
+__all__ = ["as_utf8", "assigned", "has_terminal", "read_text"]
 
 
 def has_terminal() -> bool:
@@ -19,39 +19,34 @@ def has_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty()
 
 
-def confirm(question: str, *, as_json: bool) -> None:
-    """Ask; anything but yes ends the command, and so does nobody to ask."""
-    if as_json or not has_terminal():
-        raise WaffleError(
-            "Nothing was changed: there is no terminal to ask on. Add --yes; with --dry-run it "
-            "shows what would change."
-        )
-    click.confirm(question, abort=True, err=True)
-
-
-def read_text(path: str, limit: int) -> str:
+def read_text(path: str, limit: int, name: str = "") -> str:
     """Read UTF-8 text from a file, a pipe or a device; ``-`` is the standard input.
+
+    Args:
+        name: the variable that it is for, if it is for one.
 
     Raises:
         click.UsageError: it can't be read.
         InvalidValue: it isn't UTF-8, or has more than ``limit`` bytes.
     """
-    name = _source_name(path)
+    source = _source_name(path)
     try:
         with click.open_file(path, "rb") as file:
             data: bytes = file.read(limit + 1)
     # A path with a null character; a closed standard input.
     except (OSError, ValueError, RuntimeError) as error:
         reason = str(getattr(error, "strerror", None) or error).rstrip(".")
-        raise click.UsageError(f"{name} can't be read: {reason}.") from None
+        text = f"{name}: " * bool(name) + f"{source} can't be read: {reason}."
+        if name and path != "-":
+            text += f" If {name} is to begin with @, write {name}=@@{path}."
+        raise click.UsageError(text) from None
     if len(data) > limit:
-        raise InvalidValue({"": f"{name} has more than {limit:,} bytes"})
+        raise InvalidValue({name: f"{source} has more than {limit:,} bytes"})
     try:
         return data.decode("utf-8-sig")  # as Windows begins a file
     except UnicodeDecodeError as error:
-        raise InvalidValue(
-            {"": f"{name} isn't UTF-8 text: see its byte {error.start + 1:,}"}
-        ) from None
+        problem = f"{source} isn't UTF-8 text: see its byte {error.start + 1:,}"
+        raise InvalidValue({name: problem}) from None
 
 
 def assigned(assignments: Iterable[str], schema: Schema, limit: int) -> dict[str, str]:
@@ -103,18 +98,11 @@ def _source_name(path: str) -> str:
 
 
 def _read_value(name: str, path: str, limit: int) -> str:
-    try:
-        text = re.sub(r"\r?\n\Z", "", read_text(path, limit))
-        if not text:  # most often the command before the pipe has failed
-            raise InvalidValue(
-                {"": f"{_source_name(path)} is empty; write {name}= for an empty text"}
-            )
-        return text
-    except InvalidValue as error:
-        raise InvalidValue({name: error.problems[""]}) from None
-    except click.UsageError as error:
-        hint = "" if path == "-" else f" If {name} is to begin with @, write {name}=@@{path}."
-        raise click.UsageError(f"{name}: {error.message}{hint}") from None
+    text = re.sub(r"\r?\n\Z", "", read_text(path, limit, name))
+    if not text:  # most often the command before the pipe has failed
+        problem = f"{_source_name(path)} is empty; write {name}= for an empty text"
+        raise InvalidValue({name: problem})
+    return text
 
 
 def _ask(name: str, schema: Schema) -> str:

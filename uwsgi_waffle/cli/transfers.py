@@ -6,28 +6,20 @@ import errno
 import os
 from contextlib import suppress
 from secrets import token_hex
+from typing import Any
 
 import click
-from typing_extensions import Unpack
 
 from .. import documents, unix
 from ..errors import InvalidValue, WaffleError
+from ..history import visible
 from ..report import misfits
-from ..state import WaffleState
 from ..stores import Commit, Stored
-from .command import app_state, as_json, as_text, json_value, waffle
-from .output import (
-    after_update,
-    print_error,
-    print_json,
-    print_line,
-    print_text,
-    stdout_encoding,
-)
+from .command import app_state, as_json, as_text, waffle
+from .output import after_update, print_document, print_error, print_json, print_line
 from .sources import read_text
 from .updating import (
     DIFFERENT,
-    Options,
     actor_option,
     carry_out,
     confirm_changes,
@@ -80,12 +72,9 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
     secret = [] if reveal else sorted(state.schema.secrets)
     pinned = sorted(state.schema.pins)  # they are this host's, and what is stored isn't known here
     left_out = sorted({*secret, *pinned, *(misfit.name for misfit in unusable)})
-    encoding = stdout_encoding() if to_stdout else "utf-8"
-    text = documents.written(
-        state.schema, snapshot, wanted, left_out=left_out, only_set=only_set, encoding=encoding
-    )
+    text = documents.written(state.schema, snapshot, wanted, left_out=left_out, only_set=only_set)
     if to_stdout:
-        print_text(text)
+        print_document(text)
     else:
         _write(file, text + "\n", private=reveal)
     for misfit in unusable:
@@ -103,8 +92,9 @@ def export(file: str, wanted: str | None, only_set: bool, reveal: bool, as_json:
 def _write(path: str, text: str, *, private: bool) -> None:
     """Write a file all at once; a pipe, a device and what can't be replaced as it is."""
     data, is_file = text.encode(), os.path.isfile(path)
+    is_open = path.startswith(("/dev/fd/", "/dev/std", "/proc/"))
     try:
-        if not _is_open(path) and (is_file or not os.path.exists(path)):
+        if not is_open and (is_file or not os.path.exists(path)):
             try:
                 _replace(os.path.realpath(path), data, private=private)
                 return
@@ -136,16 +126,6 @@ def _replace(path: str, data: bytes, *, private: bool) -> None:
         raise
 
 
-def _is_open(path: str) -> bool:
-    """Return whether this is an open file of this process, such as /dev/fd/3, or a link to it."""
-    while os.path.exists(path) and os.path.islink(path):
-        folder = os.path.dirname(path)
-        if os.path.realpath(folder).startswith("/proc/"):
-            return True
-        path = os.path.join(folder, os.readlink(path))
-    return False
-
-
 @waffle.command("apply")
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option(
@@ -155,7 +135,7 @@ def _is_open(path: str) -> bool:
 )
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @update_options
-def apply(file: str, reset_others: bool, yes: bool, **options: Unpack[Options]) -> None:
+def apply(file: str, reset_others: bool, yes: bool, **options: Any) -> None:
     """Set what FILE says, in one update; if all of it is so already, change nothing.
 
     FILE is TOML or JSON with values by name, a .env file, or what `flask waffle export` has
@@ -206,25 +186,19 @@ def import_legacy(ctx: click.Context, dry_run: bool, actor: str, as_json: bool) 
     revision = None if dry_run else state.writer.commit(build_commit).revision
     with after_update(revision):
         if as_json:
-            values = {name: json_value(state, name, text) for name, text in converted.items()}
+            values = {name: visible(state.schema, name, text) for name, text in converted.items()}
             document = {"revision": revision, "dry_run": dry_run, "converted": values}
             print_json({**document, "left": problems}, indent=2)
         else:
-            _print_converted(state, converted, problems, revision)
+            for name, text in converted.items():
+                print_line(f"{name}: {as_text(state, name, text)}")
+            for name, problem in problems.items():
+                print_error(f"{name}: left alone, {problem}")
+            done = "would be converted; nothing was written"
+            if revision is not None:
+                done = f"converted, revision {revision}"
+            print_line(f"{len(converted)} {done}" if converted else "nothing to convert")
     if problems:
         ctx.exit(1)
     if dry_run and converted:
         ctx.exit(DIFFERENT)
-
-
-def _print_converted(
-    state: WaffleState, converted: dict[str, str], problems: dict[str, str], revision: int | None
-) -> None:
-    for name, text in converted.items():
-        print_line(f"{name}: {as_text(state, name, text)}")
-    for name, problem in problems.items():
-        print_error(f"{name}: left alone, {problem}")
-    done = f"converted, revision {revision}"
-    if revision is None:
-        done = "would be converted; nothing was written"
-    print_line(f"{len(converted)} {done}" if converted else "nothing to convert")

@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
-from datetime import timedelta
-from typing import Any, TypedDict, TypeVar
+from typing import Any, TypeVar
 
 import click
-from typing_extensions import NotRequired, Unpack
 
 from ..changes import Changeset
-from ..errors import InvalidValue
+from ..errors import InvalidValue, WaffleError
+from ..history import visible
 from ..report import why_no_server
 from ..snapshot import Committed
 from ..state import WaffleState
 from ..stores import Stored
 from ..update import UpdateResult
 from .actor import actor as default_actor
-from .command import as_json, as_text, json_value, seconds
+from .command import as_json, as_text, seconds
 from .output import after_update, print_error, print_json, print_line
-from .sources import as_utf8, confirm
+from .sources import as_utf8, has_terminal
 
 __all__ = [
     "DIFFERENT",
@@ -42,29 +41,23 @@ DIFFERENT = 4
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Options(TypedDict):
-    """The options of all commands that change something."""
-
-    note: str | None
-    actor: str | None
-    expect: int | None
-    wait: float | None
-    hosts: bool
-    expires: NotRequired[timedelta | None]
-    dry_run: bool
-    as_json: bool
+#: The options of all commands that change something, by name: those of `update_options`, and
+#: ``expires`` of `set`.
+Options = dict[str, Any]
 
 
-def _person(ctx: click.Context, param: click.Parameter, value: str | None) -> str:
-    if value is None:
-        return default_actor()
+def _person(value: str) -> str:
     if not value.strip():
         raise click.BadParameter("it names nobody.")
     return as_utf8(value)
 
 
 actor_option = click.option(
-    "--actor", metavar="NAME", callback=_person, help="Who, for the history; else who runs this."
+    "--actor",
+    type=_person,
+    metavar="NAME",
+    default=default_actor,
+    help="Who, for the history; else who runs this.",
 )
 dry_run_option = click.option(
     "--dry-run",
@@ -132,14 +125,21 @@ def _repairing(state: WaffleState, changeset: Changeset) -> Changeset:
 
 
 def confirm_changes(state: WaffleState, made: Committed, question: str, options: Options) -> None:
-    """Ask before something is changed; what was shown is what is done then."""
-    if not options["as_json"]:
-        _show(state, made)
-    confirm(question, as_json=options["as_json"])
+    """Ask before something is changed; what was shown is what is done then.
+
+    Anything but yes ends the command, and so does nobody to ask.
+    """
+    if options["as_json"] or not has_terminal():
+        raise WaffleError(
+            "Nothing was changed: there is no terminal to ask on. Add --yes; with --dry-run it "
+            "shows what would change."
+        )
+    _show(state, made)
+    click.confirm(question, abort=True, err=True)
     options["expect"] = made.revision
 
 
-def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Options]) -> None:
+def carry_out(state: WaffleState, changeset: Changeset, **options: Any) -> None:
     """Make an update, and print what it did; with ``--dry-run`` print what it would do."""
     if options["dry_run"]:
         made = preview(state, changeset, options)
@@ -148,50 +148,48 @@ def carry_out(state: WaffleState, changeset: Changeset, **options: Unpack[Option
     if options["hosts"] and options["wait"] is None:
         raise click.UsageError("--hosts needs --wait SECONDS.")
     state.barrier.check(options["wait"], hosts=options["hosts"])
+    repairing = _repairing(state, changeset)
     try:
         made = state.write(
-            _repairing(state, changeset),
+            repairing,
             expect_revision=options["expect"],
             actor=options["actor"],
             note=options["note"],
             expires=options.get("expires"),
         )
     except KeyboardInterrupt:
-        _report_interrupted(state, changeset)
-        raise
-    result, is_over = _wait(state, UpdateResult(made.revision, made.changed), options)
+        left = state.writer.preview(repairing)
+        if left.new:
+            raise
+        print_error(f"revision {left.revision} is stored; not all hooks may have run to their end")
+        sys.exit(PENDING)
+    result, is_over = UpdateResult(made.revision, made.changed), True
+    try:
+        if options["wait"] is not None:
+            result = state.barrier.wait_for(result, options["wait"], hosts=options["hosts"])
+    except KeyboardInterrupt:
+        is_over = False
+        print_error(f"revision {result.revision} is stored; not all processes may have it yet")
     with after_update(result.revision):
         _print(state, made, result, options)
-    for process in result.pending:
-        cause = f": {process.error}" if process.error else ""
-        print_error(f"not yet applied by {process.kind} (pid {process.pid}){cause}")
-    for text in result.pending_hosts:
-        print_error(f"not yet applied by {text}")
-    nobody = "" if result.hosts else why_no_server(state)
-    if nobody:
-        print_error(nobody)
-    pending = result.pending or result.pending_hosts or nobody
+    pending = _report_pending(state, result)
     if not is_over or (options["wait"] is not None and pending):
         sys.exit(PENDING)
 
 
-def _report_interrupted(state: WaffleState, changeset: Changeset) -> None:
-    """Say so, and end, if an update that Ctrl-C has ended was made before: a hook may be slow."""
-    left = state.writer.preview(_repairing(state, changeset))
-    if not left.new:
-        print_error(f"revision {left.revision} is stored; not all hooks may have run to their end")
-        sys.exit(PENDING)
-
-
-def _wait(state: WaffleState, result: UpdateResult, options: Options) -> tuple[UpdateResult, bool]:
-    """Wait for the others. Return also whether that ended by itself and not by Ctrl-C."""
-    if options["wait"] is None:
-        return result, True
-    try:
-        return state.barrier.wait_for(result, options["wait"], hosts=options["hosts"]), True
-    except KeyboardInterrupt:
-        print_error(f"revision {result.revision} is stored; not all processes may have it yet")
-        return result, False
+def _report_pending(state: WaffleState, result: UpdateResult) -> bool:
+    """Say what hasn't applied an update, and return whether that is something."""
+    found = [
+        f"not yet applied by {process.kind} (pid {process.pid})"
+        + (f": {process.error}" if process.error else "")
+        for process in result.pending
+    ]
+    found += [f"not yet applied by {text}" for text in result.pending_hosts]
+    if not result.hosts:
+        found += filter(None, [why_no_server(state)])
+    for text in found:
+        print_error(text)
+    return bool(found)
 
 
 def _print(state: WaffleState, made: Committed, result: UpdateResult, options: Options) -> None:
@@ -206,10 +204,7 @@ def _print(state: WaffleState, made: Committed, result: UpdateResult, options: O
         return
     document: dict[str, Any] = {"revision": result.revision, "changed": list(result.changed)}
     for key, texts in (("old", made.old), ("new", made.new)):
-        document[key] = {
-            name: json_value(state, name, _in_force(state, name, texts[name]))
-            for name in made.changed
-        }
+        document[key] = {name: visible(state.schema, name, texts[name]) for name in made.changed}
     if options["dry_run"]:
         document["dry_run"] = True
     if options["wait"] is not None:
@@ -232,18 +227,9 @@ def _show(state: WaffleState, made: Committed) -> None:
 def _change(state: WaffleState, name: str, old: str | None, new: str | None) -> str:
     if new is None and name not in state.schema.variables:
         return "removed"
-    before, after = _in_force(state, name, old), _in_force(state, name, new)
-    texts = [as_text(state, name, text) for text in (before, after)]
+    texts = [as_text(state, name, text) for text in (old, new)]
     if old == new:
         return f"{texts[0]} (moved from its former name)"
-    if before == after:  # one of them is the default
+    if {old, new} == {None, state.schema.text_of(state.schema.defaults, name)}:
         texts[old is not None] += " by default"
     return " -> ".join(texts)
-
-
-def _in_force(state: WaffleState, name: str, stored: str | None) -> str:
-    """Return a stored text, or that of the default if none is stored."""
-    if stored is not None:
-        return stored
-    variable = state.schema.variables.get(name)
-    return "null" if variable is None else variable.dump(variable.default)

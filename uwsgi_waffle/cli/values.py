@@ -8,30 +8,20 @@ from dataclasses import asdict
 from typing import Any
 
 import click
-from typing_extensions import Unpack
 
-from .. import changes
+from .. import changes, documents
 from ..changes import changes_for_rollback, changes_for_update
-from ..errors import InvalidValue, WaffleError
-from ..history import BEGINNING, Beginning, history, history_since
+from ..errors import WaffleError
+from ..history import history, history_since, visible
 from ..report import Misfit, misfits
 from ..schema import MASK, Variable
-from ..snapshot import Snapshot
 from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
-from .command import app_state, as_json, as_text, complete_names, duration, json_value, waffle
-from .output import (
-    MAX_SHOWN,
-    is_terminal,
-    print_error,
-    print_json,
-    print_line,
-    print_value,
-    shorten,
-)
+from .command import app_state, as_json, as_text, complete_names, duration, waffle
+from .output import print_error, print_json, print_line, print_value, shorten
 from .sources import assigned
-from .updating import Options, carry_out, confirm_changes, preview, update_options
+from .updating import carry_out, confirm_changes, preview, update_options
 
 
 @waffle.command("list")
@@ -47,67 +37,56 @@ def list_(group: str | None, undeclared: bool, as_json: bool) -> None:
     """
     state = app_state()
     if undeclared:
-        if group is not None:
-            raise click.UsageError("What isn't declared has no group: leave out --group.")
-        _list_undeclared(state, as_json=as_json)
+        _list_undeclared(state, group, as_json=as_json)
         return
-    snapshot = state.current()
-    variables = _variables(state, group)
-    texts = {
-        name: variable.dump(getattr(snapshot.values, name)) for name, variable in variables.items()
-    }
+    snapshot, variables = state.current(), _variables(state, group)
+    texts = {name: state.schema.text_of(snapshot.values, name) for name in variables}
+    is_set = snapshot.values.model_fields_set & texts.keys()
+    until = {name: end for name, end in snapshot.temporary.items() if name in texts}
+    pinned = {name: pin.source for name, pin in state.schema.pins.items()}
     marked = {one.name: one for one in misfits(state) if group is None or one.name in texts}
     if as_json:
-        _list_as_json(state, snapshot, texts, marked)
+        values = {name: visible(state.schema, name, text) for name, text in texts.items()}
+        more = {
+            "temporary": {name: end.isoformat() for name, end in until.items()},
+            "pinned": pinned,
+            "misfits": {name: _marks(misfit) for name, misfit in marked.items()},
+        }
+        document = {"revision": snapshot.revision, "values": values, "set": sorted(is_set)}
+        print_json({**document, **{key: part for key, part in more.items() if part}}, indent=2)
         return
-    is_set = snapshot.values.model_fields_set
-    width = max(map(len, texts), default=0)
-    for name, text in texts.items():
-        desc = f"  # {variables[name].desc}" if variables[name].desc else ""
-        mark = "" if name in is_set else " (default)"
-        print_line(f"{name:{width}}  {as_text(state, name, text)}{mark}{desc}")
-        if name in snapshot.temporary:
-            print_line(f"{'':{width}}  until {snapshot.temporary[name]:%Y-%m-%d %H:%M:%S} UTC")
-        if name in state.schema.pins:
-            print_line(f"{'':{width}}  pinned by {state.schema.pins[name].source}")
+    indent = " " * max(map(len, texts), default=0)
+    for name in (*texts, *(name for name in marked if name not in texts)):
+        if name in texts:
+            desc = f"  # {variables[name].desc}" if variables[name].desc else ""
+            mark = "" if name in is_set else " (default)"
+            text = as_text(state, name, texts[name])
+            print_line(f"{name:{len(indent)}}  {text}{mark}{desc}")
+        else:
+            print_line(name or "values")
+        if name in until:
+            print_line(f"{indent}  until {until[name]:%Y-%m-%d %H:%M:%S} UTC")
+        if name in pinned:
+            print_line(f"{indent}  pinned by {pinned[name]}")
         if name in marked:
-            _print_misfit(width, marked[name])
-    for name in marked.keys() - texts.keys():
-        print_line(name or "values")
-        _print_misfit(width, marked[name])
-
-
-def _list_as_json(
-    state: WaffleState, snapshot: Snapshot, texts: Mapping[str, str], marked: Mapping[str, Misfit]
-) -> None:
-    document: dict[str, Any] = {
-        "revision": snapshot.revision,
-        "values": {name: json_value(state, name, text) for name, text in texts.items()},
-        "set": sorted(snapshot.values.model_fields_set & texts.keys()),
-    }
-    temporary = snapshot.temporary.items()
-    if until := {name: end.isoformat() for name, end in temporary if name in texts}:
-        document["temporary"] = until
-    if state.schema.pins:
-        document["pinned"] = {name: pin.source for name, pin in state.schema.pins.items()}
-    if marked:
-        document["misfits"] = {name: _marks(misfit) for name, misfit in marked.items()}
-    print_json(document, indent=2)
+            print_line(f"{indent}  ! {marked[name]}. Run {marked[name].commands}")
 
 
 def _variables(state: WaffleState, group: str | None) -> dict[str, Variable]:
     variables = state.schema.variables
     if group is None:
         return variables
-    groups = {name: variable.group or "" for name, variable in variables.items()}
-    found = {name: variables[name] for name in variables if groups[name] == group}
+    found = {name: variable for name, variable in variables.items() if variable.group == group}
     if not found:
-        known = ", ".join(map(repr, sorted({*groups.values()} - {""}))) or "none"
-        raise WaffleError(f"No variable has the group {group!r} (groups: {known}).")
+        known = sorted({repr(variable.group) for variable in variables.values() if variable.group})
+        groups = ", ".join(known) or "none"
+        raise WaffleError(f"No variable has the group {group!r} (groups: {groups}).")
     return found
 
 
-def _list_undeclared(state: WaffleState, *, as_json: bool) -> None:
+def _list_undeclared(state: WaffleState, group: str | None, *, as_json: bool) -> None:
+    if group is not None:
+        raise click.UsageError("What isn't declared has no group: leave out --group.")
     stored = state.store.load()
     names = changes.undeclared(state.schema, stored.values)
     if as_json:
@@ -115,10 +94,6 @@ def _list_undeclared(state: WaffleState, *, as_json: bool) -> None:
         return
     for name in names:
         print_line(name)
-
-
-def _print_misfit(width: int, misfit: Misfit) -> None:
-    print_line(f"{'':{width}}  ! {misfit}. Run {misfit.commands}")
 
 
 @waffle.command("get")
@@ -133,7 +108,7 @@ def get(name: str, reveal: bool, as_json: bool) -> None:
     """
     state = app_state()
     variable = state.schema.variable(name)
-    text = variable.dump(getattr(state.current().values, name))
+    text = state.schema.text_of(state.current().values, name)
     value = json.loads(text) if reveal or not variable.secret else MASK
     misfit = next((misfit for misfit in misfits(state) if misfit.name == name), None)
     if as_json:
@@ -147,9 +122,7 @@ def get(name: str, reveal: bool, as_json: bool) -> None:
 
 
 def _marks(misfit: Misfit) -> dict[str, Any]:
-    known = misfit.stored not in (None, MASK)
-    stored = json.loads(str(misfit.stored)) if known else misfit.stored
-    return {"problem": misfit.problem, "stored": stored}
+    return {"problem": misfit.problem, "stored": misfit.stored}
 
 
 @waffle.command("set")
@@ -172,16 +145,9 @@ def set_(assignments: tuple[str, ...], **options: Any) -> None:
     """
     state = app_state()
     texts = assigned(assignments, state.schema, 4 * state.settings.max_value_size)
-    problems: dict[str, str] = {}
-    values: dict[str, object] = {}
-    for name, text in texts.items():
-        try:
-            values[name] = state.schema.variable(name).parse(text)
-        except ValueError as error:
-            problems[name] = str(error)
-    if problems:
-        raise InvalidValue(problems)
-    carry_out(state, changes_for_update(state.schema, values), **options)
+    document = documents.of_texts(texts)
+    changeset = documents.changes_for(state.schema, document, reset_others=False)
+    carry_out(state, changeset, **options)
 
 
 @waffle.command("unset")
@@ -204,7 +170,7 @@ def unset(names: tuple[str, ...], **options: Any) -> None:
 @waffle.command("prune")
 @click.option("--yes", is_flag=True, help="Don't ask.")
 @update_options
-def prune(yes: bool, **options: Unpack[Options]) -> None:
+def prune(yes: bool, **options: Any) -> None:
     """Remove the values of variables that are no longer declared. It asks first.
 
     `flask waffle list --undeclared` names them. While another release of the application runs,
@@ -250,11 +216,10 @@ def history_(name: str | None, limit: int | None, since: int | None, as_json: bo
     Secrets are masked.
     """
     state = app_state()
-    beginnings = is_terminal() and not as_json
     if since is None:
-        entries = history(state, limit or 20, name, beginnings=beginnings)
+        entries = history(state, limit or 20, name)
     else:
-        entries = history_since(state, since, name, beginnings=beginnings)[:limit]
+        entries = history_since(state, since, name)[:limit]
     if as_json:
         print_json([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2)
         return
@@ -266,6 +231,4 @@ def history_(name: str | None, limit: int | None, since: int | None, as_json: bo
 
 
 def _history_text(value: object) -> str:
-    if isinstance(value, Beginning):
-        return f"{value.text[:MAX_SHOWN]}... (more than {BEGINNING:,} characters)"
     return MASK if value == MASK else shorten(to_json(value))

@@ -13,11 +13,12 @@ import click
 
 from ..doctor import Finding, examine
 from ..errors import WaffleError
+from ..history import visible
 from ..report import misfits, status
 from ..snapshot import difference
 from ..state import WaffleState, state_of
 from ..wake import CHANNELS
-from .command import Command, app_state, as_json, as_text, json_value, load_app, seconds, waffle
+from .command import Command, app_state, as_json, as_text, load_app, seconds, waffle
 from .output import print_json, print_line
 
 
@@ -121,29 +122,26 @@ def watch(interval: float, count: int | None, as_json: bool) -> None:
 
     Revisions that follow each other between two looks are shown as one.
     """
-    with suppress(KeyboardInterrupt):  # as it is meant to end
-        _watch(interval, count, as_json=as_json)
-
-
-def _watch(interval: float, count: int | None, *, as_json: bool) -> None:
     state = app_state()
     current = state.sync.latest()
-    while count != 0:
-        time.sleep(max(interval, 0.01))
-        before, current = current, state.sync.latest()
-        change = difference(current, before)
-        if change is None:
-            continue
-        count = None if count is None else count - 1
-        for name in change.new:
-            dump = state.schema.variables[name].dump
-            old, new = dump(change.old[name]), dump(change.new[name])
-            if as_json:
-                values = {"old": json_value(state, name, old), "new": json_value(state, name, new)}
-                print_json({"revision": current.revision, "key": name, **values})
-            else:
-                old, new = as_text(state, name, old), as_text(state, name, new)
-                print_line(f"{current.revision}  {name}: {old} -> {new}")
+    with suppress(KeyboardInterrupt):  # as it is meant to end
+        while count != 0:
+            time.sleep(max(interval, 0.01))
+            before, current = current, state.sync.latest()
+            change = difference(current, before)
+            if change is None:
+                continue
+            count = None if count is None else count - 1
+            for name in change.new:
+                dump = state.schema.variables[name].dump
+                old, new = dump(change.old[name]), dump(change.new[name])
+                if as_json:
+                    shown = {"old": visible(state.schema, name, old)}
+                    shown["new"] = visible(state.schema, name, new)
+                    print_json({"revision": current.revision, "key": name, **shown})
+                else:
+                    old, new = as_text(state, name, old), as_text(state, name, new)
+                    print_line(f"{current.revision}  {name}: {old} -> {new}")
 
 
 @waffle.command("doctor", cls=Command)

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 
 from ..changes import changes_for_update, undeclared
 from ..errors import SchemaError, WaffleError
-from ..host import HostFiles, ProcessInfo
+from ..host import HostFiles
 from ..report import misfits, servers, why_no_server
 from ..state import WaffleState
 from ..wake import CHANNELS, ChannelDown, open_channel, server_of
-from .finding import Finding, named
+from .finding import Finding, Processes, named, reported
 from .folder import check_folder
-from .servers import Processes, check_pins, check_servers
+from .servers import check_pins, check_servers
 
 __all__ = ["examine"]
 
@@ -58,29 +57,23 @@ def check_store(state: WaffleState) -> Iterator[Finding]:
         Finding("error", "store", f"{misfit.name or 'values'}: {misfit}", f"Run {misfit.commands}")
         for misfit in misfits(state)
     ]
+    names: list[str] = []
     try:
         if not found:
             state.update(changes_for_update(state.schema, {}))
         state.store.probe()
+        names = undeclared(state.schema, state.store.rows())
     except WaffleError as error:
         change = "Do what it says, or correct WAFFLE_STORE_URL."
         found.append(Finding("error", "store", str(error), change))
     yield from found
-    yield from _check_leftovers(state)
-    if not found:
-        text = f"{state.store.name}, revision {state.newest().revision}, can be read and written"
-        yield Finding("ok", "store", text)
-
-
-def _check_leftovers(state: WaffleState) -> Iterator[Finding]:
-    try:
-        names = undeclared(state.schema, state.store.load().values)
-    except WaffleError:
-        return  # as has been said
     if names:
         text = f"{len(names)} stored, and not declared: {', '.join(names)}"
         change = "Unless another release or application reads them, run flask waffle prune."
         yield Finding("warning", "store", text, change)
+    if not found:
+        text = f"{state.store.name}, revision {state.newest().revision}, can be read and written"
+        yield Finding("ok", "store", text)
 
 
 def check_channel(
@@ -88,35 +81,34 @@ def check_channel(
 ) -> Iterator[Finding]:
     """Its server must respond, and if processes of the application run one must listen."""
     watching = state.watching
-    used = {watching.watchtype, *(p.server.get("watchtype") for p in processes)}
-    watchtype = next((name for name in CHANNELS if name in used), None)
+    used = (watching.watchtype, *reported(processes, "watchtype"))
+    watchtype = next((name for name in used if name in CHANNELS), None)
     if watchtype is None:
         return
-    here, needs, count = watching.watchtype == watchtype, CHANNELS[watchtype], 1
+    needs, name = CHANNELS[watchtype], watching.channel_name
     start = f"Start {needs.server}, or correct {needs.setting}."
-    url, name = watching.channel_url, watching.channel_name
 
     def listens() -> bool:
-        nonlocal count
-        if channel is not None:
-            with channel.open(listen=False) as opened:
-                count = opened.count_listeners()
         listener = host.listener()
-        listens = listener.get("pid", os.getpid()) != os.getpid() and not listener.get("error")
-        return count > 0 and listens
+        return listener.get("pid", os.getpid()) != os.getpid() and not listener.get("error")
 
+    well = not processes or _eventually(listens, patience)
+    if error_text := str(host.listener().get("error", "")):
+        yield Finding("error", watchtype, error_text, start)
+        return
+    if watchtype != watching.watchtype:  # only the server has it, as `check_servers` has said
+        return
     try:
-        channel = open_channel(watchtype, url, name) if here else None
-        well = listens() or not processes or _eventually(listens, patience)
+        channel = open_channel(watchtype, watching.channel_url, name)
+        with channel.open(listen=False) as opened:
+            count = opened.count_listeners()
     except ImportError:
         why, change = needs.missing()
         yield Finding("error", watchtype, f"WAFFLE_WATCHTYPE is {watchtype!r} and {why}", change)
     except (ChannelDown, SchemaError) as error:
         yield Finding("error", watchtype, str(error), start)
     else:
-        if error_text := str(host.listener().get("error", "")):
-            yield Finding("error", watchtype, error_text, start)
-        elif well:
+        if well and (count or not processes):
             yield Finding("ok", watchtype, f"responds; {count} listening to the channel {name!r}")
         else:
             text = f"responds, and no process of this host listens to the channel {name!r}"
@@ -129,10 +121,10 @@ def check_processes(
 ) -> Iterator[Finding]:
     """All other processes must be on the newest revision before the patience is over."""
 
-    def others() -> list[ProcessInfo]:
+    def others() -> Processes:
         return [process for process in host.processes if process.token != host.processes.token]
 
-    def late() -> list[ProcessInfo]:
+    def late() -> Processes:
         newest = state.newest()
         return [
             process
@@ -141,36 +133,25 @@ def check_processes(
         ]
 
     _eventually(lambda: not late(), patience)
-    found = [*_late(late(), state.newest().revision), *_failed(others())]
+    newest, behind, found = state.newest().revision, late(), []
+    for revision in sorted({process.revision for process in behind}):
+        group = [process for process in behind if process.revision == revision]
+        serves = any(server_of(process.kind) for process in group)
+        verb = "is" if len(group) == 1 else "are"
+        text = f"{named(group)} {verb} on revision {revision}, and the host on {newest}"
+        change = (
+            "It is in a long request, hangs, or was stopped. If it stays so, see what it does, or "
+            "end it."
+        )
+        found.append(Finding("error" if serves else "warning", "processes", text, change))
+    for error in sorted({process.error for process in others()} - {""}):
+        group = [process for process in others() if process.error == error]
+        change = "Do what it says; a restart isn't needed."
+        found.append(Finding("error", "processes", f"{named(group)}: {error}", change))
     yield from found
     if not found:
-        text = f"{len(processes)} on this host, all on revision {state.newest().revision}"
+        text = f"{len(processes)} on this host, all on revision {newest}"
         yield Finding("ok", "processes", text if processes else "none on this host")
-
-
-def _late(processes: Iterable[ProcessInfo], newest: int) -> Iterator[Finding]:
-    by_revision: defaultdict[int, list[ProcessInfo]] = defaultdict(list)
-    for process in processes:
-        by_revision[process.revision].append(process)
-    for revision, group in by_revision.items():
-        verb = "is" if len(group) == 1 else "are"
-        yield Finding(
-            "error" if any(server_of(process.kind) for process in group) else "warning",
-            "processes",
-            f"{named(group)} {verb} on revision {revision}, and the host on {newest}",
-            "It is in a long request, hangs, or was stopped. If it stays so, see what it does, or "
-            "end it.",
-        )
-
-
-def _failed(processes: Iterable[ProcessInfo]) -> Iterator[Finding]:
-    by_error: defaultdict[str, list[ProcessInfo]] = defaultdict(list)
-    for process in processes:
-        if process.error:
-            by_error[process.error].append(process)
-    for error, group in by_error.items():
-        change = "Do what it says; a restart isn't needed."
-        yield Finding("error", "processes", f"{named(group)}: {error}", change)
 
 
 def _eventually(check: Callable[[], bool], patience: float) -> bool:

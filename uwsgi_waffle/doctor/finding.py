@@ -1,14 +1,16 @@
-"""What a check has found."""
+"""What a check has found, and how it speaks of processes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from ..host import ProcessInfo
 
-__all__ = ["Finding", "named"]
+__all__ = ["Finding", "Processes", "named", "reported"]
+
+Processes = Sequence[ProcessInfo]
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,11 @@ class Finding:
     change: str = ""
 
 
-def named(processes: Iterable[ProcessInfo]) -> str:
+def named(processes: Processes) -> str:
     """Name processes for a person."""
     return ", ".join(f"{process.kind} (pid {process.pid})" for process in processes)
+
+
+def reported(processes: Processes, name: str) -> list[Any]:
+    """Return the different answers of the processes, without those that are empty."""
+    return sorted({process.server.get(name) for process in processes} - {None, "", False})

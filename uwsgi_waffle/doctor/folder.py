@@ -11,8 +11,7 @@ from .. import unix
 from ..host import HostFiles
 from ..mounts import mount_of
 from ..state import WaffleState
-from .finding import Finding
-from .servers import Processes
+from .finding import Finding, Processes
 
 __all__ = ["Account", "check_folder"]
 
@@ -32,10 +31,7 @@ class Account:
     gids: frozenset[int]
 
     def __str__(self) -> str:
-        try:
-            return unix.user_name(self.uid)
-        except KeyError:
-            return f"user {self.uid}"
+        return unix.user_name(self.uid) or f"user {self.uid}"
 
     def may(self, path: Path, bits: int) -> bool:
         """Return whether the user has these rights. Access control lists aren't considered."""

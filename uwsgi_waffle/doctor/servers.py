@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator
 
 from ..host import HostFiles, ProcessInfo
 from ..state import WaffleState
 from ..wake import CHANNELS, server_of
-from .finding import Finding, named
+from .finding import Finding, Processes, named, reported
 
-__all__ = ["Processes", "check_pins", "check_servers"]
+__all__ = ["check_pins", "check_servers"]
 
 THREADS_ALWAYS_RUN = (2, 0, 27)  # the first uWSGI in which `enable-threads` is superfluous
 MULE = "uwsgi_waffle.mule"
 
-Processes = Sequence[ProcessInfo]
-
 
 def check_servers(state: WaffleState, host: HostFiles, processes: Processes) -> Iterator[Finding]:
     """Check what serves the application here, and how it was configured."""
-    programs = {_program(process) for process in processes}
+    programs = {
+        f"{server_of(process.kind)} {process.server.get('uwsgi', '')}".rstrip()
+        for process in processes
+    }
     if not programs:
         text = "No server process here uses this store"
         change = (
@@ -42,19 +42,10 @@ def check_servers(state: WaffleState, host: HostFiles, processes: Processes) -> 
         yield _check_mule(host, uwsgi)
 
 
-def _program(process: ProcessInfo) -> str:
-    return f"{server_of(process.kind)} {process.server.get('uwsgi', '')}".rstrip()
-
-
-def _reported(processes: Processes, name: str) -> list[Any]:
-    """Return the different answers of the processes, without those that are empty."""
-    return sorted({process.server.get(name) for process in processes} - {None, "", False})
-
-
 def _check_settings(state: WaffleState, processes: Processes) -> Iterator[Finding]:
     """The server's environment isn't the shell's: do both tell other hosts in the same way?"""
     own = state.watching.watchtype
-    for other in _reported(processes, "watchtype"):
+    for other in reported(processes, "watchtype"):
         if other != own:
             text = f"WAFFLE_WATCHTYPE is {other!r} in the server and {own!r} in this shell"
             change = "Export WAFFLE_WATCHTYPE and what belongs to it here as the server has them."
@@ -66,7 +57,7 @@ def _check_root(processes: Processes) -> Iterator[Finding]:
     blind = [p for p in processes if p.server.get("knows_mounts") is False]
     inside = [p for p in processes if p.server.get("chroot")]
     if found := inside or blind:
-        root = "".join(_reported(inside, "chroot")[:1])
+        root = "".join(reported(inside, "chroot")[:1])
         place = shlex.quote(f"{root or 'CHROOT'}/proc")
         where = f"in the chroot {root}" if root else "in a chroot, or without /proc"
         text = (
@@ -82,7 +73,7 @@ def _check_root(processes: Processes) -> Iterator[Finding]:
 
 def _check_master(workers: Processes) -> Finding:
     """The master wakes the workers: can it, and does it?"""
-    lines = _reported(workers, "missing_ini_line")
+    lines = reported(workers, "missing_ini_line")
     if lines:
         text = "uWSGI's master can't wake the workers, so a thread in each looks now and then"
         return Finding("warning", "master", text, f"Add to the ini: {', '.join(lines)}")
@@ -90,14 +81,14 @@ def _check_master(workers: Processes) -> Finding:
     if asleep:
         text = f"uWSGI's master doesn't wake {named(asleep)}; a thread looks now and then"
         change = "Look into the server's log for the reason, then restart it."
-        if errors := _reported(asleep, "monitor_error"):
+        if errors := reported(asleep, "monitor_error"):
             text, change = f"{text}: it can't monitor {errors[0]}", "Do what it says."
         return Finding("warning", "master", text, change)
     return Finding("ok", "master", "it wakes the workers")
 
 
 def _check_interpreter(processes: Processes) -> Finding:
-    places = ", ".join(_reported(processes, "not_loaded"))
+    places = ", ".join(reported(processes, "not_loaded"))
     if not places:
         return Finding("ok", "interpreter", "the application is loaded")
     text = (
@@ -109,7 +100,7 @@ def _check_interpreter(processes: Processes) -> Finding:
 
 def _check_threads(processes: Processes) -> Finding:
     """Does the ini say what this uWSGI needs to run threads, and no more?"""
-    enabled, version = _reported(processes, "enable_threads"), _reported(processes, "uwsgi")[0]
+    enabled, version = reported(processes, "enable_threads"), reported(processes, "uwsgi")[0]
     is_new = tuple(map(int, re.findall(r"\d+", version)[:3])) >= THREADS_ALWAYS_RUN
     if is_new and enabled:
         text = "enable-threads isn't needed: uWSGI allows threads without it since 2.0.27"
@@ -122,12 +113,12 @@ def _check_threads(processes: Processes) -> Finding:
 
 def _check_mule(host: HostFiles, processes: Processes) -> Finding:
     """A mule listens to other hosts if there are any: is it there, and does it know where?"""
-    used = _reported(processes, "watchtype")
+    used = reported(processes, "watchtype")
     name = next((name for name in CHANNELS if name in used), None)
-    ours = "".join(_reported(processes, "our_mule")[:1])
+    ours = "".join(reported(processes, "our_mule")[:1])
     listener = host.listener().get("pid")
     in_worker = any(p.pid == listener and not p.kind.startswith("mule") for p in processes)
-    if ours not in ("", MULE) and _reported(processes, "lazy_apps"):
+    if ours not in ("", MULE) and reported(processes, "lazy_apps"):
         text = "uWSGI can't start a mule with a function when lazy-apps is set"
         return Finding("error", "mule", text, f"Write in the ini: mule = {MULE}")
     if name is None and ours:
@@ -157,25 +148,22 @@ def _check_mule(host: HostFiles, processes: Processes) -> Finding:
 def check_pins(state: WaffleState, processes: Processes) -> Iterator[Finding]:
     """Compare what this process pins with what the servers of this host do."""
     pins = state.schema.pins
-    own = {name: pin.digest for name, pin in pins.items()}
     others: dict[str, list[ProcessInfo]] = {}
     for process in processes:
         theirs = process.server.get("pinned", {})
-        for name in sorted(own.keys() | theirs.keys()):
-            if own.get(name) != theirs.get(name):
-                text = _difference(name, here=name in own, there=name in theirs)
-                others.setdefault(text, []).append(process)
+        for name in sorted(pins.keys() | theirs.keys()):
+            if name not in theirs:
+                text = f"The environment pins {name} here and not in"
+            elif name not in pins:
+                text = f"The environment does not pin {name} here, as it does in"
+            elif pins[name].digest != theirs[name]:
+                text = f"The environment pins {name} to one value here and to another in"
+            else:
+                continue
+            others.setdefault(text, []).append(process)
     for text, found in others.items():
         change = "Export the same here as the server has, WAFFLE_ENV_PREFIX included."
         yield Finding("warning", "pinned", f"{text} {named(found)}", change)
     if pins and not others:
         listed = ", ".join(f"{name} by {pin.source}" for name, pin in pins.items())
         yield Finding("ok", "pinned", listed)
-
-
-def _difference(name: str, *, here: bool, there: bool) -> str:
-    if here and there:
-        return f"The environment pins {name} to one value here and to another in"
-    if here:
-        return f"The environment pins {name} here and not in"
-    return f"The environment does not pin {name} here, as it does in"
