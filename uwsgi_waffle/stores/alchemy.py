@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -17,7 +17,7 @@ from ..identity import sqlite_path
 from . import drivers
 from .borrowed import BorrowedConnection
 from .engines import connect, identity_of, libpq_url, notify, shown
-from .rows import HISTORY, MYSQL, MYSQL_TEXT, REVISION, RowStore
+from .rows import HISTORY, MYSQL, MYSQL_TEXT, REVISION, Found, RowStore
 from .translation import map_errors
 
 __all__ = ["AlchemyWaffleStore"]
@@ -120,7 +120,7 @@ class AlchemyWaffleStore(RowStore):
         return self._borrowed is not None
 
     @contextmanager
-    def _open(self, *, lock: bool) -> Iterator[AlchemyRows]:
+    def _open(self, *, lock: bool) -> Iterator[sa.Connection]:
         with map_errors(
             self,
             (exc.SQLAlchemyError, OSError),
@@ -135,10 +135,7 @@ class AlchemyWaffleStore(RowStore):
             with transaction() as connection:
                 if lock:
                     self._lock(connection)
-                rows = AlchemyRows(connection, self._key, self._value)
-                yield rows
-                if rows.changed:
-                    notify(connection, self.notification)
+                yield connection
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
@@ -153,6 +150,25 @@ class AlchemyWaffleStore(RowStore):
                 for statement in drivers.transaction_limits(backend, drivers.TIMEOUT):
                     connection.exec_driver_sql(statement)
                 yield connection
+
+    def _read_rows(self, connection: sa.Connection, *, history: bool = False) -> Found:
+        query = sa.select(self._key, self._value)
+        if not history:
+            query = query.where(self._key != HISTORY)
+        return {key: text for key, text in connection.execute(query) if key is not None}
+
+    def _write_row(
+        self, connection: sa.Connection, key: str, text: str | None, *, exists: bool
+    ) -> None:
+        table, row = self._table, {self._value: text}
+        if text is None:
+            connection.execute(table.delete().where(self._key == key))
+        elif exists:
+            connection.execute(table.update().where(self._key == key).values(row))
+        else:
+            connection.execute(table.insert().values({self._key: key, **row}))
+        if key == REVISION:
+            notify(connection, self.notification)
 
     def _lock(self, connection: sa.Connection) -> None:
         row = self._key == REVISION
@@ -241,36 +257,3 @@ def _connect_with_limits(dialect: sa.Dialect, record: object, args: Any, options
     if not _limit_connection.get():
         return None
     return connect(dialect, args, options, drivers.TIMEOUT)
-
-
-class AlchemyRows:
-    """The rows, within one transaction.
-
-    Attributes:
-        changed: whether one of them was written.
-    """
-
-    def __init__(
-        self, connection: sa.Connection, key: sa.Column[Any], value: sa.Column[Any]
-    ) -> None:
-        self.changed = False
-        self._connection, self._key, self._value, self._table = connection, key, value, key.table
-
-    def read(self, *, history: bool = False) -> Mapping[str, str | None]:
-        query = sa.select(self._key, self._value)
-        if not history:
-            query = query.where(self._key != HISTORY)
-        return {key: text for key, text in self._connection.execute(query) if key is not None}
-
-    def insert(self, key: str, text: str) -> None:
-        self._write(self._table.insert().values({self._key: key, self._value: text}))
-
-    def update(self, key: str, text: str) -> None:
-        self._write(self._table.update().where(self._key == key).values({self._value: text}))
-
-    def delete(self, key: str) -> None:
-        self._write(self._table.delete().where(self._key == key))
-
-    def _write(self, statement: sa.Executable) -> None:
-        self._connection.execute(statement)
-        self.changed = True

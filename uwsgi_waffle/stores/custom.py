@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from ..errors import StoreUnavailable, WaffleError
-from .rows import HISTORY, NAMES, REVISION, Rows, RowStore, names_in
+from .rows import HISTORY, NAMES, REVISION, Found, RowStore, names_in
 from .translation import TRIED_AGAIN
 
 __all__ = ["WaffleMixin", "WaffleStore"]
@@ -71,21 +71,15 @@ class WaffleStore(RowStore):
     def identity(self) -> str:
         return self.name
 
-    @property
-    def _backend(self) -> str:
-        return ""
-
-    def _column_lengths(self) -> tuple[int | None, int | None]:
-        return None, None
-
     @contextmanager
-    def _open(self, *, lock: bool) -> Iterator[Rows]:
-        rows, first = CustomRows(self, self._names or frozenset()), None
+    def _open(self, *, lock: bool) -> Iterator[list[str]]:
+        written: list[str] = []
+        first = None
         try:
             with self._context():
                 try:
-                    yield rows
-                    if rows.written:
+                    yield written
+                    if written:
                         with _mapped(self, "commit()"):
                             self.commit()
                 except Exception as error:
@@ -94,50 +88,42 @@ class WaffleStore(RowStore):
         except Exception as error:
             if first is not None:  # not what a teardown function makes of it
                 raise first  # noqa: B904  # it has a cause of its own
-            if not rows.written:
+            if not written:
                 if isinstance(error, WaffleError):
                     raise
                 raise _failure(self, "the application's context", error) from error
             log.exception("uwsgi_waffle: a teardown function failed after an update was stored")
 
-
-class CustomRows:
-    """The rows that a `WaffleStore` can be asked for."""
-
-    def __init__(self, store: WaffleStore, names: frozenset[str]) -> None:
-        self._store, self._names = store, names
-        self.written = False
-
-    def read(self, *, history: bool = False) -> Mapping[str, str | None]:
-        found = {NAMES: self._get(NAMES)}  # there is no way to list rows
-        wanted = {*self._names, *names_in(found), REVISION, *((HISTORY,) if history else ())}
-        found |= {key: self._get(key) for key in sorted(wanted)}
+    def _read_rows(self, connection: list[str], *, history: bool = False) -> Found:
+        found = {NAMES: _text(self, NAMES)}  # there is no way to list rows
+        names = self._names or frozenset()
+        wanted = {*names, *names_in(found), REVISION, *((HISTORY,) if history else ())}
+        found |= {key: _text(self, key) for key in sorted(wanted)}
         return {key: text for key, text in found.items() if text is not None}
 
-    def insert(self, key: str, text: str) -> None:
-        self.written = True
-        with _mapped(self._store, "put()"):
-            record = self._store.put(key, text)
-        if record is None and self._get(key) != text:
+    def _write_row(
+        self, connection: list[str], key: str, text: str | None, *, exists: bool
+    ) -> None:
+        connection.append(key)
+        if text is None:
+            with _mapped(self, "delete()"):
+                self.delete(key)
+            return
+        with _mapped(self, "put()"):
+            record = self.put(key, text)
+        if record is None and _text(self, key) != text:
             raise StoreUnavailable(
-                f"{self._store.name}: put({key!r}) returned None, so it failed. Check this method."
+                f"{self.name}: put({key!r}) returned None, so it failed. Check this method."
             )
 
-    def update(self, key: str, text: str) -> None:
-        self.insert(key, text)
 
-    def delete(self, key: str) -> None:
-        self.written = True
-        with _mapped(self._store, "delete()"):
-            self._store.delete(key)
-
-    def _get(self, key: str) -> str | None:
-        with _mapped(self._store, "get()"):
-            record = self._store.get(key)
-        if record is None:
-            return None
-        with _mapped(self._store, "get_value()"):
-            return str(record.get_value())
+def _text(store: WaffleStore, key: str) -> str | None:
+    with _mapped(store, "get()"):
+        record = store.get(key)
+    if record is None:
+        return None
+    with _mapped(store, "get_value()"):
+        return str(record.get_value())
 
 
 @contextmanager

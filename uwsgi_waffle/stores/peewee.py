@@ -6,7 +6,7 @@ import copy
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from ..errors import SchemaError, StoreUnavailable, missing_library
 from ..identity import database_identity, file_identity, sqlite_path
 from ..urls import redact_url
 from . import drivers
-from .rows import HISTORY, MYSQL_TEXT, REVISION, RowStore
+from .rows import HISTORY, MYSQL_TEXT, REVISION, Found, RowStore
 from .translation import TableMissing, map_errors
 
 __all__ = ["PeeweeWaffleStore"]
@@ -139,13 +139,13 @@ class PeeweeWaffleStore(RowStore):
         return not (deferred or self._has_server) and drivers.in_memory(str(database.database))
 
     @contextmanager
-    def _open(self, *, lock: bool) -> Iterator[PeeweeRows]:
+    def _open(self, *, lock: bool) -> Iterator[Any]:
         errors = (self._peewee.PeeweeException, OSError)
         conflict, data = (self._peewee.IntegrityError,), (self._peewee.DataError,)
         with map_errors(self, errors, conflict_errors=conflict, data_errors=data, writing=lock):
             if self._in_memory:
-                with self._borrowed() as rows:
-                    yield rows
+                with self._borrowed() as database:
+                    yield database
                 return
             database = self._own_database()
             with self._as_owner(), database.connection_context():
@@ -162,10 +162,10 @@ class PeeweeWaffleStore(RowStore):
                         database.execute_sql(statement)
                     if lock:
                         self._lock(database)
-                    yield PeeweeRows(database, self.model)
+                    yield database
 
     @contextmanager
-    def _borrowed(self) -> Iterator[PeeweeRows]:
+    def _borrowed(self) -> Iterator[Any]:
         """Use this thread's own connection: another one would have a database of its own."""
         database = self._app_database()
         if database.is_closed():
@@ -174,7 +174,23 @@ class PeeweeWaffleStore(RowStore):
                 "no table. Call connect() and create_tables() first."
             )
         with database.atomic():
-            yield PeeweeRows(database, self.model)
+            yield database
+
+    def _read_rows(self, connection: Any, *, history: bool = False) -> Found:
+        query = self.model.select(self.model.key, self.model.value)
+        if not history:
+            query = query.where(self.model.key != HISTORY)
+        return {key: text for key, text in query.tuples().execute(connection) if key is not None}
+
+    def _write_row(self, connection: Any, key: str, text: str | None, *, exists: bool) -> None:
+        model, row = self.model, {self.model.value: text}
+        if text is None:
+            query = model.delete().where(model.key == key)
+        elif exists:
+            query = model.update(row).where(model.key == key)
+        else:
+            query = model.insert({model.key: key, **row})
+        query.execute(connection)
 
     def _lock(self, database: Any) -> None:
         model = self.model
@@ -215,28 +231,3 @@ class PeeweeWaffleStore(RowStore):
             unpooled: Any = super(self._pooled, own)
             own._connect, own._close = unpooled._connect, unpooled._close
         return own
-
-
-class PeeweeRows:
-    """The rows, within one transaction."""
-
-    def __init__(self, database: Any, model: Any) -> None:
-        self._database, self._model = database, model
-
-    def read(self, *, history: bool = False) -> Mapping[str, str | None]:
-        query = self._model.select(self._model.key, self._model.value)
-        if not history:
-            query = query.where(self._model.key != HISTORY)
-        return {
-            key: text for key, text in query.tuples().execute(self._database) if key is not None
-        }
-
-    def insert(self, key: str, text: str) -> None:
-        self._model.insert({self._model.key: key, self._model.value: text}).execute(self._database)
-
-    def update(self, key: str, text: str) -> None:
-        query = self._model.update({self._model.value: text})
-        query.where(self._model.key == key).execute(self._database)
-
-    def delete(self, key: str) -> None:
-        self._model.delete().where(self._model.key == key).execute(self._database)

@@ -9,7 +9,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
-from typing import Protocol, TypeVar
+from typing import Any, TypeVar
 
 from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from ..legacy import as_json
@@ -23,8 +23,8 @@ __all__ = [
     "MYSQL",
     "MYSQL_TEXT",
     "REVISION",
+    "Found",
     "RowStore",
-    "Rows",
     "names_in",
 ]
 
@@ -42,22 +42,6 @@ MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
 
 S = TypeVar("S", bound="RowStore")
 Found = Mapping[str, "str | None"]
-
-
-class Rows(Protocol):
-    """One transaction on the table."""
-
-    def read(self, *, history: bool = False) -> Found:
-        """Return all rows, in one statement; with ``history`` the one that holds it, too."""
-
-    def insert(self, key: str, text: str) -> None:
-        """Add a row."""
-
-    def update(self, key: str, text: str) -> None:
-        """Change a row that exists."""
-
-    def delete(self, key: str) -> None:
-        """Remove a row that exists."""
 
 
 class RowStore(Store):
@@ -92,7 +76,7 @@ class RowStore(Store):
         return nullcontext() if self.file is None else as_owner_of(self.file)
 
     @abstractmethod
-    def _open(self, *, lock: bool) -> AbstractContextManager[Rows]:
+    def _open(self, *, lock: bool) -> AbstractContextManager[Any]:
         """Open a connection for one transaction.
 
         Args:
@@ -100,13 +84,24 @@ class RowStore(Store):
         """
 
     @abstractmethod
+    def _read_rows(self, connection: Any, *, history: bool = False) -> Found:
+        """Return all rows, in one statement; with ``history`` the one that holds it, too."""
+
+    @abstractmethod
+    def _write_row(self, connection: Any, key: str, text: str | None, *, exists: bool) -> None:
+        """Add or change a row; ``None`` removes one that exists.
+
+        The revision is the last that an update writes.
+        """
+
     def _column_lengths(self) -> tuple[int | None, int | None]:
         """Return the maximum length of keys and of values in characters; ``None`` is unlimited."""
+        return None, None
 
     @property
-    @abstractmethod
     def _backend(self) -> str:
         """The kind of database, as SQLAlchemy calls it; empty if it knows no lock."""
+        return ""
 
     @property
     def _has_server(self) -> bool:
@@ -118,16 +113,16 @@ class RowStore(Store):
 
     def _prepare(self) -> None:
         try:
-            with self._open(lock=False) as rows:
-                found = rows.read()
+            with self._open(lock=False) as connection:
+                found = self._read_rows(connection)
         except TableMissing:
             self._table_missing = True
             log.warning("uwsgi_waffle: %s: the table does not exist yet; using defaults", self.name)
             return
         if REVISION not in found:
-            with self._open(lock=True) as rows:
-                if REVISION not in rows.read():
-                    rows.insert(REVISION, "0")
+            with self._open(lock=True) as connection:
+                if REVISION not in self._read_rows(connection):
+                    self._write_row(connection, REVISION, "0", exists=False)
 
     def load(self) -> Stored:
         return self._stored(self._read())
@@ -140,8 +135,8 @@ class RowStore(Store):
 
     def _read(self, *, lock: bool = False, history: bool = False) -> Found:
         try:
-            with self._open(lock=lock) as rows:
-                found = rows.read(history=history)
+            with self._open(lock=lock) as connection:
+                found = self._read_rows(connection, history=history)
         except TableMissing:
             if self._table_missing:  # a command of this application is about to create it
                 return {}
@@ -153,16 +148,16 @@ class RowStore(Store):
         return retry(lambda: self._transact(build_commit))
 
     def _transact(self, build_commit: CommitBuilder) -> Stored:
-        with self._open(lock=True) as rows:
-            found = rows.read(history=True)
+        with self._open(lock=True) as connection:
+            found = self._read_rows(connection, history=True)
             stored = self._stored(found)
             commit = build_commit(stored)
             if commit is None:
                 return stored
-            self._write(rows, found, stored, commit)
+            self._write(connection, found, stored, commit)
             return stored.with_commit(commit)
 
-    def _write(self, rows: Rows, found: Found, stored: Stored, commit: Commit) -> None:
+    def _write(self, connection: Any, found: Found, stored: Stored, commit: Commit) -> None:
         max_key, max_value = self._column_lengths()
         self._check_lengths(commit.changes, max_key, max_value)
         size = MYSQL_HISTORY_SIZE if self._backend in MYSQL else HISTORY_SIZE
@@ -177,10 +172,8 @@ class RowStore(Store):
             REVISION: str(stored.revision + 1),  # last, for a table without transactions
         }
         for key, text in texts.items():
-            if text is not None:
-                (rows.update if key in found else rows.insert)(key, text)
-            elif key in stored.values:
-                rows.delete(key)
+            if text is not None or key in stored.values:
+                self._write_row(connection, key, text, exists=key in found)
 
     def _check_lengths(
         self, changes: Mapping[str, str | None], max_key: int | None, max_value: int | None
