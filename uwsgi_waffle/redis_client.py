@@ -1,17 +1,25 @@
-"""A client for the Redis that a URL names, with time limits that the URL can't change."""
+"""A client for the Redis that a URL names, with time limits that the URL can't change.
+
+It reads URLs that redis-py doesn't: those of Sentinel, and Valkey's names for the same.
+"""
 
 from __future__ import annotations
 
 import re
+import weakref
+from collections.abc import Iterable
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
 from .errors import SchemaError
-from .redis_sentinel import read_url
 
-__all__ = ["connect", "error_message", "import_redis"]
+__all__ = ["connect", "disconnect", "error_message", "import_redis"]
 
 CONNECT_TIMEOUT = 2.0  # seconds
+SENTINEL_PORT = 26379
+WRITE_IT_AS = (
+    "Write it as redis://user:password@host:6379/0, with special characters percent-encoded"
+)
 # What redis-py says of a sentinel is long, and no two processes say the same.
 SENTINEL = re.compile(r"<redis\.client\.Redis\(.*?host=([^,]*),port=(\d+).*?\)>\)>\)>")
 
@@ -32,8 +40,12 @@ def import_redis() -> Any:
 def connect(url: str, *, setting: str, timeout: float) -> Any:
     """Return a `redis.Redis` that isn't connected yet, and doesn't retry by itself.
 
+    ``redis+sentinel://user:password@a,b:26380,c/mymaster/0`` names three sentinels, and the
+    database 0 of their ``mymaster``, whichever Redis that is when the client connects; user and
+    password are those of Redis.
+
     Args:
-        url: as redis-py reads it, ``redis://``, ``rediss://`` or ``unix://``, or as `read_url`.
+        url: so, or as redis-py reads it: ``redis://``, ``rediss://`` or ``unix://``.
         setting: where the URL comes from, for the error.
         timeout: seconds to send and to wait for an answer; connecting takes at most 2.
 
@@ -42,13 +54,9 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
         ImportError: redis-py isn't installed.
     """
     redis = import_redis()
-    hint = (
-        f"{setting} can't be used. Write it as redis://user:password@host:6379/0, with special "
-        "characters percent-encoded"
-    )
-    ours = _limits(redis, timeout)
+    hint, ours = f"{setting} can't be used. {WRITE_IT_AS}", _limits(redis, timeout)
     try:
-        url, sentinels = read_url(url)
+        url, service, sentinels = _read_url(url)
         parts = urlsplit(url)
         if problem := _problem(parts):
             raise SchemaError(f"{hint}: {problem}.")
@@ -64,14 +72,73 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
             f"{hint}; rediss://, unix://, valkey:// and redis+sentinel://host,host/service work, "
             "too."
         ) from None
-    if sentinels is not None:
-        return sentinels.client(redis, pool)
+    if service:
+        return _master(redis, service, sentinels, pool)
     return redis.Redis.from_pool(pool)  # closing the client closes its connections
+
+
+def disconnect(client: Any) -> None:
+    """Close those connections of a client's, also to its sentinels, that nobody uses just now."""
+    _disconnect(_pools_of(client))
 
 
 def error_message(error: Exception) -> str:
     """Return the text of redis-py's error, with sentinels by their addresses."""
     return SENTINEL.sub(r"\1:\2", str(error)).rstrip(".")
+
+
+def _read_url(url: str) -> tuple[str, str, list[tuple[str, int]]]:
+    """Return a URL for redis-py, and the service and the sentinels if it names some.
+
+    Raises:
+        ValueError: it can't be used.
+    """
+    url = re.sub(r"^valkey(s?)(?=[:+])", r"redis\1", url)
+    scheme, mark, rest = url.partition("+sentinel://")
+    if not mark:
+        return url, "", []
+    place, _, path = rest.partition("/")
+    login, at, servers = place.rpartition("@")
+    service = re.split("[/?#]", path, maxsplit=1)[0]
+    if not service or "@" in service:
+        raise ValueError("it names no service")
+    addresses = [_address(server) for server in servers.split(",")]
+    # Several servers aren't what `urlsplit` and redis-py read as one, but the rest is.
+    database = path.removeprefix(service).lstrip("/")
+    return f"{scheme}://{login}{at}sentinel/{database}", unquote(service), addresses
+
+
+def _address(server: str) -> tuple[str, int]:
+    match = re.fullmatch(r"(\[[^]]+\]|[^:?#]+)(?::(\d+))?", server)
+    if match is None:
+        raise ValueError("it names a sentinel that can't be read")
+    return match[1].strip("[]"), int(match[2] or SENTINEL_PORT)
+
+
+def _master(redis: Any, service: str, addresses: list[tuple[str, int]], pool: Any) -> Any:
+    """Return a client of the sentinels' master, with the options of a pool's connections."""
+    options = pool.connection_kwargs
+    limits = ("socket_timeout", "socket_connect_timeout", "retry", "protocol")
+    sentinel = redis.sentinel.Sentinel(
+        addresses, sentinel_kwargs={name: options[name] for name in limits}
+    )
+    own = {key: value for key, value in options.items() if key not in ("host", "port")}
+    ssl = issubclass(pool.connection_class, redis.SSLConnection)
+    client = sentinel.master_for(service, ssl=ssl, **own)
+    # They refer to each other, so that they would stay open until a garbage collection.
+    weakref.finalize(client, _disconnect, _pools_of(client)).atexit = False
+    return client
+
+
+def _pools_of(client: Any) -> list[Any]:
+    pool = client.connection_pool
+    sentinels = getattr(getattr(pool, "sentinel_manager", None), "sentinels", ())
+    return [pool, *(sentinel.connection_pool for sentinel in sentinels)]
+
+
+def _disconnect(pools: Iterable[Any]) -> None:
+    for pool in pools:
+        pool.disconnect(inuse_connections=False)
 
 
 def _problem(parts: SplitResult) -> str:

@@ -128,6 +128,18 @@ def test_the_store_follows_the_master(cluster: Cluster) -> None:
     assert store.load().values == {"A": "2"}
 
 
+def test_no_connection_stays_open(cluster: Cluster) -> None:
+    """An idle worker has none: neither to the master nor to Sentinel."""
+    store = open_store(cluster.url)
+    store.prepare()
+    store.load()
+    master, _, sentinel = cluster.ports
+    for port in (master, sentinel):
+        clients = cluster.ask(port).client_list()
+        strangers = [one for one in clients if one["flags"] == "N" and not one["name"]]
+        assert len(strangers) == 1, "only the test's own"
+
+
 @pytest.mark.slow
 def test_no_update_is_lost_in_a_fail_over_and_all_hosts_are_equal_within_the_interval(
     cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -14,10 +13,10 @@ from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable, UnknownRevision, WaffleError, missing_library
 from ..identity import server_identity
-from ..redis_client import connect, import_redis
+from ..redis_client import connect, disconnect, import_redis
 from ..urls import redact_url
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
-from .redis_errors import store_error
+from .redis_errors import is_moved, store_error
 
 __all__ = ["RedisStore"]
 
@@ -78,23 +77,21 @@ class RedisStore(Store):
 
     def __init__(self, url: str, *, prefix: str = "waffle", timeout: float = 5.0) -> None:
         try:
-            redis = import_redis()
-            client = connect(url, setting="WAFFLE_STORE_URL", timeout=timeout)
+            self._redis = import_redis()
+            self._client = connect(url, setting="WAFFLE_STORE_URL", timeout=timeout)
         except ImportError:
             why = ". ".join(missing_library("redis-py", "redis", "redis"))
             raise SchemaError(f"RedisStore can't be used: {why}") from None
-        place = client.connection_pool.connection_kwargs
+        place = self._client.connection_pool.connection_kwargs
         host = place.get("path") or place.get("host", "localhost")
         what = f"{place.get('db') or 0} {prefix}"
         self._identity = server_identity("redis", host, place.get("port"), what)
-        if master := getattr(client.connection_pool, "service_name", None):  # of sentinels
+        if master := getattr(self._client.connection_pool, "service_name", None):  # of sentinels
             self._identity = f"redis://{master}/{what}"
-        self._redis: Any = redis
         self._url, self._timeout = url, timeout
         # What is in braces alone chooses the slot. 0.1 wrote the list without them.
         self._hash, self._old_list = prefix, f"{prefix}:history"
         self._list = self._old_list if "}" in prefix else f"{{{prefix}}}:history"
-        self._thread = threading.local()
 
     @property
     def name(self) -> str:
@@ -108,10 +105,10 @@ class RedisStore(Store):
         return RedisStore(self._url, prefix=f"{namespace}_{self._hash}", timeout=self._timeout)
 
     def prepare(self) -> None:
-        with self._connected() as client, self._mapped():
+        with self._connected() as client:
             known = client.hexists(self._hash, REVISION)
         if not known:  # a replica that has it can't be written
-            with self._connected() as client, self._mapped(writing=True):
+            with self._connected(writing=True) as client:
                 client.hsetnx(self._hash, REVISION, "0")
 
     def load(self) -> Stored:
@@ -120,7 +117,7 @@ class RedisStore(Store):
 
     def transact(self, build_commit: CommitBuilder) -> Stored:
         deadline = monotonic() + self._timeout
-        with self._connected() as client:
+        with self._connected(writing=True) as client:
             while True:
                 stored = self._load(client)
                 commit = build_commit(stored)
@@ -135,7 +132,7 @@ class RedisStore(Store):
                     )
 
     def probe(self) -> None:
-        with self._connected() as client, self._mapped(writing=True):
+        with self._connected(writing=True) as client:
             client.hdel(self._hash, "")  # a write, of a field that doesn't exist
 
     def history(
@@ -149,8 +146,7 @@ class RedisStore(Store):
     def values_at(self, revision: int) -> Mapping[str, str]:
         with self._connected() as client:
             self._load(client).check_revision(revision)
-            with self._mapped():
-                written = int(client.hget(self._hash, ROWS) or 0)
+            written = int(client.hget(self._hash, ROWS) or 0)
             rows = list(self._rows(client))
         if len(rows) < written:
             raise UnknownRevision(
@@ -170,12 +166,10 @@ class RedisStore(Store):
         rows = [row.to_json() for row in commit.rows(stored, datetime.now(timezone.utc))]
         numbers = (REVISION, stored.revision, stored.revision + 1, ROWS, len(rows))
         args = (*numbers, json.dumps(actions), *changes, *rows)
-        with self._mapped(writing=True):
-            return bool(client.eval(COMMIT, 2, self._hash, self._list, *args))
+        return bool(client.eval(COMMIT, 2, self._hash, self._list, *args))
 
     def _load(self, client: Any) -> Stored:
-        with self._mapped():
-            found: Mapping[bytes, bytes] = client.hgetall(self._hash)
+        found: Mapping[bytes, bytes] = client.hgetall(self._hash)
         try:
             texts = {key.decode(): text.decode() for key, text in found.items()}
             revision = int(texts.pop(REVISION, "-1"))
@@ -195,30 +189,23 @@ class RedisStore(Store):
 
     def _rows(self, client: Any) -> Iterator[HistoryRow]:
         """Yield the history, newest first, each row once even if others are added meanwhile."""
-        lists = [self._rows_of(client, self._list, ())]
-        if self._old_list != self._list:
-            # In a Cluster another node may have that key, and a user need not have a right to it.
-            errors = self._redis.exceptions
-            absent = (errors.MovedError, errors.NoPermissionError)
-            lists.append(self._rows_of(client, self._old_list, absent))
+        lists = [self._rows_of(client, name) for name in {self._list, self._old_list}]
         return merge(*lists, key=lambda row: -row.revision)
 
-    def _rows_of(
-        self, client: Any, name: str, absent: tuple[type[Exception], ...]
-    ) -> Iterator[HistoryRow]:
-        """Yield the rows of a list, none if Redis raises an error that says that it isn't there."""
-        with self._mapped():
-            try:
-                length = client.llen(name)
-            except self._redis.ResponseError as error:
-                moved = str(error).startswith("MOVED ")  # all that redis-py says before 6.0
-                if absent and (moved or isinstance(error, absent)):
-                    return
-                raise
+    def _rows_of(self, client: Any, name: str) -> Iterator[HistoryRow]:
+        try:
+            length = client.llen(name)
+        except self._redis.ResponseError as error:
+            # In a Cluster another node may have the old list, and a user need not have a right to
+            # it.
+            is_absent = is_moved(error) or isinstance(
+                error, self._redis.exceptions.NoPermissionError
+            )
+            if name != self._list and is_absent:
+                return
+            raise
         for start in range(-length, 0, PAGE):  # from the end, which stays where it is
-            with self._mapped():
-                page = client.lrange(name, start, min(start + PAGE, 0) - 1)
-            for raw in page:
+            for raw in client.lrange(name, start, min(start + PAGE, 0) - 1):
                 try:
                     row = HistoryRow.from_fields(json.loads(raw))
                 except (ValueError, TypeError, KeyError) as error:
@@ -229,23 +216,16 @@ class RedisStore(Store):
                 yield row
 
     @contextmanager
-    def _connected(self) -> Iterator[Any]:
-        """Open a connection for one call; none crosses a fork or stays open in an idle worker."""
-        client = getattr(self._thread, "client", None)
-        if client is None:  # kept, because making a client costs more than connecting
-            client = connect(self._url, setting="WAFFLE_STORE_URL", timeout=self._timeout)
-            self._thread.client = client
-        try:
-            yield client
-        finally:
-            client.connection_pool.disconnect(inuse_connections=False)
+    def _connected(self, *, writing: bool = False) -> Iterator[Any]:
+        """Open connections for one call; none crosses a fork or stays open in an idle worker.
 
-    @contextmanager
-    def _mapped(self, *, writing: bool = False) -> Iterator[None]:
-        """Raise the errors of redis-py as those of a store."""
+        What redis-py raises becomes an error of a store.
+        """
         try:
-            yield
+            yield self._client
         except WaffleError:
             raise
         except (self._redis.RedisError, OSError, UnicodeError) as error:
             raise store_error(self._redis, self.name, error, writing=writing) from error
+        finally:
+            disconnect(self._client)

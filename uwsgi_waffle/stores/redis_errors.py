@@ -14,7 +14,7 @@ from ..errors import (
 from ..redis_client import error_message
 from .translation import TRIED_AGAIN
 
-__all__ = ["store_error"]
+__all__ = ["is_moved", "store_error"]
 
 ADVICE = f"Check that Redis answers. {TRIED_AGAIN}"
 
@@ -40,8 +40,7 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
         return InvalidValue({"": f"{name} can't hold the value: {error.reason}"})
     if isinstance(error, kinds.AuthenticationError):
         return StoreUnavailable(f"{name}: {message}. Correct user and password in its URL.")
-    # Before redis-py 6 the first is a ResponseError like others.
-    moved = isinstance(error, kinds.MovedError) or message.startswith("MOVED ")
+    moved = is_moved(error)
     if moved or isinstance(error, kinds.ClusterCrossSlotError):
         place = message.split()[-1] if moved else "the one that has the keys"
         return StoreUnavailable(
@@ -56,6 +55,12 @@ def store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> Wa
     if isinstance(error, kinds.ResponseError):
         return _refusal(name, message, kinds, error, writing=writing)
     return StoreUnavailable(f"{name}: {message}. {open_files_advice(message) or ADVICE}")
+
+
+def is_moved(error: Exception) -> bool:
+    """Return whether another node of a Cluster has the key."""
+    # Before redis-py 6 it is a ResponseError like others.
+    return type(error).__name__ == "MovedError" or str(error).startswith("MOVED ")
 
 
 def _refusal(
