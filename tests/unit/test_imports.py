@@ -48,7 +48,7 @@ DOORS = {
     "redis": {"redis_client.py", "stores/redis.py", "wake/redis.py"},
     "psycopg": {"stores/drivers.py", "wake/postgres.py"},
     "peewee": {"stores/peewee.py"},
-    "playhouse": {"stores/peewee.py"},
+    "playhouse": set(),
     "flask_sqlalchemy": set(),  # a user's object is given to us
     "fcntl": {"unix.py"},
     "pwd": {"unix.py"},

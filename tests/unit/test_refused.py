@@ -121,11 +121,6 @@ class TestNamesOfLibraries:
                 "name of redis-py, so hosts don't tell each other of changes. Rename that",
             ),
             ("peewee/__init__.py", "w.PeeweeWaffleStore(model=1)", "name of peewee. Rename that"),
-            (
-                "playhouse/__init__.py",
-                "w.PeeweeWaffleStore(model=1)",
-                "name of peewee. Rename that",
-            ),
             ("sqlalchemy/__init__.py", SITE + "WaffleConf(app)", "name of SQLAlchemy. Rename that"),
             ("sqlalchemy/__init__.py", "w.AlchemyWaffleStore", "name of SQLAlchemy. Rename that"),
             (

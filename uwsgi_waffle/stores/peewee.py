@@ -16,7 +16,7 @@ from ..identity import database_identity, file_identity, sqlite_path
 from ..urls import redact_url
 from . import drivers
 from .rows import HISTORY, MYSQL_TEXT, REVISION, Found, RowStore
-from .translation import TableMissing, map_errors
+from .translation import map_errors
 
 __all__ = ["PeeweeWaffleStore"]
 
@@ -60,13 +60,12 @@ class PeeweeWaffleStore(RowStore):
     def __init__(self, db: Any = None, model: Any = None) -> None:
         try:
             import peewee
-            from playhouse import pool
-        except ImportError as error:
-            module = "playhouse" if "playhouse" in str(error.name) else "peewee"
-            why = ". ".join(missing_library("peewee", module, "peewee"))
+
+            self._errors = (peewee.PeeweeException, OSError)
+        except (ImportError, AttributeError):  # a folder of the project's may have its name
+            why = ". ".join(missing_library("peewee", "peewee", "peewee"))
             raise SchemaError(f"PeeweeWaffleStore can't be used: {why}") from None
         self._peewee: Any = peewee
-        self._pooled: Any = pool.PooledDatabase
         if not {"key", "value"} <= getattr(getattr(model, "_meta", None), "fields", {}).keys():
             raise SchemaError(
                 "PeeweeWaffleStore needs model=, a model with the fields key and value, "
@@ -140,11 +139,13 @@ class PeeweeWaffleStore(RowStore):
 
     @contextmanager
     def _open(self, *, lock: bool) -> Iterator[Any]:
-        errors = (self._peewee.PeeweeException, OSError)
         conflict, data = (self._peewee.IntegrityError,), (self._peewee.DataError,)
-        with map_errors(self, errors, conflict_errors=conflict, data_errors=data, writing=lock):
-            if self._in_memory:
-                with self._borrowed() as database:
+        with map_errors(
+            self, self._errors, conflict_errors=conflict, data_errors=data, writing=lock
+        ):
+            if self._in_memory:  # another connection would have a database of its own
+                database = self._app_database()
+                with database.atomic():
                     yield database
                 return
             database = self._own_database()
@@ -163,18 +164,6 @@ class PeeweeWaffleStore(RowStore):
                     if lock:
                         self._lock(database)
                     yield database
-
-    @contextmanager
-    def _borrowed(self) -> Iterator[Any]:
-        """Use this thread's own connection: another one would have a database of its own."""
-        database = self._app_database()
-        if database.is_closed():
-            raise TableMissing(
-                f"{self.name}: this thread has no connection to its database in memory, so it has "
-                "no table. Call connect() and create_tables() first."
-            )
-        with database.atomic():
-            yield database
 
     def _read_rows(self, connection: Any, *, history: bool = False) -> Found:
         query = self.model.select(self.model.key, self.model.value)
@@ -224,10 +213,12 @@ class PeeweeWaffleStore(RowStore):
         own = copy.copy(database)  # with all that was set or registered
         own._state, own._lock = type(database._state)(), threading.Lock()
         own.connect_params = {**database.connect_params, **self._connect_limits(own)}
+        # Where nobody has imported a class, there is no object of it.
         queue = getattr(sys.modules.get("playhouse.sqliteq"), "SqliteQueueDatabase", ())
         if isinstance(own, queue):  # it knows no transactions
             own.__class__ = self._peewee.SqliteDatabase
-        if isinstance(own, self._pooled):  # connections outside the pool
-            unpooled: Any = super(self._pooled, own)
+        pooled: Any = getattr(sys.modules.get("playhouse.pool"), "PooledDatabase", ())
+        if isinstance(own, pooled):  # connections outside the pool
+            unpooled: Any = super(pooled, own)
             own._connect, own._close = unpooled._connect, unpooled._close
         return own
