@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from urllib.parse import unquote
 
-from .mounts import mount_of
-
 __all__ = [
+    "Mount",
     "database_identity",
     "file_identity",
-    "knows_mounts",
+    "mount_of",
+    "parse_mounts",
     "same_place",
     "same_store",
     "server_identity",
@@ -59,15 +62,11 @@ def shown(identity: str) -> str:
 def file_identity(kind: str, path: str, rest: str = "") -> str:
     """Return the identity of what a file holds."""
     path = os.path.realpath(path)
-    found = (_mounted(path), _folder(path))
+    mount = mount_of(path)
+    found = (mount.place(path) if mount else "", _folder(path))
     return REALLY.join(
         (f"{kind}/{path}{rest}", *(f"{text}{rest}" if text else "" for text in found))
     )
-
-
-def knows_mounts() -> bool:
-    """Return whether this process can see where files really are: it has /proc, and no chroot."""
-    return bool(_mounted("/"))
 
 
 def server_identity(backend: str, host: str, port: int | str | None, rest: str) -> str:
@@ -83,7 +82,7 @@ def server_identity(backend: str, host: str, port: int | str | None, rest: str) 
     if host.startswith("/"):
         return file_identity(f"{backend}:/", host, rest)
     if LOOPBACK.fullmatch(host.lower()):
-        network = _network()
+        network = _namespace("net")
         return f"{backend}://localhost{rest}" + (f"{REALLY}{network}{rest}" if network else "")
     return f"{backend}://{host.lower()}{rest}"
 
@@ -116,18 +115,12 @@ def sqlite_path(database: str) -> str:
     return unquote(re.sub(r"^//[^/]*", "", path), errors="surrogateescape")
 
 
-def _network() -> str:
-    """Return what tells this process's network from those of other containers, "" without /proc."""
+def _namespace(kind: str) -> str:
+    """Return what tells this process's namespace from those of containers, "" without /proc."""
     try:
-        return os.readlink("/proc/self/ns/net")
+        return os.readlink(f"/proc/self/ns/{kind}")
     except OSError:
         return ""
-
-
-def _mounted(path: str) -> str:
-    """Return a real path as its file system knows it, wherever mounted; "" without /proc."""
-    mount = mount_of(path)
-    return "" if mount is None else mount.place(path)
 
 
 def _folder(path: str) -> str:
@@ -138,3 +131,66 @@ def _folder(path: str) -> str:
     except OSError:
         return ""
     return f"{found.st_dev}:{found.st_ino}/{name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Mount:
+    """A file system, or a folder of one, that is mounted somewhere.
+
+    Attributes:
+        device: the file system.
+        root: the folder in it that is mounted.
+        point: where it is mounted.
+        kind: the type of the file system.
+    """
+
+    device: str
+    root: str
+    point: str
+    kind: str
+
+    def place(self, path: str) -> str:
+        """Return what a path here is in the file system, wherever that is mounted."""
+        below = path[len(self.point) :].lstrip("/")
+        return f"{self.device}:{os.path.join(self.root, below)}"
+
+
+def mount_of(path: str, mounts: Iterable[Mount] | None = None) -> Mount | None:
+    """Return what a real path is on; ``None`` if this process can't see that.
+
+    It can't without /proc, or in a chroot.
+
+    Args:
+        mounts: those to look among; by default the mounts that this process sees.
+    """
+    best = None
+    for mount in _mounts() if mounts is None else mounts:
+        inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+        # The last one covers those before it.
+        if inside and (best is None or len(mount.point) >= len(best.point)):
+            best = mount
+    return best
+
+
+def _mounts() -> tuple[Mount, ...]:
+    namespace = _namespace("mnt")
+    return _mounts_of(namespace) if namespace else ()
+
+
+@cache
+def _mounts_of(namespace: str) -> tuple[Mount, ...]:
+    return parse_mounts(Path("/proc/self/mountinfo").read_bytes())
+
+
+def parse_mounts(content: bytes) -> tuple[Mount, ...]:
+    """Read the kernel's list."""
+    found = []
+    for line in filter(None, os.fsdecode(content).splitlines()):
+        fields, _, rest = line.partition(" - ")
+        device, root, point = fields.split(" ")[2:5]
+        found.append(Mount(device, _unescaped(root), _unescaped(point), rest.split(" ")[0]))
+    return tuple(found)
+
+
+def _unescaped(text: str) -> str:
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), text)

@@ -23,7 +23,7 @@ from uwsgi_waffle.cli import waffle as command
 from uwsgi_waffle.doctor import checks, folder
 from uwsgi_waffle.doctor.folder import Account
 from uwsgi_waffle.host import HostFiles
-from uwsgi_waffle.mounts import Mount
+from uwsgi_waffle.identity import Mount
 
 from ..contract.models import peewee_model
 from ..redis_server import RedisServer

@@ -17,7 +17,7 @@ import uwsgi_waffle
 PACKAGE = Path(uwsgi_waffle.__file__).parent
 FLOORS = (
     {"text"},
-    {"errors", "snapshot", "legacy", "mounts", "unix", "urls"},
+    {"errors", "snapshot", "legacy", "unix", "urls"},
     {"identity", "privileges", "variable", "redis_client", "frozen", "formats"},
     {"pins", "declarations"},
     {"schema"},

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from uwsgi_waffle.mounts import mount_of, parse_mounts
+from uwsgi_waffle.identity import mount_of, parse_mounts
 
 MOUNTS = """\
 22 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw

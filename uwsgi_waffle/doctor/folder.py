@@ -9,7 +9,7 @@ from pathlib import Path
 
 from .. import unix
 from ..host import HostFiles
-from ..mounts import mount_of
+from ..identity import mount_of
 from ..state import WaffleState
 from .finding import Finding, Processes
 

@@ -11,7 +11,7 @@ import click
 
 from .. import unix
 from ..host import UNKNOWN, ServerInfo
-from ..identity import knows_mounts
+from ..identity import mount_of
 from . import thread, uwsgi
 from .channel import CHANNELS, Channel, ChannelDown, open_channel
 from .listener import ELECTION_INTERVAL, Listener, open_listener
@@ -145,7 +145,8 @@ def process_name() -> str | None:
 
 def describe() -> ServerInfo:
     """Return how this process's server runs, for `flask waffle doctor`."""
-    knows = knows_mounts() or not hasattr(unix.libc(), "setfsuid")  # not Linux, which has no /proc
+    is_linux = hasattr(unix.libc(), "setfsuid")  # others have no /proc
+    knows = mount_of("/") is not None or not is_linux
     return {"knows_mounts": knows, **(uwsgi.describe() if uwsgi.is_present() else {})}
 
 
