@@ -304,7 +304,7 @@ class TestDatabase:
     @pytest.mark.parametrize("is_uri", [False, True])
     def test_everything_belongs_to_the_owner_of_the_folder(self, home: Path, is_uri: bool) -> None:
         url = f"sqlite:///{home}/instance/waffle.db"
-        if is_uri:  # SQLite itself makes the file
+        if is_uri:
             (home / "instance").mkdir()
             os.chown(home / "instance", USER, USER)
             url = f"sqlite:///file:{home}/inst%61nce/waffle.db?mode=rwc&uri=true"

@@ -16,14 +16,14 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from ..errors import InvalidValue, SchemaError, StoreReadOnly, StoreUnavailable
-from ..privileges import as_owner_of
+from ..errors import InvalidValue, SchemaError, StoreUnavailable
+from ..privileges import as_owner_of, resolve
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
 from .engines import check_url, create_engine, identity_of, libpq_url, notify, shown
-from .sqlite_file import SQLiteFile, absolute, located
+from .sqlite_file import SQLiteFile, absolute
 from .tables import DECLARED, TABLES_VERSION, as_text, is_sound, tables_of
-from .translation import CANT_OPEN, map_errors, retry
+from .translation import map_errors, retry
 
 __all__ = ["SQLStore"]
 
@@ -86,11 +86,14 @@ class SQLStore(Store):
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
 
     def beside(self, folder: Path) -> SQLStore:
-        if self._file is None or (url := located(self._given, folder)) == self._url:
+        if self._file is None:
+            return self
+        path = resolve(Path(str(absolute(self._given, str(folder)).database)))
+        if path == self._file.path:
             return self
         bound = copy.copy(self)
-        bound._given = bound._url = url
-        bound._file, bound._engine = SQLiteFile(url, self._timeout), None
+        bound._given = bound._url = self._given.set(database=str(path))
+        bound._file, bound._engine = SQLiteFile(bound._url, self._timeout), None
         return bound
 
     @property
@@ -285,16 +288,6 @@ class SQLStore(Store):
             with map_errors(self, errors, writing=writing):
                 yield
         except StoreUnavailable as error:
-            cause = error.__cause__
-            if self._file is None or cause is None:
+            if self._file is None or not (text := self._file.explain(error)):
                 raise
-            is_denied = isinstance(cause, PermissionError)
-            if is_denied or not self._file.is_gone():
-                is_denied |= isinstance(error, StoreReadOnly) or f"{CANT_OPEN}." in str(error)
-                if is_denied and (owner := self._file.foreign_owner()):
-                    raise type(error)(f"{self.name}: {owner}") from error
-                raise
-            raise StoreUnavailable(
-                f"{self.name}: the file is gone. Restore it. To start afresh instead, stop the"
-                " server and delete the folder beside the watch file (WAFFLE_WATCHER_FILE + '.d')."
-            ) from error
+            raise type(error)(f"{self.name}: {text}") from error

@@ -10,12 +10,13 @@ from urllib.parse import quote, urlencode
 import sqlalchemy as sa
 
 from .. import unix
-from ..errors import SchemaError, StoreUnavailable
+from ..errors import SchemaError, StoreReadOnly, StoreUnavailable
 from ..identity import sqlite_path
-from ..privileges import acting_user, exposed_to, foreign_owner, make_folder, resolve
+from ..privileges import acting_user, exposed_to, foreign_owner, make_folder
 from .drivers import in_memory
+from .translation import CANT_OPEN
 
-__all__ = ["SQLiteFile", "absolute", "located"]
+__all__ = ["SQLiteFile", "absolute"]
 
 
 class SQLiteFile:
@@ -39,37 +40,43 @@ class SQLiteFile:
                 "A SQLite database in memory can't be shared by processes: name a file, or use "
                 "MemoryStore() in a test."
             )
-        self._database, self._query = str(url.database), url.query
+        options = {name: value for name, value in url.query.items() if name != "uri"}
         try:
-            self._timeout = float(str(url.query.get("timeout", timeout)))
+            self._timeout = float(str(options.pop("timeout", timeout)))
         except ValueError:
             raise SchemaError("WAFFLE_STORE_URL: its timeout is a number of seconds.") from None
-        self.is_uri = self._database.startswith("file:")  # the URL itself says how to open it
-        self.path = Path(sqlite_path(self._database))
+        # One that has vanished is an error, not a new empty database.
+        self._mode = "ro" if options.pop("mode", "") == "ro" else "rw"
+        self._options = urlencode({**options, "mode": self._mode})
+        self.path = Path(str(url.database))
 
-    def is_gone(self) -> bool:
-        """Return whether the file is missing, as far as this process may look."""
-        if self.is_uri:
-            return False
+    def explain(self, error: StoreUnavailable) -> str:
+        """Return what to do if the file is gone, or another user's; else nothing."""
+        cause = error.__cause__
+        is_denied = isinstance(cause, PermissionError)
+        if cause is None:
+            return ""
+        if not is_denied and self._is_gone():
+            return (
+                "the file is gone. Restore it. To start afresh instead, stop the server and delete "
+                "the folder beside the watch file (WAFFLE_WATCHER_FILE + '.d')."
+            )
+        if not (is_denied or isinstance(error, StoreReadOnly) or f"{CANT_OPEN}." in str(error)):
+            return ""
+        beside = filter(os.path.exists, (f"{self.path}-wal", f"{self.path}-shm"))
+        return foreign_owner(acting_user(self.path), self.path, self.path.parent, *beside)
+
+    def _is_gone(self) -> bool:
         try:
             self.path.stat()
         except OSError as error:
             return isinstance(error, FileNotFoundError)
         return False
 
-    def foreign_owner(self) -> str:
-        """Return what to do if the file or its folder is another user's; empty if it isn't."""
-        beside = filter(os.path.exists, (f"{self.path}-wal", f"{self.path}-shm"))
-        return foreign_owner(acting_user(self.path), self.path, self.path.parent, *beside)
-
     def connect(self) -> sqlite3.Connection:
-        """Open the file; one that has vanished is an error, not a new empty database."""
-        if self.is_uri:
-            query = {key: value for key, value in self._query.items() if key != "uri"}
-            path = f"{self._database}?{urlencode(query)}"
-        else:
-            path = f"file:{quote(os.path.abspath(self.path))}?mode=rw"
-        return sqlite3.connect(path, uri=True, timeout=self._timeout, check_same_thread=False)
+        """Open the file."""
+        uri = f"file:{quote(str(self.path))}?{self._options}"
+        return sqlite3.connect(uri, uri=True, timeout=self._timeout, check_same_thread=False)
 
     def create(self) -> None:
         """Create the file and its folder, unless it is there.
@@ -77,7 +84,7 @@ class SQLiteFile:
         Raises:
             SchemaError: others may write the folder, and so replace the file.
         """
-        if self.is_uri:
+        if self._mode == "ro":
             return
         path, folder = self.path, self.path.parent
         for parent in reversed(path.parents):
@@ -103,17 +110,7 @@ class SQLiteFile:
 
 
 def absolute(url: sa.URL, folder: str) -> sa.URL:
-    """Return a SQLite URL with an absolute path; a relative one is in ``folder``."""
-    path = str(url.database or "")
-    if in_memory(path, url.query.get("mode")) or path.startswith(("/", "file:/")):
+    """Return a SQLite URL with an absolute path, and no URI; a relative one is in ``folder``."""
+    if in_memory(url.database, url.query.get("mode")):
         return url
-    if path.startswith("file:"):
-        return url.set(database=f"file:{quote(folder)}/{path.removeprefix('file:')}")
-    return url.set(database=os.path.abspath(os.path.join(folder, path)))
-
-
-def located(url: sa.URL, folder: Path) -> sa.URL:
-    """Return the same for an application's folder, with the links in a path followed."""
-    url = absolute(url, str(resolve(folder)))
-    is_uri = str(url.database).startswith("file:")
-    return url if is_uri else url.set(database=str(resolve(Path(str(url.database)))))
+    return url.set(database=os.path.join(folder, sqlite_path(str(url.database))))
