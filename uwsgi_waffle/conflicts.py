@@ -33,9 +33,7 @@ class Conflicts:
         kinds = {name: _json_kind(found.json_schema) for name, found in schema.variables.items()}
         self._kinds = {name: kind for name, kind in kinds.items() if kind}
         self._app_name, self._store = app_name, store
-        # The notes that were found right: they have no news, and parsing a long one takes a while.
-        self._checked: str | None = None
-        self._noted: str | None = None
+        self._checked: str | None = None  # has no news, so what it warns of is logged once
 
     def check(self, stored: Stored) -> None:
         """Compare the store's note with what this application declares.
@@ -68,12 +66,9 @@ class Conflicts:
     def note(self, stored: Stored) -> str | None:
         """Check, and return the note to write, ``None`` if the store's is right."""
         self.check(stored)
-        if stored.declared is not None and stored.declared == self._noted:
-            return None
         known = _parse(stored.declared)
         ours = {name: (kind, self._app_name) for name, kind in self._kinds.items()}
         if all(known.get(name, ("", ""))[0] == kind for name, kind in self._kinds.items()):
-            self._noted = stored.declared
             return None
         return json.dumps({**known, **ours}, separators=(",", ":"), sort_keys=True)
 
@@ -91,17 +86,7 @@ def _parse(text: str | None) -> dict[str, tuple[str, str]]:
 
 def _json_kind(schema: Mapping[str, Any]) -> str:
     """Return what JSON holds a type, such as ``integer or null``; empty if that isn't known."""
-    return " or ".join(sorted(_kinds(schema, schema.get("$defs", {}), depth=0)))
-
-
-def _kinds(part: Mapping[str, Any], shared: Mapping[str, Any], *, depth: int) -> set[str]:
-    if depth > 20:  # a type that contains itself
-        return set()
-    if "$ref" in part:
-        part = shared.get(str(part["$ref"]).rpartition("/")[2], {})
-        return _kinds(part, shared, depth=depth + 1)
-    for choice in ("anyOf", "oneOf"):
-        if choice in part:
-            found = [_kinds(each, shared, depth=depth + 1) for each in part[choice]]
-            return set().union(*found) if all(found) else set()
-    return {str(part["type"])} if isinstance(part.get("type"), str) else set()
+    shared = {f"#/$defs/{name}": part for name, part in schema.get("$defs", {}).items()}
+    options = schema.get("anyOf") or schema.get("oneOf") or [schema]
+    kinds = [shared.get(option.get("$ref"), option).get("type") for option in options]
+    return " or ".join(sorted({*kinds})) if all(isinstance(kind, str) for kind in kinds) else ""

@@ -139,17 +139,23 @@ class AlchemyWaffleStore(RowStore):
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with self._as_owner(), self._connect() as connection:
-            backend = connection.dialect.name
-            # Whatever the application's connections are set to: a transaction that sees what the
-            # lock has waited for.
-            level = drivers.ISOLATION.get(backend, "SERIALIZABLE")
-            connection.execution_options(isolation_level=level)
-            connection.detach()  # closed with this block, whatever the pool
-            with connection.begin():
-                for statement in drivers.transaction_limits(backend, drivers.TIMEOUT):
-                    connection.exec_driver_sql(statement)
-                yield connection
+        with self._as_owner():
+            engine, token = self._own_engine(), _limit_connection.set(True)
+            try:
+                connection = engine.connect()
+            finally:
+                _limit_connection.reset(token)
+            with connection:
+                backend = connection.dialect.name
+                # Whatever the application's connections are set to: a transaction that sees what
+                # the lock has waited for.
+                level = drivers.ISOLATION.get(backend, "SERIALIZABLE")
+                connection.execution_options(isolation_level=level)
+                connection.detach()  # closed with this block, whatever the pool
+                with connection.begin():
+                    for statement in drivers.transaction_limits(backend, drivers.TIMEOUT):
+                        connection.exec_driver_sql(statement)
+                    yield connection
 
     def _read_rows(self, connection: sa.Connection, *, history: bool = False) -> Found:
         query = sa.select(self._key, self._value)
@@ -176,14 +182,6 @@ class AlchemyWaffleStore(RowStore):
             connection.execute(sa.select(self._key).where(row).with_for_update())
         else:
             connection.execute(self._table.update().where(row).values({self._value: self._value}))
-
-    def _connect(self) -> sa.Connection:
-        """Return a connection as the application's engine makes them, with time limits."""
-        engine, token = self._own_engine(), _limit_connection.set(True)
-        try:
-            return engine.connect()
-        finally:
-            _limit_connection.reset(token)
 
     def _own_engine(self) -> sa.Engine:
         """Return this process's engine: it makes connections like the application's."""

@@ -11,12 +11,21 @@ from itertools import islice
 from time import monotonic
 from typing import Any
 
-from ..errors import SchemaError, StoreUnavailable, UnknownRevision, WaffleError, missing_library
+from ..errors import (
+    InvalidValue,
+    SchemaError,
+    StoreReadOnly,
+    StoreUnavailable,
+    UnknownRevision,
+    WaffleError,
+    missing_library,
+    open_files_advice,
+)
 from ..identity import server_identity
-from ..redis_client import connect, disconnect, import_redis
+from ..redis_client import connect, disconnect, error_message, import_redis
 from ..urls import redact_url
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
-from .redis_errors import is_moved, store_error
+from .translation import TRIED_AGAIN
 
 __all__ = ["RedisStore"]
 
@@ -24,6 +33,15 @@ __all__ = ["RedisStore"]
 # holds `Stored.declared`.
 REVISION, ROWS, DECLARED = "WAFFLE_REVISION", "WAFFLE_ROWS", "WAFFLE_DECLARED"
 PAGE = 50  # history rows fetched at a time, because they may be long
+
+ADVICE = f"Check that Redis answers. {TRIED_AGAIN}"
+
+ADVICE_OF_REFUSALS = {
+    "WRONGTYPE": "The key is somebody else's: set WAFFLE_NAMESPACE.",
+    "DB index is out of range": "Correct the number in the URL.",
+    "NOREPLICAS": "Start the replicas, or lower min-replicas-to-write.",
+    "OOM": "Make room, or raise maxmemory.",
+}
 
 # Carries out a commit if the revision is still the one that it was made for. What can fail comes
 # before what writes.
@@ -198,7 +216,7 @@ class RedisStore(Store):
         except self._redis.ResponseError as error:
             # In a Cluster another node may have the old list, and a user need not have a right to
             # it.
-            is_absent = is_moved(error) or isinstance(
+            is_absent = _is_moved(error) or isinstance(
                 error, self._redis.exceptions.NoPermissionError
             )
             if name != self._list and is_absent:
@@ -226,6 +244,54 @@ class RedisStore(Store):
         except WaffleError:
             raise
         except (self._redis.RedisError, OSError, UnicodeError) as error:
-            raise store_error(self._redis, self.name, error, writing=writing) from error
+            raise _store_error(self._redis, self.name, error, writing=writing) from error
         finally:
             disconnect(self._client)
+
+
+def _store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> WaffleError:
+    """Return the error of a store for one of redis-py.
+
+    Args:
+        redis: the module.
+        name: the store's.
+        error: what redis-py raised.
+        writing: whether the command was to write.
+    """
+    message, kinds = error_message(error), redis.exceptions
+    unchanged = "Nothing was changed. " if writing else ""
+    if isinstance(error, UnicodeEncodeError):
+        return InvalidValue({"": f"{name} can't hold the value: {error.reason}"})
+    if isinstance(error, kinds.AuthenticationError):
+        return StoreUnavailable(f"{name}: {message}. Correct user and password in its URL.")
+    moved = _is_moved(error)
+    if moved or isinstance(error, kinds.ClusterCrossSlotError):
+        place = message.split()[-1] if moved else "the one that has the keys"
+        return StoreUnavailable(
+            f"{name} is a node of a Redis Cluster, and another node has the store's keys. "
+            f"Name that node in the URL: {place}."
+        )
+    if isinstance(error, kinds.ReadOnlyError) or "READONLY" in message:
+        return StoreReadOnly(
+            f"{name} refuses to be written, because it is a replica: {message}. Nothing was "
+            "changed. Name the primary in the URL."
+        )
+    if isinstance(error, kinds.NoPermissionError) or "user executing the script" in message:
+        error_type = StoreReadOnly if writing else StoreUnavailable
+        return error_type(f"{name}: {message}. {unchanged}Give the user this right.")
+    if "unknown command" in message.lower():
+        message = message.partition(", with args")[0]  # those may be values
+        return StoreUnavailable(
+            f"{name}: {message}. If that is a Sentinel, name the primary in the URL instead. If "
+            "Redis doesn't have this command, as with rename-command, let it have it."
+        )
+    if isinstance(error, kinds.ResponseError):
+        advice = next((text for word, text in ADVICE_OF_REFUSALS.items() if word in message), "")
+        return StoreUnavailable(f"{name}: Redis refuses: {message}. {unchanged}{advice}".rstrip())
+    return StoreUnavailable(f"{name}: {message}. {open_files_advice(message) or ADVICE}")
+
+
+def _is_moved(error: Exception) -> bool:
+    """Return whether another node of a Cluster has the key."""
+    # Before redis-py 6 it is a ResponseError like others.
+    return type(error).__name__ == "MovedError" or str(error).startswith("MOVED ")
