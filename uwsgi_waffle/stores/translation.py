@@ -47,58 +47,42 @@ NO_DRIVER = (
     "uwsgi_waffle[mysql] brings PyMySQL for mysql+pymysql://."
 )
 NEEDS_PACKAGE = "package is required"  # PyMySQL's words, for some ways to log in
-LOST_COLUMN = "The table has lost a column: restore the database from its backup."
 
-# Parts of a message, in lower case, and what to do.
-CAUSES = (
-    (("can't load plugin",), "Name an installed driver in the URL."),
-    (
-        (
-            "password authentication failed",
-            "no password supplied",
-            "access denied for user",
-            "no pg_hba.conf entry",
-            "is not permitted to log in",
-            "is not allowed to connect",
-            "account is locked",
-            "password has expired",
-        ),
-        "Correct user and password in the URL, or let this user in.",
+# What a message says, as a regular expression, and what to do.
+CAUSES = {
+    "can't load plugin": "Name an installed driver in the URL.",
+    "password authentication failed|no password supplied|password has expired|account is locked"
+    "|access denied for user|no pg_hba.conf entry|is not permitted to log in"
+    "|is not allowed to connect": "Correct user and password in the URL, or let this user in.",
+    "permission denied for database": "Grant the database user the right to connect.",
+    "violates check constraint|constraint failed|constraint `|violates not-null": (
+        "Nothing was changed. Check the constraints and triggers of the table."
     ),
-    (("permission denied for database",), "Grant the database user the right to connect."),
-    (
-        ("violates check constraint", "constraint failed", "constraint `", "violates not-null"),
-        "Nothing was changed. Check the constraints and triggers of the table.",
+    r"no such column|has no column named|unknown column|column \S+ .*does not exist": (
+        "The table has lost a column: restore the database from its backup."
     ),
-    (
-        ("no such column", "has no column named", "unknown column"),
-        LOST_COLUMN,
+    "invalid connection option|bad value for|invalid command-line argument": (
+        "Correct the options in the URL."
     ),
-    (
-        ("invalid connection option", "bad value for", "invalid command-line argument"),
-        "Correct the options in the URL.",
+    'unknown database|no schema has been selected|(role|database) ".*" does not exist': (
+        "Create it, or correct the URL."
     ),
-    (("unknown database", "no schema has been selected"), "Create it, or correct the URL."),
-    (
-        ("statement pooling mode",),
-        "Set pool_mode = transaction in PgBouncer, or name the server itself in the URL.",
+    "statement pooling mode": (
+        "Set pool_mode = transaction in PgBouncer, or name the server itself in the URL."
     ),
-    (
-        ("too many connections", "too many clients", "connection slots are reserved"),
-        "Close some, or raise the server's limit of connections.",
+    "too many connections|too many clients|connection slots are reserved": (
+        "Close some, or raise the server's limit of connections."
     ),
-    (("disk is full", "no space left", "is full"), "Make room on the disk of the database."),
-    (("disk i/o error",), "Check the disk of the database: it may be full."),
-    (
-        ("database is locked", "database table is locked"),
-        "Another connection has written there and not yet committed; end it.",
+    "disk is full|no space left|is full": "Make room on the disk of the database.",
+    "disk i/o error": "Check the disk of the database: it may be full.",
+    "database is locked|database table is locked": (
+        "Another connection has written there and not yet committed; end it."
     ),
-    (
-        (CANT_OPEN, "[errno 13]"),
-        "Check that the server's user may write the file and its folder.",
+    rf"{CANT_OPEN}|\[errno 13\]": (
+        "Check that the server's user may write the file and its folder."
     ),
-    (("not a database", "malformed"), "Restore the database from its backup."),
-)
+    "not a database|malformed": "Restore the database from its backup.",
+}
 
 ATTEMPTS = 5
 
@@ -189,13 +173,9 @@ def _store_error(name: str, error: Exception, *, writing: bool) -> WaffleError:
 def _advice(message: str, codes: set[object]) -> str:
     if advice := open_files_advice(message):
         return advice
-    for parts, advice in CAUSES:
-        if any(part in message.lower() for part in parts):
+    for cause, advice in CAUSES.items():
+        if re.search(cause, message, re.IGNORECASE):
             return advice
-    if re.search(r'(role|database) ".*" does not exist', message):
-        return "Create it, or correct the URL."
-    if re.search(r"column \S+ .*does not exist", message):
-        return LOST_COLUMN
     if codes & GONE:
         return f"{ADVICE} If a value is large, raise the server's max_allowed_packet."
     return ADVICE
