@@ -22,7 +22,7 @@ from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
 from .drivers import TIMEOUT, check_packets
 from .engines import check_url, create_engine, identity_of, libpq_url, notify, shown
 from .sqlite_file import SQLiteFile, absolute
-from .tables import DECLARED, TABLES_VERSION, as_text, is_sound, tables_of
+from .tables import DECLARED, NEWEST, TABLES_VERSION, as_text, tables_of
 from .translation import map_errors, retry
 
 __all__ = ["SQLStore"]
@@ -165,7 +165,7 @@ class SQLStore(Store):
             self._read(connection).check_revision(revision)
             rows = connection.execute(self._tables.until(revision)).all()
         for row in rows:
-            self._check_column(self._tables.history.c.revision, row.revision)
+            self._sound(self._tables.history.c.revision, row.revision)
         texts = {as_text(row.key): as_text(row.new) for row in rows}
         return {key: text for key, text in texts.items() if text is not None}
 
@@ -197,19 +197,24 @@ class SQLStore(Store):
     def _read(self, connection: sa.Connection) -> Stored:
         rows = connection.execute(self._tables.snapshot).all()
         self._check(rows[0].version if rows else None)
-        self._check_column(self._tables.meta.c.revision, rows[0].revision)
-        values = {key: as_text(value) for _, _, key, value in rows if key is not None}
-        for key in values:
-            self._check_column(self._tables.values.c.key, key)
+        revision = self._sound(self._tables.meta.c.revision, rows[0].revision)
+        keys, found = self._tables.values.c.key, [row for row in rows if row.key is not None]
+        values = {self._sound(keys, row.key): as_text(row.value) for row in found}
         declared = values.pop(DECLARED, None)
-        return Stored(rows[0].revision, values, declared)
+        return Stored(revision, values, declared)
 
-    def _check_column(self, column: sa.Column[Any], value: object) -> None:
-        if not is_sound(column, value):
-            raise StoreUnavailable(
-                f"{self.name}: a {column.name} in {column.table.name} is damaged: {value!r}. "
-                "Repair that row, or restore the database from its backup."
-            )
+    def _sound(self, column: sa.Column[Any], value: Any) -> Any:
+        """Return a key or a revision if it is one: SQLite takes any value.
+
+        An update of a key in bytes would find no row.
+        """
+        is_number = isinstance(value, int) and 0 <= value <= NEWEST
+        if isinstance(value, str) if column.name == "key" else is_number:
+            return value
+        raise StoreUnavailable(
+            f"{self.name}: a {column.name} in {column.table.name} is damaged: {value!r}. "
+            "Repair that row, or restore the database from its backup."
+        )
 
     def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:
         at = datetime.now(timezone.utc).replace(tzinfo=None)
@@ -218,20 +223,19 @@ class SQLStore(Store):
             for row in commit.rows(stored, at)
         ]
         check_packets(connection, self.name, rows)
-        for key, text in commit.changes.items():
+        texts, known = dict(commit.changes), set(stored.values)
+        if commit.declared is not None:
+            texts[DECLARED] = commit.declared
+        if stored.declared is not None:
+            known.add(DECLARED)
+        for key, text in texts.items():
             with self._invalid_value(key):
                 if text is None:
                     connection.execute(self._tables.delete, {"key_is": key})
-                elif key in stored.values:
+                elif key in known:
                     connection.execute(self._tables.update, {"key_is": key, "value": text})
                 else:
                     connection.execute(self._tables.insert, {"key": key, "value": text})
-        if commit.declared is not None:
-            row = {"key": DECLARED, "value": commit.declared}
-            if stored.declared is None:
-                connection.execute(self._tables.insert, row)
-            else:
-                connection.execute(self._tables.update, {"key_is": DECLARED, **row})
         if rows:
             with self._invalid_value("actor, note"):
                 connection.execute(self._tables.insert_history, rows)
@@ -245,7 +249,7 @@ class SQLStore(Store):
                 f"{self.name}: a row of {table.name} is damaged: {error}. Repair or delete it."
             ) from error
         for row in rows:
-            self._check_column(table.c.revision, row.revision)
+            self._sound(table.c.revision, row.revision)
         found = [{name: as_text(getattr(row, name)) for name in names} for row in rows]
         return [HistoryRow(**{**f, "at": f["at"].replace(tzinfo=timezone.utc)}) for f in found]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["DECLARED", "TABLES_VERSION", "Tables", "as_text", "is_sound", "tables_of"]
+__all__ = ["DECLARED", "NEWEST", "TABLES_VERSION", "Tables", "as_text", "tables_of"]
 
 TABLES_VERSION = 1
 NEWEST = 2**63 - 2  # of all revisions
@@ -31,7 +31,7 @@ class Tables:
     """
 
     def __init__(self, namespace: str, *, mysql: bool) -> None:
-        types = _for_mysql() if mysql else _for_others()
+        types = _types(mysql=mysql)
         key, text, _, options = types
         prefix = f"{namespace}_" if namespace else ""
         self.metadata = sa.MetaData()
@@ -54,7 +54,7 @@ class Tables:
         self.version = sa.select(meta.c.version)
         self.next_revision = (
             meta.update()
-            .where(meta.c.revision.between(0, NEWEST))  # not what `is_sound` refuses
+            .where(meta.c.revision.between(0, NEWEST))  # not what is damaged
             .values(revision=meta.c.revision + 1)
         )
         self.lock = sa.select(meta.c.revision).with_for_update()
@@ -76,7 +76,7 @@ class Tables:
         return query.where(~later).order_by(history.id)
 
 
-def _history(name: str, metadata: sa.MetaData, types: _Types) -> sa.Table:
+def _history(name: str, metadata: sa.MetaData, types: tuple[Any, ...]) -> sa.Table:
     key, text, time, options = types
     return sa.Table(
         name,
@@ -93,34 +93,18 @@ def _history(name: str, metadata: sa.MetaData, types: _Types) -> sa.Table:
     )
 
 
-#: The types of keys, texts and times, and the options of each table.
-_Types = tuple[Any, Any, Any, dict[str, Any]]
+def _types(*, mysql: bool) -> tuple[Any, ...]:
+    """Return the types of keys, texts and times, and the options of each table.
 
-
-def _for_others() -> _Types:
-    return sa.String(255), sa.Text(), sa.DateTime(), {}
-
-
-def _for_mysql() -> _Types:
-    """Return what MySQL and MariaDB need.
-
-    A server's own defaults may mix up cases, lose characters or know no transactions.
+    A MySQL server's own defaults may mix up cases, lose characters or know no transactions.
     """
-    from sqlalchemy.dialects import mysql  # only here: its many modules take memory
+    if not mysql:
+        return sa.String(255), sa.Text(), sa.DateTime(), {}
+    from sqlalchemy.dialects import mysql as types  # only here: its many modules take memory
 
-    key = mysql.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin")
-    text, time = mysql.LONGTEXT(charset="utf8mb4"), mysql.DATETIME(fsp=6)
+    key = types.VARCHAR(255, charset="utf8mb4", collation="utf8mb4_bin")
+    text, time = types.LONGTEXT(charset="utf8mb4"), types.DATETIME(fsp=6)
     return key, text, time, {"mysql_engine": "InnoDB", "mariadb_engine": "InnoDB"}
-
-
-def is_sound(column: sa.Column[Any], value: object) -> bool:
-    """Return whether a key or a revision is one: SQLite takes any value.
-
-    An update of a key in bytes would find no row.
-    """
-    if column.name == "key":
-        return isinstance(value, str)
-    return isinstance(value, int) and 0 <= value <= NEWEST
 
 
 def as_text(value: Any) -> Any:
