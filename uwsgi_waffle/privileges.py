@@ -6,7 +6,7 @@ import logging
 import os
 import shlex
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 from . import unix
@@ -167,11 +167,13 @@ def foreign_owner(user: int, *paths: Path | str, command: str = "chown") -> str:
     )
 
 
-def as_owner_of(path: Path) -> AbstractContextManager[None]:
+def as_owner_of(path: Path | None) -> AbstractContextManager[None]:
     """Act as the owner of a file that may have to be created, if this is a command of root's.
 
-    Warn if other users can exchange it.
+    Warn if other users can exchange it. Without a file do nothing.
     """
+    if path is None:
+        return nullcontext()
     warn_if_exposed(path)
     return acting_as(acting_user(path))
 

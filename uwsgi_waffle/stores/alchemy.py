@@ -14,6 +14,7 @@ from sqlalchemy import exc
 
 from ..errors import SchemaError, StoreUnavailable
 from ..identity import sqlite_path
+from ..privileges import as_owner_of
 from . import drivers
 from .borrowed import BorrowedConnection
 from .engines import connect, identity_of, libpq_url, notify, shown
@@ -136,7 +137,7 @@ class AlchemyWaffleStore(RowStore):
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:
-        with self._as_owner():
+        with as_owner_of(self.file):
             engine, token = self._own_engine(), _limit_connection.set(True)
             try:
                 connection = engine.connect()

@@ -13,6 +13,7 @@ from typing import Any
 
 from ..errors import SchemaError, StoreUnavailable, missing_library
 from ..identity import database_identity, file_identity, sqlite_path
+from ..privileges import as_owner_of
 from ..urls import redact_url
 from . import drivers
 from .rows import HISTORY, MYSQL_TEXT, REVISION, Found, RowStore
@@ -149,7 +150,7 @@ class PeeweeWaffleStore(RowStore):
                     yield database
                 return
             database = self._own_database()
-            with self._as_owner(), database.connection_context():
+            with as_owner_of(self.file), database.connection_context():
                 drivers.limit_answers(database.connection(), drivers.TIMEOUT)
                 backend = self._backend
                 level = f"TRANSACTION ISOLATION LEVEL {drivers.ISOLATION.get(backend)}"

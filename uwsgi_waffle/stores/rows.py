@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 
 from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from ..legacy import as_json
-from ..privileges import as_owner_of
 from .contract import EXPIRES, Commit, CommitBuilder, Context, HistoryRow, Store, Stored
 from .row_history import HISTORY_ROWS, RowHistory
 from .translation import TableMissing, retry
@@ -71,9 +70,6 @@ class RowStore(Store):
     def _in_memory(self) -> bool:
         """Whether the table is in the memory of this process alone."""
         return False
-
-    def _as_owner(self) -> AbstractContextManager[None]:
-        return nullcontext() if self.file is None else as_owner_of(self.file)
 
     @abstractmethod
     def _open(self, *, lock: bool) -> AbstractContextManager[Any]:

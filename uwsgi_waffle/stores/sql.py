@@ -7,8 +7,8 @@ import os
 import sqlite3
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import replace
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -105,7 +105,7 @@ class SQLStore(Store):
         return libpq_url(self._url)
 
     def prepare(self) -> None:
-        with self._mapped(writing=True), self._as_owner():
+        with self._mapped(writing=True), as_owner_of(self.file):
             if self._file is not None:
                 self._file.create()
             for attempt in range(CREATE_ATTEMPTS):
@@ -152,6 +152,7 @@ class SQLStore(Store):
             if max_length is not None and c.name in ("old", "new")
             else c
             for c in history.c
+            if c.name != "id"
         ]
         query = sa.select(*columns).order_by(history.c.id.desc()).limit(max(0, limit))
         if key is not None:
@@ -218,10 +219,7 @@ class SQLStore(Store):
 
     def _write(self, connection: sa.Connection, stored: Stored, commit: Commit) -> None:
         at = datetime.now(timezone.utc).replace(tzinfo=None)
-        rows = [
-            {name: getattr(row, name) for name in self._tables.history_columns}
-            for row in commit.rows(stored, at)
-        ]
+        rows = [asdict(row) for row in commit.rows(stored, at)]
         check_packets(connection, self.name, rows)
         texts, known = dict(commit.changes), set(stored.values)
         if commit.declared is not None:
@@ -241,7 +239,7 @@ class SQLStore(Store):
                 connection.execute(self._tables.insert_history, rows)
 
     def _history_rows(self, connection: sa.Connection, query: sa.Select[Any]) -> list[HistoryRow]:
-        names, table = self._tables.history_columns, self._tables.history
+        table = self._tables.history
         try:
             rows = connection.execute(query).all()
         except (TypeError, ValueError) as error:  # SQLite takes any time
@@ -250,7 +248,7 @@ class SQLStore(Store):
             ) from error
         for row in rows:
             self._sound(table.c.revision, row.revision)
-        found = [{name: as_text(getattr(row, name)) for name in names} for row in rows]
+        found = [{name: as_text(value) for name, value in row._mapping.items()} for row in rows]
         return [HistoryRow(**{**f, "at": f["at"].replace(tzinfo=timezone.utc)}) for f in found]
 
     @contextmanager
@@ -266,7 +264,7 @@ class SQLStore(Store):
         """Open a connection for one call; what isn't committed is rolled back."""
         with (
             self._mapped(writing=writing),
-            self._as_owner(),
+            as_owner_of(self.file),
             self._connect().connect() as connection,
         ):
             yield connection
@@ -278,12 +276,6 @@ class SQLStore(Store):
             self._engine = create_engine(self._url, self._timeout, **options)
             self._pid = os.getpid()
         return self._engine
-
-    def _as_owner(self) -> AbstractContextManager[None]:
-        if self._file is None:
-            return nullcontext()
-        self._connect()  # SQLAlchemy imports the dialect now: the owner may not be able to read it
-        return as_owner_of(self._file.path)
 
     @contextmanager
     def _mapped(self, *, writing: bool) -> Iterator[None]:

@@ -63,7 +63,6 @@ class Tables:
         self.update = values.update().where(key_is)
         self.delete = values.delete().where(key_is)
         self.insert_history = self.history.insert()
-        self.history_columns = tuple(c.name for c in self.history.c if c.name != "id")
         self.snapshot = sa.select(
             meta.c.version, meta.c.revision, values.c.key, values.c.value
         ).select_from(meta.outerjoin(values, sa.true()))
