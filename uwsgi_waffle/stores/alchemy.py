@@ -18,7 +18,7 @@ from ..privileges import as_owner_of
 from . import drivers
 from .borrowed import BorrowedConnection
 from .engines import connect, identity_of, libpq_url, notify, shown
-from .rows import HISTORY, MYSQL, MYSQL_TEXT, REVISION, Found, RowStore
+from .rows import MYSQL, MYSQL_TEXT, REVISION, Found, RowStore
 from .translation import map_errors
 
 __all__ = ["AlchemyWaffleStore"]
@@ -155,11 +155,9 @@ class AlchemyWaffleStore(RowStore):
                         connection.exec_driver_sql(statement)
                     yield connection
 
-    def _read_rows(self, connection: sa.Connection, *, history: bool = False) -> Found:
-        query = sa.select(self._key, self._value)
-        if not history:
-            query = query.where(self._key != HISTORY)
-        return {key: text for key, text in connection.execute(query) if key is not None}
+    def _read_rows(self, connection: sa.Connection) -> Found:
+        rows = connection.execute(sa.select(self._key, self._value))
+        return {key: text for key, text in rows if key is not None}
 
     def _write_row(
         self, connection: sa.Connection, key: str, text: str | None, *, exists: bool

@@ -94,10 +94,9 @@ class WaffleStore(RowStore):
                 raise _failure(self, "the application's context", error) from error
             log.exception("uwsgi_waffle: a teardown function failed after an update was stored")
 
-    def _read_rows(self, connection: list[str], *, history: bool = False) -> Found:
+    def _read_rows(self, connection: list[str]) -> Found:
         found = {NAMES: _text(self, NAMES)}  # there is no way to list rows
-        names = self._names or frozenset()
-        wanted = {*names, *names_in(found), REVISION, *((HISTORY,) if history else ())}
+        wanted = {*(self._names or ()), *names_in(found), REVISION, HISTORY}
         found |= {key: _text(self, key) for key in sorted(wanted)}
         return {key: text for key, text in found.items() if text is not None}
 

@@ -16,7 +16,7 @@ from ..identity import database_identity, file_identity, sqlite_path
 from ..privileges import as_owner_of
 from ..urls import redact_url
 from . import drivers
-from .rows import HISTORY, MYSQL_TEXT, REVISION, Found, RowStore
+from .rows import MYSQL_TEXT, REVISION, Found, RowStore
 from .translation import map_errors
 
 __all__ = ["PeeweeWaffleStore"]
@@ -166,11 +166,9 @@ class PeeweeWaffleStore(RowStore):
                         self._lock(database)
                     yield database
 
-    def _read_rows(self, connection: Any, *, history: bool = False) -> Found:
-        query = self.model.select(self.model.key, self.model.value)
-        if not history:
-            query = query.where(self.model.key != HISTORY)
-        return {key: text for key, text in query.tuples().execute(connection) if key is not None}
+    def _read_rows(self, connection: Any) -> Found:
+        rows = self.model.select(self.model.key, self.model.value).tuples().execute(connection)
+        return {key: text for key, text in rows if key is not None}
 
     def _write_row(self, connection: Any, key: str, text: str | None, *, exists: bool) -> None:
         model, row = self.model, {self.model.value: text}

@@ -80,8 +80,8 @@ class RowStore(Store):
         """
 
     @abstractmethod
-    def _read_rows(self, connection: Any, *, history: bool = False) -> Found:
-        """Return all rows, in one statement; with ``history`` the one that holds it, too."""
+    def _read_rows(self, connection: Any) -> Found:
+        """Return all rows, in one statement."""
 
     @abstractmethod
     def _write_row(self, connection: Any, key: str, text: str | None, *, exists: bool) -> None:
@@ -129,10 +129,10 @@ class RowStore(Store):
     def rows(self) -> Mapping[str, str]:
         return _without_reserved(self._read())
 
-    def _read(self, *, lock: bool = False, history: bool = False) -> Found:
+    def _read(self, *, lock: bool = False) -> Found:
         try:
             with self._open(lock=lock) as connection:
-                found = self._read_rows(connection, history=history)
+                found = self._read_rows(connection)
         except TableMissing:
             if self._table_missing:  # a command of this application is about to create it
                 return {}
@@ -145,7 +145,7 @@ class RowStore(Store):
 
     def _transact(self, build_commit: CommitBuilder) -> Stored:
         with self._open(lock=True) as connection:
-            found = self._read_rows(connection, history=True)
+            found = self._read_rows(connection)
             stored = self._stored(found)
             commit = build_commit(stored)
             if commit is None:
@@ -214,7 +214,7 @@ class RowStore(Store):
         return stored, past
 
     def _read_history(self) -> tuple[Stored, RowHistory]:
-        found = self._read(history=True)
+        found = self._read()
         stored = self._stored(found)
         return stored, RowHistory.parse(found.get(HISTORY), stored.revision)
 
