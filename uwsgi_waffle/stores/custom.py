@@ -85,13 +85,12 @@ class WaffleStore(RowStore):
                 except Exception as error:
                     first = error
                     raise
-        except Exception as error:
+        except Exception:
             if first is not None:  # not what a teardown function makes of it
                 raise first  # noqa: B904  # it has a cause of its own
             if not written:
-                if isinstance(error, WaffleError):
+                with _mapped(self, "the application's context"):
                     raise
-                raise _failure(self, "the application's context", error) from error
             log.exception("uwsgi_waffle: a teardown function failed after an update was stored")
 
     def _read_rows(self, connection: list[str]) -> Found:
@@ -132,10 +131,5 @@ def _mapped(store: WaffleStore, what: str) -> Iterator[None]:
     except WaffleError:
         raise
     except Exception as error:
-        raise _failure(store, what, error) from error
-
-
-def _failure(store: WaffleStore, what: str, error: Exception) -> StoreUnavailable:
-    # Without the error's text, which may hold the values.
-    name = type(error).__name__
-    return StoreUnavailable(f"{store.name}: {what} failed with {name}. {TRIED_AGAIN}")
+        failed = f"failed with {type(error).__name__}"  # its text may hold the values
+        raise StoreUnavailable(f"{store.name}: {what} {failed}. {TRIED_AGAIN}") from error

@@ -9,7 +9,9 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import datetime, timezone
-from typing import Any, TypeVar
+from typing import Any
+
+from typing_extensions import Self
 
 from ..errors import InvalidValue, StoreUnavailable, UnknownRevision
 from ..legacy import as_json
@@ -39,7 +41,6 @@ MYSQL = ("mysql", "mariadb")
 MYSQL_HISTORY_SIZE = 2**19  # characters; in one statement with the values it fits a packet there
 MYSQL_TEXT = 2**16 - 1  # what a TEXT column holds there
 
-S = TypeVar("S", bound="RowStore")
 Found = Mapping[str, "str | None"]
 
 
@@ -59,7 +60,7 @@ class RowStore(Store):
     _context: Context = staticmethod(nullcontext)
     _table_missing = False  # since this host first saw the store
 
-    def bind(self: S, names: frozenset[str], context: Context) -> S:
+    def bind(self, names: frozenset[str], context: Context) -> Self:
         bound = copy.copy(self)
         bound._names, bound._context = names, context
         with suppress(StoreUnavailable):  # the first call says why
