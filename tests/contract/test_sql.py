@@ -90,6 +90,21 @@ class TestFile:
         assert store.load() == Stored(0, {})
         assert (tmp_path / "a" / "b" / "waffle.db").stat().st_mode & 0o777 == 0o600
 
+    @pytest.mark.parametrize("mode", ["", "&mode=rwc"])
+    def test_one_that_a_uri_names_is_made_like_any_other(self, tmp_path: Path, mode: str) -> None:
+        """Only its owner may read it, readers go on, and one that has vanished isn't made anew."""
+        path = tmp_path / "a" / "waffle.db"
+        store = SQLStore(f"sqlite:///file:{path}?uri=true{mode}")
+        store.prepare()
+        assert path.stat().st_mode & 0o777 == 0o600
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        path.unlink()
+        for call in every_call(store):
+            with pytest.raises(StoreUnavailable, match="the file is gone"):
+                call()
+        assert not path.exists()
+
     def test_readers_and_a_writer_dont_wait_for_each_other(
         self, sqlite: SQLStore, sqlite_file: Path
     ) -> None:
@@ -254,6 +269,11 @@ class TestReadOnly:
     @pytest.fixture
     def read_only(self, sqlite_file: Path) -> SQLStore:
         return SQLStore(f"sqlite:///file:{sqlite_file}?mode=ro&uri=true")
+
+    def test_it_is_not_made(self, tmp_path: Path) -> None:
+        with pytest.raises(StoreUnavailable):
+            SQLStore(f"sqlite:///file:{tmp_path}/none.db?mode=ro&uri=true").prepare()
+        assert list(tmp_path.iterdir()) == []
 
     def test_it_can_be_read(self, read_only: SQLStore) -> None:
         assert read_only.load() == read_only.load() == Stored(1, {"A": "1"})
