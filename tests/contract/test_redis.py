@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
+import threading
 import traceback
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import redis
@@ -14,6 +17,7 @@ from uwsgi_waffle.stores import Commit, Stored, open_store
 from uwsgi_waffle.stores import redis as redis_store
 from uwsgi_waffle.stores.redis import PAGE
 
+from ..host import run_forked
 from ..redis_server import RedisServer
 from .conftest import put
 
@@ -103,6 +107,35 @@ def test_no_connection_stays_open(store: RedisStore, redis_server: RedisServer) 
         store.load()
     with redis_server.client() as client:
         assert len(client.client_list()) == 1, "only the test's own"
+
+
+def test_a_fork_while_another_thread_closes_its_connection(
+    store: RedisStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds a lock of redis-py's then, which nobody gives back in the forked process."""
+    closing, end, parent = threading.Event(), threading.Event(), os.getpid()
+    genuine = redis.Connection.disconnect
+
+    def disconnect(connection: redis.Connection, *args: object) -> None:
+        if os.getpid() == parent:
+            closing.set()
+            end.wait(60)
+        genuine(connection, *args)
+
+    def program() -> None:
+        signal.alarm(20)
+        assert store.load() == Stored(1, {"A": "1"})
+
+    for kind in (redis.Connection, redis.UnixDomainSocketConnection):
+        monkeypatch.setattr(kind, "disconnect", disconnect)
+    with ThreadPoolExecutor(1) as pool:
+        reader = pool.submit(store.load)
+        assert closing.wait(60)
+        try:
+            assert run_forked(program) == 0
+        finally:
+            end.set()
+        assert reader.result() == Stored(1, {"A": "1"})
 
 
 def test_a_long_history_is_read_page_by_page(store: RedisStore) -> None:

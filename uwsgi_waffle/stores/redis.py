@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timezone
@@ -96,15 +97,16 @@ class RedisStore(Store):
     def __init__(self, url: str, *, prefix: str = "waffle", timeout: float = 5.0) -> None:
         try:
             self._redis = import_redis()
-            self._client = connect(url, setting="WAFFLE_STORE_URL", timeout=timeout)
+            client = connect(url, setting="WAFFLE_STORE_URL", timeout=timeout)
         except ImportError:
             why = ". ".join(missing_library("redis-py", "redis", "redis"))
             raise SchemaError(f"RedisStore can't be used: {why}") from None
-        place = self._client.connection_pool.connection_kwargs
+        self._clients = {os.getpid(): client}
+        place = client.connection_pool.connection_kwargs
         host = place.get("path") or place.get("host", "localhost")
         what = f"{place.get('db') or 0} {prefix}"
         self._identity = server_identity("redis", host, place.get("port"), what)
-        if master := getattr(self._client.connection_pool, "service_name", None):  # of sentinels
+        if master := getattr(client.connection_pool, "service_name", None):  # of sentinels
             self._identity = f"redis://{master}/{what}"
         self._url, self._timeout = url, timeout
         # What is in braces alone chooses the slot. 0.1 wrote the list without them.
@@ -214,14 +216,11 @@ class RedisStore(Store):
         try:
             length = client.llen(name)
         except self._redis.ResponseError as error:
-            # In a Cluster another node may have the old list, and a user need not have a right to
-            # it.
-            is_absent = _is_moved(error) or isinstance(
-                error, self._redis.exceptions.NoPermissionError
-            )
-            if name != self._list and is_absent:
-                return
-            raise
+            # In a Cluster another node may have the old list; a user need not have a right to it.
+            denied = self._redis.exceptions.NoPermissionError
+            if name == self._list or not (_is_moved(error) or isinstance(error, denied)):
+                raise
+            return
         for start in range(-length, 0, PAGE):  # from the end, which stays where it is
             for raw in client.lrange(name, start, min(start + PAGE, 0) - 1):
                 try:
@@ -239,14 +238,18 @@ class RedisStore(Store):
 
         What redis-py raises becomes an error of a store.
         """
+        client = self._clients.get(os.getpid())
+        if client is None:  # a thread of the parent may have held the lock of the parent's client
+            client = connect(self._url, setting="WAFFLE_STORE_URL", timeout=self._timeout)
+            self._clients[os.getpid()] = client
         try:
-            yield self._client
+            yield client
         except WaffleError:
             raise
         except (self._redis.RedisError, OSError, UnicodeError) as error:
             raise _store_error(self._redis, self.name, error, writing=writing) from error
         finally:
-            disconnect(self._client)
+            disconnect(client)
 
 
 def _store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> WaffleError:
