@@ -5,7 +5,7 @@ Import this package in the wsgi module: in uWSGI's master the import registers t
 the workers.
 """
 
-import logging
+from logging import getLogger  # not the module: `logging` is a module of ours
 from typing import TYPE_CHECKING, Any
 
 from . import mule, stores, wake
@@ -81,6 +81,6 @@ __all__ = [
 
 __version__ = "0.2.0"
 
-logging.getLogger(__name__).addFilter(escape_record)
-guard(logging.getLogger(__name__))
+getLogger(__name__).addFilter(escape_record)
+guard(getLogger(__name__))
 wake.start(mule.after_fork)

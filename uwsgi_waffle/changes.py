@@ -15,6 +15,7 @@ __all__ = [
     "Changeset",
     "changes_for_rollback",
     "changes_for_update",
+    "check_revision",
     "check_sizes",
     "encode_readable",
     "encode_stored",
@@ -63,6 +64,7 @@ def changes_for_rollback(schema: Schema, store: Store, revision: int) -> Changes
     Raises:
         UnknownRevision: the store doesn't know it.
     """
+    check_revision(revision)
     former = store.values_at(revision)
     names = [name for name in schema.variables if name not in schema.pins]
     texts = {name: former.get(schema.source(name, former)) for name in names}
@@ -73,6 +75,16 @@ def changes_for_rollback(schema: Schema, store: Store, revision: int) -> Changes
         return _validated(schema, stored, differing, {})
 
     return changes
+
+
+def check_revision(revision: object) -> None:
+    """Refuse what is no revision's number, such as the text of a form's field.
+
+    Raises:
+        TypeError: it is something else; ``None`` may stand for none.
+    """
+    if not isinstance(revision, int | None):
+        raise TypeError(f"A revision is a whole number, not {revision!r}. Nothing was changed.")
 
 
 def check_sizes(texts: Mapping[str, str | None], limit: int) -> None:

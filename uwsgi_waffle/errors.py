@@ -144,7 +144,7 @@ class RevisionConflict(WaffleError):
         self.expected = expected
         self.actual = actual
         super().__init__(
-            f"Nothing was changed: revision {expected!r} was expected and the store is at "
+            f"Nothing was changed: revision {expected} was expected and the store is at "
             f"{actual}. Read the values again, then repeat the update with "
             f"expect_revision={actual} (on the command line --expect {actual})."
         )

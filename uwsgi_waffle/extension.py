@@ -165,6 +165,7 @@ class WaffleConf(Generic[V]):
         Raises:
             UnknownVariable: a name isn't declared.
             PinnedVariable: the environment pins it.
+            TypeError: an argument is misspelt, or a revision or a time is no number.
             ValueError: ``expires`` isn't positive, or no date is so far away.
             InvalidValue: with all values that are refused.
             RevisionConflict: somebody else was faster.

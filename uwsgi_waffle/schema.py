@@ -51,6 +51,9 @@ class Values(BaseModel):
         except KeyError:
             raise _unknown(name, self.__dict__) from None
 
+    def __contains__(self, name: object) -> bool:
+        return name in type(self).model_fields
+
     def __repr_args__(self) -> Any:
         for name, value in super().__repr_args__():
             yield name, MASK if name in self.secret_names else value

@@ -8,10 +8,8 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TypedDict
 
-from typing_extensions import Unpack
-
 from . import expiry
-from .changes import Changeset, check_sizes, with_former_names
+from .changes import Changeset, check_revision, check_sizes, with_former_names
 from .errors import InvalidValue, RevisionConflict
 from .fetch import Fetcher
 from .host import LockedHeader, ProcessInfo
@@ -85,24 +83,38 @@ class Writer:
         self._host, self._store, self._served = fetcher.host, fetcher.store, fetcher.served
         self._max_value_size = max_value_size
 
-    def update(self, changeset: Changeset, **options: Unpack[CommitOptions]) -> Committed:
+    def update(
+        self,
+        changeset: Changeset,
+        *,
+        expect_revision: int | None = None,
+        actor: object = None,
+        note: object = None,
+        expires: timedelta | None = None,
+    ) -> Committed:
         """Write a change set; arguments and errors as in `WaffleConf.update`."""
-        until, expected = _end_of(options), options.get("expect_revision")
-        actor, note = _text(options.get("actor")), _text(options.get("note"))
+        check_revision(expect_revision)
+        actor, note, until = _text(actor), _text(note), _end_of(expires)
         made = Committed(0, {}, {})
 
         def build_commit(stored: Stored) -> Commit | None:
             nonlocal made
-            made, rows = self._work_out(changeset, stored, expected, until)
+            made, rows = self._work_out(changeset, stored, expect_revision, until)
             return Commit(rows, actor, note) if rows else None
 
         revision = self.commit(build_commit).revision
         return replace(made, revision=revision, actor=actor, note=note)
 
-    def preview(self, changeset: Changeset, **options: Unpack[CommitOptions]) -> Committed:
+    def preview(
+        self,
+        changeset: Changeset,
+        *,
+        expect_revision: int | None = None,
+        expires: timedelta | None = None,
+    ) -> Committed:
         """Return what an update would change, at the store's revision; errors as above."""
-        until, expected = _end_of(options), options.get("expect_revision")
-        made, _ = self._work_out(changeset, self._store.load(), expected, until)
+        stored = self._store.load()
+        made, _ = self._work_out(changeset, stored, expect_revision, _end_of(expires))
         return made
 
     def _work_out(
@@ -181,8 +193,7 @@ class Writer:
             self._served.log(logging.WARNING, text)
 
 
-def _end_of(options: CommitOptions) -> datetime | None:
-    expires = options.get("expires")
+def _end_of(expires: timedelta | None) -> datetime | None:
     return None if expires is None else expiry.end_of(expires)
 
 

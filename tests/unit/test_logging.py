@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -102,3 +104,12 @@ def test_with_several_applications_it_is_that_of_the_active_one() -> None:
         assert logged_by(waffle) == [1]
         log.handlers.clear()
     assert logged_by(waffle) == [None]
+
+
+def test_dict_config_finds_it_where_nobody_has_imported_it() -> None:
+    code = (
+        "import logging.config, uwsgi_waffle;"
+        "own = {'()': 'uwsgi_waffle.logging.RevisionFilter', 'waffle': uwsgi_waffle.WaffleConf()};"
+        "logging.config.dictConfig({'version': 1, 'filters': {'revision': own}})"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

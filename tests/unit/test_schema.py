@@ -153,6 +153,10 @@ class TestDictionary:
         values = Schema.declare({"A": {"default": 1}}).load('{"A":2,"GONE":3}')
         assert dict(values) == {"A": 2}
 
+    def test_names_can_be_looked_for(self) -> None:
+        values = Schema.declare({"A": {"default": 1}}).defaults
+        assert ("A" in values, "B" in values) == (True, False)
+
     def test_an_unknown_name_says_what_is_known(self) -> None:
         schema = Schema.declare({"B": {"default": 1}, "A": {"default": 1}})
         with pytest.raises(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,6 +26,28 @@ from ..host import CONFS, FaultyStore, Host, Ordered, Process, eventually, forke
 
 
 class TestUpdate:
+    @pytest.mark.parametrize("options", [{"expected_revision": 0}, {"comment": "x"}])
+    def test_a_misspelt_argument_is_refused(self, site: Process, options: dict[str, Any]) -> None:
+        """It would lose the promise that nothing is overwritten unseen."""
+        (name,) = options
+        for call in (
+            partial(site.waffle.update, {"LIMIT": 20}),
+            partial(site.waffle.reset, "LIMIT"),
+            partial(site.waffle.rollback, 0),
+        ):
+            with pytest.raises(TypeError, match=name):
+                call(**options)
+        assert site.waffle.refresh() == 0
+
+    def test_a_revision_is_a_number(self, site: Process) -> None:
+        """A form's field is a text."""
+        text: Any = "0"
+        with pytest.raises(TypeError, match=r"not '0'.*Nothing was changed"):
+            site.waffle.update({"LIMIT": 20}, expect_revision=text)
+        with pytest.raises(TypeError, match=r"not '0'.*Nothing was changed"):
+            site.waffle.rollback(text)
+        assert site.waffle.refresh() == 0
+
     def test_it_says_what_it_did(self, site: Process) -> None:
         result = site.waffle.update({"SITENAME": "New", "LIMIT": 20})
         assert result == UpdateResult(1, ("LIMIT", "SITENAME"), (), ())
@@ -194,12 +217,6 @@ class TestExpectRevision:
         assert (caught.value.expected, caught.value.actual) == (0, 1)
         assert other.waffle.values.LIMIT == 10
         assert other.waffle.update({"LIMIT": 20}, expect_revision=1).revision == 2
-
-    def test_a_revision_that_is_text_is_shown_as_that(self, site: Process) -> None:
-        """As a form sends it; 0 would look the same."""
-        text: Any = "0"
-        with pytest.raises(RevisionConflict, match="revision '0' was expected and"):
-            site.waffle.update({"LIMIT": 20}, expect_revision=text)
 
     def test_a_conflict_is_found_in_the_store_itself(self, host: Host, site: Process) -> None:
         """Another host may have written, and no file here says so."""
