@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from .errors import SchemaError
@@ -73,6 +74,7 @@ class Conflicts:
         return json.dumps({**known, **ours}, separators=(",", ":"), sort_keys=True)
 
 
+@lru_cache(maxsize=1)  # it seldom changes, and may be long
 def _parse(text: str | None) -> dict[str, tuple[str, str]]:
     """Read a note; one that somebody else has damaged is an empty one."""
     try:
