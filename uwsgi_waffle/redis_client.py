@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 import weakref
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, unquote, urlencode, urlsplit
 
@@ -17,6 +17,7 @@ __all__ = ["connect", "disconnect", "error_message", "import_redis"]
 
 CONNECT_TIMEOUT = 2.0  # seconds
 SENTINEL_PORT = 26379
+SENTINEL_LOGIN = {"sentinel_username", "sentinel_password"}
 WRITE_IT_AS = (
     "Write it as redis://user:password@host:6379/0, with special characters percent-encoded"
 )
@@ -42,7 +43,7 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
 
     ``redis+sentinel://user:password@a,b:26380,c/mymaster/0`` names three sentinels, and the
     database 0 of their ``mymaster``, whichever Redis that is when the client connects; user and
-    password are those of Redis.
+    password are those of Redis; ``?sentinel_username=&sentinel_password=`` are the sentinels'.
 
     Args:
         url: so, or as redis-py reads it: ``redis://``, ``rediss://`` or ``unix://``.
@@ -60,7 +61,9 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
         parts = urlsplit(url)
         if problem := _problem(parts):
             raise SchemaError(f"{hint}: {problem}.")
-        options = urlencode([pair for pair in parse_qsl(parts.query) if pair[0] not in ours])
+        query = dict(parse_qsl(parts.query))
+        login = {name: query.pop(name) for name in SENTINEL_LOGIN & query.keys() if service}
+        options = urlencode({name: text for name, text in query.items() if name not in ours})
         pool = redis.ConnectionPool.from_url(_with_query(url, options), **ours)
         pool.connection_class(**pool.connection_kwargs)  # rejects unknown options
     except TypeError as error:
@@ -73,7 +76,7 @@ def connect(url: str, *, setting: str, timeout: float) -> Any:
             "too."
         ) from None
     if service:
-        return _master(redis, service, sentinels, pool)
+        return _master(redis, service, sentinels, login, pool)
     return redis.Redis.from_pool(pool)  # closing the client closes its connections
 
 
@@ -115,13 +118,15 @@ def _address(server: str) -> tuple[str, int]:
     return match[1].strip("[]"), int(match[2] or SENTINEL_PORT)
 
 
-def _master(redis: Any, service: str, addresses: list[tuple[str, int]], pool: Any) -> Any:
+def _master(
+    redis: Any, service: str, addresses: list[tuple[str, int]], login: Mapping[str, str], pool: Any
+) -> Any:
     """Return a client of the sentinels' master, with the options of a pool's connections."""
     options = pool.connection_kwargs
     limits = ("socket_timeout", "socket_connect_timeout", "retry", "protocol")
-    sentinel = redis.sentinel.Sentinel(
-        addresses, sentinel_kwargs={name: options[name] for name in limits}
-    )
+    asking = {name: options[name] for name in limits}
+    asking |= {name.removeprefix("sentinel_"): text for name, text in login.items()}
+    sentinel = redis.sentinel.Sentinel(addresses, sentinel_kwargs=asking)
     own = {key: value for key, value in options.items() if key not in ("host", "port")}
     ssl = issubclass(pool.connection_class, redis.SSLConnection)
     client = sentinel.master_for(service, ssl=ssl, **own)

@@ -128,6 +128,18 @@ def test_the_store_follows_the_master(cluster: Cluster) -> None:
     assert store.load().values == {"A": "2"}
 
 
+def test_sentinels_may_have_a_password(cluster: Cluster) -> None:
+    """One of their own, and it isn't shown."""
+    sentinel = cluster.ask(cluster.ports[2])
+    sentinel.execute_command("ACL", "SETUSER", "default", "resetpass", ">hush")
+    with pytest.raises(StoreUnavailable, match="No master found"):
+        open_store(cluster.url).load()
+    store = open_store(f"{cluster.url}?sentinel_password=hush")
+    store.prepare()
+    assert put(store, A="1") == 1
+    assert "hush" not in store.name + store.identity
+
+
 def test_no_connection_stays_open(cluster: Cluster) -> None:
     """An idle worker has none: neither to the master nor to Sentinel."""
     store = open_store(cluster.url)
