@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging.config
 import os
 import pwd
 import stat
@@ -325,6 +326,39 @@ class TestApplication:
         ((level, check, text, _),) = found(Flask("bare"))
         assert (level, check) == ("error", "application")
         assert "has no WaffleConf" in text
+
+
+class TestLog:
+    @pytest.fixture(autouse=True)
+    def as_before(self) -> Iterator[None]:
+        root = logging.getLogger()
+        handlers, level = root.handlers[:], root.level
+        was = {
+            logger: logger.disabled
+            for logger in root.manager.loggerDict.values()
+            if isinstance(logger, logging.Logger)
+        }
+        yield
+        root.handlers[:], root.level = handlers, level
+        for logger, disabled in was.items():
+            logger.disabled = disabled
+
+    def test_loggers_that_the_application_has_disabled(self, site: Process) -> None:
+        logging.config.dictConfig({"version": 1})
+        ((level, check, text, change),) = found(site.app)
+        assert (level, check) == ("warning", "log")
+        assert "uwsgi_waffle and uwsgi_waffle.audit" in text
+        assert '"disable_existing_loggers": False' in change
+        assert "fileConfig(..., disable_existing_loggers=False)" in change
+
+    def test_only_the_audit_log(self, site: Process) -> None:
+        logging.getLogger("uwsgi_waffle.audit").disabled = True
+        ((_, _, text, _),) = found(site.app)
+        assert text.startswith("logging.config has disabled uwsgi_waffle.audit:")
+
+    def test_loggers_that_it_keeps(self, site: Process) -> None:
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+        assert found(site.app) == []
 
 
 class TestFolder:

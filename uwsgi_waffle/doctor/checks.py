@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +30,7 @@ def examine(state: WaffleState, patience: float) -> Iterator[Finding]:
         patience: seconds for which something may be under way before it counts as late.
     """
     yield from check_store(state)
+    yield from check_logging()
     host = state.host
     if not isinstance(host, HostFiles):
         change = (
@@ -74,6 +76,18 @@ def check_store(state: WaffleState) -> Iterator[Finding]:
     if not found:
         text = f"{state.store.name}, revision {state.newest().revision}, can be read and written"
         yield Finding("ok", "store", text)
+
+
+def check_logging() -> Iterator[Finding]:
+    """Loading the application must not have switched the package's log lines off."""
+    names = ("uwsgi_waffle", "uwsgi_waffle.audit")
+    if disabled := [name for name in names if logging.getLogger(name).disabled]:
+        text = f"logging.config has disabled {' and '.join(disabled)}: no line is logged there"
+        change = (
+            'Write "disable_existing_loggers": False into the dictionary of dictConfig, or '
+            "fileConfig(..., disable_existing_loggers=False), for example in migrations/env.py."
+        )
+        yield Finding("warning", "log", text, change)
 
 
 def check_channel(
