@@ -41,5 +41,16 @@ def test_what_is_always_needed(name: str) -> None:
     assert required[name.lower()] in row(name)
 
 
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/quickstart.md", "docs/coming-from-flask-waffleconf.md"]
+)
+def test_where_somebody_types_pip_install(page: str) -> None:
+    """An old environment gets other versions, and pip may not say so."""
+    text = " ".join((ROOT / page).read_text().split())
+    needed = dict(line.split(">=") for line in SETUP["options"]["install_requires"].split()[:3])
+    sentence = "needs Flask {flask}, SQLAlchemy {SQLAlchemy} and pydantic {pydantic}"
+    assert sentence.format(**needed) in text
+
+
 def test_python() -> None:
     assert SETUP["options"]["python_requires"].removeprefix(">=") in row("Python")
