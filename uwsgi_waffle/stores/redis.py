@@ -238,29 +238,23 @@ class RedisStore(Store):
 
         What redis-py raises becomes an error of a store.
         """
-        client = self._clients.get(os.getpid())
-        if client is None:  # a thread of the parent may have held the lock of the parent's client
-            client = connect(self._url, setting="WAFFLE_STORE_URL", timeout=self._timeout)
-            self._clients[os.getpid()] = client
         try:
-            yield client
+            client = self._clients.get(os.getpid())
+            if client is None:  # a thread of the parent may have held the lock of the parent's
+                client = connect(self._url, setting="WAFFLE_STORE_URL", timeout=self._timeout)
+                self._clients[os.getpid()] = client
+            try:
+                yield client
+            finally:
+                disconnect(client)
         except WaffleError:
             raise
         except (self._redis.RedisError, OSError, UnicodeError) as error:
             raise _store_error(self._redis, self.name, error, writing=writing) from error
-        finally:
-            disconnect(client)
 
 
 def _store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> WaffleError:
-    """Return the error of a store for one of redis-py.
-
-    Args:
-        redis: the module.
-        name: the store's.
-        error: what redis-py raised.
-        writing: whether the command was to write.
-    """
+    """Return the error of the store ``name`` for one that redis-py raised."""
     message, kinds = error_message(error), redis.exceptions
     unchanged = "Nothing was changed. " if writing else ""
     if isinstance(error, UnicodeEncodeError):
