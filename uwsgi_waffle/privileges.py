@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import threading
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -29,6 +30,7 @@ log = logging.getLogger("uwsgi_waffle")
 LONGEST_CHAIN = 40  # links, as in Linux
 
 _warned_of: set[Path] = set()
+_thread = threading.local()  # `uid`: as whom it acts, if it does
 
 
 @contextmanager
@@ -36,19 +38,22 @@ def acting_as(uid: int) -> Iterator[None]:
     """Use files with the rights of a user and its groups in this block, if this process is root's.
 
     On Linux this concerns only the calling thread; see setfsuid(2). Elsewhere it is the effective
-    user of the whole process.
+    user of the whole process. A block within a block acts as its own user, root too.
 
     Raises:
         PermissionError: this root may not do that, as in a container without CAP_SETUID.
     """
-    if uid == 0 or unix.geteuid() != 0:
+    outer = getattr(_thread, "uid", None)
+    if outer is None and (uid == 0 or unix.geteuid() != 0):
         yield
         return
     groups = unix.groups_of(uid)
     before = unix.become(uid, groups[0], groups)
+    _thread.uid = uid
     try:
         yield
     finally:
+        _thread.uid = outer
         unix.become(*before)
 
 

@@ -27,6 +27,7 @@ from uwsgi_waffle import (
     StoreUnavailable,
     WaffleConf,
     WaffleError,
+    unix,
 )
 from uwsgi_waffle.host import ProcessInfo
 from uwsgi_waffle.privileges import acting_as, acting_user
@@ -160,14 +161,22 @@ class TestActing:
 
         assert run_forked(program) == 0
 
-    @needs_setfsuid
-    def test_it_can_be_nested(self, shared: Path) -> None:
+    @pytest.mark.parametrize("is_linux", [pytest.param(True, marks=needs_setfsuid), False])
+    def test_it_can_be_nested(
+        self, shared: Path, is_linux: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        if not is_linux:
+            monkeypatch.setattr(unix, "libc", object)
+        groups = os.getgroups()
         with acting_as(USER):
-            with acting_as(OTHER), acting_as(OTHER):
-                assert owner_of_file_in(shared) == OTHER
-            with acting_as(0):
-                assert owner_of_file_in(shared) == USER
+            for uid in (OTHER, 0, USER):
+                with acting_as(uid), acting_as(uid):
+                    assert owner_of_file_in(shared) == uid
+                assert (owner_of_file_in(shared), os.getgroups()) == (USER, [USER])
+            with pytest.raises(ZeroDivisionError), acting_as(0):
+                print(1 // 0)
             assert owner_of_file_in(shared) == USER
+        assert (owner_of_file_in(shared), os.getgroups()) == (0, groups)
 
     @needs_setfsuid
     def test_it_concerns_this_thread_only(self, shared: Path) -> None:
@@ -301,6 +310,16 @@ class TestLink:
 
 
 class TestDatabase:
+    def test_one_in_another_users_folder_than_the_hosts_files(self, root: Path, home: Path) -> None:
+        """Its transaction acts as that user, and what is written meanwhile to root's is root's."""
+        instance = root / "instance"
+        instance.mkdir()
+        waffle = Host(root).start(STORE_URL=f"sqlite:///{home}/waffle.db").waffle
+        assert waffle.update({"LIMIT": 20}).revision == 1
+        assert waffle.values.LIMIT == 20
+        assert {path.stat().st_uid for path in instance.rglob("*")} == {0}
+        assert {path.stat().st_uid for path in home.rglob("*")} == {USER}
+
     @pytest.mark.parametrize("is_uri", [False, True])
     def test_everything_belongs_to_the_owner_of_the_folder(self, home: Path, is_uri: bool) -> None:
         url = f"sqlite:///{home}/instance/waffle.db"
