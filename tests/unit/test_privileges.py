@@ -29,7 +29,7 @@ from uwsgi_waffle import (
     WaffleError,
     unix,
 )
-from uwsgi_waffle.host import ProcessInfo
+from uwsgi_waffle.host import HostFiles, ProcessInfo
 from uwsgi_waffle.privileges import acting_as, acting_user
 from uwsgi_waffle.snapshot import encode
 from uwsgi_waffle.stores import Commit, Store
@@ -225,6 +225,22 @@ class TestOwner:
         assert acting_user(home / "link" / "waffle.db") == USER
         (root / "current").symlink_to(home)
         assert acting_user(root / "current" / "waffle.db") == USER
+
+    def test_what_was_given_away_in_a_folder_of_roots_belongs_to_its_new_owner(
+        self, root: Path
+    ) -> None:
+        """As by the command that the server's error has, after root's first command."""
+        host = Host(root)
+        host.instance.mkdir()
+        host.open_files()
+        for path in (host.watch_file, host.folder, *host.folder.rglob("*")):
+            os.chown(path, USER, USER)
+        waffle = host.start().waffle
+        assert waffle.update({"LIMIT": 20}).revision == 1
+        assert {path.stat().st_uid for path in host.folder.rglob("*")} == {USER}
+        assert run_as(USER, lambda: HostFiles(host.watch_file).open()) == ""
+        host.instance.chmod(0o700)
+        assert HostFiles(host.watch_file).folder.owner == 0, "who can't get there"
 
     def test_where_all_is_roots_it_is_root(self, root: Path) -> None:
         assert acting_user(root / "new" / "waffle.db") == 0

@@ -42,7 +42,8 @@ class HostFiles:
         self.watch_file, self._identity = watch_file.absolute(), identity
         path = self.watch_file.with_name(self.watch_file.name + ".d")
         warn_if_exposed(path)
-        self.folder = PrivateFolder(path, acting_user(path))
+        # In a folder of root's, which nobody can exchange, this one may have been given away.
+        self.folder = PrivateFolder(path, acting_user(path) or acting_user(path / "header"))
         self.bell_folder = self.folder.subfolder("bell")
         self.header = header = Header(self.folder, self._ensure)
         self.snapshots = Snapshots(self.folder.subfolder("snapshots"))
