@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import shlex
+import stat
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 
@@ -145,18 +146,20 @@ def name_user(uid: int) -> str:
     return f"user {uid}" if uid else "root"
 
 
-def foreign_owner(user: int, *paths: Path | str, command: str = "chown") -> str:
+def foreign_owner(user: int, *paths: Path | str, whole: Sequence[Path | str] = ()) -> str:
     """Say which paths belong to somebody else than ``user``, and what to run; empty if none does.
 
     Args:
         user: as whom this process uses them.
-        command: what changes the owner.
+        whole: those that are given away with all that is in them; they come first.
     """
     owners: dict[str, int] = {}
     hidden: list[str] = []
-    for path in map(str, paths):
+    for path in map(str, (*whole, *paths)):
         try:
-            owners[path] = os.stat(path).st_uid
+            found = os.stat(path)
+            if not (stat.S_ISDIR(found.st_mode) and found.st_mode & 0o002):  # such as /tmp
+                owners[path] = found.st_uid
         except PermissionError:
             hidden.append(path)  # it will be somebody else's, as the folder is
         except OSError:
@@ -165,10 +168,13 @@ def foreign_owner(user: int, *paths: Path | str, command: str = "chown") -> str:
     if not foreign:
         return ""
     uid = owners[foreign[0]]
+    commands = []
+    for command, group in (("chown -R", whole), ("chown", paths)):
+        if given := [path for path in map(str, group) if path in (*foreign, *hidden)]:
+            commands.append(f"{command} {user} {shlex.join(given)}")
     return (
         f"{foreign[0]} belongs to {name_user(uid)}, and this process uses it as {name_user(user)}. "
-        f"Run this as {name_user(uid)}; or give it away, as root: "
-        f"{command} {user} {shlex.join(foreign + hidden)}"
+        f"Run this as {name_user(uid)}; or give it away, as root: {' && '.join(commands)}"
     )
 
 

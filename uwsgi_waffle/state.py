@@ -116,7 +116,8 @@ class WaffleState:
             self.reconcile_interval = self.poll_interval
             return
         watching = self.watching
-        self.host = host = HostFiles(watching.watcher_file, lambda: self.store.identity)
+        database = self.store.file if own_url else None  # a model's may have no engine yet
+        self.host = host = HostFiles(watching.watcher_file, lambda: self.store.identity, database)
         weakref.finalize(self, host.processes.leave)  # with the application, or at exit
         name = watching.channel_name
         if watching.watchtype == "postgres":

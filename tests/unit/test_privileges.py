@@ -7,7 +7,6 @@ import logging
 import os
 import pwd
 import re
-import shlex
 import sqlite3
 import subprocess
 import sys
@@ -98,7 +97,7 @@ def follow(text: str) -> None:
     """Run the command that a message names, as root."""
     found = re.search(r"(?:run|as root): ([^;]*)", text)
     assert found is not None, text
-    subprocess.run(shlex.split(found[1]), check=True)
+    subprocess.run(found[1], shell=True, check=True)
 
 
 @pytest.fixture
@@ -452,6 +451,28 @@ class TestAdvice:
         assert f"belongs to root, and this process uses it as user {USER}. " in refused
         follow(refused)
         assert run_as(USER, lambda: use_database(root / "data")) == ""
+
+    def test_one_command_gives_away_all_that_root_s_first_command_made(self, home: Path) -> None:
+        host = Host(home.parent / "root's site")
+        assert run_as(0, lambda: host.start().waffle.update({"LIMIT": 20})) == ""
+        (host.instance / "settings.py").touch()
+        refused = run_as(USER, lambda: host.start())
+        assert refused.startswith(f"{host.watch_file} belongs to root, and this process uses it")
+        follow(refused)
+        assert (host.instance / "settings.py").stat().st_uid == 0
+        for uid in (0, USER, 0):
+            assert run_as(uid, lambda: host.start().waffle.update({"LIMIT": os.getpid()})) == ""
+
+    def test_a_database_that_is_usable_is_left_out(self, root: Path, home: Path) -> None:
+        host, url = Host(root), f"sqlite:///{home}/waffle.db"
+        assert run_as(0, lambda: host.start(STORE_URL=url)) == ""
+        refused = run_as(USER, lambda: host.start(STORE_URL=url))
+        assert refused.endswith(f"chown -R {USER} {host.watch_file} {host.folder}")
+
+    def test_a_folder_that_every_user_may_write_is_not_given_away(self, shared: Path) -> None:
+        use_database(shared)
+        refused = run_as(USER, lambda: use_database(shared))
+        assert refused.endswith(f"chown {USER} {shared}/site.db")
 
     def test_a_folder_of_root_s_without_a_database(self, root: Path) -> None:
         refused = run_as(USER, lambda: use_database(root))

@@ -30,6 +30,7 @@ class HostFiles:
 
     Args:
         identity: returns that of the store which they belong to; a mule may not know it.
+        database: the store's SQLite file, which an error names too.
 
     Attributes:
         listener_lock: held by the process that listens to other hosts.
@@ -38,8 +39,14 @@ class HostFiles:
 
     shared = True
 
-    def __init__(self, watch_file: Path, identity: Callable[[], str] | None = None) -> None:
+    def __init__(
+        self,
+        watch_file: Path,
+        identity: Callable[[], str] | None = None,
+        database: Path | None = None,
+    ) -> None:
         self.watch_file, self._identity = watch_file.absolute(), identity
+        self._database = database
         path = self.watch_file.with_name(self.watch_file.name + ".d")
         warn_if_exposed(path)
         # In a folder of root's, which nobody can exchange, this one may have been given away.
@@ -54,7 +61,8 @@ class HostFiles:
         self._watch, self._known_stamp = str(self.watch_file), ""
 
     def _ensure(self) -> None:
-        ensure_plain_file(self.watch_file, self.folder.owner)
+        owner, folder = self.folder.owner, self.folder.path
+        ensure_plain_file(self.watch_file, owner, folder, database=self._database)
         self.folder.ensure()
         self.bell_folder.ensure()
 

@@ -169,13 +169,18 @@ class PrivateFolder:
             raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
-def ensure_plain_file(path: Path, owner: int) -> os.stat_result:
+def ensure_plain_file(
+    path: Path, owner: int, *beside: Path, database: Path | None = None
+) -> os.stat_result:
     """Create an empty file that others may read, or check the one that is there.
+
+    Args:
+        beside, database: what an error names too, if it is another user's.
 
     Raises:
         HostFilesError: it can't be created, or is a folder, a link, a device or another user's.
     """
-    with _explaining(path, owner), acting_as(owner):
+    with _explaining(path, owner, *beside, database=database), acting_as(owner):
         for folder in reversed(path.parents):
             if not folder.exists():
                 make_folder(folder, 0o755)
@@ -230,19 +235,26 @@ class OpenFile:
 
 
 @contextmanager
-def _explaining(path: Path | str, user: int) -> Iterator[None]:
+def _explaining(
+    path: Path | str, user: int, *beside: Path, database: Path | None = None
+) -> Iterator[None]:
     """Raise an `OSError` as a `HostFilesError` with advice; `FileNotFoundError` stays as it is.
 
     Args:
         user: who uses the path.
+        beside, database: as in `ensure_plain_file`.
     """
     try:
         yield
     except (FileNotFoundError, HostFilesError):
         raise
     except OSError as error:
-        foreign = "" if error.errno in ADVICE else foreign_owner(user, path, command="chown -R")
-        advice = ADVICE.get(error.errno or 0, LOCAL)
-        explained = HostFilesError(foreign or f"{path}: {error.strerror or error}. {advice}")
+        text = f"{path}: {error.strerror or error}. {ADVICE.get(error.errno or 0, LOCAL)}"
+        if error.errno not in ADVICE:
+            others: tuple[Path, ...] = ()
+            if database and unix.geteuid() and not os.access(database, os.R_OK):
+                others = (database, database.parent)
+            text = foreign_owner(user, *others, whole=(path, *beside)) or text
+        explained = HostFilesError(text)
         explained.errno = error.errno
         raise explained from error
