@@ -219,7 +219,7 @@ class Page:
                 Row(
                     field,
                     value=texts[name],
-                    default=field.text(getattr(self.schema.defaults, name)),
+                    default=field.text(vars(self.schema.defaults)[name]),
                     original=original,
                     submitted=submitted,
                     locked=locked,
