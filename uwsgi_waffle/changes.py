@@ -118,27 +118,27 @@ def encode_stored(stored: Stored) -> Encoded:
     """Encode what a store holds as a snapshot.
 
     Raises:
-        InvalidValue: a row isn't JSON.
+        InvalidValue: rows aren't JSON; it names each.
     """
-    for name, text in stored.values.items():
-        try:  # with the parser that reads the values later; `json` takes more than it
-            from_json(text, allow_inf_nan=False, cache_strings=False)
-        except ValueError as error:
-            from .legacy import bad_row  # only here: it explains what is rare
-
-            raise InvalidValue({name: bad_row(text, error)}, "The store is damaged") from None
-    return encode(stored.revision, stored.values)
+    encoded, problems = encode_readable(stored)
+    if problems:
+        raise InvalidValue(problems, "The store is damaged")
+    return encoded
 
 
 def encode_readable(stored: Stored) -> tuple[Encoded, dict[str, str]]:
     """Encode the rows of a store that are JSON. Return why the others aren't, too, by name."""
+    values: dict[str, str] = {}
     problems: dict[str, str] = {}
-    while True:
-        values = {name: text for name, text in stored.values.items() if name not in problems}
-        try:
-            return encode_stored(Stored(stored.revision, values)), problems
-        except InvalidValue as error:
-            problems |= error.problems
+    for name, text in stored.values.items():
+        try:  # with the parser that reads the values later; `json` takes more than it
+            from_json(text, allow_inf_nan=False, cache_strings=False)
+            values[name] = text
+        except ValueError as error:
+            from .legacy import bad_row  # only here: it explains what is rare
+
+            problems[name] = bad_row(text, error)
+    return encode(stored.revision, values), problems
 
 
 def _validated(

@@ -92,7 +92,7 @@ def _warn_of(
     for name, variable in schema.variables.items():
         if name not in given or (name in flask_defaults and given[name] == flask_defaults[name]):
             continue
-        known = (getattr(schema.defaults, name), variables.read(name))
+        known = (vars(schema.defaults)[name], variables.read(name))
         if not any(variable.means(given[name], value) for value in known):
             names.append(repr(name))
     if names:

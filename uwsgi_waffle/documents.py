@@ -141,7 +141,7 @@ def changes_for(schema: Schema, document: Document, *, reset_others: bool) -> Ch
     defaults = {
         name
         for name in values.keys() - document.set
-        if schema.variables[name].means(values[name], getattr(schema.defaults, name))
+        if schema.variables[name].means(values[name], vars(schema.defaults)[name])
     }
     unnamed = schema.variables.keys() - values.keys() - schema.pins.keys()
     others = unnamed if reset_others else set[str]()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import importlib
 import importlib.util
 import os
 from collections.abc import Container, Mapping
@@ -58,13 +59,20 @@ def missing_library(library: str, module: str, extra: str = "") -> tuple[str, st
 
     Args:
         library: what people call it.
-        module: what is imported.
+        module: what is imported; asked again, because a module that it needs may be missing.
         extra: the package's extra that installs it.
     """
-    if place := taken_by(module):
+    top = module.partition(".")[0]
+    if place := taken_by(top):
         return f"{place} has the name of {library}", "Rename that."
     command = f"pip install 'uwsgi_waffle[{extra}]'" if extra else f"pip install {library}"
-    return f"{library} isn't installed", f"Run: {command}"
+    why = "isn't installed"
+    try:
+        importlib.import_module(module)
+    except ImportError as error:
+        if not (isinstance(error, ModuleNotFoundError) and f"{error.name}.".startswith(f"{top}.")):
+            why = f"can't be imported: {' '.join(str(error).split())}".rstrip(".")
+    return f"{library} {why}", f"Run: {command}"
 
 
 def taken_by(module: str) -> Path | None:

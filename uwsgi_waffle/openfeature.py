@@ -18,7 +18,7 @@ try:
     from openfeature.provider import AbstractProvider, Metadata
 except ImportError as error:
     raise ImportError(
-        ". ".join(missing_library("openfeature-sdk", "openfeature", "openfeature"))
+        ". ".join(missing_library("openfeature-sdk", "openfeature.provider", "openfeature"))
     ) from error
 
 __all__ = ["WaffleProvider"]

@@ -174,7 +174,7 @@ class Assigned:
         return [
             name
             for name, value in values.items()
-            if not self._schema.variable(name).means(value, getattr(snapshot.values, name))
+            if not self._schema.variable(name).means(value, vars(snapshot.values)[name])
         ]
 
 
@@ -189,6 +189,4 @@ def _refusal(names: list[str]) -> str:
 
 def _texts(schema: Schema, values: BaseModel) -> dict[str, str]:
     """Return the JSON text of each value that isn't only the default."""
-    return {
-        name: schema.variables[name].dump(getattr(values, name)) for name in values.model_fields_set
-    }
+    return {name: schema.text_of(values, name) for name in values.model_fields_set}

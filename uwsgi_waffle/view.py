@@ -48,7 +48,7 @@ class View:
             pass  # no request, its first read, or no such variable
         if name not in self._schema.variables:
             raise KeyError(name)
-        return getattr(self.current().values, name)
+        return self.current().values.__dict__[name]
 
     def current(self) -> Snapshot:
         """Return the block's snapshot, or that of this request's first read, or the newest."""

@@ -14,6 +14,7 @@ import pytest
 from flask import Response
 from jinja2 import DictLoader, StrictUndefined
 from markupsafe import Markup
+from pydantic import BaseModel, Field
 from werkzeug.test import TestResponse
 
 from uwsgi_waffle import HostBusy, HostFilesError, MemoryStore, StoreUnavailable
@@ -38,6 +39,17 @@ class TestWhatLeaves:
             scripts = [attributes for tag, attributes in Form(page).tags if tag == "script"]
             assert [set(attributes) for attributes in scripts] == [{"src", "defer"}]
             assert SCRIPT not in page
+
+    def test_a_deprecated_variable_warns_nobody(self) -> None:
+        """The application's code is to go on without it; a warning would be an error here."""
+
+        class Confs(BaseModel):
+            OLD: int = Field(default=1, deprecated="use NEW")
+
+        site = Site(Confs)
+        assert site.save(value__OLD="2", preview="1").status_code == 200
+        assert site.save(value__OLD="2").status_code == 303
+        assert 'value="2"' in site.page()
 
     def test_markup_from_authorize_is_plain_text(self) -> None:
         site = Site(authorize=lambda: Markup(SCRIPT))

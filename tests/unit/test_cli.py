@@ -211,7 +211,7 @@ def test_an_application_without_the_extension_is_told(words: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "words", ["list", "get OLD", "export", "set NEW=3", "set OLD=3", "history"]
+    "words", ["list", "get OLD", "export", "set NEW=3", "set OLD=3", "history", "apply -"]
 )
 def test_a_deprecated_variable_warns_nobody_in_a_shell(host: Host, words: str) -> None:
     """The application's code is to go on without it."""
@@ -222,7 +222,8 @@ def test_a_deprecated_variable_warns_nobody_in_a_shell(host: Host, words: str) -
 
     process = host.start(confs=Site)
     process.waffle.update({"NEW": 4})
-    result = process.app.test_cli_runner().invoke(command, words.split())
+    file = '{"uwsgi_waffle": 1, "values": {"OLD": 1, "NEW": 5}, "set": ["NEW"]}'
+    result = process.app.test_cli_runner().invoke(command, words.split(), input=file)
     assert (result.exit_code, result.exception) == (0, None)
 
 

@@ -187,6 +187,16 @@ def test_a_row_that_is_not_json(host: Host, run: Run) -> None:
     assert (values.LIMIT, values.SITENAME) == (10, ["Waffle"])
 
 
+def test_rows_that_are_not_json_and_others(host: Host, site: Process, run: Run) -> None:
+    """They, too, are repaired one after the other."""
+    site.waffle.update({"TOKEN": "text"})
+    host.sql("INSERT INTO waffle_values VALUES ('GONE', 'no json')")
+    host.sql("UPDATE waffle_values SET value = 'no json' WHERE key = 'LIMIT'")
+    for words in ("set", "LIMIT=7"), ("unset", "TOKEN"), ("unset", "GONE"), ("unset", "SITENAME"):
+        assert run(*words).exit_code == 0
+    assert host.start(confs=RELEASE).waffle.values.LIMIT == 7
+
+
 def test_a_row_of_a_name_that_is_not_declared(host: Host, run: Run) -> None:
     """Nothing but `unset` is advised, and it does it."""
     host.sql("INSERT INTO waffle_values VALUES ('GONE', 'no json')")

@@ -10,6 +10,7 @@ from unittest import mock
 
 import pytest
 from flask import Flask
+from pydantic import BaseModel, Field
 
 from uwsgi_waffle import InvalidValue, ManagedVariable, MemoryStore, WaffleConf
 from uwsgi_waffle.testing import override
@@ -318,6 +319,18 @@ class TestAssignedInTests:
             assert app.config["LIMIT"] == 9
             app.config["LIMIT"] = 10
             assert waffle.values.LIMIT == 10
+
+    def test_a_deprecated_one_warns_nobody(self, tmp_path: Path) -> None:
+        """Only whoever reads it as an attribute; a warning would be an error here."""
+
+        class Confs(BaseModel):
+            OLD: int = Field(default=1, deprecated="use NEW")
+            NEW: int = 2
+
+        app, _ = site(tmp_path, Confs, TESTING=True, OLD=3)
+        for value in (4, 5):
+            app.config.update(OLD=value, NEW=value)
+            assert app.config["OLD"] == value
 
     def test_other_threads(self, tested: Flask) -> None:
         tested.config["LIMIT"] = 9

@@ -172,6 +172,29 @@ class TestNamesOfLibraries:
         error = run_beside(tmp_path, code).stderr.splitlines()[-1]
         assert "redis-py isn't installed. Run: pip install 'uwsgi_waffle[redis]'" in error
 
+    @pytest.mark.parametrize(
+        ("part", "code"),
+        [
+            ("redis.asyncio", "w.RedisStore('redis://x')"),
+            ("peewee", "w.PeeweeWaffleStore(model=1)"),
+            ("prometheus_client.metrics", "import uwsgi_waffle.metrics"),
+            ("openfeature.provider", "import uwsgi_waffle.openfeature"),
+            ("redis.asyncio", SITE + "app.config['WAFFLE_WATCHTYPE'] = 'redis'; WaffleConf(app)"),
+        ],
+    )
+    def test_what_a_library_lacks_is_named(self, tmp_path: Path, part: str, code: str) -> None:
+        """As redis-py lacks async_timeout on Python 3.10."""
+        finder = (
+            "class Finder:\n"
+            "    def find_spec(self, name, *_):\n"
+            f"        if name == {part!r}:\n"
+            "            raise ModuleNotFoundError('No module named x_y', name='x_y')\n"
+            "sys.meta_path.insert(0, Finder())\n"
+        )
+        error = run_beside(tmp_path, finder + code).stderr.splitlines()[-1]
+        assert "can't be imported: No module named x_y" in error
+        assert "Run: pip install 'uwsgi_waffle[" in error
+
 
 def run_beside(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
     """Run a program of the project in this folder."""

@@ -112,15 +112,20 @@ def _check_access(authorize: Callable[[], Any]) -> tuple[str | None, Any]:
 def _add_guards(
     blueprint: Blueprint, make_page: Callable[[], Page], authorize: Callable[[], Any]
 ) -> None:
-    @blueprint.before_request
-    def authorize_request() -> Any:
-        g.waffle_actor, response = _check_access(authorize)
+    @blueprint.url_value_preprocessor
+    def keep_form(endpoint: object, values: object) -> None:
+        """Read the form before the application's hooks: one may put a plain dict in its place."""
         request.max_form_memory_size = MAX_FORM
         try:
             request.max_content_length = MAX_FORM
         except AttributeError:  # Flask 3.0 has the application's limit only
-            if response is None and (request.content_length or 0) > MAX_FORM:
+            if (request.content_length or 0) > MAX_FORM:
                 raise RequestEntityTooLarge from None
+        g.waffle_form = request.form
+
+    @blueprint.before_request
+    def authorize_request() -> Any:
+        g.waffle_actor, response = _check_access(authorize)
         return response
 
     @blueprint.after_request
@@ -159,7 +164,7 @@ def _add_views(blueprint: Blueprint, waffle: WaffleConf, make_page: Callable[[],
     @blueprint.post("/rollback")
     def rollback() -> Any:
         page = make_page()
-        return page.check_csrf() or page.rollback(request.form.get("to", -1, type=int))
+        return page.check_csrf() or page.rollback(g.waffle_form.get("to", -1, type=int))
 
     @blueprint.get("/processes")
     def processes() -> Response:

@@ -65,7 +65,7 @@ class Page:
         if not current_app.config.get("WTF_CSRF_ENABLED", True):
             self.form.read()
             return None
-        token = request.form.get(_csrf_field())
+        token = g.waffle_form.get(_csrf_field())
         try:
             validate_csrf(token, time_limit=NO_TIME_LIMIT)
             # An expired token is this visitor's all the same: keep what was typed.
@@ -88,7 +88,7 @@ class Page:
             if not names:
                 return _redirect(None)
             changeset = changes_for_update(self.schema, values, reset=tuple(resets))
-            if "preview" not in request.form:
+            if "preview" not in g.waffle_form:
                 return _redirect(self.form.save(changeset, names))
             self.form.check_conflict(names, self.waffle.revision)
             self.preview = self._differences(changeset)
@@ -219,7 +219,7 @@ class Page:
                 Row(
                     field,
                     value=texts[name],
-                    default=field.text(getattr(self.schema.defaults, name)),
+                    default=field.text(vars(self.schema.defaults)[name]),
                     original=original,
                     submitted=submitted,
                     locked=locked,

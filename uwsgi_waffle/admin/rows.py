@@ -157,7 +157,7 @@ def _value_words(field: Field | None, value: object) -> str:
 def _json(schema: Schema, field: Field, texts: Mapping[str, str | None]) -> str:
     """Return the JSON text of a variable; of its default if ``texts`` has none."""
     text = texts[field.name]
-    return field.variable.dump(getattr(schema.defaults, field.name)) if text is None else text
+    return schema.text_of(schema.defaults, field.name) if text is None else text
 
 
 def _words(field: Field, text: str) -> str:

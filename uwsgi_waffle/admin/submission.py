@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from urllib.parse import quote_plus
 
-from flask import current_app, g, request
+from flask import current_app, g
 from werkzeug.datastructures import MultiDict
 
 from .. import expiry
@@ -132,15 +132,15 @@ class Submission:
         self.conflicts: Collection[str] = ()
 
     def read(self) -> None:
-        self.submitted = {field.name: read_field(field, request.form) for field in self._fields}
-        self.note = request.form.get("note", "")
-        self.time = request.form.get("time", "").strip()
-        self.revision = request.form.get("revision", -1, type=int)  # -1 if it doesn't say so
+        self.submitted = {field.name: read_field(field, g.waffle_form) for field in self._fields}
+        self.note = g.waffle_form.get("note", "")
+        self.time = g.waffle_form.get("time", "").strip()
+        self.revision = g.waffle_form.get("revision", -1, type=int)  # -1 if it doesn't say so
 
     def changes(self) -> tuple[dict[str, object], list[str]]:
         """Return the new values and the resets; put what is wrong into ``errors``."""
         declared = self._waffle.state.schema.variables.keys()
-        parts = (key.partition("-") for key in request.form)
+        parts = (key.partition("-") for key in g.waffle_form)
         names = {name for kind, _, name in parts if kind in ("value", "original", "reset")}
         if unknown := ", ".join(sorted(names - declared)):
             self.errors[""] = (

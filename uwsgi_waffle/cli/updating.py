@@ -111,10 +111,10 @@ def _repairing(state: WaffleState, changeset: Changeset) -> Changeset:
     def changes(stored: Stored) -> Mapping[str, str | None]:
         try:
             return changeset(stored)
-        except InvalidValue as error:
+        except InvalidValue:
             misfits = state.served.misfits.keys()
-            left = error.problems.keys() & misfits
-            left |= {old for old, name in state.schema.former_names.items() if name in left}
+            left = {old for old, name in state.schema.former_names.items() if name in misfits}
+            left |= misfits
             rows = {name: text for name, text in stored.values.items() if name not in left}
             texts = changeset(Stored(stored.revision, rows))
             if not texts.keys() & misfits:

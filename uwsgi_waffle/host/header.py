@@ -281,8 +281,9 @@ def lock_within(
                 return
         if time.monotonic() >= deadline:
             raise HostBusy(
-                f"Another process has held the lock on {name} for more than {timeout:g} s; "
-                "`lslocks` (on macOS `lsof`) names it. Nothing was read or changed. Check that the "
-                "store responds and that this process isn't stopped, then try again."
+                f"Another process has held the lock on {name} for more than {timeout:g} s, or many "
+                "have in turn; `lslocks` (on macOS `lsof`) names who holds it. Nothing was read or "
+                "changed. Check that the store responds and that no such process is stopped, then "
+                "try again."
             )
         time.sleep(LOCK_PAUSE * (0.5 + _random.random()))

@@ -98,9 +98,9 @@ class RedisStore(Store):
         try:
             self._redis = import_redis()
             client = connect(url, setting="WAFFLE_STORE_URL", timeout=timeout)
-        except ImportError:
+        except ImportError as error:
             why = ". ".join(missing_library("redis-py", "redis", "redis"))
-            raise SchemaError(f"RedisStore can't be used: {why}") from None
+            raise SchemaError(f"RedisStore can't be used: {why}") from error
         self._clients = {os.getpid(): client}
         place = client.connection_pool.connection_kwargs
         host = place.get("path") or place.get("host", "localhost")
