@@ -304,7 +304,7 @@ def test_a_sqlite_file_that_root_has_made() -> None:
         SQLStore(f"sqlite:///{path}").prepare()
         told = refusal(path)
     assert f"{path.parent} belongs to root, and this process uses it as user 65534" in told
-    assert f"chown 65534 {path.parent} {path}" in told
+    assert f"chown 65534 {path} {path.parent}" in told
 
 
 def refusal(path: Path) -> str:
