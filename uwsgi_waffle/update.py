@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from . import expiry
 from .changes import Changeset, check_revision, check_sizes, with_former_names
-from .errors import InvalidValue, RevisionConflict
+from .errors import InvalidValue, RevisionConflict, WaffleError
 from .fetch import Fetcher
 from .host import LockedHeader, ProcessInfo
 from .snapshot import Committed, Encoded
@@ -167,8 +167,11 @@ class Writer:
             stored = self._store.transact(build_and_write)
             if written is not None:
                 self._publish_commit(header, written, generation)
+                replaced = header.was_replaced()
         if written is not None:
             self._notify_hosts()
+            if replaced:
+                self._publish_in_new_header(written)
         self._sync.sync()
         return stored
 
@@ -186,11 +189,20 @@ class Writer:
     def _publish_commit(self, header: LockedHeader, encoded: Encoded, generation: bytes) -> None:
         try:
             self._fetcher.publish(header, encoded, generation)
-            if header.was_replaced():  # who made the new one may have read before we committed
-                self._host.invalidate()
         except OSError as error:  # the header isn't current, so the next reader reads the store
-            text = f"revision {encoded.revision} is stored; publishing it failed: {error}"
-            self._served.log(logging.WARNING, text)
+            self._warn(encoded, error)
+
+    def _publish_in_new_header(self, encoded: Encoded) -> None:
+        """Wait for whoever made it: that process may have read the store before we committed."""
+        try:
+            self._host.invalidate()
+            self._sync.refresh()
+        except (OSError, WaffleError) as error:  # the update is stored all the same
+            self._warn(encoded, error)
+
+    def _warn(self, encoded: Encoded, error: Exception) -> None:
+        text = f"revision {encoded.revision} is stored; publishing it failed: {error}"
+        self._served.log(logging.WARNING, text)
 
 
 def _end_of(expires: timedelta | None) -> datetime | None:
