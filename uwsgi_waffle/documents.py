@@ -51,8 +51,8 @@ class Document:
 
 def format_of(path: str) -> str:
     """Return the format that a file's name asks for, ``""`` if it asks for none."""
-    ending = path.lower().rpartition(".")[2]
-    return ending if ending in FORMATS else ""
+    _, dot, ending = path.lower().rpartition(".")
+    return ending if dot and ending in FORMATS else ""
 
 
 def of_texts(texts: Mapping[str, str]) -> Document:

@@ -83,8 +83,10 @@ def history(
     return [_entry(state.schema, row, beginnings=beginnings) for row in rows]
 
 
-def history_since(state: WaffleState, revision: int, key: str | None) -> list[HistoryEntry]:
-    """Return the changes that were made after ``revision``, newest first.
+def history_since(
+    state: WaffleState, revision: int, key: str | None, *, beginnings: bool = False
+) -> list[HistoryEntry]:
+    """Return the changes that were made after ``revision``, newest first; arguments as above.
 
     Raises:
         UnknownRevision: the history doesn't hold all of them.
@@ -93,7 +95,7 @@ def history_since(state: WaffleState, revision: int, key: str | None) -> list[Hi
     state.store.check_history(revision)
     limit = 100
     while True:
-        entries = history(state, limit, key)
+        entries = history(state, limit, key, beginnings=beginnings)
         if len(entries) < limit or entries[-1].revision <= revision:
             return [entry for entry in entries if entry.revision > revision]
         limit *= 10

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -68,13 +68,18 @@ class Settings(BaseModel):
     watchtype: Literal["file", "redis", "postgres"] = "file"
 
     @classmethod
-    def read(cls, config: Mapping[str, Any]) -> Settings:
+    def read(cls, config: Mapping[str, Any], but: Container[str] = ()) -> Settings:
         """Read the settings from a configuration or else from the process environment.
+
+        Args:
+            config: the configuration.
+            but: names of those that keep their defaults.
 
         Raises:
             SchemaError: one can't be used; the text names it.
         """
-        given = {name: config[name] if name in config else os.environ.get(name) for name in NAMES}
+        names = [name for name in NAMES if name not in but]
+        given = {name: config[name] if name in config else os.environ.get(name) for name in names}
         if given["WAFFLE_WATCHTYPE"] != "redis" or given["WAFFLE_REDIS_URL"]:
             # Not used, and Kubernetes sets the port for a service that is called waffle-redis.
             given["WAFFLE_REDIS_HOST"] = given["WAFFLE_REDIS_PORT"] = None
@@ -88,6 +93,13 @@ class Settings(BaseModel):
 
 
 NAMES = [str(field.alias) for field in Settings.model_fields.values()]
+# What no mule needs; an application may override it.
+THE_APPLICATIONS = (
+    "WAFFLE_ENV_PREFIX",
+    "WAFFLE_MAX_VALUE_SIZE",
+    "WAFFLE_POLL_INTERVAL",
+    "WAFFLE_RECONCILE_INTERVAL",
+)
 
 
 @dataclass(frozen=True)
@@ -128,7 +140,7 @@ class Watching:
         ``None`` if the process environment doesn't say.
         """
         try:
-            settings = Settings.read({})
+            settings = Settings.read({}, but=THE_APPLICATIONS)
             watching = cls.of(settings, Path()).beside_store(settings.store_url)
         except SchemaError as error:
             log.warning("uwsgi_waffle: a mule can't read its environment: %s", error)

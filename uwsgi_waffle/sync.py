@@ -10,7 +10,7 @@ from time import monotonic
 from .changes import encode_stored
 from .errors import HostBusy, InvalidValue, StoreUnavailable, error_text
 from .fetch import Fetcher
-from .host import ProcessInfo, ServerInfo, generation_in, is_current, snapshot_in
+from .host import LockedHeader, ProcessInfo, ServerInfo, generation_in, is_current, snapshot_in
 from .snapshot import Snapshot
 from .wake import process_name
 
@@ -45,7 +45,7 @@ class Sync:
 
     def _reset(self) -> None:
         self._check_at = 0.0  # when to look at the files again
-        self._watched = False  # since this process was forked
+        self._watched: object = None
         self._reported: object = None
         # The words at which this process has read the store for itself; b"": it serves the host's.
         self._unshared_words = b""
@@ -74,9 +74,7 @@ class Sync:
         self._check_at = monotonic() + CHECK_INTERVAL
         if ticking:
             self._reported = None  # somebody may have removed the file
-        steps = [self._host.open, self._host.check_touch, lambda: self._catch_up(ticking)]
-        if not self._watched:
-            steps.append(self._watch)
+        steps = (self._host.open, self._check_touch, lambda: self._catch_up(ticking), self._watch)
         # Run every step even if an earlier one failed.
         errors: list[Exception | str] = [*filter(None, map(_error_of, steps))]
         errors += [self._report_error, self._tick_error]
@@ -95,6 +93,12 @@ class Sync:
             self._served.reset_after_fork()
             self._reset()
 
+    def _check_touch(self) -> None:
+        if self._host.is_touched():
+            with self._host.try_lock() as header:
+                if header is not None:
+                    self._host.consume_touch(header)
+
     def _catch_up(self, ticking: bool) -> None:
         """Serve the published snapshot; read the store if that isn't current."""
         for _ in range(CATCH_UP_ATTEMPTS):
@@ -112,9 +116,8 @@ class Sync:
             if self._host.words() != words:
                 continue
             notes = self._host.notes()
-            news = notes.failed != generation_in(words).hex()
-            due = ticking and (news or time.monotonic_ns() >= notes.retry_at)
-            if notes.error and not due:
+            failed = notes.error and notes.failed == generation_in(words).hex()
+            if failed and not (ticking and time.monotonic_ns() >= notes.retry_at):
                 self._served.see(words)  # only a tick tries a store again that has failed
                 return
             with self._host.try_lock() as header:
@@ -124,7 +127,7 @@ class Sync:
                         self._read_unshared(words)
                     return
                 if header.words() == words:
-                    self._fetcher.fetch(header)
+                    self._fetch(header)
             ticking = False
 
     def _load_published(self, words: bytes) -> bool:
@@ -144,9 +147,17 @@ class Sync:
             self._served.see(words)
         return True
 
+    def _fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> None:
+        """Read the store for all, so that this process serves what its host does again."""
+        if self._fetcher.fetch(header, raise_errors=raise_errors) is not None:
+            self._unshared_words = b""
+
     def _watch(self) -> None:
-        self._ensure_watched()
-        self._watched = True
+        watched = self._host.watched_id
+        if watched != self._watched:
+            self._reported = None  # the folder may be another one
+            self._ensure_watched()
+            self._watched = watched
 
     def tick(self, interval: float) -> None:
         """Follow the host.
@@ -157,7 +168,7 @@ class Sync:
         before = self._served.current.snapshot
         if self.sync(ticking=True) is not before:
             return  # somebody has just read the store; idle workers wait for this one's processor
-        error, due = _text_of(self._watch), self._is_due(interval)
+        error, due = _text_of(self._ensure_watched), self._is_due(interval)
         if due:
             error = error or _text_of(lambda: self._fetch_if_due(interval))
         if due or error != self._tick_error:
@@ -168,7 +179,7 @@ class Sync:
         with self._host.try_lock() as header:
             if header is not None:
                 if self._is_due(interval):
-                    self._fetcher.fetch(header)
+                    self._fetch(header)
                 return
         notes = self._host.notes()
         due = max(notes.checked_at, notes.retry_at)
@@ -196,7 +207,7 @@ class Sync:
         """Read the store now; errors as in `WaffleConf.refresh`."""
         self.check_fork()
         with self._host.lock(LOCK_TIMEOUT) as header:
-            self._fetcher.fetch(header, raise_errors=True)
+            self._fetch(header, raise_errors=True)
         return self.sync()
 
     def _load_first(self) -> None:
@@ -204,10 +215,10 @@ class Sync:
         asked_at = time.monotonic_ns()
         self._host.open()
         try:
-            self._host.check_touch()  # from now on one is news
             with self._host.lock(LOCK_TIMEOUT) as header:
                 if not any(snapshot_in(header.words())):
                     self._store.prepare()
+                self._host.consume_touch(header)
                 words = header.words()
                 # Another process of a server that starts may have read the store just now.
                 fresh = header.notes().checked_at >= asked_at and is_current(words)

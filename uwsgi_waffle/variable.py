@@ -117,7 +117,7 @@ class Variable:
         Raises:
             ValueError: the type accepts neither.
         """
-        if self.is_decimal:
+        if contains(self.type, Decimal):
             with suppress(ValueError):
                 return self._validate(text)
         if not self._is_text():

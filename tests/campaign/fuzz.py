@@ -17,7 +17,10 @@ LONGEST = 4096  # bytes
 TARGET_NAMES = ("snapshot", "header", "process", "message", "history")
 KEPT = 200  # inputs of each target, the shortest
 PROCESS = b'{"pid":7,"kind":"worker 1","revision":1,"applied_at":1.0,"snapshot":"","error":""}'
-NOTES = b'{"host_id":7,"store":"s","checked_at":1,"retry_at":0,"updates":2,"error":"down"}'
+NOTES = (
+    b'{"host_id":7,"store":"s","watch_stamp":"w","checked_at":1,"retry_at":0,"updates":2,'
+    b'"error":"down"}'
+)
 HISTORY = (
     b'{"since":1,"rows":[{"revision":2,"key":"A","old":null,"new":"1","actor":"","note":"",'
     b'"at":"2026-01-01T00:00:00+00:00"}]}'

@@ -53,9 +53,10 @@ def header(data: bytes) -> None:
     notes = ours.notes()
     assert (notes.updates, notes.checked_at, notes.retry_at) >= (0, 0, 0)
     assert isinstance(notes.error, str)
-    ours.check_touch()
+    ours.is_touched()
     with ours.try_lock() as locked:
         assert locked is not None
+        ours.consume_touch(locked)
         locked.set_notes(error="down")
         locked.publish(bytes(range(8)), locked.invalidate())
     assert ours.notes().error == "down"

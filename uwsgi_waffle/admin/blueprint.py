@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from io import BytesIO
 from typing import Any, cast
 
 import werkzeug.wrappers
 from flask import Blueprint, Response, abort, current_app, g, jsonify, request
 from flask_wtf.csrf import CSRFError
-from werkzeug.datastructures import Headers
+from werkzeug.datastructures import Headers, MultiDict
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from ..extension import WaffleConf
@@ -109,23 +111,31 @@ def _check_access(authorize: Callable[[], Any]) -> tuple[str | None, Any]:
     )
 
 
+def _read_form() -> MultiDict[str, str]:
+    request.max_form_memory_size = MAX_FORM
+    with suppress(AttributeError):  # Flask 3.0 has the application's limit only
+        request.max_content_length = MAX_FORM
+    if (request.content_length or 0) > MAX_FORM:
+        raise RequestEntityTooLarge
+    body, parser = request.get_data(), request.make_form_data_parser()
+    _, form, _ = parser.parse(BytesIO(body), request.mimetype, len(body), request.mimetype_params)
+    return form
+
+
 def _add_guards(
     blueprint: Blueprint, make_page: Callable[[], Page], authorize: Callable[[], Any]
 ) -> None:
     @blueprint.url_value_preprocessor
-    def keep_form(endpoint: object, values: object) -> None:
-        """Read the form before the application's hooks: one may put a plain dict in its place."""
-        request.max_form_memory_size = MAX_FORM
-        try:
-            request.max_content_length = MAX_FORM
-        except AttributeError:  # Flask 3.0 has the application's limit only
-            if (request.content_length or 0) > MAX_FORM:
-                raise RequestEntityTooLarge from None
-        g.waffle_form = request.form
+    def keep_body(endpoint: object, values: object) -> None:
+        """Keep the body: a hook of the application may put a plain dict in the form's place."""
+        if 0 < (request.content_length or 0) <= MAX_FORM:
+            request.get_data()
 
     @blueprint.before_request
     def authorize_request() -> Any:
         g.waffle_actor, response = _check_access(authorize)
+        if response is None:
+            g.waffle_form = _read_form()
         return response
 
     @blueprint.after_request

@@ -206,7 +206,8 @@ class Page:
     def _rows(self, entries: Iterable[HistoryEntry]) -> list[Row]:
         values, temporary = self.waffle.values, self.waffle.state.current().temporary
         texts = {field.name: field.text(values[field.name]) for field in self.fields}
-        last = {entry.key: entry for entry in reversed(list(entries))}
+        newest = [entry for name in self.form.conflicts for entry in self._history(1, name)]
+        last = {entry.key: entry for entry in (*newest, *reversed(list(entries)))}
         editable, rows = editable_names(self.fields, texts), []
         for field in self.fields:
             name, locked = field.name, self.form.lock(field.name)
@@ -231,9 +232,9 @@ class Page:
             )
         return rows
 
-    def _history(self, limit: int) -> list[HistoryEntry]:
+    def _history(self, limit: int, name: str | None = None) -> list[HistoryEntry]:
         try:
-            return history(self.waffle.state, limit, None, beginnings=True)
+            return history(self.waffle.state, limit, name, beginnings=True)
         except WaffleError as error:
             self.error = self.error or str(error)
             return []

@@ -13,6 +13,7 @@ import click
 from ..text import escape_line, to_json
 
 __all__ = [
+    "MAX_SHOWN",
     "OutputError",
     "after_update",
     "is_terminal",
@@ -53,8 +54,9 @@ def print_json(document: Any, *, indent: int | None = None) -> None:
 
 
 def print_document(text: str) -> None:
-    """Print what a program reads, in UTF-8 on any terminal; errors as in `print_line`."""
-    _print(text.encode())
+    """Print what a program reads: into files and pipes always UTF-8; errors as in `print_line`."""
+    is_binary = hasattr(sys.stdout, "buffer") and not is_terminal()
+    _print(text.encode() if is_binary else text)
 
 
 def print_value(text: str) -> None:

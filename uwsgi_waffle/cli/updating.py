@@ -129,12 +129,13 @@ def confirm_changes(state: WaffleState, made: Committed, question: str, options:
 
     Anything but yes ends the command, and so does nobody to ask.
     """
+    if not options["as_json"]:
+        _show(state, made)
     if options["as_json"] or not has_terminal():
         raise WaffleError(
             "Nothing was changed: there is no terminal to ask on. Add --yes; with --dry-run it "
             "shows what would change."
         )
-    _show(state, made)
     click.confirm(question, abort=True, err=True)
     options["expect"] = made.revision
 

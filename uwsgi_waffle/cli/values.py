@@ -12,14 +12,22 @@ import click
 from .. import changes, documents
 from ..changes import changes_for_rollback, changes_for_update
 from ..errors import WaffleError
-from ..history import history, history_since, visible
+from ..history import BEGINNING, Beginning, history, history_since, visible
 from ..report import Misfit, misfits
 from ..schema import MASK, Variable
 from ..state import WaffleState
 from ..stores import Stored
 from ..text import to_json
 from .command import app_state, as_json, as_text, complete_names, duration, waffle
-from .output import print_error, print_json, print_line, print_value, shorten
+from .output import (
+    MAX_SHOWN,
+    is_terminal,
+    print_error,
+    print_json,
+    print_line,
+    print_value,
+    shorten,
+)
 from .sources import assigned
 from .updating import carry_out, confirm_changes, preview, update_options
 
@@ -216,10 +224,11 @@ def history_(name: str | None, limit: int | None, since: int | None, as_json: bo
     Secrets are masked.
     """
     state = app_state()
+    beginnings = is_terminal() and not as_json
     if since is None:
-        entries = history(state, limit or 20, name)
+        entries = history(state, limit or 20, name, beginnings=beginnings)
     else:
-        entries = history_since(state, since, name)[:limit]
+        entries = history_since(state, since, name, beginnings=beginnings)[:limit]
     if as_json:
         print_json([{**asdict(entry), "at": entry.at.isoformat()} for entry in entries], indent=2)
         return
@@ -231,4 +240,6 @@ def history_(name: str | None, limit: int | None, since: int | None, as_json: bo
 
 
 def _history_text(value: object) -> str:
+    if isinstance(value, Beginning):
+        return f"{value.text[:MAX_SHOWN]}... (more than {BEGINNING:,} characters)"
     return MASK if value == MASK else shorten(to_json(value))

@@ -18,6 +18,7 @@ class Alone:
     """Does for one process what `HostFiles` do for many; see there."""
 
     shared = False
+    watched_id = None
 
     def __init__(self) -> None:
         self._bytes = bytearray(WORDS_SIZE + NOTES_SIZE)
@@ -51,7 +52,10 @@ class Alone:
 
     def wake(self) -> None: ...
 
-    def check_touch(self) -> None: ...
+    def is_touched(self) -> bool:
+        return False
+
+    def consume_touch(self, header: LockedHeader) -> None: ...
 
     def _read(self, size: int, offset: int) -> bytes:
         return bytes(self._bytes[offset : offset + size])

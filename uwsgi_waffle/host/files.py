@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import weakref
 from collections.abc import Callable, Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 from ..errors import SchemaError
 from ..identity import same_place, same_store, shown
 from ..privileges import acting_user, warn_if_exposed
-from .header import WORD, Header, LockedHeader, fetched_in, lock_within
+from .header import Header, LockedHeader, lock_within
 from .locks import LockedFile, read_locked
 from .private import PrivateFolder, ensure_plain_file
 from .processes import Processes
@@ -58,7 +57,12 @@ class HostFiles:
         self.listener_lock = LockedFile(self.folder, LISTENER)
         self.words, self.notes, self.invalidate = header.words, header.notes, header.invalidate
         self.open = header.open
-        self._watch, self._known_stamp = str(self.watch_file), ""
+        self._watch, self._watch_inode, self._known_stamp = str(self.watch_file), -1, ""
+
+    @property
+    def watched_id(self) -> object:
+        """Changes when uWSGI's master has to monitor other files than before."""
+        return (self._watch_inode, self.header.id)
 
     def _ensure(self) -> None:
         owner, folder = self.folder.owner, self.folder.path
@@ -119,21 +123,29 @@ class HostFiles:
             header.set_notes(store=identity)
         _used_here.add(self)
 
-    def check_touch(self) -> None:
-        """Invalidate if somebody has touched the watch file since this process looked at it.
-
-        All processes say so by the same generation, so that the store is read once.
+    def is_touched(self) -> bool:
+        """Return whether somebody touched the watch file since that was noted.
 
         Raises:
             HostFilesError: it can't be used.
         """
+        stamp = self._watch_stamp()
+        if stamp == self._known_stamp:
+            return False
+        self._known_stamp = self.notes().watch_stamp
+        return stamp != self._known_stamp
+
+    def consume_touch(self, header: LockedHeader) -> None:
+        """Under the lock: if somebody touched the watch file, invalidate, then note how it is."""
+        stamp = self._watch_stamp()
+        if stamp != header.notes().watch_stamp:
+            header.invalidate()
+            header.set_notes(watch_stamp=stamp)
+
+    def _watch_stamp(self) -> str:
         try:
             found = os.lstat(self._watch)
         except FileNotFoundError:
             found = ensure_plain_file(self.watch_file, self.folder.owner)
-        stamp = f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"
-        if self._known_stamp not in ("", stamp):
-            generation = hashlib.blake2b(stamp.encode(), digest_size=WORD).digest()
-            if fetched_in(self.words()) != generation:
-                self.invalidate(generation)
-        self._known_stamp = stamp
+        self._watch_inode = found.st_ino
+        return f"{found.st_ino} {found.st_size} {found.st_mtime_ns}"

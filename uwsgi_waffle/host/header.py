@@ -29,7 +29,6 @@ __all__ = [
     "Header",
     "LockedHeader",
     "Notes",
-    "fetched_in",
     "generation_in",
     "is_current",
     "lock_within",
@@ -50,7 +49,7 @@ _random = SystemRandom()  # the application may have seeded the other one
 
 def is_current(words: bytes) -> bool:
     """Return whether the words say that the published snapshot is the store's newest."""
-    return len(words) == WORDS_SIZE and generation_in(words) == fetched_in(words) != NO_WORD
+    return len(words) == WORDS_SIZE and generation_in(words) == words[2 * WORD :] != NO_WORD
 
 
 def generation_in(words: bytes) -> bytes:
@@ -61,11 +60,6 @@ def generation_in(words: bytes) -> bytes:
 def snapshot_in(words: bytes) -> bytes:
     """Return the id of the published snapshot."""
     return words[WORD : 2 * WORD]
-
-
-def fetched_in(words: bytes) -> bytes:
-    """Return the generation that was there when the store was last read."""
-    return words[2 * WORD :]
 
 
 def new_host_id() -> int:
@@ -80,6 +74,7 @@ class Notes:
     Attributes:
         host_id: a random number that this host's messages carry; 0 in a header that is damaged.
         store: identity of the store that the files belong to.
+        watch_stamp: how the watch file was when it was last looked at.
         checked_at: when the store was last read or written.
         failed: the generation, in hexadecimal digits, at which it couldn't be read.
         retry_at: when it may be read again, if that failed.
@@ -89,6 +84,7 @@ class Notes:
 
     host_id: int = 0
     store: str = ""
+    watch_stamp: str = ""
     checked_at: int = 0
     failed: str = ""
     retry_at: int = 0
@@ -221,17 +217,13 @@ class Header:
         """Return the notes beside the words."""
         return Notes.from_bytes(unix.pread(self._file.fd, NOTES_SIZE, WORDS_SIZE))
 
-    def invalidate(self, generation: bytes = b"") -> None:
-        """Say that the store may have changed. Needs no lock; creates the header if need be.
-
-        Args:
-            generation: the new one; by default a random number.
-        """
+    def invalidate(self) -> None:
+        """Say that the store may have changed. Needs no lock; creates the header if need be."""
         self.open()
         # Opened anew: if somebody has closed our descriptor, its number may be another file's.
         fd = self._folder.open("header", CREATE)
         try:
-            self._write(fd, generation or os.urandom(WORD), 0)
+            self._write(fd, os.urandom(WORD), 0)
         finally:
             os.close(fd)
 

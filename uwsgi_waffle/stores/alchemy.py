@@ -107,8 +107,11 @@ class AlchemyWaffleStore(RowStore):
     def _column_lengths(self) -> tuple[int | None, int | None]:
         key, value = (getattr(column.type, "length", None) for column in (self._key, self._value))
         if value is None and self._backend in MYSQL:
-            kind = self._value.type.compile(self._app_engine().dialect)
-            if not kind.startswith(("LONGTEXT", "MEDIUMTEXT")):
+            from sqlalchemy.dialects import mysql  # only here: its many modules take memory
+
+            column_type = self._value.type.dialect_impl(self._app_engine().dialect)
+            column_type = getattr(column_type, "impl", column_type)
+            if not isinstance(column_type, (mysql.LONGTEXT, mysql.MEDIUMTEXT)):
                 value = MYSQL_TEXT
         return key, value
 

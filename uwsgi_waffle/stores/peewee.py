@@ -17,7 +17,7 @@ from ..privileges import as_owner_of
 from ..urls import redact_url
 from . import drivers
 from .rows import MYSQL_TEXT, REVISION, Found, RowStore
-from .translation import map_errors
+from .translation import TableMissing, map_errors
 
 __all__ = ["PeeweeWaffleStore"]
 
@@ -146,6 +146,11 @@ class PeeweeWaffleStore(RowStore):
         ):
             if self._in_memory:  # another connection would have a database of its own
                 database = self._app_database()
+                if database.is_closed():
+                    raise TableMissing(
+                        f"{self.name}: this thread has no connection to its database in memory, so "
+                        "it has no table. Call connect() and create_tables() first."
+                    )
                 with database.atomic():
                     yield database
                 return

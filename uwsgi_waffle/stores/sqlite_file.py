@@ -40,11 +40,13 @@ class SQLiteFile:
                 "A SQLite database in memory can't be shared by processes: name a file, or use "
                 "MemoryStore() in a test."
             )
-        options = {name: value for name, value in url.query.items() if name != "uri"}
+        options = dict(url.query)
         try:
             self._timeout = float(str(options.pop("timeout", timeout)))
         except ValueError:
             raise SchemaError("WAFFLE_STORE_URL: its timeout is a number of seconds.") from None
+        if options.pop("uri", None) is None:  # then SQLAlchemy doesn't give them to SQLite either
+            options.clear()
         # One that has vanished is an error, not a new empty database.
         self._mode = "ro" if options.pop("mode", "") == "ro" else "rw"
         self._options = urlencode({**options, "mode": self._mode})
@@ -101,7 +103,7 @@ class SQLiteFile:
             return
         unix.fchmod(fd, 0o600)  # whatever the umask
         os.close(fd)
-        connection = sqlite3.connect(path, timeout=self._timeout)
+        connection = self.connect()
         try:
             # WAL: readers go on while somebody writes; the setting stays in the file.
             connection.execute("PRAGMA journal_mode = WAL").close()
@@ -113,4 +115,7 @@ def absolute(url: sa.URL, folder: str) -> sa.URL:
     """Return a SQLite URL with an absolute path, and no URI; a relative one is in ``folder``."""
     if in_memory(url.database, url.query.get("mode")):
         return url
-    return url.set(database=os.path.join(folder, sqlite_path(str(url.database))))
+    database = str(url.database)
+    if database.startswith("file:"):
+        url = url.update_query_dict({"uri": "true"})
+    return url.set(database=os.path.join(folder, sqlite_path(database)))
