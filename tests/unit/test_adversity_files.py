@@ -336,6 +336,16 @@ def test_a_process_whose_file_was_removed_is_seen_again_after_its_next_tick(
     assert len(list(site.files.processes)) == 2
 
 
+def test_a_process_reports_at_its_next_read_where_the_folder_was_replaced(
+    host: Host, site: Process, other: Process, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An update that waits must not miss it until its next tick."""
+    monkeypatch.setattr(sync, "CHECK_INTERVAL", 0.0)
+    host.folder.rename(host.instance / "gone")
+    assert other.waffle.values.LIMIT == 10
+    assert len(site.waffle.update({"LIMIT": 20}, wait=0).pending) == 1
+
+
 def test_a_bell_that_cannot_be_touched_undoes_nothing(
     host: Host, site: Process, other: Process, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -307,6 +307,20 @@ def test_who_is_stopped_while_it_tries_a_store_again_keeps_nobody_from_it(
         assert "held this host's lock" in site.waffle.status()["error"]
 
 
+def test_a_backup_that_is_restored_after_a_read_alone_is_served(host: Host, site: Process) -> None:
+    site.waffle.update({"LIMIT": 20})
+    with host.open_files().lock(1) as header:
+        header.set_notes(checked_at=time.monotonic_ns() - 90 * 10**9)
+        host.sql("UPDATE waffle_values SET value = '30' WHERE key = 'LIMIT'")
+        host.sql("UPDATE waffle_meta SET revision = 2")
+        site.tick()
+        assert site.waffle.values.LIMIT == 30
+    host.sql("UPDATE waffle_values SET value = '20' WHERE key = 'LIMIT'")
+    host.sql("UPDATE waffle_meta SET revision = 1")
+    assert site.waffle.refresh() == 1
+    assert site.waffle.values.LIMIT == 20
+
+
 def test_an_error_of_a_tick_stands_and_is_logged_once(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
