@@ -9,12 +9,14 @@ from collections.abc import Callable, Iterator
 import pytest
 import werkzeug.utils
 import werkzeug.wrappers
-from flask import Response, redirect
+from flask import Response, redirect, request
 from flask_wtf import CSRFProtect
 from werkzeug.exceptions import Unauthorized
+from werkzeug.formparser import FormDataParser
 
 from uwsgi_waffle import WaffleError
 from uwsgi_waffle.admin import admin_blueprint
+from uwsgi_waffle.admin.submission import MAX_FORM
 
 from .admin_site import Form, Site
 
@@ -59,6 +61,18 @@ class TestWhoMay:
         form = site.form()
         assert site.save(form, value__SITENAME="Gent").status_code == 403
         assert site.waffle.revision == 0
+
+    @pytest.mark.parametrize("size", [MAX_FORM // 2, MAX_FORM + 1])
+    def test_a_form_is_read_only_for_those_who_may(
+        self, monkeypatch: pytest.MonkeyPatch, size: int
+    ) -> None:
+        """Parsing takes time and memory; a form that is too large is no way around the question."""
+        asked: list[int] = []
+        parsed: list[int] = []
+        monkeypatch.setattr(FormDataParser, "parse", lambda *_: parsed.append(size))
+        site = Site(authorize=lambda: asked.append(size))
+        answer = site.client.post("/waffle/", data={"value-SITENAME": "x" * size})
+        assert (answer.status_code, asked, parsed) == (403, [size], [])
 
     def test_a_response_is_sent_instead(self) -> None:
         site = Site(authorize=lambda: redirect("/login", 302))
@@ -196,6 +210,14 @@ class TestToken:
         CSRFProtect(site.app)
         assert site.save(value__SITENAME="Gent").status_code == 303
         assert site.save(value__SITENAME="Namur", its_own="x").status_code == 400
+
+    def test_a_hook_of_the_application_may_read_the_body(self, site: Site) -> None:
+        """As one does that checks its signature."""
+        bodies: list[bytes] = []
+        site.app.before_request(lambda: bodies.append(request.get_data()))
+        assert site.save(value__SITENAME="Gent", note="the end").status_code == 303
+        assert site.waffle.values.SITENAME == "Gent"
+        assert {b"value-SITENAME=Gent", b"note=the+end"} <= set(bodies[-1].split(b"&"))
 
     def test_no_secret_key_is_said(self) -> None:
         site = Site(SECRET_KEY=None, TESTING=True)

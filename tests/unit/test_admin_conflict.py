@@ -52,6 +52,16 @@ class TestConflict:
             2,
         )
 
+    def test_who_made_it_is_named_behind_many_newer_changes(self, site: Site) -> None:
+        form = site.form()
+        site.waffle.update({"SITENAME": "Theirs"}, actor="bob")
+        for limit in range(20, 50):
+            site.waffle.update({"LIMIT": limit}, actor="eve")
+        answer = site.save(form, value__SITENAME="Mine")
+        assert re.search(
+            r"In force now\s*: <code>Theirs</code>\s+\(by bob, revision 1\)", answer.text
+        )
+
     def test_a_third_is_not_overwritten_either(self, site: Site) -> None:
         """Correcting a refused value doesn't make the form forget what it was made of."""
         form = site.form()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
@@ -14,6 +16,7 @@ from types import SimpleNamespace
 import pytest
 from click.testing import Result
 from flask import Flask
+from flask.cli import ScriptInfo
 from pydantic import BaseModel, Field
 
 from uwsgi_waffle import wake
@@ -225,6 +228,14 @@ def test_a_deprecated_variable_warns_nobody_in_a_shell(host: Host, words: str) -
     file = '{"uwsgi_waffle": 1, "values": {"OLD": 1, "NEW": 5}, "set": ["NEW"]}'
     result = process.app.test_cli_runner().invoke(command, words.split(), input=file)
     assert (result.exit_code, result.exception) == (0, None)
+
+
+def test_a_program_that_calls_it_may_catch_the_output_as_text(site: Process) -> None:
+    """What it puts in the place of the standard output need not take bytes."""
+    output, info = io.StringIO(), ScriptInfo(create_app=lambda: site.app)
+    with contextlib.redirect_stdout(output):
+        command.main(["set", "LIMIT=20", "--json"], obj=info, standalone_mode=False)
+    assert json.loads(output.getvalue())["new"] == {"LIMIT": 20}
 
 
 def test_help_lists_the_commands(run: Run) -> None:

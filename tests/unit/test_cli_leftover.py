@@ -71,7 +71,7 @@ def test_they_are_removed_as_a_revision(host: Host, site: Process, run: Run) -> 
 
 def test_where_nobody_can_be_asked_nothing_is_removed(site: Process, run: Run) -> None:
     result = run("prune")
-    assert result.exit_code == 1
+    assert (result.exit_code, result.stdout) == (1, "GONE: removed\nKEY: removed\n")
     assert "there is no terminal to ask on. Add --yes" in result.stderr
     assert site.waffle.refresh() == 1
 

@@ -18,6 +18,15 @@ from .shell import Shell
 # Each starts several processes one after the other.
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
+RECORD_LENGTHS = """
+from uwsgi_waffle import SQLStore
+history = SQLStore.history
+def recorded(store, limit, key=None, *, max_length=None):
+    print(max_length, file=open("lengths", "a"))
+    return history(store, limit, key, max_length=max_length)
+SQLStore.history = recorded
+"""
+
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Shell:
@@ -232,11 +241,22 @@ class TestOutput:
 
     def test_a_terminal_shows_the_beginning_of_a_long_value(self, shell: Shell) -> None:
         shell.bash("head -c 150000 /dev/zero | tr '\\0' y | flask waffle set TEXT=-")
-        for command in ("list", "history"):
+        for command, length in (("list", "150,002"), ("history", "more than 4,096")):
             seen = shell.on_terminal(f"flask waffle {command}")
-            assert "yyy... (150,002 characters)" in seen
+            assert f"yyy... ({length} characters)" in seen
             assert len(seen) < 2_000
             assert "y" * 150_000 in shell.run(command).stdout
+
+    @pytest.mark.parametrize("options", ["", " --since 0"])
+    def test_no_more_of_a_history_is_read_than_a_terminal_shows(
+        self, shell: Shell, options: str
+    ) -> None:
+        shell.write(before="", after=RECORD_LENGTHS)
+        shell.run("set", "SIZE=11")
+        shell.on_terminal(f"flask waffle history{options}")
+        shell.run("history", *options.split())
+        shell.on_terminal(f"flask waffle history{options} --json")
+        assert (shell.folder / "lengths").read_text() == "4097\nNone\nNone\n"
 
 
 @pytest.mark.usefixtures("quiet")

@@ -7,6 +7,7 @@ import json
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from decimal import Decimal
 from typing import Any
 from unittest.mock import ANY
 
@@ -62,6 +63,14 @@ class TestSet:
         assert site.waffle.values.SITENAME == "a=b c"
         run("set", "SITENAME=")
         assert site.waffle.values.SITENAME == ""
+
+    @pytest.mark.parametrize("text", ["0.12345678901234567890123", "1.10", "7"])
+    def test_a_decimal_keeps_its_digits(self, host: Host, text: str) -> None:
+        """Also where the type takes other numbers, too."""
+        process = host.start(confs={"PRICE": {"default": 1, "type": int | Decimal}})
+        result = process.app.test_cli_runner().invoke(command, ["set", f"PRICE={text}"])
+        assert result.exit_code == 0
+        assert str(process.waffle.values.PRICE) == text
 
     def test_nothing_to_change_is_said(self, run: Run) -> None:
         run("set", "LIMIT=20")

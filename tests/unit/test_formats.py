@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import JsonValue
 
-from uwsgi_waffle.documents import FORMATS, changes_for, read, written
+from uwsgi_waffle.documents import FORMATS, changes_for, format_of, read, written
 from uwsgi_waffle.formats import read_env, read_toml
 from uwsgi_waffle.schema import Schema
 from uwsgi_waffle.snapshot import Snapshot
@@ -96,6 +96,14 @@ def test_env_files_of_others(text: str, values: dict[str, str]) -> None:
 def test_a_bad_line_is_named(text: str, line: int) -> None:
     with pytest.raises(ValueError, match=f"^line {line} "):
         read_env(text)
+
+
+@pytest.mark.parametrize(
+    ("name", "wanted"),
+    [("env", ""), ("json", ""), ("x", ""), ("x.env", "env"), (".env", "env"), ("a/X.JSON", "json")],
+)
+def test_a_files_ending_says_its_format(name: str, wanted: str) -> None:
+    assert format_of(name) == wanted
 
 
 def test_dates_of_toml_are_text() -> None:

@@ -90,6 +90,29 @@ def test_the_channel_is_in_the_namespace(
 
 
 @pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("MAX_VALUE_SIZE", "1M"),
+        ("POLL_INTERVAL", "often"),
+        ("RECONCILE_INTERVAL", "never"),
+        ("ENV_PREFIX", "my site"),
+    ],
+)
+def test_a_mule_minds_only_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str
+) -> None:
+    """The application may override the others, so it listens beside a bad one."""
+    monkeypatch.setenv("WAFFLE_WATCHTYPE", "redis")
+    monkeypatch.setenv("WAFFLE_WATCHER_FILE", "/srv/bell")
+    expected = Watching.from_environment()
+    assert expected is not None
+    monkeypatch.setenv(f"WAFFLE_{name}", text)
+    with pytest.raises(SchemaError, match=name):
+        Settings.read({})
+    assert Watching.from_environment() == expected
+
+
+@pytest.mark.parametrize(
     ("settings", "url"),
     [
         ({"HOST": "cache.example"}, "redis://cache.example:6379"),
