@@ -89,6 +89,10 @@ def _parse(text: str | None) -> dict[str, tuple[str, str]]:
 def _json_kind(schema: Mapping[str, Any]) -> str:
     """Return what JSON holds a type, such as ``integer or null``; empty if that isn't known."""
     shared = {f"#/$defs/{name}": part for name, part in schema.get("$defs", {}).items()}
-    options = schema.get("anyOf") or schema.get("oneOf") or [schema]
-    kinds = [shared.get(option.get("$ref"), option).get("type") for option in options]
-    return " or ".join(sorted({*kinds})) if all(isinstance(kind, str) for kind in kinds) else ""
+    parts, kinds = [schema], set[Any]()
+    for part in parts:  # to which those that it consists of are added
+        found = shared.get(part.get("$ref", ""), part)
+        more = found.get("anyOf") or found.get("oneOf") or []
+        parts += [each for each in more if each not in parts]
+        kinds |= set() if more else {found.get("type")}
+    return " or ".join(sorted(kinds)) if all(isinstance(kind, str) for kind in kinds) else ""

@@ -87,6 +87,7 @@ def peewee_site(folder: Path) -> SimpleNamespace:
         change=change,
         rollback=database.session_rollback,
         mine=lambda: Conf.get(Conf.key == "MINE").value,
+        connect=database.connect,
         close=database.close,
     )
 
@@ -140,6 +141,17 @@ def test_what_the_application_has_not_committed_stays_so(site: SimpleNamespace) 
     assert site.mine() == "1"
     waffle.refresh()
     assert (waffle.values.SITENAME, waffle.revision) == ("Gent", 1)
+
+
+def test_peewees_is_left_to_the_application_to_connect(tmp_path: Path) -> None:
+    """Its `connect` after the extension's start, as in a test's set-up, finds none open."""
+    site = peewee_site(tmp_path)
+    site.close()
+    waffle = WaffleConf(site.app, site.store)
+    site.connect()
+    site.create()
+    assert waffle.update({"SITENAME": "Gent"}).revision == 1
+    site.close()
 
 
 def test_it_may_be_replaced(tmp_path: Path) -> None:

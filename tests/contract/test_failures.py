@@ -371,6 +371,12 @@ class TestRedis:
         assert not isinstance(caught.value, StoreReadOnly)
         assert "Nothing was changed" not in str(caught.value), "nobody wanted to"
 
+    def test_a_user_who_may_write_and_not_read(self, redis_server: RedisServer, url: str) -> None:
+        """The store isn't read-only."""
+        with pytest.raises(StoreUnavailable, match="Give the user this right") as caught:
+            put(RedisStore(self.login(redis_server, "+@all -hgetall")), A="2")
+        assert not isinstance(caught.value, StoreReadOnly)
+
     def test_a_wrong_password(self, redis_server: RedisServer, url: str) -> None:
         url = self.login(redis_server, "+@all").replace("geheim", "falsch")
         with pytest.raises(StoreUnavailable, match="Correct user and password") as caught:

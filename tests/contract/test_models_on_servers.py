@@ -200,6 +200,39 @@ def test_what_a_text_column_of_mysqls_takes_is_known_before_it_is_written(
     )
 
 
+class Encoded(sa.types.TypeDecorator[str]):
+    """A type of the application's own over text without a length."""
+
+    impl = sa.String
+    cache_ok = True
+
+
+@pytest.mark.parametrize("column_type", [sa.String, Encoded])
+def test_a_model_on_mysql_may_have_text_without_a_length(
+    mariadb_server: SQLServer, tmp_path: Path, column_type: Any
+) -> None:
+    """SQLAlchemy can't make such a table; somebody else has."""
+    url = mariadb_server.fresh()
+    mariadb_server.execute(
+        "CREATE TABLE conf (id INT PRIMARY KEY AUTO_INCREMENT, `key` VARCHAR(190) UNIQUE, "
+        "value LONGTEXT) ENGINE=InnoDB",
+        url,
+    )
+    app, db = Flask("site", instance_path=str(tmp_path)), SQLAlchemy()
+    app.config.update(SQLALCHEMY_DATABASE_URI=url)
+    db.init_app(app)
+
+    class Conf(db.Model):  # type: ignore[name-defined, misc]  # as Flask-SQLAlchemy's manual says
+        id = db.Column(db.Integer, primary_key=True)
+        key = db.Column(db.String(190), unique=True)
+        value = db.Column(column_type)
+
+    store = AlchemyWaffleStore(db=db, model=Conf).bind(frozenset({"A"}), app.app_context)
+    store.prepare()
+    assert put(store, A="1") == 1
+    assert store.load() == Stored(1, {"A": "1"})
+
+
 class TestSilence:
     """A server that takes connections and never answers."""
 

@@ -99,6 +99,21 @@ def test_who_was_slower_decides_again_upon_what_the_faster_one_wrote(store: Redi
     ]
 
 
+@pytest.mark.parametrize(
+    "error", [OSError(5, "a file"), UnicodeEncodeError("ascii", "\xe9", 0, 1, "no ASCII")]
+)
+def test_the_callers_own_error_is_not_taken_for_one_of_redis(
+    store: RedisStore, error: Exception
+) -> None:
+    def decide(stored: Stored) -> Commit:
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        store.transact(decide)
+    assert caught.value is error
+    assert store.load() == Stored(1, {"A": "1"})
+
+
 def test_no_connection_stays_open(store: RedisStore, redis_server: RedisServer) -> None:
     store.history(10)
     with redis_server.client() as client:

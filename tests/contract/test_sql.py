@@ -24,7 +24,7 @@ from uwsgi_waffle import (
 from uwsgi_waffle.stores import Commit, Store, Stored, drivers
 from uwsgi_waffle.stores.sqlite_file import SQLiteFile
 
-from .conftest import put, sqlite_url
+from .conftest import put, sqlite_url, writing
 
 PASSWORD = "geheim"
 NOISE = bytes(range(256)) * 64
@@ -105,6 +105,14 @@ class TestFile:
                 call()
         assert not path.exists()
 
+    @pytest.mark.parametrize("option", ["nolock=1", "vfs=unix-none"])
+    def test_one_that_takes_no_locks_is_made_and_written(self, tmp_path: Path, option: str) -> None:
+        """As on a network file system without locks; SQLite has no WAL there."""
+        store = SQLStore(f"sqlite:///file:{tmp_path}/waffle.db?{option}&uri=true")
+        store.prepare()
+        assert put(store, A="1") == 1
+        assert store.load() == Stored(1, {"A": "1"})
+
     def test_readers_and_a_writer_dont_wait_for_each_other(
         self, sqlite: SQLStore, sqlite_file: Path
     ) -> None:
@@ -116,6 +124,15 @@ class TestFile:
             assert reader.execute("SELECT value FROM waffle_values").fetchall() == [("1",)]
         finally:
             reader.close()
+
+    @pytest.mark.parametrize("option", ["mode=ro", "cache=shared", "vfs=none"])
+    @pytest.mark.filterwarnings("ignore:Query string argument")  # as newer ones say
+    def test_options_of_a_plain_url_dont_count(self, sqlite_file: Path, option: str) -> None:
+        """SQLAlchemy doesn't give them to SQLite: one could not write, or not read meanwhile."""
+        store = SQLStore(f"sqlite:///{sqlite_file}?{option}")
+        with writing(store):
+            assert store.load() == Stored(1, {"A": "1"})
+        assert store.load() == Stored(2, {"A": "2"})
 
     def test_the_url_may_say_how_long_a_writer_waits(self, sqlite_file: Path) -> None:
         url = sa.make_url(f"sqlite:///{sqlite_file}?timeout=7")
@@ -266,9 +283,9 @@ def test_a_changed_working_folder_changes_nothing(
 
 
 class TestReadOnly:
-    @pytest.fixture
-    def read_only(self, sqlite_file: Path) -> SQLStore:
-        return SQLStore(f"sqlite:///file:{sqlite_file}?mode=ro&uri=true")
+    @pytest.fixture(params=["", "&uri=true"])
+    def read_only(self, request: pytest.FixtureRequest, sqlite_file: Path) -> SQLStore:
+        return SQLStore(f"sqlite:///file:{sqlite_file}?mode=ro{request.param}")
 
     def test_it_is_not_made(self, tmp_path: Path) -> None:
         with pytest.raises(StoreUnavailable):

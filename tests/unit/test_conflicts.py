@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from flask import Flask
+from pydantic import RootModel
 
 from uwsgi_waffle import RedisStore, SchemaError, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.stores import Commit, Store
@@ -27,9 +28,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
 def make(tmp_path: Path, store: Store) -> Iterator[Any]:
     apps: list[Flask] = []  # a WaffleConf forgets an application that nobody else refers to
 
-    def make(name: str, *, folder: str = "", namespace: str = "", **defaults: Any) -> WaffleConf:
+    def make(
+        name: str, *, folder: str = "", namespace: str = "", types: Any = (), **defaults: Any
+    ) -> WaffleConf:
         app = Flask(name, instance_path=str(tmp_path / (folder or name)))
         confs = {key: {"default": default} for key, default in defaults.items()}
+        confs.update({key: {"default": None, "type": kind} for key, kind in dict(types).items()})
         app.config.update(WAFFLE_CONFS=confs, WAFFLE_NAMESPACE=namespace)
         apps.append(app)
         return WaffleConf(app, store)
@@ -98,6 +102,13 @@ def test_a_damaged_note_is_an_empty_one(make: Any, tmp_path: Path, note: str, st
     shop.update({"LIMIT": 12})
     with pytest.raises(SchemaError):
         make("blog", LIMIT="none")
+
+
+def test_a_model_of_several_types_contradicts_too(make: Any) -> None:
+    """Also beside others: an option of a type may be one of several options."""
+    make("shop", types={"SIZE": RootModel[int | str] | None}, LIMIT=10).update({"LIMIT": 11})
+    with pytest.raises(SchemaError, match="as integer or null or string by"):
+        make("blog", SIZE=["S"])
 
 
 def test_any_json_contradicts_nothing(make: Any) -> None:

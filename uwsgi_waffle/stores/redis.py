@@ -137,9 +137,10 @@ class RedisStore(Store):
 
     def transact(self, build_commit: CommitBuilder) -> Stored:
         deadline = monotonic() + self._timeout
-        with self._connected(writing=True) as client:
+        with self._opened() as client:
             while True:
-                stored = self._load(client)
+                with self._mapped():
+                    stored = self._load(client)
                 commit = build_commit(stored)
                 if commit is None:
                     return stored
@@ -160,8 +161,7 @@ class RedisStore(Store):
     ) -> list[HistoryRow]:
         with self._connected() as client:
             found = (row for row in self._rows(client) if key is None or row.key == key)
-            rows = (row.cut(max_length) for row in found)
-            return list(islice(rows, max(0, limit)))
+            return [row.cut(max_length) for row in islice(found, max(0, limit))]
 
     def values_at(self, revision: int) -> Mapping[str, str]:
         with self._connected() as client:
@@ -186,7 +186,8 @@ class RedisStore(Store):
         rows = [row.to_json() for row in commit.rows(stored, datetime.now(timezone.utc))]
         numbers = (REVISION, stored.revision, stored.revision + 1, ROWS, len(rows))
         args = (*numbers, json.dumps(actions), *changes, *rows)
-        return bool(client.eval(COMMIT, 2, self._hash, self._list, *args))
+        with self._mapped(writing=True):
+            return bool(client.eval(COMMIT, 2, self._hash, self._list, *args))
 
     def _load(self, client: Any) -> Stored:
         found: Mapping[bytes, bytes] = client.hgetall(self._hash)
@@ -234,21 +235,26 @@ class RedisStore(Store):
 
     @contextmanager
     def _connected(self, *, writing: bool = False) -> Iterator[Any]:
-        """Open connections for one call; none crosses a fork or stays open in an idle worker.
+        with self._mapped(writing=writing), self._opened() as client:
+            yield client
 
-        What redis-py raises becomes an error of a store.
-        """
+    @contextmanager
+    def _opened(self) -> Iterator[Any]:
+        """Open connections for one call; none crosses a fork or stays open in an idle worker."""
+        client = self._clients.get(os.getpid())
+        if client is None:  # a thread of the parent may have held the lock of the parent's
+            client = connect(self._url, setting="WAFFLE_STORE_URL", timeout=self._timeout)
+            self._clients[os.getpid()] = client
         try:
-            client = self._clients.get(os.getpid())
-            if client is None:  # a thread of the parent may have held the lock of the parent's
-                client = connect(self._url, setting="WAFFLE_STORE_URL", timeout=self._timeout)
-                self._clients[os.getpid()] = client
-            try:
-                yield client
-            finally:
-                disconnect(client)
-        except WaffleError:
-            raise
+            yield client
+        finally:
+            disconnect(client)
+
+    @contextmanager
+    def _mapped(self, *, writing: bool = False) -> Iterator[None]:
+        """Raise an error of a store for what redis-py raises."""
+        try:
+            yield
         except (self._redis.RedisError, OSError, UnicodeError) as error:
             raise _store_error(self._redis, self.name, error, writing=writing) from error
 
