@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import gc
 import io
 import logging
 import os
@@ -326,6 +327,7 @@ def _enter_namespace() -> None:
 @contextmanager
 def used_up(*, free: int = 0) -> Iterator[list[int]]:
     """Leave this process no descriptor but ``free`` ones. Yield those that are in the way."""
+    gc.collect()  # what other tests have left would be closed, and so be free, at any moment
     taken = [os.open(os.devnull, os.O_RDONLY)]
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(taken[0], 255) + 1, hard))
