@@ -168,9 +168,10 @@ class Sync:
         before = self._served.current.snapshot
         if self.sync(ticking=True) is not before:
             return  # somebody has just read the store; idle workers wait for this one's processor
-        error, due = _text_of(self._ensure_watched), self._is_due(interval)
+        errors, due = [_text_of(self._ensure_watched)], self._is_due(interval)
         if due:
-            error = error or _text_of(lambda: self._fetch_if_due(interval))
+            errors.append(_text_of(lambda: self._fetch_if_due(interval)))
+        error = next(filter(None, errors), "")
         if due or error != self._tick_error:
             self._tick_error = error
             self.sync()  # somebody may have invalidated meanwhile, and found the lock taken

@@ -362,6 +362,21 @@ def test_an_idle_tick_sees_to_it_that_this_process_goes_on_being_woken(
     assert asked == [site.state]
 
 
+def test_who_cannot_be_woken_compares_with_the_store_all_the_same(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process = host.start(RECONCILE_INTERVAL=1e-9)
+
+    def fail(_: object) -> str:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(wake, "ensure_watched", fail)
+    host.sql("INSERT INTO waffle_values VALUES ('LIMIT', '20')")
+    process.tick()
+    assert process.waffle.values.LIMIT == 20
+    assert "can't start new thread" in process.waffle.status()["error"]
+
+
 class SlowStore(FaultyStore):
     """What it has read arrives late, after ``meanwhile`` was called."""
 
