@@ -116,8 +116,12 @@ class WaffleState:
             self.reconcile_interval = self.poll_interval
             return
         watching = self.watching
-        database = self.store.file if own_url else None  # a model's may have no engine yet
-        self.host = host = HostFiles(watching.watcher_file, lambda: self.store.identity, database)
+        reference = weakref.ref(self)  # the listener's thread holds the host, and must not hold us
+        self.host = host = HostFiles(
+            watching.watcher_file,
+            lambda: state.store.identity if (state := reference()) else "",
+            self.store.file if own_url else None,  # a model's may have no engine yet
+        )
         weakref.finalize(self, host.processes.leave)  # with the application, or at exit
         name = watching.channel_name
         if watching.watchtype == "postgres":
@@ -126,11 +130,9 @@ class WaffleState:
         self._mule_is_configured = Watching.from_environment() == watching
         if watching.watchtype not in wake.CHANNELS:
             return
-        reference = weakref.ref(self)
 
         def is_needed() -> bool:
-            state = reference()
-            return state is not None and state._can_subscribe()
+            return bool((state := reference()) and state._can_subscribe())
 
         self.listener = wake.open_listener(
             host, watching.watchtype, watching.channel_url, name, is_needed=is_needed

@@ -28,7 +28,7 @@ class HostFiles:
     """The shared files of the watch file `WAFFLE_WATCHER_FILE`. A fork changes nothing here.
 
     Args:
-        identity: returns that of the store which they belong to; a mule may not know it.
+        identity: returns that of the store which they belong to, empty if it isn't known.
         database: the store's SQLite file, which an error names too.
 
     Attributes:
@@ -41,7 +41,7 @@ class HostFiles:
     def __init__(
         self,
         watch_file: Path,
-        identity: Callable[[], str] | None = None,
+        identity: Callable[[], str] = str,
         database: Path | None = None,
     ) -> None:
         self.watch_file, self._identity = watch_file.absolute(), identity
@@ -98,8 +98,8 @@ class HostFiles:
             SchemaError: living processes use the files for another store.
         """
         with self.header.try_lock() as header:
-            if header is not None and self._identity is not None:
-                self._bind_store(header, self._identity())
+            if header is not None and (identity := self._identity()):
+                self._bind_store(header, identity)
             yield header
 
     def lock(self, timeout: float) -> AbstractContextManager[LockedHeader]:
