@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import threading
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -275,6 +276,15 @@ class TestListening:
             thread.join(20)
         assert files.listener() == {}
         assert host.open_files().listener_lock.acquire()
+
+    def test_it_does_not_keep_its_application(self, host: Host, channel: FakeChannel) -> None:
+        process = host.start(WATCHTYPE="redis")
+        process.tick()
+        assert channel.subscribed.wait(20)
+        state = weakref.ref(process.state)
+        del process
+        gc.collect()
+        assert state() is None
 
     def test_an_unforeseen_error_is_logged_and_it_tries_again(
         self, site: Process, channel: FakeChannel, caplog: pytest.LogCaptureFixture
