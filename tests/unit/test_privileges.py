@@ -42,7 +42,10 @@ USER, OTHER = 54_321, 54_322
 needs_setfsuid = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "setfsuid"), reason="elsewhere it is the process's user"
 )
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+pytestmark = [
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root"),
+    pytest.mark.usefixtures("host"),  # a thread that acts as a user would do so in later tests
+]
 
 
 @pytest.fixture
@@ -246,7 +249,6 @@ class TestOwner:
         assert acting_user("/") == 0
 
 
-@pytest.mark.usefixtures("host")  # no thread of an application stays
 class TestLink:
     def test_host_files_of_root_s_are_not_left_through_a_link(self, root: Path, home: Path) -> None:
         """Whoever owns a folder above can exchange what root has in it."""
