@@ -60,6 +60,7 @@ def store(make: Callable[[str], Store], url: str) -> Store:
     return store
 
 
+@pytest.mark.slow
 def test_the_server_ends_the_transaction_of_a_writer_that_has_vanished(store: Store) -> None:
     """Its row lock would keep all other hosts from writing."""
     with writing(store):
@@ -73,6 +74,7 @@ def test_the_server_ends_the_transaction_of_a_writer_that_has_vanished(store: St
     assert store.load() == Stored(2, {"A": "3"})
 
 
+@pytest.mark.slow
 def test_a_refused_update_leaves_no_session_behind(
     store: Store, server: SQLServer, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -209,6 +211,7 @@ def test_a_black_hole_in_the_network_is_given_up(tmp_path: Path) -> None:
         assert {type(each.exception()) for each in waiting} == {StoreUnavailable}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("maker", [SQLStore, alchemy, of_peewee])
 def test_an_answer_may_take_longer_than_connecting(
     mariadb_server: SQLServer, tmp_path: Path, maker: Callable[..., Store]

@@ -123,12 +123,14 @@ class Model(RuleBasedStateMachine):
             assert store.load() == self.stored
 
 
-def test_a_store_is_what_its_model_says(store: Store, open_store: OpenStore) -> None:
+def test_a_store_is_what_its_model_says(
+    store: Store, open_store: OpenStore, thorough: bool
+) -> None:
     class ModelOfStore(Model):
         objects = [store, open_store() if store.shared else store]  # noqa: RUF012  # read only
 
     options = settings(
-        max_examples=12,
+        max_examples=12 if thorough else 4,
         stateful_step_count=15,
         deadline=None,
         database=None,

@@ -259,6 +259,7 @@ class TestSilence:
         return server.fresh().replace("+psycopg:", f"+{driver}:")
 
     @MAKERS
+    @pytest.mark.slow
     @pytest.mark.timeout(60)
     @pytest.mark.usefixtures("impatient")
     def test_it_is_an_error_wherever_it_falls_silent(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from uwsgi_waffle.host import HostFiles
 from uwsgi_waffle.wake import thread
 
 from ..host import ALWAYS, CONFS, NEVER, FaultyStore, Host, Process, report_process
+from .users import USER
 
 __all__ = ["ALWAYS", "CONFS", "NEVER", "FaultyStore", "Host", "Process", "report_process"]
 
@@ -74,3 +77,20 @@ def neighbour(site: Process, idle_process: int) -> Iterator[int]:
     keep = report_process(site.files, idle_process, "worker 9")
     yield idle_process
     keep.processes.leave()
+
+
+@pytest.fixture
+def root() -> Iterator[Path]:
+    """A folder of root's that everybody may enter."""
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+@pytest.fixture
+def home(root: Path) -> Path:
+    """A folder of an ordinary user's."""
+    folder = root / "ann's home"
+    folder.mkdir()
+    os.chown(folder, USER, USER)
+    return folder

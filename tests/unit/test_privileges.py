@@ -3,41 +3,34 @@
 from __future__ import annotations
 
 import ctypes
-import logging
 import os
 import pwd
-import re
 import sqlite3
 import subprocess
 import sys
-import tempfile
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from flask import Flask
 
 from uwsgi_waffle import (
     HostFilesError,
     SchemaError,
     SQLStore,
     StoreUnavailable,
-    WaffleConf,
-    WaffleError,
     unix,
 )
 from uwsgi_waffle.host import HostFiles, ProcessInfo
 from uwsgi_waffle.privileges import acting_as, acting_user
 from uwsgi_waffle.snapshot import encode
-from uwsgi_waffle.stores import Commit, Store
+from uwsgi_waffle.stores import Commit
 from uwsgi_waffle.stores.rows import RowStore
 
 from ..contract.models import alchemy_store, peewee_store
-from ..host import Host, drop_capabilities, logged, run_forked
-
-USER, OTHER = 54_321, 54_322
+from ..host import Host, drop_capabilities, run_forked
+from .users import OTHER, USER, run_as
 
 needs_setfsuid = pytest.mark.skipif(
     not hasattr(ctypes.CDLL(None), "setfsuid"), reason="elsewhere it is the process's user"
@@ -48,59 +41,11 @@ pytestmark = [
 ]
 
 
-@pytest.fixture
-def root() -> Iterator[Path]:
-    """A folder of root's that everybody may enter."""
-    with tempfile.TemporaryDirectory() as folder:
-        os.chmod(folder, 0o755)
-        yield Path(folder)
-
-
-@pytest.fixture
-def home(root: Path) -> Path:
-    """A folder of an ordinary user's."""
-    folder = root / "ann's home"
-    folder.mkdir()
-    os.chown(folder, USER, USER)
-    return folder
-
-
-def sqlite_store(folder: Path) -> SQLStore:
-    return SQLStore(f"sqlite:///{folder}/site.db")
-
-
 def owner_of_file_in(folder: Path) -> int:
     """Return whom a file belongs to that is created now."""
     path = folder / os.urandom(8).hex()
     path.touch()
     return path.stat().st_uid
-
-
-def run_as(uid: int, program: Callable[[], None]) -> str:
-    """Run a program in a real process of a user's. Return the text of its error, if any."""
-    reader, writer = os.pipe()
-
-    def run() -> None:
-        if uid:
-            os.setgroups([])
-            os.setgid(uid)
-            os.setuid(uid)
-        try:
-            program()
-        except WaffleError as error:
-            os.write(writer, str(error).encode())
-
-    assert run_forked(run) == 0
-    os.close(writer)
-    with open(reader) as file:
-        return file.read()
-
-
-def follow(text: str) -> None:
-    """Run the command that a message names, as root."""
-    found = re.search(r"(?:run|as root): ([^;]*)", text)
-    assert found is not None, text
-    subprocess.run(found[1], shell=True, check=True)
 
 
 @pytest.fixture
@@ -403,220 +348,6 @@ class TestTableOfTheApplication:
         with pytest.raises(StoreUnavailable):
             store.load()
         assert list((root / "cron").iterdir()) == []
-
-
-def use_database(home: Path) -> None:
-    sqlite_store(home).prepare()
-
-
-def use_host_files(home: Path) -> None:
-    Host(home).open_files()
-
-
-class TestAdvice:
-    """What an error says has to be run helps, and nobody is told to run it as what he is."""
-
-    @pytest.mark.parametrize("uid", [0, USER])
-    @pytest.mark.parametrize(
-        ("use", "at_fault"),
-        [
-            (use_database, "site.db"),
-            (use_host_files, "instance/waffle.watch"),
-            (use_host_files, "instance/waffle.watch.d"),
-            (use_host_files, "instance/waffle.watch.d/header"),
-        ],
-    )
-    def test_a_file_of_root_s_in_a_users_folder(
-        self, home: Path, uid: int, use: Callable[[Path], None], at_fault: str
-    ) -> None:
-        assert run_as(USER, lambda: use(home)) == ""
-        os.chown(home / at_fault, 0, 0)
-        if (home / at_fault).is_file():
-            (home / at_fault).chmod(0o600)
-        refused = run_as(uid, lambda: use(home))
-        if uid == 0 and at_fault.endswith("waffle.watch"):
-            assert refused == "", "it is only looked at"
-            return
-        assert f"{home / at_fault}" in refused
-        assert (
-            f"belongs to root, and this process uses it as user {USER}. Run this as root; "
-            in refused
-        )
-        follow(refused)
-        assert run_as(uid, lambda: use(home)) == ""
-
-    @pytest.mark.parametrize("mode", [0o755, 0o700])
-    def test_a_folder_of_root_s(self, root: Path, mode: int) -> None:
-        use_database(root / "data")
-        (root / "data").chmod(mode)
-        refused = run_as(USER, lambda: use_database(root / "data"))
-        assert f"belongs to root, and this process uses it as user {USER}. " in refused
-        follow(refused)
-        assert run_as(USER, lambda: use_database(root / "data")) == ""
-
-    def test_one_command_gives_away_all_that_root_s_first_command_made(self, home: Path) -> None:
-        host = Host(home.parent / "root's site")
-        assert run_as(0, lambda: host.start().waffle.update({"LIMIT": 20})) == ""
-        (host.instance / "settings.py").touch()
-        refused = run_as(USER, lambda: host.start())
-        assert refused.startswith(f"{host.watch_file} belongs to root, and this process uses it")
-        follow(refused)
-        assert (host.instance / "settings.py").stat().st_uid == 0
-        for uid in (0, USER, 0):
-            assert run_as(uid, lambda: host.start().waffle.update({"LIMIT": os.getpid()})) == ""
-
-    def test_a_database_that_is_usable_is_left_out(self, root: Path, home: Path) -> None:
-        host, url = Host(root), f"sqlite:///{home}/waffle.db"
-        assert run_as(0, lambda: host.start(STORE_URL=url)) == ""
-        refused = run_as(USER, lambda: host.start(STORE_URL=url))
-        assert refused.endswith(f"chown -R {USER} {host.watch_file} {host.folder}")
-
-    def test_a_folder_that_every_user_may_write_is_not_given_away(self, shared: Path) -> None:
-        use_database(shared)
-        refused = run_as(USER, lambda: use_database(shared))
-        assert refused.endswith(f"chown {USER} {shared}/site.db")
-
-    def test_a_folder_of_root_s_without_a_database(self, root: Path) -> None:
-        refused = run_as(USER, lambda: use_database(root))
-        assert f"{root} belongs to root, and this process uses it as user {USER}. " in refused
-        follow(refused)
-        assert run_as(USER, lambda: use_database(root)) == ""
-
-    @pytest.mark.parametrize("use", [use_database, use_host_files])
-    def test_who_runs_it_as_another_user(self, home: Path, use: Callable[[Path], None]) -> None:
-        assert run_as(USER, lambda: use(home)) == ""
-        refused = run_as(OTHER, lambda: use(home))
-        assert f"belongs to user {USER}, and this process uses it as user {OTHER}. " in refused
-        assert f"Run this as user {USER}; or give it away, as root: chown" in refused
-
-    @pytest.mark.parametrize("uid", [0, USER])
-    def test_who_owns_everything_is_not_told_that_somebody_else_does(
-        self, home: Path, uid: int
-    ) -> None:
-        """And root isn't who has to have the right."""
-        for use, folder in ((use_database, home), (use_host_files, home / "instance")):
-            assert run_as(USER, lambda use=use: use(home)) == ""
-            folder.chmod(0)
-            refused = run_as(uid, lambda use=use: use(home))
-            folder.chmod(0o700)
-            assert "user may write" in refused
-            assert "belongs to" not in refused
-            assert "root" not in refused
-            assert "user 0" not in refused
-
-
-class TestModes:
-    @pytest.mark.parametrize("umask", [0, 0o027, 0o777])
-    def test_no_umask_counts(self, tmp_path: Path, umask: int) -> None:
-        before = os.umask(umask)
-        try:
-            SQLStore(f"sqlite:///{tmp_path}/site/instance/waffle.db").prepare()
-        finally:
-            os.umask(before)
-        modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
-        assert modes == {"site": 0o755, "instance": 0o700, "waffle.db": 0o600}
-
-    @pytest.mark.parametrize("umask", [0, 0o777])
-    def test_no_umask_counts_for_the_whole_application(self, tmp_path: Path, umask: int) -> None:
-        """Not for the folder beside the watch file either."""
-        before = os.umask(umask)
-        try:
-            app = Flask("site", instance_path=str(tmp_path / "site" / "instance"))
-            app.config["WAFFLE_CONFS"] = {"LIMIT": {"default": 1}}
-            app.config["WAFFLE_STORE_URL"] = f"sqlite:///{tmp_path}/data/waffle.db"
-            WaffleConf(app).update({"LIMIT": 2})
-        finally:
-            os.umask(before)
-        modes = {
-            str(path.relative_to(tmp_path)): path.stat().st_mode & 0o777
-            for path in tmp_path.rglob("*")
-        }
-        private = ("site/instance/waffle.watch.d", "data")
-        for name, mode in modes.items():
-            assert mode & 0o077 == 0 or not name.startswith(private), name
-            assert mode & 0o022 == 0, name
-        assert modes["site"] == modes["site/instance"] == 0o755
-
-    def test_no_database_is_made_where_every_user_may_write(self, tmp_path: Path) -> None:
-        """Anybody could replace it. In a sticky folder, such as /tmp, nobody can."""
-        folder = tmp_path / "instance"
-        folder.mkdir()
-        folder.chmod(0o777)
-        store = SQLStore(f"sqlite:///{folder}/waffle.db")
-        with pytest.raises(SchemaError, match=f"Run: chmod o-w {folder}"):
-            store.prepare()
-        assert list(folder.iterdir()) == []
-        folder.chmod(0o1777)
-        store.prepare()
-
-    @pytest.mark.parametrize("make", [sqlite_store, alchemy_store, peewee_store])
-    @pytest.mark.parametrize("exposed", ["site/data/site.db", "site/data", "site", "."])
-    def test_what_every_user_may_write_is_warned_about(
-        self,
-        tmp_path: Path,
-        exposed: str,
-        caplog: pytest.LogCaptureFixture,
-        make: Callable[[Path], Store],
-    ) -> None:
-        """Wherever it is above the database: another user could exchange what is below it."""
-        folder, place = tmp_path / "site" / "data", tmp_path / exposed
-        folder.mkdir(parents=True)
-        store = make(folder)
-        store.prepare()
-        if place.is_dir():
-            place.chmod(0o1777)  # sticky, as /tmp is
-        store.load()
-        assert caplog.text == ""
-        place.chmod(0o777)
-        for _ in range(2):
-            assert store.load().revision == 0
-        (line,) = logged(caplog, logging.WARNING)
-        assert f"every user may write {place}, and so exchange {folder}/site.db." in line
-        assert line.endswith(f"Run: chmod o-w {place}")
-
-    def test_so_is_a_folder_of_roots_that_a_group_may_write(
-        self, root: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Its members could lead root. Group 0 has none that root need fear."""
-        folder = root / "site"
-        folder.mkdir()
-        folder.chmod(0o2775)
-        store = sqlite_store(folder)
-        store.prepare()
-        assert caplog.text == ""
-        os.chown(folder, 0, USER)
-        folder.chmod(0o2775)
-        store.load()
-        (line,) = logged(caplog, logging.WARNING)
-        assert f"group {USER} may write {folder}, and so exchange {folder}/site.db." in line
-        assert f"Run: chmod g-w {folder}" in line
-
-    def test_a_group_is_no_danger_where_root_acts_as_the_owner(
-        self, root: Path, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        folder = root / "site"
-        folder.mkdir()
-        store = sqlite_store(folder)
-        store.prepare()
-        for path in folder.iterdir():
-            os.chown(path, USER, USER)
-        os.chown(folder, 0, USER)
-        folder.chmod(0o2775)
-        store.load()
-        assert caplog.text == ""
-
-    @pytest.mark.parametrize("exposed", ["instance", "."])
-    def test_so_is_a_folder_above_the_hosts_files(
-        self, tmp_path: Path, exposed: str, caplog: pytest.LogCaptureFixture
-    ) -> None:
-        """Whatever the store is."""
-        host = Host(tmp_path)
-        host.instance.mkdir()
-        (tmp_path / exposed).chmod(0o777)
-        for _ in range(2):
-            host.open_files()
-        (line,) = logged(caplog, logging.WARNING)
-        assert line.endswith(f"chmod o-w {(tmp_path / exposed).resolve()}")
 
 
 class TestUnreachable:

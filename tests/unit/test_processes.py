@@ -84,6 +84,7 @@ class TestReport:
         shared.processes.report(info("one", 2))
         assert [process.revision for process in shared.processes] == [2]
 
+    @pytest.mark.slow
     def test_more_than_512_are_listed(self, host: Host, shared: HostFiles) -> None:
         kept = [report_process(shared, 10**6 + n, f"worker {n}") for n in range(513)]
         try:
