@@ -80,6 +80,7 @@ DOORS = {
     "pickletools": {"legacy.py"},
 }
 LONGEST_MODULE, LONGEST_FUNCTION, LONGEST_LINE = 300, 40, 100
+LONGEST_TEST_MODULE = 500
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -131,6 +132,14 @@ def test_the_measures_of_the_house(path: Path) -> None:
     assert functions == set()
     assert [number for number, line in enumerate(lines, 1) if len(line) > LONGEST_LINE] == []
     assert len(lines) <= LONGEST_MODULE
+
+
+def test_no_test_module_is_longer_than_is_read_at_once() -> None:
+    lengths = {
+        path.name: len(path.read_text().splitlines())
+        for path in Path(__file__).parents[1].rglob("*.py")
+    }
+    assert {name for name, length in lengths.items() if length > LONGEST_TEST_MODULE} == set()
 
 
 @pytest.mark.parametrize("neighbour", DOORS)
