@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import os
 import re
 import subprocess
@@ -89,10 +90,15 @@ def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def imports(path: Path, source: str | None = None) -> Iterator[str]:
-    """Yield the full names of all that a file imports, wherever in it."""
+@functools.cache
+def imports(path: Path) -> list[str]:
+    """Return the full names of all that a file imports, wherever in it."""
+    return list(imports_in(path.read_text(), path))
+
+
+def imports_in(source: str, path: Path) -> Iterator[str]:
     package = ["uwsgi_waffle", *path.relative_to(PACKAGE).parent.parts]
-    for node in ast.walk(ast.parse(path.read_text() if source is None else source)):
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -158,7 +164,7 @@ def test_the_reader_of_imports_sees_them_all() -> None:
         "import a.b\nfrom . import c\nfrom ..errors import D\n"
         "def f():\n    from uwsgi_waffle.state import E\n"
     )
-    found = list(imports(PACKAGE / "stores" / "sample.py", source))
+    found = list(imports_in(source, PACKAGE / "stores" / "sample.py"))
     assert found == [
         "a.b",
         "uwsgi_waffle.stores.c",
