@@ -22,7 +22,7 @@ class Ending:
     """Ends temporary values of one application.
 
     Args:
-        served: writes the log.
+        served: has the declarations, and writes the log.
         update: makes an update like `WaffleState.update`.
         interval: seconds between two attempts, if one fails.
     """

@@ -52,19 +52,21 @@ _hook_ran = False  # in this process, after its fork, so that it runs in mules, 
 
 
 def start(after_fork: Callable[[], object]) -> None:
-    """Have uWSGI's master wake its processes; called once, by the import of the package.
+    """Have uWSGI's master wake its processes, and each tick once after its fork.
+
+    Called once, by the import of the package. Outside uWSGI do nothing.
 
     Args:
         after_fork: called in each process that uWSGI forks, after its applications have ticked.
     """
 
-    def tick() -> None:
+    def run_hook() -> None:
         global _hook_ran
         _hook_ran = True
         tick_all()
         after_fork()
 
-    uwsgi.register_signal(tick)
+    uwsgi.register_signal(run_hook)
 
 
 def attach(watcher: Watcher) -> None:

@@ -55,10 +55,13 @@ def is_present() -> bool:
 
 
 def register_signal(after_fork: Callable[[], None]) -> None:
-    """In uWSGI's master, before it forks: register the signal. Elsewhere do nothing.
+    """In uWSGI's master, before it forks: register the signal. In every uWSGI process: the hook.
+
+    Outside uWSGI do nothing.
 
     Args:
-        after_fork: called in each process that uWSGI forks.
+        after_fork: called in each process that uWSGI forks from now on, see
+            `install_post_fork_hook`.
     """
     global _signal, _table, _after_fork
     if uwsgi is None:
