@@ -148,7 +148,7 @@ class Fetcher:
             self.served.log(logging.WARNING, text)
             return stored
         if recorded != stored:
-            edit = Committed(recorded.revision, commit.old, commit.changes, OUTSIDE, None)
+            edit = Committed(recorded.revision, commit.old, commit.changes, OUTSIDE)
             self.served.tell(edit)
         return recorded
 
