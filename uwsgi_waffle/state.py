@@ -89,12 +89,9 @@ class WaffleState:
         self.sync = Sync(fetcher, self._ensure_watched, self._describe)
         self.view = View(self.sync, self.assigned, self.schema)
         self.current = self.view.current
-        self._ending = Ending(self.served, self.update, self.reconcile_interval)
+        self._ending = Ending(self.served, self.write, self.reconcile_interval)
         self.writer = Writer(
-            fetcher,
-            self.sync,
-            self._notify_hosts,
-            max_value_size=self.settings.max_value_size,
+            fetcher, self.sync, self._notify_hosts, max_value_size=self.settings.max_value_size
         )
         self.barrier = Barrier(self.host, self.sync, self.served, self.listener)
 
@@ -151,7 +148,8 @@ class WaffleState:
             return
         self._attached = True
         wake.attach(self)
-        self._mule_is_configured = self._mule_is_configured or wake.process_name() is None
+        if wake.process_name() is None:  # uWSGI's master: its mules will have the application
+            self._mule_is_configured = True
         self._ensure_watched()
         self.sync.sync()  # so that others know of this process from now on
         if wake.is_forked():
