@@ -174,9 +174,9 @@ class WaffleState:
             self.sync.tick(self.reconcile_interval)
             self.expire()
         self._try_to_lead()
-        if wake.shows_metrics():
-            wake.show("waffle.revision", self.newest().revision)
-            wake.show("waffle.store_error", int(bool(self.host.notes().error)))
+        if wake.has_metrics():
+            wake.set_metric("waffle.revision", self.newest().revision)
+            wake.set_metric("waffle.store_error", int(bool(self.host.notes().error)))
 
     def expire(self) -> None:
         """End the temporary values whose time has come."""

@@ -17,7 +17,7 @@ from .channel import CHANNELS, Channel, ChannelDown, open_channel
 from .listener import ELECTION_INTERVAL, Listener, open_listener
 from .roll_call import HostInfo, RollCall
 from .thread import start_background, start_thread
-from .uwsgi import is_our_mule, serve_as_mule, show, shows_metrics
+from .uwsgi import has_metrics, is_our_mule, serve_as_mule, set_metric
 from .watchers import Watcher, log, tick_all, watchers
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "can_subscribe",
     "describe",
     "ensure_watched",
+    "has_metrics",
     "is_forked",
     "is_our_mule",
     "open_channel",
@@ -40,8 +41,7 @@ __all__ = [
     "process_name",
     "serve_as_mule",
     "server_of",
-    "show",
-    "shows_metrics",
+    "set_metric",
     "start",
     "start_background",
     "start_thread",

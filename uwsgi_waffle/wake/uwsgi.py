@@ -153,12 +153,12 @@ def is_on(name: str) -> bool:
     return _opt(name).lower() not in ("", "false", "off", "no", "0")
 
 
-def shows_metrics() -> bool:
+def has_metrics() -> bool:
     """Return whether the ini declares metrics; uWSGI can't make one while it runs."""
     return uwsgi is not None and "metric" in uwsgi.opt
 
 
-def show(name: str, value: int) -> None:
+def set_metric(name: str, value: int) -> None:
     """Set a metric of the instance, if the ini declares it."""
     uwsgi.metric_set(name, value)
 
