@@ -26,6 +26,8 @@ from .locks import try_flock, unlock
 from .private import OpenFile, PrivateFolder, file_id, removed_again
 
 __all__ = [
+    "NOTES_SIZE",
+    "WORDS_SIZE",
     "Header",
     "LockedHeader",
     "Notes",

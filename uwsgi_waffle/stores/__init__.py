@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPIRES",
+    "LAZY",
     "Commit",
     "CommitBuilder",
     "Context",

@@ -28,13 +28,20 @@ elif not all(hasattr(uwsgi, name) for name in ("register_signal", "add_file_moni
     uwsgi = None
 
 __all__ = [
+    "describe",
     "ensure_monitored",
+    "has_metrics",
+    "has_mules",
     "install_post_fork_hook",
+    "is_first",
+    "is_mule_or_spooler",
     "is_our_mule",
     "is_present",
     "missing_ini_line",
     "process_name",
     "register_signal",
+    "serve_as_mule",
+    "set_metric",
     "signal_registered",
 ]
 
@@ -42,6 +49,7 @@ TARGET = "active-workers"  # "workers" would fill the signal pipes of those that
 # uWSGI has 64 monitors for its whole life; the rest is for the application's own.
 KEY_SIZE, KEY_COUNT = 8, 40
 LONGEST_PATH = 255  # bytes of a path, from which on uWSGI monitors it no more
+OUR_MULES = ("uwsgi_waffle.mule", "uwsgi_waffle.mule:run")
 
 _signal: int | None = None
 _table: mmap.mmap | None = None  # what is monitored; shared with all processes forked later
@@ -138,9 +146,6 @@ def _mount_not_loaded() -> str:
         if worker["id"] == uwsgi.worker_id() and places and place not in places:
             return place
     return ""
-
-
-OUR_MULES = ("uwsgi_waffle.mule", "uwsgi_waffle.mule:run")
 
 
 def _opt(name: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Watcher", "tick_all", "watchers"]
+__all__ = ["Watcher", "log", "tick_all", "watchers"]
 
 log = logging.getLogger("uwsgi_waffle")
 
