@@ -149,7 +149,7 @@ class Fetcher:
             return stored
         if recorded != stored:
             edit = Committed(recorded.revision, commit.old, commit.changes, OUTSIDE)
-            self.served.tell(edit)
+            self.served.queue(edit)
         return recorded
 
 

@@ -119,8 +119,9 @@ class Hooks:
             if not names or not names.isdisjoint(event.new)
         ]
         if app is not None and self._signal.receivers:
-            told = {self._event: event}
-            calls += [partial(hear, app, **told) for hear in self._signal.receivers_for(app)]
+            keyword = {self._event: event}
+            receivers = self._signal.receivers_for(app)
+            calls += [partial(receiver, app, **keyword) for receiver in receivers]
         if not calls or app is None:
             return
         run = partial(self._call_all, app, calls, event.revision)

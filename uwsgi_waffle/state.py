@@ -219,7 +219,7 @@ class WaffleState:
         """Write a change set, and let the present request or block go on with it."""
         made = self.writer.update(changeset, **options)
         self.view.advance_request()
-        self._updates.tell(made)
+        self._updates.dispatch(made)
         return made
 
     def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
@@ -252,7 +252,7 @@ class WaffleState:
             self._change_hooks.call(event)
         else:
             self._notify_hosts()
-            self._updates.tell(event)
+            self._updates.dispatch(event)
 
     def _ensure_watched(self) -> None:
         if self._attached:
