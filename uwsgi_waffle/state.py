@@ -175,7 +175,7 @@ class WaffleState:
             self.expire()
         self._try_to_lead()
         if wake.has_metrics():
-            wake.set_metric("waffle.revision", self.newest().revision)
+            wake.set_metric("waffle.revision", self.newest_published().revision)
             wake.set_metric("waffle.store_error", int(bool(self.host.notes().error)))
 
     def expire(self) -> None:
@@ -186,8 +186,8 @@ class WaffleState:
         """Stop being one of the processes that follow changes."""
         self.host.processes.leave()
 
-    def newest(self) -> Snapshot | Encoded:
-        """Return the newest values of this host: what this process serves, or can't serve."""
+    def newest_published(self) -> Snapshot | Encoded:
+        """Return the newest values of this host, also if this process can't serve them."""
         snapshot = self.sync.latest()
         try:
             published = snapshot_in(self.host.words())
