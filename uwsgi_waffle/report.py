@@ -11,7 +11,7 @@ from . import wake
 from .barrier import NO_CHANNEL
 from .errors import StoreUnavailable, WaffleError, repair_commands
 from .history import visible
-from .host import HostFiles, ProcessInfo, is_current, snapshot_in
+from .host import HostFiles, ProcessInfo, is_current, snapshot_id_in
 from .schema import MASK
 from .state import WaffleState
 from .text import to_json
@@ -190,6 +190,6 @@ def problems(state: WaffleState) -> list[str]:
         found.append(f"the store was not compared within {interval:g} s")
     mine = state.sync.latest().id
     # Not if it was published only just now.
-    if is_current(words) and mine != snapshot_in(words) and words == host.words():
+    if is_current(words) and mine != snapshot_id_in(words) and words == host.words():
         found.append("this process doesn't serve the newest revision of its host")
     return found

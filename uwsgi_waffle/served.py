@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from .errors import InvalidValue, error_text
 from .expiry import temporary_in
-from .host import snapshot_in
+from .host import snapshot_id_in
 from .schema import Schema
 from .snapshot import Change, Committed, Encoded, Snapshot, difference
 from .wake import process_name
@@ -126,15 +126,15 @@ class Served:
             self._rejected = encoded.id
             self.report_error(f"revision {encoded.revision} can't be served here: {error}")
 
-    def knows(self, snapshot: bytes) -> bool:
+    def knows(self, snapshot_id: bytes) -> bool:
         """Return whether a published snapshot is served already, or can't be."""
-        return bool(snapshot) and snapshot in (self.current.snapshot.id, self._rejected)
+        return bool(snapshot_id) and snapshot_id in (self.current.snapshot.id, self._rejected)
 
     def see(self, words: bytes) -> None:
         """Note that the snapshot in force is what these words of the header call for."""
         with self.lock:
             self.current = Current(words, self.current.snapshot)
-            if snapshot_in(words) == self.current.snapshot.id:  # it may have gone back
+            if snapshot_id_in(words) == self.current.snapshot.id:  # it may have gone back
                 self._rejected = b""
 
     def run_hooks(self) -> Snapshot | None:

@@ -21,7 +21,7 @@ from .ending import Ending
 from .errors import SchemaError
 from .fetch import Fetcher
 from .hooks import Hooks, Registered, between_requests
-from .host import Alone, Host, HostFiles, ServerInfo, snapshot_in
+from .host import Alone, Host, HostFiles, ServerInfo, snapshot_id_in
 from .on_update import Updates
 from .overlay import Assigned
 from .pins import read_pins
@@ -190,7 +190,7 @@ class WaffleState:
         """Return the newest values of this host, also if this process can't serve them."""
         snapshot = self.sync.latest()
         try:
-            published = snapshot_in(self.host.words())
+            published = snapshot_id_in(self.host.words())
         except OSError:  # it can't be opened, which is this process's error
             return snapshot
         if published == snapshot.id:

@@ -10,7 +10,7 @@ from time import monotonic
 from .changes import encode_stored
 from .errors import HostBusy, InvalidValue, StoreUnavailable, error_text
 from .fetch import Fetcher
-from .host import LockedHeader, ProcessInfo, ServerInfo, generation_in, is_current, snapshot_in
+from .host import LockedHeader, ProcessInfo, ServerInfo, generation_in, is_current, snapshot_id_in
 from .snapshot import Snapshot
 from .wake import process_name
 
@@ -132,11 +132,11 @@ class Sync:
 
     def _load_published(self, words: bytes) -> bool:
         """Serve what the words name. Return ``False`` if its file can't be read."""
-        snapshot = snapshot_in(words)
+        snapshot_id = snapshot_id_in(words)
         if words and words == self._unshared_words:
             return True
-        if not self._served.knows(snapshot):
-            published = self._host.snapshots.read(snapshot)
+        if not self._served.knows(snapshot_id):
+            published = self._host.snapshots.read(snapshot_id)
             if published is None:
                 return False
             if self._unshared_words and published.revision < self._served.current.snapshot.revision:
@@ -217,13 +217,13 @@ class Sync:
         self._host.open()
         try:
             with self._host.lock(LOCK_TIMEOUT) as header:
-                if not any(snapshot_in(header.words())):
+                if not any(snapshot_id_in(header.words())):
                     self._store.prepare()
                 self._host.consume_touch(header)
                 words = header.words()
                 # Another process of a server that starts may have read the store just now.
                 fresh = header.notes().checked_at >= asked_at and is_current(words)
-                published = self._host.snapshots.read(snapshot_in(words)) if fresh else None
+                published = self._host.snapshots.read(snapshot_id_in(words)) if fresh else None
                 if published is None:
                     published = self._fetcher.fetch(header, raise_errors=True)
                 if published is not None:  # else what fits of it is served already
@@ -232,7 +232,7 @@ class Sync:
             self._start_with_last_snapshot(error)
 
     def _start_with_last_snapshot(self, error: Exception) -> None:
-        published = self._host.snapshots.read(snapshot_in(self._host.words()))
+        published = self._host.snapshots.read(snapshot_id_in(self._host.words()))
         if published is None:
             if isinstance(error, StoreUnavailable):
                 raise type(error)(f"{error} This host has no snapshot to start with.") from error

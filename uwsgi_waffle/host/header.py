@@ -35,7 +35,7 @@ __all__ = [
     "is_current",
     "lock_within",
     "new_host_id",
-    "snapshot_in",
+    "snapshot_id_in",
 ]
 
 WORD = 8
@@ -59,7 +59,7 @@ def generation_in(words: bytes) -> bytes:
     return words[:WORD]
 
 
-def snapshot_in(words: bytes) -> bytes:
+def snapshot_id_in(words: bytes) -> bytes:
     """Return the id of the published snapshot."""
     return words[WORD : 2 * WORD]
 
@@ -157,9 +157,9 @@ class LockedHeader:
         self._write(generation, 0)
         return generation
 
-    def publish(self, snapshot: bytes, generation: bytes) -> None:
-        """Say that ``snapshot`` is what the store held after ``generation``; in one write."""
-        self._write(snapshot + generation, WORD)
+    def publish(self, snapshot_id: bytes, generation: bytes) -> None:
+        """Say that this snapshot is what the store held after ``generation``; in one write."""
+        self._write(snapshot_id + generation, WORD)
 
     def reset(self) -> None:
         """Write a new header, which isn't current."""
