@@ -20,7 +20,7 @@ __all__ = [
     "Misfit",
     "misfits",
     "problems",
-    "servers",
+    "server_processes",
     "status",
     "why_no_server",
 ]
@@ -70,14 +70,16 @@ def misfits(state: WaffleState) -> list[Misfit]:
     ]
 
 
-def servers(state: WaffleState) -> list[ProcessInfo]:
+def server_processes(state: WaffleState) -> list[ProcessInfo]:
     """Return the processes of this host that use the same store, but for shells."""
     return [process for process in state.host.processes if wake.server_of(process.kind)]
 
 
 def why_no_server(state: WaffleState) -> str:
     """Say why no server of this host applies what this process changes, ``""`` if one does."""
-    return why_alone(state) or ("" if servers(state) else "No server process here uses this store")
+    return why_alone(state) or (
+        "" if server_processes(state) else "No server process here uses this store"
+    )
 
 
 def why_alone(state: WaffleState) -> str:

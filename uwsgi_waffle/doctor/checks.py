@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from ..changes import changes_for_update, undeclared
 from ..errors import SchemaError, WaffleError
 from ..host import HostFiles
-from ..report import misfits, servers, why_no_server
+from ..report import misfits, server_processes, why_no_server
 from ..state import WaffleState
 from ..wake import CHANNELS, ChannelDown, open_channel, server_of
 from .finding import Finding, Processes, named, reported
@@ -42,7 +42,7 @@ def examine(state: WaffleState, patience: float) -> Iterator[Finding]:
         yield Finding("warning", "server", why_no_server(state), change)
         return
     own = host.processes.token
-    processes = [process for process in servers(state) if process.token != own]
+    processes = [process for process in server_processes(state) if process.token != own]
     yield from check_servers(state, host, processes)
     yield from check_pins(state, processes)
     yield from check_folder(state, host, processes)
