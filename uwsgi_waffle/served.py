@@ -130,8 +130,8 @@ class Served:
         """Return whether a published snapshot is served already, or can't be."""
         return bool(snapshot_id) and snapshot_id in (self.current.snapshot.id, self._rejected)
 
-    def see(self, words: bytes) -> None:
-        """Note that the snapshot in force is what these words of the header call for."""
+    def set_words(self, words: bytes) -> None:
+        """Let the snapshot in force be what these words of the header call for."""
         with self.lock:
             self.current = Current(words, self.current.snapshot)
             if snapshot_id_in(words) == self.current.snapshot.id:  # it may have gone back

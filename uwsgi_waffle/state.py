@@ -248,6 +248,7 @@ class WaffleState:
         self.view.advance_request()
 
     def _call_hooks(self, event: Change | Committed) -> None:
+        """Call hooks with a change, or with an edit by hand that this process has recorded."""
         if isinstance(event, Change):
             self._change_hooks.call(event)
         else:

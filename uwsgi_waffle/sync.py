@@ -113,12 +113,12 @@ class Sync:
                 continue
             if loaded and is_current(words):
                 return
-            if self._host.words() != words:
+            if self._host.words() != words:  # published meanwhile: load that, and ask no store
                 continue
             notes = self._host.notes()
             failed = notes.error and notes.failed == generation_in(words).hex()
             if failed and not (ticking and time.monotonic_ns() >= notes.retry_at):
-                self._served.see(words)  # only a tick tries a store again that has failed
+                self._served.set_words(words)  # only a tick tries a store again that has failed
                 return
             with self._host.try_lock() as header:
                 if header is None:  # another process is writing, or reading the store
@@ -131,7 +131,11 @@ class Sync:
             ticking = False
 
     def _load_published(self, words: bytes) -> bool:
-        """Serve what the words name. Return ``False`` if its file can't be read."""
+        """Serve what the words name, if the schema takes it.
+
+        Return ``False`` if its file can't be read, or is older than what this process has read for
+        itself.
+        """
         snapshot_id = snapshot_id_in(words)
         if words and words == self._unshared_words:
             return True
@@ -144,7 +148,7 @@ class Sync:
             self._served.apply_published(published)
         self._unshared_words = b""
         if is_current(words):
-            self._served.see(words)
+            self._served.set_words(words)
         return True
 
     def _fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> None:
@@ -167,7 +171,7 @@ class Sync:
         """
         before = self._served.current.snapshot
         if self.sync(ticking=True) is not before:
-            return  # somebody has just read the store; idle workers wait for this one's processor
+            return  # the store has just been read; what else is due can wait for the next tick
         errors, due = [_text_of(self._ensure_watched)], self._is_due(interval)
         if due:
             errors.append(_text_of(lambda: self._fetch_if_due(interval)))
