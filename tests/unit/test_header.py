@@ -170,6 +170,16 @@ class TestDamage:
         finally:
             os.close(fd)
 
+    def test_a_closed_descriptor_gives_its_number_to_the_next_one(
+        self, host: Host, shared: HostFiles
+    ) -> None:
+        """A program that becomes a daemon closes all descriptors."""
+        (fd,) = descriptors(host.header)
+        os.close(fd)
+        shared.open()
+        assert is_current(publish(shared))
+        assert len(descriptors(host.header)) == 1
+
     def test_nothing_else_lies_in_the_folder(self, host: Host, shared: HostFiles) -> None:
         assert sorted(path.name for path in host.folder.iterdir()) == ["bell", "header"]
 

@@ -201,7 +201,7 @@ class Header:
         with suppress(FileNotFoundError):  # somebody is just removing the folder
             self._ensure()
         former, self._file = self._file, OpenFile(self._folder.open("header", CREATE))
-        if former.fd != self._file.fd:  # else somebody had closed it
+        if former.fd != self._file.fd:  # else somebody closed it, and its number is the new one's
             former.close()
 
     def words(self) -> bytes:
