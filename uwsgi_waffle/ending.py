@@ -22,13 +22,13 @@ class Ending:
     """Ends temporary values of one application.
 
     Args:
-        served: writes the log.
-        update: makes an update like `WaffleState.update`.
+        served: has the declarations, and writes the log.
+        write: makes an update like `WaffleState.write`.
         interval: seconds between two attempts, if one fails.
     """
 
-    def __init__(self, served: Served, update: Callable[..., object], interval: float) -> None:
-        self._served, self._update, self._interval = served, update, interval
+    def __init__(self, served: Served, write: Callable[..., object], interval: float) -> None:
+        self._served, self._write, self._interval = served, write, interval
         self._next_attempt, self._error = 0.0, ""
         self._refused: InvalidValue | None = None  # why some can't end yet
 
@@ -40,7 +40,7 @@ class Ending:
             return
         self._next_attempt = monotonic() + self._interval
         try:
-            self._update(self._ended, actor=expiry.ACTOR)
+            self._write(self._ended, actor=expiry.ACTOR)
             if self._refused is not None:
                 raise self._refused
         except Exception as error:  # a store of the user's own may raise anything

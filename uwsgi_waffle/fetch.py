@@ -10,7 +10,7 @@ from time import monotonic
 from .changes import encode_readable, encode_stored
 from .conflicts import Conflicts
 from .errors import InvalidValue, StoreReadOnly, StoreUnavailable, error_text, name_commands
-from .host import Host, LockedHeader, generation_in, snapshot_in
+from .host import Host, LockedHeader, generation_in, snapshot_id_in
 from .served import Served
 from .snapshot import Committed, Encoded
 from .stores import Commit, Store, Stored
@@ -42,7 +42,8 @@ class Fetcher:
         What fails is noted, and raised too with ``raise_errors``.
         """
         words, was_down, began = header.words(), header.notes().error, monotonic()
-        generation, published = generation_in(words), self.host.snapshots.read(snapshot_in(words))
+        generation = generation_in(words)
+        published = self.host.snapshots.read(snapshot_id_in(words))
         try:
             stored = self._read_store()
             self.conflicts.check(stored)
@@ -82,7 +83,7 @@ class Fetcher:
             encoded: the snapshot.
             generation: the header's generation before the store was read or written.
         """
-        before = snapshot_in(header.words())
+        before = snapshot_id_in(header.words())
         news = encoded.id != before
         header.publish(encoded.id, generation)
         if news:
@@ -148,8 +149,8 @@ class Fetcher:
             self.served.log(logging.WARNING, text)
             return stored
         if recorded != stored:
-            edit = Committed(recorded.revision, commit.old, commit.changes, OUTSIDE, None)
-            self.served.tell(edit)
+            edit = Committed(recorded.revision, commit.old, commit.changes, OUTSIDE)
+            self.served.queue(edit)
         return recorded
 
 

@@ -113,15 +113,18 @@ class Hooks:
     def call(self, event: Change | Update) -> None:
         """Call those that an event concerns, in an application context of their own."""
         app = self._app()
+        if app is None:
+            return
         calls = [
             partial(hook, event)
             for names, hook in self._registered
             if not names or not names.isdisjoint(event.new)
         ]
-        if app is not None and self._signal.receivers:
-            told = {self._event: event}
-            calls += [partial(hear, app, **told) for hear in self._signal.receivers_for(app)]
-        if not calls or app is None:
+        if self._signal.receivers:
+            keyword = {self._event: event}
+            receivers = self._signal.receivers_for(app)
+            calls += [partial(receiver, app, **keyword) for receiver in receivers]
+        if not calls:
             return
         run = partial(self._call_all, app, calls, event.revision)
         if _between_requests.get():

@@ -57,6 +57,8 @@ def _lead(watching: Watching) -> None:
     except SchemaError as error:
         log.error("uwsgi_waffle: the mule can't listen to other hosts: %s", error)
         return
-    while listener is not None:
+    if listener is None:  # without the channel's driver, which is logged
+        return
+    while True:
         listener.try_to_lead()
         time.sleep(wake.ELECTION_INTERVAL)

@@ -1,4 +1,4 @@
-"""Updates are told once: a line in the audit log, then the ``on_update`` hooks."""
+"""What is done once for each update: the ``on_update`` hooks, then a line in the audit log."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ audit = logging.getLogger("uwsgi_waffle.audit")
 
 
 class Updates:
-    """Tells of updates, in the process that made them or found them.
+    """Calls hooks and writes the audit log, in the process that made an update or found it.
 
     Args:
         schema: the declared variables.
@@ -30,7 +30,7 @@ class Updates:
     def __init__(self, schema: Schema, hooks: Hooks) -> None:
         self._schema, self._hooks = schema, hooks
 
-    def tell(self, committed: Committed) -> None:
+    def dispatch(self, committed: Committed) -> None:
         """Call the hooks that the update concerns, then write the line."""
         names = [
             name

@@ -11,7 +11,7 @@ from . import wake
 from .barrier import NO_CHANNEL
 from .errors import StoreUnavailable, WaffleError, repair_commands
 from .history import visible
-from .host import HostFiles, ProcessInfo, is_current, snapshot_in
+from .host import HostFiles, ProcessInfo, is_current, snapshot_id_in
 from .schema import MASK
 from .state import WaffleState
 from .text import to_json
@@ -20,7 +20,7 @@ __all__ = [
     "Misfit",
     "misfits",
     "problems",
-    "servers",
+    "server_processes",
     "status",
     "why_no_server",
 ]
@@ -70,14 +70,16 @@ def misfits(state: WaffleState) -> list[Misfit]:
     ]
 
 
-def servers(state: WaffleState) -> list[ProcessInfo]:
+def server_processes(state: WaffleState) -> list[ProcessInfo]:
     """Return the processes of this host that use the same store, but for shells."""
     return [process for process in state.host.processes if wake.server_of(process.kind)]
 
 
 def why_no_server(state: WaffleState) -> str:
     """Say why no server of this host applies what this process changes, ``""`` if one does."""
-    return why_alone(state) or ("" if servers(state) else "No server process here uses this store")
+    return why_alone(state) or (
+        "" if server_processes(state) else "No server process here uses this store"
+    )
 
 
 def why_alone(state: WaffleState) -> str:
@@ -107,7 +109,7 @@ def status(state: WaffleState, *, hosts: bool = False) -> dict[str, Any]:
     asked = _ask_hosts(state) if hosts else {}
     snapshot, now, host = state.sync.latest(), monotonic(), state.host
     notes, processes = host.notes(), list(host.processes)
-    newest, known, ends = state.newest(), state.schema.variables, snapshot.temporary
+    newest, known, ends = state.newest_published(), state.schema.variables, snapshot.temporary
     servers = {name for name in (wake.server_of(process.kind) for process in processes) if name}
     followed, watchtype = state.follows_store, state.watching.watchtype
     checked = round(now - notes.checked_at / 1e9, 3) if followed and notes.checked_at else None
@@ -190,6 +192,6 @@ def problems(state: WaffleState) -> list[str]:
         found.append(f"the store was not compared within {interval:g} s")
     mine = state.sync.latest().id
     # Not if it was published only just now.
-    if is_current(words) and mine != snapshot_in(words) and words == host.words():
+    if is_current(words) and mine != snapshot_id_in(words) and words == host.words():
         found.append("this process doesn't serve the newest revision of its host")
     return found

@@ -15,7 +15,7 @@ from types import MappingProxyType
 
 from .errors import InvalidValue, error_text
 from .expiry import temporary_in
-from .host import snapshot_in
+from .host import snapshot_id_in
 from .schema import Schema
 from .snapshot import Change, Committed, Encoded, Snapshot, difference
 from .wake import process_name
@@ -52,7 +52,7 @@ class Current:
 
 
 class Served:
-    """The snapshot that this process serves, and the changes that its hooks don't know yet.
+    """The snapshot that this process serves, and the events that its hooks don't know yet.
 
     Args:
         schema: the declared variables.
@@ -75,7 +75,7 @@ class Served:
         self.current = Current(None, Snapshot(0, b"", schema.defaults))
         self.error, self.misfits = "", dict[str, str]()
         self._rejected = b""  # the id of a published snapshot that our schema refuses
-        self._changes: deque[Change | Committed] = deque()
+        self._events: deque[Change | Committed] = deque()
         self.reset_after_fork()
 
     def reset_after_fork(self) -> None:
@@ -111,7 +111,7 @@ class Served:
             if snapshot.id != self.current.snapshot.id:
                 self.applied_at = time.monotonic()
             if change is not None and self.current.snapshot.id:  # a start is no change
-                self._changes.append(change)
+                self._events.append(change)
             self.current = Current(words, snapshot)
             self._rejected, self.misfits = b"", {**unreadable, **problems}
 
@@ -126,35 +126,38 @@ class Served:
             self._rejected = encoded.id
             self.report_error(f"revision {encoded.revision} can't be served here: {error}")
 
-    def knows(self, snapshot: bytes) -> bool:
+    def knows(self, snapshot_id: bytes) -> bool:
         """Return whether a published snapshot is served already, or can't be."""
-        return bool(snapshot) and snapshot in (self.current.snapshot.id, self._rejected)
+        return bool(snapshot_id) and snapshot_id in (self.current.snapshot.id, self._rejected)
 
-    def see(self, words: bytes) -> None:
-        """Note that the snapshot in force is what these words of the header call for."""
+    def set_words(self, words: bytes) -> None:
+        """Let the snapshot in force be what these words of the header call for."""
         with self.lock:
             self.current = Current(words, self.current.snapshot)
-            if snapshot_in(words) == self.current.snapshot.id:  # it may have gone back
+            if snapshot_id_in(words) == self.current.snapshot.id:  # it may have gone back
                 self._rejected = b""
 
     def run_hooks(self) -> Snapshot | None:
-        """Call the hooks, one change after the other. Return the snapshot that they know now.
+        """Call the hooks, one event after the other. Return the snapshot that they know now.
 
         A thread that finds another at it leaves the rest to it, and returns ``None``.
         """
-        while self._changes and self._hooks_lock.acquire(blocking=False):
+        while self._events and self._hooks_lock.acquire(blocking=False):
             try:
-                while self._changes:
-                    self._call_hooks(self._changes.popleft())
+                while self._events:
+                    self._call_hooks(self._events.popleft())
             finally:
                 self._hooks_lock.release()
         with self.lock:  # nothing is applied meanwhile
-            done = not (self._changes or self._hooks_lock.locked())
+            done = not (self._events or self._hooks_lock.locked())
             return self.current.snapshot if done else None
 
-    def tell(self, committed: Committed) -> None:
-        """Have hooks called with what this process has committed, when the lock is free again."""
-        self._changes.append(committed)
+    def queue(self, committed: Committed) -> None:
+        """Have `run_hooks` call hooks with what this process has committed, too.
+
+        Whoever commits holds the host's lock, and hooks are called when it is free again.
+        """
+        self._events.append(committed)
 
     def clear_error(self) -> None:
         """Note that all is well, unless a snapshot was refused."""

@@ -134,18 +134,18 @@ def _quoted(name: str) -> str:
     return f'"{name}"' if name.isascii() and name.isidentifier() else json.dumps(name)
 
 
-def decode(blob: bytes, snapshot: bytes) -> Encoded:
+def decode(blob: bytes, snapshot_id: bytes) -> Encoded:
     """Read what `encode` wrote.
 
     Raises:
-        SnapshotDamaged: the bytes don't have the id ``snapshot``.
+        SnapshotDamaged: the bytes don't have this id.
     """
-    if _id(blob) != snapshot:
+    if _id(blob) != snapshot_id:
         raise SnapshotDamaged(f"the checksum does not hold ({len(blob)} bytes)")
     revision, _, values = blob.partition(b"\n")
     if not (revision.isdigit() and len(revision) < 20):
         raise SnapshotDamaged("it doesn't begin with a revision")
-    return Encoded(int(revision), values, snapshot, blob)
+    return Encoded(int(revision), values, snapshot_id, blob)
 
 
 def _id(blob: bytes) -> bytes:

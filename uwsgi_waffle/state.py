@@ -21,7 +21,7 @@ from .ending import Ending
 from .errors import SchemaError
 from .fetch import Fetcher
 from .hooks import Hooks, Registered, between_requests
-from .host import Alone, Host, HostFiles, ServerInfo, snapshot_in
+from .host import Alone, Host, HostFiles, ServerInfo, snapshot_id_in
 from .on_update import Updates
 from .overlay import Assigned
 from .pins import read_pins
@@ -89,12 +89,9 @@ class WaffleState:
         self.sync = Sync(fetcher, self._ensure_watched, self._describe)
         self.view = View(self.sync, self.assigned, self.schema)
         self.current = self.view.current
-        self._ending = Ending(self.served, self.update, self.reconcile_interval)
+        self._ending = Ending(self.served, self.write, self.reconcile_interval)
         self.writer = Writer(
-            fetcher,
-            self.sync,
-            self._notify_hosts,
-            max_value_size=self.settings.max_value_size,
+            fetcher, self.sync, self._notify_hosts, max_value_size=self.settings.max_value_size
         )
         self.barrier = Barrier(self.host, self.sync, self.served, self.listener)
 
@@ -151,7 +148,8 @@ class WaffleState:
             return
         self._attached = True
         wake.attach(self)
-        self._mule_is_configured = self._mule_is_configured or wake.process_name() is None
+        if wake.process_name() is None:  # uWSGI's master: its mules will have the application
+            self._mule_is_configured = True
         self._ensure_watched()
         self.sync.sync()  # so that others know of this process from now on
         if wake.is_forked():
@@ -176,9 +174,9 @@ class WaffleState:
             self.sync.tick(self.reconcile_interval)
             self.expire()
         self._try_to_lead()
-        if wake.shows_metrics():
-            wake.show("waffle.revision", self.newest().revision)
-            wake.show("waffle.store_error", int(bool(self.host.notes().error)))
+        if wake.has_metrics():
+            wake.set_metric("waffle.revision", self.newest_published().revision)
+            wake.set_metric("waffle.store_error", int(bool(self.host.notes().error)))
 
     def expire(self) -> None:
         """End the temporary values whose time has come."""
@@ -188,11 +186,11 @@ class WaffleState:
         """Stop being one of the processes that follow changes."""
         self.host.processes.leave()
 
-    def newest(self) -> Snapshot | Encoded:
-        """Return the newest values of this host: what this process serves, or can't serve."""
+    def newest_published(self) -> Snapshot | Encoded:
+        """Return the newest values of this host, also if this process can't serve them."""
         snapshot = self.sync.latest()
         try:
-            published = snapshot_in(self.host.words())
+            published = snapshot_id_in(self.host.words())
         except OSError:  # it can't be opened, which is this process's error
             return snapshot
         if published == snapshot.id:
@@ -221,7 +219,7 @@ class WaffleState:
         """Write a change set, and let the present request or block go on with it."""
         made = self.writer.update(changeset, **options)
         self.view.advance_request()
-        self._updates.tell(made)
+        self._updates.dispatch(made)
         return made
 
     def parse_conf(self, keys: list[str] | tuple[str, ...] = ()) -> dict[str, Any]:
@@ -250,11 +248,12 @@ class WaffleState:
         self.view.advance_request()
 
     def _call_hooks(self, event: Change | Committed) -> None:
+        """Call hooks with a change, or with an edit by hand that this process has recorded."""
         if isinstance(event, Change):
             self._change_hooks.call(event)
         else:
             self._notify_hosts()
-            self._updates.tell(event)
+            self._updates.dispatch(event)
 
     def _ensure_watched(self) -> None:
         if self._attached:

@@ -10,7 +10,7 @@ from time import monotonic
 from .changes import encode_stored
 from .errors import HostBusy, InvalidValue, StoreUnavailable, error_text
 from .fetch import Fetcher
-from .host import LockedHeader, ProcessInfo, ServerInfo, generation_in, is_current, snapshot_in
+from .host import LockedHeader, ProcessInfo, ServerInfo, generation_in, is_current, snapshot_id_in
 from .snapshot import Snapshot
 from .wake import process_name
 
@@ -113,12 +113,12 @@ class Sync:
                 continue
             if loaded and is_current(words):
                 return
-            if self._host.words() != words:
+            if self._host.words() != words:  # published meanwhile: load that, and ask no store
                 continue
             notes = self._host.notes()
             failed = notes.error and notes.failed == generation_in(words).hex()
             if failed and not (ticking and time.monotonic_ns() >= notes.retry_at):
-                self._served.see(words)  # only a tick tries a store again that has failed
+                self._served.set_words(words)  # only a tick tries a store again that has failed
                 return
             with self._host.try_lock() as header:
                 if header is None:  # another process is writing, or reading the store
@@ -131,12 +131,16 @@ class Sync:
             ticking = False
 
     def _load_published(self, words: bytes) -> bool:
-        """Serve what the words name. Return ``False`` if its file can't be read."""
-        snapshot = snapshot_in(words)
+        """Serve what the words name, if the schema takes it.
+
+        Return ``False`` if its file can't be read, or is older than what this process has read for
+        itself.
+        """
+        snapshot_id = snapshot_id_in(words)
         if words and words == self._unshared_words:
             return True
-        if not self._served.knows(snapshot):
-            published = self._host.snapshots.read(snapshot)
+        if not self._served.knows(snapshot_id):
+            published = self._host.snapshots.read(snapshot_id)
             if published is None:
                 return False
             if self._unshared_words and published.revision < self._served.current.snapshot.revision:
@@ -144,7 +148,7 @@ class Sync:
             self._served.apply_published(published)
         self._unshared_words = b""
         if is_current(words):
-            self._served.see(words)
+            self._served.set_words(words)
         return True
 
     def _fetch(self, header: LockedHeader, *, raise_errors: bool = False) -> None:
@@ -167,7 +171,7 @@ class Sync:
         """
         before = self._served.current.snapshot
         if self.sync(ticking=True) is not before:
-            return  # somebody has just read the store; idle workers wait for this one's processor
+            return  # the store has just been read; what else is due can wait for the next tick
         errors, due = [_text_of(self._ensure_watched)], self._is_due(interval)
         if due:
             errors.append(_text_of(lambda: self._fetch_if_due(interval)))
@@ -217,13 +221,13 @@ class Sync:
         self._host.open()
         try:
             with self._host.lock(LOCK_TIMEOUT) as header:
-                if not any(snapshot_in(header.words())):
+                if not any(snapshot_id_in(header.words())):
                     self._store.prepare()
                 self._host.consume_touch(header)
                 words = header.words()
                 # Another process of a server that starts may have read the store just now.
                 fresh = header.notes().checked_at >= asked_at and is_current(words)
-                published = self._host.snapshots.read(snapshot_in(words)) if fresh else None
+                published = self._host.snapshots.read(snapshot_id_in(words)) if fresh else None
                 if published is None:
                     published = self._fetcher.fetch(header, raise_errors=True)
                 if published is not None:  # else what fits of it is served already
@@ -232,7 +236,7 @@ class Sync:
             self._start_with_last_snapshot(error)
 
     def _start_with_last_snapshot(self, error: Exception) -> None:
-        published = self._host.snapshots.read(snapshot_in(self._host.words()))
+        published = self._host.snapshots.read(snapshot_id_in(self._host.words()))
         if published is None:
             if isinstance(error, StoreUnavailable):
                 raise type(error)(f"{error} This host has no snapshot to start with.") from error

@@ -85,7 +85,7 @@ class View:
         noted: Snapshot | None = _context().request.__dict__.get(self._key)
         return noted
 
-    def advance_request(self) -> Snapshot:
+    def advance_request(self) -> None:
         """Let the present block and request, if there are any, go on with the newest snapshot."""
         snapshot = self._sync.latest()
         block = self._block()
@@ -93,7 +93,6 @@ class View:
             block.snapshot = snapshot
         if has_request_context():
             _context().request.__dict__[self._key] = snapshot
-        return snapshot
 
     @contextmanager
     def hold(self) -> Iterator[Snapshot]:

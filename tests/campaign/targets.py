@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 
 import uwsgi_waffle
-from uwsgi_waffle.host import HostFiles, ProcessInfo, is_current, snapshot_in
+from uwsgi_waffle.host import HostFiles, ProcessInfo, is_current, snapshot_id_in
 from uwsgi_waffle.schema import Schema
 from uwsgi_waffle.snapshot import ID_SIZE, SnapshotDamaged, decode
 from uwsgi_waffle.stores.rows import RowHistory
@@ -49,7 +49,7 @@ def header(data: bytes) -> None:
     (ours.folder.path / "header").write_bytes(data)
     words = ours.words()
     is_current(words)
-    ours.snapshots.read(snapshot_in(words))
+    ours.snapshots.read(snapshot_id_in(words))
     notes = ours.notes()
     assert (notes.updates, notes.checked_at, notes.retry_at) >= (0, 0, 0)
     assert isinstance(notes.error, str)
@@ -61,7 +61,7 @@ def header(data: bytes) -> None:
         locked.publish(bytes(range(8)), locked.invalidate())
     assert ours.notes().error == "down"
     assert is_current(ours.words())
-    assert snapshot_in(ours.words()) == bytes(range(8))
+    assert snapshot_id_in(ours.words()) == bytes(range(8))
 
 
 def process(data: bytes) -> None:

@@ -254,7 +254,7 @@ def test_a_secret_is_in_no_repr(tmp_path: Path) -> None:
         changes,
         site.state,
         site.state.current(),
-        site.state.newest(),
+        site.state.newest_published(),
         site.state.schema,
         site.state.settings,
         store.load(),

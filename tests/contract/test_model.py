@@ -44,7 +44,7 @@ class Model(RuleBasedStateMachine):
     def commit(self, store: Store, commit: Commit) -> None:
         seen: list[Stored] = []
 
-        def decide(stored: Stored) -> Commit:
+        def build_commit(stored: Stored) -> Commit:
             seen.append(stored)
             return commit
 
@@ -52,7 +52,7 @@ class Model(RuleBasedStateMachine):
         changed = {**before.values, **commit.changes}
         self.past.append({key: text for key, text in changed.items() if text is not None})
         self.notes.append((commit.actor, commit.note))
-        assert store.transact(decide) == self.stored
+        assert store.transact(build_commit) == self.stored
         assert seen == [before]
 
     @rule(
@@ -81,11 +81,11 @@ class Model(RuleBasedStateMachine):
 
     @rule(by=ANY, changes=CHANGES)
     def conflict(self, by: int, changes: dict[str, str | None]) -> None:
-        def decide(stored: Stored) -> Commit:
+        def build_commit(stored: Stored) -> Commit:
             raise LookupError(stored.revision)
 
         with pytest.raises(LookupError, match=str(self.stored.revision)):
-            self.objects[by].transact(decide)
+            self.objects[by].transact(build_commit)
 
     @rule(by=ANY)
     def nothing_to_do(self, by: int) -> None:

@@ -131,7 +131,7 @@ class TestServers:
         store.prepare()
         seen: set[int] = set()
 
-        def decide(stored: Stored) -> Commit:
+        def build_commit(stored: Stored) -> Commit:
             seen.add(store.load().revision - stored.revision)
             return Commit({"A": str(stored.revision)})
 
@@ -142,7 +142,7 @@ class TestServers:
 
         torn: list[bool] = []
         with ThreadPoolExecutor(4) as pool:
-            writers = [pool.submit(store.transact, decide) for _ in range(12)]
+            writers = [pool.submit(store.transact, build_commit) for _ in range(12)]
             pool.submit(look).result()
         assert [writer.exception() for writer in writers] == [None] * 12
         assert store.load() == Stored(12, {"A": "11"})
@@ -265,7 +265,7 @@ class TestSilence:
     def test_it_is_an_error_wherever_it_falls_silent(
         self, server: SQLServer, url: str, make: Callable[[str, Path], Store], tmp_path: Path
     ) -> None:
-        def decide(stored: Stored) -> Commit:
+        def build_commit(stored: Stored) -> Commit:
             server.send_signal(signal.SIGSTOP)
             return Commit({"A": "2"})
 
@@ -273,7 +273,11 @@ class TestSilence:
         store.prepare()
         put(store, A="1")
         with ThreadPoolExecutor(1) as pool:
-            for call in (lambda: store.transact(decide), store.load, lambda: store.history(1)):
+            for call in (
+                lambda: store.transact(build_commit),
+                store.load,
+                lambda: store.history(1),
+            ):
                 waiting = pool.submit(call)
                 try:
                     assert isinstance(waiting.exception(20), StoreUnavailable)

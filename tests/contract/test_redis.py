@@ -84,13 +84,13 @@ def test_redis_down_is_told_with_its_name_and_what_was_committed_survives_a_kill
 def test_who_was_slower_decides_again_upon_what_the_faster_one_wrote(store: RedisStore) -> None:
     seen: list[Stored] = []
 
-    def decide(stored: Stored) -> Commit:
+    def build_commit(stored: Stored) -> Commit:
         seen.append(stored)
         if len(seen) == 1:
             put(RedisStore(store._url), A="2", B="2")
         return Commit({"A": f"{stored.values['A']}9"})
 
-    assert store.transact(decide) == store.load() == Stored(3, {"A": "29", "B": "2"})
+    assert store.transact(build_commit) == store.load() == Stored(3, {"A": "29", "B": "2"})
     assert [stored.revision for stored in seen] == [1, 2]
     assert [(row.revision, row.old, row.new) for row in store.history(10, "A")] == [
         (3, "2", "29"),
@@ -105,11 +105,11 @@ def test_who_was_slower_decides_again_upon_what_the_faster_one_wrote(store: Redi
 def test_the_callers_own_error_is_not_taken_for_one_of_redis(
     store: RedisStore, error: Exception
 ) -> None:
-    def decide(stored: Stored) -> Commit:
+    def build_commit(stored: Stored) -> Commit:
         raise error
 
     with pytest.raises(type(error)) as caught:
-        store.transact(decide)
+        store.transact(build_commit)
     assert caught.value is error
     assert store.load() == Stored(1, {"A": "1"})
 
@@ -246,13 +246,13 @@ def test_an_answer_that_does_not_come_is_not_taken_for_a_faster_host(
     store = RedisStore(redis_server.url, timeout=0.2)
     store.prepare()
 
-    def decide(stored: Stored) -> Commit:
+    def build_commit(stored: Stored) -> Commit:
         redis_server.send_signal(signal.SIGSTOP)
         return Commit({"A": "1"})
 
     try:
         with pytest.raises(StoreUnavailable) as caught:
-            store.transact(decide)
+            store.transact(build_commit)
     finally:
         redis_server.send_signal(signal.SIGCONT)
     assert "Nothing was changed" not in str(caught.value)
@@ -307,10 +307,10 @@ def test_hosts_that_are_always_faster_end_in_an_error(redis_server: RedisServer)
     store, faster = RedisStore(redis_server.url, timeout=0.2), RedisStore(redis_server.url)
     store.prepare()
 
-    def decide(stored: Stored) -> Commit:
+    def build_commit(stored: Stored) -> Commit:
         put(faster, B="1")
         return Commit({"A": "1"})
 
     with pytest.raises(StoreUnavailable, match="other hosts were faster"):
-        store.transact(decide)
+        store.transact(build_commit)
     assert "A" not in store.load().values

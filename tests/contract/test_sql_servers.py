@@ -86,12 +86,12 @@ class TestSilence:
     def test_a_server_that_falls_silent_in_the_middle_is_an_error(
         self, store: SQLStore, server: SQLServer, stop: Any
     ) -> None:
-        def decide(stored: Stored) -> Commit:
+        def build_commit(stored: Stored) -> Commit:
             stop()
             return Commit({"A": "2"})
 
         with pytest.raises(StoreUnavailable, match="Servers try again by themselves"):
-            store.transact(decide)
+            store.transact(build_commit)
         server.send_signal(signal.SIGCONT)
         assert store.load() == Stored(1, {"A": "1"})
         assert put(store, A="3") == 2, "the lock is free again"
@@ -177,12 +177,12 @@ class TestSettings:
         store, seen = SQLStore(url), []
         store.prepare()
 
-        def decide(stored: Stored) -> Commit:
+        def build_commit(stored: Stored) -> Commit:
             seen.append(store.load().revision - stored.revision)
             return Commit({"A": str(stored.revision)})
 
         with ThreadPoolExecutor(3) as pool:
-            list(pool.map(lambda _: store.transact(decide), range(12)))
+            list(pool.map(lambda _: store.transact(build_commit), range(12)))
         assert store.load() == Stored(12, {"A": "11"})
         assert set(seen) == {0}
 

@@ -92,15 +92,15 @@ class TestTransact:
         assert store.load() == Stored(2, {"A": "1"})
         assert [row.key for row in store.history(10)] == ["A"]
 
-    def test_decide_sees_the_newest_values(self, store: Store) -> None:
+    def test_build_commit_sees_the_newest_values(self, store: Store) -> None:
         seen: list[Stored] = []
 
-        def decide(stored: Stored) -> Commit:
+        def build_commit(stored: Stored) -> Commit:
             seen.append(stored)
             return Commit({"A": str(stored.revision)})
 
         for _ in range(3):
-            store.transact(decide)
+            store.transact(build_commit)
         assert seen == [EMPTY, Stored(1, {"A": "0"}), Stored(2, {"A": "1"})]
 
     def test_each_commit_counts_the_revision_by_one(self, store: Store) -> None:
@@ -120,17 +120,17 @@ class TestTransact:
         assert store.history(10) == history
 
     @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
-    def test_an_error_in_decide_changes_nothing_and_comes_out_as_it_is(
+    def test_an_error_in_build_commit_changes_nothing_and_comes_out_as_it_is(
         self, store: Store, error: type[BaseException]
     ) -> None:
         put(store, A="1")
         before, history = store.load(), store.history(10)
 
-        def decide(stored: Stored) -> NoReturn:
+        def build_commit(stored: Stored) -> NoReturn:
             raise error("no")
 
         with pytest.raises(error, match="no"):
-            store.transact(decide)
+            store.transact(build_commit)
         assert store.load() == before
         assert store.history(10) == history
         assert put(store, A="2") == 2, "the lock is free again"
@@ -290,13 +290,13 @@ class TestSharing:
     ) -> None:
         seen: list[Stored] = []
 
-        def decide(stored: Stored) -> None:
+        def build_commit(stored: Stored) -> None:
             seen.append(other.load())
             if decision == "raises":
                 raise LookupError
 
         with contextlib.suppress(LookupError):
-            store.transact(decide)
+            store.transact(build_commit)
         assert [*seen, other.load()] == [EMPTY, EMPTY]
 
     @pytest.mark.parametrize("objects", [1, 2])
@@ -310,13 +310,13 @@ class TestSharing:
             else [open_store() for _ in range(threads)]
         )
 
-        def decide(stored: Stored) -> Commit:
+        def build_commit(stored: Stored) -> Commit:
             time.sleep(0)  # let another thread try
             return Commit({"N": str(int(stored.values.get("N", "0")) + 1)})
 
         def count(mine: Store) -> None:
             for _ in range(rounds):
-                mine.transact(decide)
+                mine.transact(build_commit)
 
         with ThreadPoolExecutor(threads) as pool:
             list(pool.map(count, stores))

@@ -355,10 +355,10 @@ class TestHistory:
 class DownStore(MemoryStore):
     down = False
 
-    def transact(self, decide: Any) -> Any:
+    def transact(self, build_commit: Any) -> Any:
         if self.down:
             raise StoreUnavailable("the store is down")
-        return super().transact(decide)
+        return super().transact(build_commit)
 
     def history(self, limit: int, key: str | None = None, **options: Any) -> Any:
         if self.down:

@@ -131,7 +131,7 @@ def test_the_row_of_temporary_values_is_removed(host: Host, site: Process) -> No
     invoke = site.app.test_cli_runner().invoke
     assert "Run flask waffle unset WAFFLE_EXPIRES" in invoke(command, ["status"], obj=obj).output
     assert invoke(command, ["unset", "WAFFLE_EXPIRES"], obj=obj).exit_code == 0
-    assert (host.start().waffle.values.LIMIT, site.state.newest().temporary) == (20, {})
+    assert (host.start().waffle.values.LIMIT, site.state.newest_published().temporary) == (20, {})
 
 
 def test_several_are_repaired_one_after_the_other(host: Host, site: Process, run: Run) -> None:

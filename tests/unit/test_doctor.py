@@ -57,7 +57,7 @@ def place(host: Host) -> Iterator[Place]:
     def place(
         site: Process, kind: str = "worker 1", *, pid: int = 4711, **report: Any
     ) -> HostFiles:
-        files, newest = HostFiles(host.watch_file), site.state.newest()
+        files, newest = HostFiles(host.watch_file), site.state.newest_published()
         known = {name: report.pop(name) for name in ("error", "snapshot") if name in report}
         known = {"error": "", "snapshot": newest.id.hex(), **known}
         revision = newest.revision if known["snapshot"] == newest.id.hex() else 0

@@ -164,7 +164,7 @@ class TestMeanwhile:
         clock.ahead = HOUR
         site.tick()
         assert site.waffle.values.LIMIT == 30
-        assert site.state.newest().temporary == {}
+        assert site.state.newest_published().temporary == {}
 
 
 class Named(Ordered):
@@ -228,7 +228,7 @@ class TestErrors:
                 site.waffle.refresh()
         else:
             site.waffle.update({"LIMIT": 30}, expires=HOUR)
-            assert list(site.state.newest().temporary) == ["LIMIT"]
+            assert list(site.state.newest_published().temporary) == ["LIMIT"]
 
 
 class TestFormerNames:

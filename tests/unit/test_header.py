@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from uwsgi_waffle import HostBusy, HostFilesError, SchemaError
-from uwsgi_waffle.host import HostFiles, Notes, header, is_current, snapshot_in
+from uwsgi_waffle.host import HostFiles, Notes, header, is_current, snapshot_id_in
 from uwsgi_waffle.identity import REALLY
 from uwsgi_waffle.snapshot import encode
 
@@ -54,13 +54,13 @@ class TestWords:
         words = publish(shared)
         assert is_current(words)
         assert others.words() == words
-        assert snapshot_in(words) == ONE.id
+        assert snapshot_id_in(words) == ONE.id
 
     def test_invalidating_keeps_the_snapshot(self, shared: HostFiles, others: HostFiles) -> None:
         publish(shared)
         others.invalidate()
         assert not is_current(shared.words())
-        assert snapshot_in(shared.words()) == ONE.id
+        assert snapshot_id_in(shared.words()) == ONE.id
 
     def test_whoever_invalidates_during_a_fetch_is_answered_by_the_next(
         self, shared: HostFiles, others: HostFiles
@@ -169,6 +169,16 @@ class TestDamage:
             assert (tmp_path / "victim").read_bytes() == b""
         finally:
             os.close(fd)
+
+    def test_a_closed_descriptor_gives_its_number_to_the_next_one(
+        self, host: Host, shared: HostFiles
+    ) -> None:
+        """A program that becomes a daemon closes all descriptors."""
+        (fd,) = descriptors(host.header)
+        os.close(fd)
+        shared.open()
+        assert is_current(publish(shared))
+        assert len(descriptors(host.header)) == 1
 
     def test_nothing_else_lies_in_the_folder(self, host: Host, shared: HostFiles) -> None:
         assert sorted(path.name for path in host.folder.iterdir()) == ["bell", "header"]

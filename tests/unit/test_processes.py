@@ -55,6 +55,14 @@ class TestReport:
         )
         assert found.token == shared.processes.token
 
+    def test_an_idle_process_writes_nothing(self, site: Process) -> None:
+        """Each tick reports: outside uWSGI that is once a second, in every process."""
+        site.tick()
+        (path,) = (site.files.folder.path / "processes").iterdir()
+        before = path.stat().st_mtime_ns
+        site.tick()
+        assert path.stat().st_mtime_ns == before
+
     def test_two_that_share_a_pid_are_both_listed(
         self, shared: HostFiles, others: HostFiles
     ) -> None:

@@ -19,7 +19,7 @@ from uwsgi_waffle import (
     barrier,
     sync,
 )
-from uwsgi_waffle.host import is_current, snapshot_in
+from uwsgi_waffle.host import is_current, snapshot_id_in
 from uwsgi_waffle.stores import Commit, CommitBuilder, Stored
 
 from ..host import CONFS, FaultyStore, Host, Ordered, Process, eventually, forked
@@ -105,13 +105,13 @@ class TestUpdate:
         self, host: Host, site: Process
     ) -> None:
         site.waffle.update({"LIMIT": 20})
-        snapshot, bell = snapshot_in(site.files.words()), host.folder / "bell"
+        snapshot, bell = snapshot_id_in(site.files.words()), host.folder / "bell"
         os.utime(bell, ns=(1, 1))
         for values in ({"LIMIT": 20}, {}):
             assert site.waffle.update(values) == UpdateResult(1, ())
         assert len(site.waffle.history()) == 1
         words = site.files.words()
-        assert (snapshot_in(words), is_current(words)) == (snapshot, True)
+        assert (snapshot_id_in(words), is_current(words)) == (snapshot, True)
         assert bell.stat().st_mtime_ns == 1
 
     def test_a_value_is_stored_as_validated(self, site: Process) -> None:

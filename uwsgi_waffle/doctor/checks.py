@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from ..changes import changes_for_update, undeclared
 from ..errors import SchemaError, WaffleError
 from ..host import HostFiles
-from ..report import misfits, servers, why_no_server
+from ..report import misfits, server_processes, why_no_server
 from ..state import WaffleState
 from ..wake import CHANNELS, ChannelDown, open_channel, server_of
 from .finding import Finding, Processes, named, reported
@@ -42,7 +42,7 @@ def examine(state: WaffleState, patience: float) -> Iterator[Finding]:
         yield Finding("warning", "server", why_no_server(state), change)
         return
     own = host.processes.token
-    processes = [process for process in servers(state) if process.token != own]
+    processes = [process for process in server_processes(state) if process.token != own]
     yield from check_servers(state, host, processes)
     yield from check_pins(state, processes)
     yield from check_folder(state, host, processes)
@@ -74,7 +74,8 @@ def check_store(state: WaffleState) -> Iterator[Finding]:
         change = "Unless another release or application reads them, run flask waffle prune."
         yield Finding("warning", "store", text, change)
     if not found:
-        text = f"{state.store.name}, revision {state.newest().revision}, can be read and written"
+        revision = state.newest_published().revision
+        text = f"{state.store.name}, revision {revision}, can be read and written"
         yield Finding("ok", "store", text)
 
 
@@ -139,7 +140,7 @@ def check_processes(
         return [process for process in host.processes if process.token != host.processes.token]
 
     def late() -> Processes:
-        newest = state.newest()
+        newest = state.newest_published()
         return [
             process
             for process in others()
@@ -147,7 +148,7 @@ def check_processes(
         ]
 
     _eventually(lambda: not late(), patience)
-    newest, behind, found = state.newest().revision, late(), []
+    newest, behind, found = state.newest_published().revision, late(), []
     for revision in sorted({process.revision for process in behind}):
         group = [process for process in behind if process.revision == revision]
         serves = any(server_of(process.kind) for process in group)

@@ -2,7 +2,7 @@
 
 from .alone import Alone
 from .files import HostFiles
-from .header import LockedHeader, Notes, generation_in, is_current, new_host_id, snapshot_in
+from .header import LockedHeader, Notes, generation_in, is_current, new_host_id, snapshot_id_in
 from .private import file_id
 from .processes import UNKNOWN, ProcessInfo, ServerInfo
 
@@ -19,7 +19,7 @@ __all__ = [
     "generation_in",
     "is_current",
     "new_host_id",
-    "snapshot_in",
+    "snapshot_id_in",
 ]
 
 Host = HostFiles | Alone

@@ -71,9 +71,9 @@ class _Snapshots:
     def write(self, encoded: Encoded) -> None:
         self._newest = encoded
 
-    def read(self, snapshot: bytes) -> Encoded | None:
+    def read(self, snapshot_id: bytes) -> Encoded | None:
         newest = self._newest
-        return newest if newest is not None and newest.id == snapshot else None
+        return newest if newest is not None and newest.id == snapshot_id else None
 
     def prune(self, *keep: bytes) -> None: ...
 

@@ -61,7 +61,10 @@ class HostFiles:
 
     @property
     def watched_id(self) -> object:
-        """Changes when uWSGI's master has to monitor other files than before."""
+        """Changes when uWSGI's master has to monitor other files than before.
+
+        Where the header is another one, the folder may be, and so the bell in it.
+        """
         return (self._watch_inode, self.header.id)
 
     def _ensure(self) -> None:

@@ -26,6 +26,8 @@ from .locks import try_flock, unlock
 from .private import OpenFile, PrivateFolder, file_id, removed_again
 
 __all__ = [
+    "NOTES_SIZE",
+    "WORDS_SIZE",
     "Header",
     "LockedHeader",
     "Notes",
@@ -33,7 +35,7 @@ __all__ = [
     "is_current",
     "lock_within",
     "new_host_id",
-    "snapshot_in",
+    "snapshot_id_in",
 ]
 
 WORD = 8
@@ -57,7 +59,7 @@ def generation_in(words: bytes) -> bytes:
     return words[:WORD]
 
 
-def snapshot_in(words: bytes) -> bytes:
+def snapshot_id_in(words: bytes) -> bytes:
     """Return the id of the published snapshot."""
     return words[WORD : 2 * WORD]
 
@@ -155,9 +157,9 @@ class LockedHeader:
         self._write(generation, 0)
         return generation
 
-    def publish(self, snapshot: bytes, generation: bytes) -> None:
-        """Say that ``snapshot`` is what the store held after ``generation``; in one write."""
-        self._write(snapshot + generation, WORD)
+    def publish(self, snapshot_id: bytes, generation: bytes) -> None:
+        """Say that this snapshot is what the store held after ``generation``; in one write."""
+        self._write(snapshot_id + generation, WORD)
 
     def reset(self) -> None:
         """Write a new header, which isn't current."""
@@ -199,7 +201,7 @@ class Header:
         with suppress(FileNotFoundError):  # somebody is just removing the folder
             self._ensure()
         former, self._file = self._file, OpenFile(self._folder.open("header", CREATE))
-        if former.fd != self._file.fd:  # else somebody had closed it
+        if former.fd != self._file.fd:  # else somebody closed it, and its number is the new one's
             former.close()
 
     def words(self) -> bytes:

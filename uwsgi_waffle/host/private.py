@@ -13,7 +13,7 @@ from .. import unix
 from ..errors import OPEN_FILES_ADVICE, HostFilesError
 from ..privileges import acting_as, foreign_owner, make_folder
 
-__all__ = ["OpenFile", "PrivateFolder", "ensure_plain_file", "file_id"]
+__all__ = ["OpenFile", "PrivateFolder", "ensure_plain_file", "file_id", "removed_again"]
 
 # O_NONBLOCK: a named pipe in the place of a file must not block us.
 SAFE = unix.O_NOFOLLOW | unix.O_NONBLOCK

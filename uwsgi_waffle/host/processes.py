@@ -91,7 +91,7 @@ class Processes:
             OSError: it can't be written.
         """
         content = {each.name: getattr(process, each.name) for each in fields(process)}
-        if content == self._written and self._file.is_ours():
+        if content == self._written and self._file.is_ours():  # as at the ticks of an idle process
             return
         while not self._file.is_ours():
             self._folder.ensure()

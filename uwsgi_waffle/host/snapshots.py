@@ -22,18 +22,18 @@ class Snapshots:
         """
         self._folder.write(encoded.id.hex(), encoded.blob)
 
-    def read(self, snapshot: bytes) -> Encoded | None:
+    def read(self, snapshot_id: bytes) -> Encoded | None:
         """Return a snapshot, or ``None`` if its file is gone, damaged or unreadable."""
-        if not any(snapshot):
+        if not any(snapshot_id):
             return None
         try:
-            return decode(self._folder.read(snapshot.hex()), snapshot)
+            return decode(self._folder.read(snapshot_id.hex()), snapshot_id)
         except (OSError, SnapshotDamaged):  # the store has the values
             return None
 
     def prune(self, *keep: bytes) -> None:
-        """Under the lock: remove all snapshots but these."""
-        names = {snapshot.hex() for snapshot in keep}
+        """Under the lock: remove all snapshots but those with these ids."""
+        names = {snapshot_id.hex() for snapshot_id in keep}
         for name in self._folder.names():
             if name not in names:
                 self._folder.remove(name)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPIRES",
+    "LAZY",
     "Commit",
     "CommitBuilder",
     "Context",
@@ -35,8 +36,11 @@ LAZY = {
     "WaffleMixin": ".custom",
     "WaffleStore": ".custom",
 }
-SQL_SCHEMES = ("sqlite", "postgresql", "mysql", "mariadb")
-REDIS_SCHEMES = ("redis", "rediss", "unix", "valkey", "valkeys")
+#: The store of each kind of URL that `open_store` takes.
+SCHEMES = {
+    **dict.fromkeys(("sqlite", "postgresql", "mysql", "mariadb"), "SQLStore"),
+    **dict.fromkeys(("redis", "rediss", "unix", "valkey", "valkeys"), "RedisStore"),
+}
 
 
 def __getattr__(name: str) -> Any:
@@ -63,8 +67,8 @@ def open_store(url: str | URL) -> Store:
     scheme = str(url).partition(":")[0].partition("+")[0]
     if url == "memory:":
         return MemoryStore()
-    if scheme in SQL_SCHEMES + REDIS_SCHEMES:
-        store: Store = __getattr__("SQLStore" if scheme in SQL_SCHEMES else "RedisStore")(url)
+    if scheme in SCHEMES:
+        store: Store = __getattr__(SCHEMES[scheme])(url)
         return store
-    schemes = ", ".join(f"{known}:" for known in (*SQL_SCHEMES, *REDIS_SCHEMES, "memory"))
+    schemes = ", ".join(f"{known}:" for known in (*SCHEMES, "memory"))
     raise SchemaError(f"WAFFLE_STORE_URL: no store for {scheme!r} URLs; use one of {schemes}.")

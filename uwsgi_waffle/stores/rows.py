@@ -23,6 +23,7 @@ __all__ = [
     "HISTORY",
     "MYSQL",
     "MYSQL_TEXT",
+    "NAMES",
     "REVISION",
     "Found",
     "RowStore",

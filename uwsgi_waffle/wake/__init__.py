@@ -17,7 +17,7 @@ from .channel import CHANNELS, Channel, ChannelDown, open_channel
 from .listener import ELECTION_INTERVAL, Listener, open_listener
 from .roll_call import HostInfo, RollCall
 from .thread import start_background, start_thread
-from .uwsgi import is_our_mule, serve_as_mule, show, shows_metrics
+from .uwsgi import has_metrics, is_our_mule, serve_as_mule, set_metric
 from .watchers import Watcher, log, tick_all, watchers
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "can_subscribe",
     "describe",
     "ensure_watched",
+    "has_metrics",
     "is_forked",
     "is_our_mule",
     "open_channel",
@@ -40,8 +41,7 @@ __all__ = [
     "process_name",
     "serve_as_mule",
     "server_of",
-    "show",
-    "shows_metrics",
+    "set_metric",
     "start",
     "start_background",
     "start_thread",
@@ -52,19 +52,21 @@ _hook_ran = False  # in this process, after its fork, so that it runs in mules, 
 
 
 def start(after_fork: Callable[[], object]) -> None:
-    """Have uWSGI's master wake its processes; called once, by the import of the package.
+    """Have uWSGI's master wake its processes, and each tick once after its fork.
+
+    Called once, by the import of the package. Outside uWSGI do nothing.
 
     Args:
         after_fork: called in each process that uWSGI forks, after its applications have ticked.
     """
 
-    def tick() -> None:
+    def run_hook() -> None:
         global _hook_ran
         _hook_ran = True
         tick_all()
         after_fork()
 
-    uwsgi.register_signal(tick)
+    uwsgi.register_signal(run_hook)
 
 
 def attach(watcher: Watcher) -> None:

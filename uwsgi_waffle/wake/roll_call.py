@@ -15,7 +15,7 @@ from time import monotonic
 
 from pydantic import TypeAdapter
 
-from ..host import HostFiles, snapshot_in
+from ..host import HostFiles, snapshot_id_in
 from .channel import ASK, OpenChannel
 
 __all__ = ["HostInfo", "RollCall", "ask_hosts", "describe_host"]
@@ -104,9 +104,9 @@ def describe_host(host: HostFiles) -> str:
 
 def _look_around(host: HostFiles, info: HostInfo) -> HostInfo:
     while True:
-        notes, newest = host.notes(), snapshot_in(host.words())
+        notes, newest = host.notes(), snapshot_id_in(host.words())
         published = host.snapshots.read(newest)
-        if published is not None or snapshot_in(host.words()) == newest:
+        if published is not None or snapshot_id_in(host.words()) == newest:
             break  # else it was replaced before it was read
     processes = list(host.processes)
     revision = 0 if published is None else published.revision

@@ -67,7 +67,10 @@ def _run(reference: weakref.ref[Watcher], gone: threading.Lock) -> None:
 
 
 def tick_in_thread() -> bool:
-    """Wake everyone, in a thread of the package's own. Return whether there is anyone."""
+    """Tick each watcher, and let forks wait for it. Return whether there is one.
+
+    Call this in a thread of the package's own.
+    """
     with _tick_lock:
         tick_all()
     return bool(watchers)

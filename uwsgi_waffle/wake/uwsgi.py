@@ -28,13 +28,20 @@ elif not all(hasattr(uwsgi, name) for name in ("register_signal", "add_file_moni
     uwsgi = None
 
 __all__ = [
+    "describe",
     "ensure_monitored",
+    "has_metrics",
+    "has_mules",
     "install_post_fork_hook",
+    "is_first",
+    "is_mule_or_spooler",
     "is_our_mule",
     "is_present",
     "missing_ini_line",
     "process_name",
     "register_signal",
+    "serve_as_mule",
+    "set_metric",
     "signal_registered",
 ]
 
@@ -42,6 +49,7 @@ TARGET = "active-workers"  # "workers" would fill the signal pipes of those that
 # uWSGI has 64 monitors for its whole life; the rest is for the application's own.
 KEY_SIZE, KEY_COUNT = 8, 40
 LONGEST_PATH = 255  # bytes of a path, from which on uWSGI monitors it no more
+OUR_MULES = ("uwsgi_waffle.mule", "uwsgi_waffle.mule:run")
 
 _signal: int | None = None
 _table: mmap.mmap | None = None  # what is monitored; shared with all processes forked later
@@ -55,10 +63,13 @@ def is_present() -> bool:
 
 
 def register_signal(after_fork: Callable[[], None]) -> None:
-    """In uWSGI's master, before it forks: register the signal. Elsewhere do nothing.
+    """In uWSGI's master, before it forks: register the signal. In every uWSGI process: the hook.
+
+    Outside uWSGI do nothing.
 
     Args:
-        after_fork: called in each process that uWSGI forks.
+        after_fork: called in each process that uWSGI forks from now on, see
+            `install_post_fork_hook`.
     """
     global _signal, _table, _after_fork
     if uwsgi is None:
@@ -137,9 +148,6 @@ def _mount_not_loaded() -> str:
     return ""
 
 
-OUR_MULES = ("uwsgi_waffle.mule", "uwsgi_waffle.mule:run")
-
-
 def _opt(name: str) -> str:
     value = uwsgi.opt.get(name, b"")
     return "true" if value is True else value.decode(errors="replace")
@@ -150,12 +158,12 @@ def is_on(name: str) -> bool:
     return _opt(name).lower() not in ("", "false", "off", "no", "0")
 
 
-def shows_metrics() -> bool:
+def has_metrics() -> bool:
     """Return whether the ini declares metrics; uWSGI can't make one while it runs."""
     return uwsgi is not None and "metric" in uwsgi.opt
 
 
-def show(name: str, value: int) -> None:
+def set_metric(name: str, value: int) -> None:
     """Set a metric of the instance, if the ini declares it."""
     uwsgi.metric_set(name, value)
 

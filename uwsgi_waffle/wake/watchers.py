@@ -7,13 +7,18 @@ from pathlib import Path
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Watcher", "tick_all", "watchers"]
+__all__ = ["Watcher", "log", "tick_all", "watchers"]
 
 log = logging.getLogger("uwsgi_waffle")
 
 
 class Watcher(Protocol):
-    """One application's part in this process."""
+    """One application's part in this process: its `WaffleState`.
+
+    Attributes:
+        poll_interval: seconds between two ticks of the thread.
+        reconcile_interval: seconds within which ticks read the store, even without news.
+    """
 
     poll_interval: float
     reconcile_interval: float
@@ -33,7 +38,9 @@ watchers: WeakSet[Watcher] = WeakSet()
 
 
 def tick_all(_: object = None) -> None:
-    """Wake everyone. An exception of one is logged, so that the others go on.
+    """Tick each watcher. An exception of one is logged, so that the others go on.
+
+    uWSGI gives the signal's number, which is always ours.
 
     Raises:
         SystemExit: uWSGI's master ends this process, which has only just been forked.
