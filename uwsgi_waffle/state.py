@@ -151,7 +151,7 @@ class WaffleState:
         if wake.process_name() is None:  # uWSGI's master: its mules will have the application
             self._mule_is_configured = True
         self._ensure_watched()
-        self.sync.sync()  # so that others know of this process from now on
+        self.sync.start_reporting()
         if wake.is_forked():
             self._try_to_lead()
 

@@ -39,7 +39,7 @@ class Sync:
     ) -> None:
         self._fetcher, self._ensure_watched, self._describe = fetcher, ensure_watched, describe
         self._host, self._store, self._served = fetcher.host, fetcher.store, fetcher.served
-        self._words = self._host.words
+        self._words, self._reports = self._host.words, False
         self._reset()
         self._load_first()
 
@@ -86,6 +86,11 @@ class Sync:
         if applied is not None:
             self._report_error = _text_of(lambda: self._report_process(applied))
         return self._served.current.snapshot
+
+    def start_reporting(self) -> None:
+        """From now on let others know of this process: it is known what wakes it."""
+        self._reports = True
+        self.sync()
 
     def check_fork(self) -> None:
         """Begin anew in a process that was forked."""
@@ -250,7 +255,7 @@ class Sync:
     def _report_process(self, snapshot: Snapshot) -> None:
         served = self._served
         row = (os.getpid(), snapshot.id, served.error)
-        name = None if row == self._reported else process_name()
+        name = process_name() if self._reports and row != self._reported else None
         if name is not None:
             self._host.processes.report(
                 ProcessInfo(

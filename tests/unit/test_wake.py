@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from flask import Flask
 
-from uwsgi_waffle import mule, wake
+from uwsgi_waffle import WaffleConf, mule, wake
+from uwsgi_waffle.host import HostFiles
 from uwsgi_waffle.wake import thread, uwsgi
 from uwsgi_waffle.wake.watchers import tick_all, watchers
 
@@ -32,6 +34,14 @@ class TestWays:
     def test_outside_uwsgi_it_is_a_thread(self, site: Process) -> None:
         assert site.state.woken_by == "thread"
         assert site.waffle.status()["woken_by"] == "thread"
+
+    def test_that_is_in_its_first_report(self, host: Host) -> None:
+        """Also if the configuration has a value for a variable, so that it is read before."""
+        app = Flask("site", instance_path=str(host.instance))
+        app.config.update(LIMIT=25, WAFFLE_CONFS={"LIMIT": {"desc": "Upload limit in bytes"}})
+        WaffleConf(app)
+        (process,) = HostFiles(host.watch_file).processes
+        assert process.server["woken_by"] == "thread"
 
     def test_a_worker_without_a_signal_says_once_which_line_is_missing(
         self, host: Host, server: Any, caplog: pytest.LogCaptureFixture
