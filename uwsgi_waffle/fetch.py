@@ -14,6 +14,7 @@ from .host import Host, LockedHeader, generation_in, snapshot_id_in
 from .served import Served
 from .snapshot import Committed, Encoded
 from .stores import Commit, Store, Stored
+from .wake import process_name, server_of
 
 __all__ = ["Fetcher"]
 
@@ -120,10 +121,14 @@ class Fetcher:
     ) -> None:
         pause = min(max(FIRST_RETRY, RETRY_FACTOR * seconds), LAST_RETRY)
         text, cause = error_text(error)
-        text, known = text[:ERROR_LENGTH], header.notes().error
+        text, known = text[:ERROR_LENGTH], header.notes()
         retry_at = time.monotonic_ns() + round(pause * 1e9)
-        header.set_notes(error=text, failed=generation.hex(), retry_at=retry_at)
-        if text != known:
+        is_new, in_server = text != known.error, server_of(process_name() or "master") is not None
+        is_in_log = in_server or (known.is_in_log and not is_new)
+        header.set_notes(
+            error=text, failed=generation.hex(), retry_at=retry_at, is_in_log=is_in_log
+        )
+        if is_new or is_in_log != known.is_in_log:
             serving = ", serving the last good values" if self.served.current.snapshot.id else ""
             self.served.log(logging.ERROR, f"can't use the store{serving}: {text}", cause)
 

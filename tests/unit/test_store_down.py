@@ -8,7 +8,7 @@ import time
 import pytest
 from sqlalchemy.exc import DatabaseError
 
-from uwsgi_waffle import StoreUnavailable, fetch, sync
+from uwsgi_waffle import StoreUnavailable, fetch, sync, wake
 
 from ..host import ALWAYS, NEVER, FaultyStore, Host, Process, eventually, logged
 
@@ -55,6 +55,24 @@ class TestStoreDown:
             for store in stores:
                 store.failing = NEVER
             first.tick()
+
+    def test_a_command_that_sees_it_first_does_not_keep_it_from_the_servers_log(
+        self, host: Host, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its own line is on somebody's terminal."""
+        server, command = (host.start(host.store()) for _ in range(2))
+        for process in (server, command):
+            assert isinstance(process.state.store, FaultyStore)
+            process.state.store.failing = ALWAYS
+        for process in (command, command, server, server, command, server):
+            with monkeypatch.context() as patch:
+                if process is command:
+                    patch.setattr(wake, "_program", lambda: "flask waffle list")
+                process.files.invalidate()
+                process.tick()
+        lines = logged(caplog)
+        assert len(lines) == 2
+        assert ["flask waffle list" in line for line in lines] == [True, False]
 
     def test_requests_do_not_ask_it_again(self, host: Host) -> None:
         """A silent database must not cost requests anything."""

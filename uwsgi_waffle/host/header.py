@@ -82,6 +82,7 @@ class Notes:
         retry_at: when it may be read again, if that failed.
         updates: how many snapshots were published.
         error: why the store couldn't be read, ``""`` if it could.
+        is_in_log: whether a server has logged that error, and not only a command.
     """
 
     host_id: int = 0
@@ -92,6 +93,7 @@ class Notes:
     retry_at: int = 0
     updates: int = 0
     error: str = ""
+    is_in_log: bool = False
 
     def to_bytes(self) -> bytes:
         """Return the notes as one line of JSON. The rest of a longer, former one may follow it."""
