@@ -256,6 +256,19 @@ class TestRegistration:
         assert done.returncode != 0
         assert b"Segmentation Fault" in done.stderr
 
+    def test_without_an_application_it_runs_on(self, tmp_path: Path) -> None:
+        (tmp_path / "refused.py").write_text("raise SystemError('refused')\n")
+        with running(tmp_path, "--master", "--module", "refused") as server:
+            assert server.try_to_ask() == {}
+            assert "going in full dynamic mode" in server.log
+
+    def test_with_need_app_it_ends(self, tmp_path: Path) -> None:
+        (tmp_path / "refused.py").write_text("raise SystemError('refused')\n")
+        assert UWSGI is not None
+        command = [UWSGI, "--master", "--need-app", "--http-socket", "127.0.0.1:0"]
+        run = [*command, "--chdir", str(tmp_path), "--module", "refused"]
+        assert subprocess.run(run, capture_output=True, check=False).returncode != 0
+
     def test_each_interpreter_has_its_own_copy_of_a_module(self, tmp_path: Path) -> None:
         (tmp_path / "shared.py").write_text("names = []\n")
         for name in ("one", "two"):
