@@ -61,16 +61,13 @@ def misfits(state: WaffleState) -> list[Misfit]:
         rows = state.store.rows()
     except StoreUnavailable:
         rows = {}
-    return [
-        Misfit(
-            name,
-            problem,
-            visible(state.schema, name, rows[name]) if name in rows else None,
-            name in rows,
-            repair_commands(name, state.schema.variables),
-        )
-        for name, problem in state.served.misfits.items()
-    ]
+    found = []
+    for name, problem in state.served.misfits.items():
+        text = rows.get(state.schema.source(name, rows))
+        stored = None if text is None else visible(state.schema, name, text)
+        commands = repair_commands(name, state.schema.variables)
+        found.append(Misfit(name, problem, stored, text is not None, commands))
+    return found
 
 
 def servers(state: WaffleState) -> list[ProcessInfo]:
