@@ -5,6 +5,7 @@ Flask-WaffleConf.
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
@@ -92,7 +93,7 @@ def read(text: str, wanted: str = "") -> Document:
 
 def _read_json(text: str) -> Document:
     try:
-        found = json.loads(text)
+        found = json.loads(text, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it isn't JSON ({error})") from None
     if not isinstance(found, dict):
@@ -112,6 +113,14 @@ def _read_json(text: str) -> Document:
         "it isn't what `flask waffle export` writes: an object with "
         f'"uwsgi_waffle": {FORMAT}, "values" and "set"'
     )
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"it names {name} again")
+    return found
 
 
 def changes_for(schema: Schema, document: Document, *, reset_others: bool) -> Changeset:

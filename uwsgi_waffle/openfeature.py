@@ -103,7 +103,7 @@ class WaffleProvider(AbstractProvider):
         if variable.secret:
             raise FlagNotFoundError(f"{name!r} is secret, so it is not shown as a flag")
         snapshot = state.current()
-        plain = json.loads(variable.dump(getattr(snapshot.values, name)))
+        plain = json.loads(state.schema.text_of(snapshot.values, name))
         if types == (float,) and type(plain) is int:
             plain = float(plain)
         if plain is not None and type(plain) not in types:

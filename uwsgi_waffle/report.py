@@ -36,18 +36,20 @@ class Misfit:
     Attributes:
         name: the variable.
         problem: why it can't be used.
-        stored: what is stored; a mask if it is secret, or may be; ``None`` if it can't be read.
+        stored: what is stored; a mask if it is secret, or may be.
+        is_known: whether it could be read; if not, ``stored`` is ``None``.
         commands: what repairs it.
     """
 
     name: str
     problem: str
     stored: Any
+    is_known: bool
     commands: str
 
     def __str__(self) -> str:
         shown = self.stored if self.stored is MASK else to_json(self.stored, compact=True)
-        stored = "what is stored" if self.stored is None else f"{shown} is stored, which"
+        stored = f"{shown} is stored, which" if self.is_known else "what is stored"
         return f"{stored} can't be used: {self.problem.rstrip('.')}"
 
 
@@ -59,15 +61,13 @@ def misfits(state: WaffleState) -> list[Misfit]:
         rows = state.store.rows()
     except StoreUnavailable:
         rows = {}
-    return [
-        Misfit(
-            name,
-            problem,
-            visible(state.schema, name, rows[name]) if name in rows else None,
-            repair_commands(name, state.schema.variables),
-        )
-        for name, problem in state.served.misfits.items()
-    ]
+    found = []
+    for name, problem in state.served.misfits.items():
+        text = rows.get(state.schema.source(name, rows))
+        stored = None if text is None else visible(state.schema, name, text)
+        commands = repair_commands(name, state.schema.variables)
+        found.append(Misfit(name, problem, stored, text is not None, commands))
+    return found
 
 
 def server_processes(state: WaffleState) -> list[ProcessInfo]:

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from redis.crc import key_slot
 
-from uwsgi_waffle import RedisStore, SQLStore
+from uwsgi_waffle import RedisStore, SchemaError, SQLStore
 from uwsgi_waffle.stores import Commit, Store, Stored, open_store
 from uwsgi_waffle.stores.tables import tables_of
 
@@ -63,6 +63,14 @@ def test_an_application_names_its_own_table(tmp_path: Path) -> None:
     """So a namespace changes nothing there."""
     stores: list[Store] = [alchemy_store(tmp_path), peewee_store(tmp_path), OwnStore()]
     assert [store.within("shop") for store in stores] == stores
+
+
+def test_two_namespaces_of_one_store_are_refused() -> None:
+    """Which of them counts would be a guess, and the values would be in other tables."""
+    store = SQLStore("sqlite:////srv/waffle.db", namespace="shop")
+    assert store.within("shop").name == store.name
+    with pytest.raises(SchemaError, match=r"'blog', and SQLStore was given namespace='shop'"):
+        store.within("blog")
 
 
 def test_the_note_of_declarations_is_no_value(url: str) -> None:

@@ -301,6 +301,13 @@ class TestReadOnly:
             put(read_only, A="2")
         assert read_only.load() == Stored(1, {"A": "1"})
 
+    def test_in_the_instance_folder(self, sqlite_file: Path) -> None:
+        """A relative path isn't the only thing that the URI says."""
+        store = SQLStore(f"sqlite:///file:{sqlite_file.name}?mode=ro").beside(sqlite_file.parent)
+        with pytest.raises(StoreReadOnly, match="refuses to be written"):
+            put(store, A="2")
+        assert store.load() == Stored(1, {"A": "1"})
+
 
 class TestLocked:
     @pytest.mark.parametrize("timeout", [0.25, 7.0])

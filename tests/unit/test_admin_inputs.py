@@ -86,6 +86,12 @@ def test_a_value_is_shown_and_changed(
     assert value == site.waffle.values.NAME
 
 
+def test_a_word_is_no_decimal() -> None:
+    """There is a box for "no value"."""
+    site = Site({"NAME": {"default": Decimal("1.10"), "type": Decimal | None}})
+    assert site.save(value__NAME="null").status_code == 422
+
+
 @pytest.mark.parametrize("typed", ["yesterday", ""], ids=["a word", "empty"])
 def test_a_date_that_is_none_has_its_message(typed: str) -> None:
     site = Site({"NAME": {"default": dt.date(2026, 1, 2)}})

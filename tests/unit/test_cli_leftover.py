@@ -83,6 +83,17 @@ def test_doctor_counts_them(run: Run) -> None:
     assert "not declared" not in run("doctor", "--patience", "0").output
 
 
+def test_other_rows_of_the_applications_own_table_are_not_left_over(
+    host: Host, tmp_path: Path
+) -> None:
+    """They are its own, and `prune` leaves them alone."""
+    store = peewee_store(tmp_path)
+    store.model.create(key="own", value="text")
+    store.model._meta.database.close()
+    runner = host.start(store).app.test_cli_runner()
+    assert "not declared" not in runner.invoke(command, ["doctor", "--patience", "0"]).output
+
+
 def test_what_the_package_keeps_for_itself_is_not_left_over(host: Host, run: Run) -> None:
     host.sql("INSERT INTO waffle_values VALUES ('WAFFLE_OWN', '1')")
     assert "WAFFLE_OWN" not in run("list", "--undeclared").output

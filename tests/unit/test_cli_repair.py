@@ -187,6 +187,12 @@ def test_a_row_that_is_not_json(host: Host, run: Run) -> None:
     assert (values.LIMIT, values.SITENAME) == (10, ["Waffle"])
 
 
+def test_a_null_is_named_like_any_other_value(host: Host, run: Run) -> None:
+    host.sql("UPDATE waffle_values SET value = 'null' WHERE key = 'LIMIT'")
+    for words in (["list"], ["status"], ["doctor", "--patience", "0"]):
+        assert "null is stored, which can't be used: Input should be" in run(*words).output
+
+
 def test_rows_that_are_not_json_and_others(host: Host, site: Process, run: Run) -> None:
     """They, too, are repaired one after the other."""
     site.waffle.update({"TOKEN": "text"})

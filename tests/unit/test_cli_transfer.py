@@ -404,6 +404,7 @@ class TestTransfer:
             ("[" * 100_000, "isn't TOML"),
             ("LIMIT=20\nLIMIT=30\n", "line 2 names LIMIT again"),
             ("LIMIT = 20\nLIMIT = 30\n", "isn't TOML"),
+            ('{"LIMIT": 20, "LIMIT": 30}', "it isn't JSON (it names LIMIT again)"),
             ('{"uwsgi_waffle": 2, "values": {}}', "isn't what `flask waffle export` writes"),
             ('{"uwsgi_waffle": 1, "values": []}', "isn't what `flask waffle export` writes"),
             (

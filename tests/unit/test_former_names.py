@@ -97,6 +97,8 @@ class TestOneRelease:
         with repairing():
             shell = host.start(confs=confs)
         assert (shell.waffle.values.COUNT, set(shell.state.served.misfits)) == (1, {"COUNT"})
+        listed = shell.app.test_cli_runner().invoke(command, ["list"]).output
+        assert '! "text" is stored, which can\'t be used' in listed
         shell.waffle.update({"COUNT": 5})
         assert host.start(confs=confs).waffle.values.COUNT == 5
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Any
 
 import pytest
+from pydantic import BaseModel, Field
 
 from ..host import Host, Process, eventually
 
@@ -151,6 +152,17 @@ class TestEvents:
         api.add_handler(event.ProviderEvent.PROVIDER_CONFIGURATION_CHANGED, heard.append)
         site.waffle.update({"OPEN": True})
         assert heard == []
+
+
+def test_a_deprecated_variable_warns_nobody(host: Host) -> None:
+    """A warning would be an error here, and an error gives the caller's default."""
+
+    class Confs(BaseModel):
+        OLD: bool = Field(default=True, deprecated="use NEW")
+
+    api.set_provider(provider.WaffleProvider(host.start(confs=Confs).waffle))
+    assert api.get_client().get_boolean_value("OLD", False)
+    api.clear_providers()
 
 
 def test_without_the_sdk_the_error_says_what_to_install() -> None:

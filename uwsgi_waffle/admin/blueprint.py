@@ -112,9 +112,6 @@ def _check_access(authorize: Callable[[], Any]) -> tuple[str | None, Any]:
 
 
 def _read_form() -> MultiDict[str, str]:
-    request.max_form_memory_size = MAX_FORM
-    with suppress(AttributeError):  # Flask 3.0 has the application's limit only
-        request.max_content_length = MAX_FORM
     if (request.content_length or 0) > MAX_FORM:
         raise RequestEntityTooLarge
     body, parser = request.get_data(), request.make_form_data_parser()
@@ -128,6 +125,9 @@ def _add_guards(
     @blueprint.url_value_preprocessor
     def keep_body(endpoint: object, values: object) -> None:
         """Keep the body: a hook of the application may put a plain dict in the form's place."""
+        request.max_form_memory_size = MAX_FORM
+        with suppress(AttributeError):  # Flask 3.0 has the application's limit only
+            request.max_content_length = MAX_FORM
         if 0 < (request.content_length or 0) <= MAX_FORM:
             request.get_data()
 
@@ -145,8 +145,9 @@ def _add_guards(
 
     @blueprint.errorhandler(RequestEntityTooLarge)
     def too_large(error: RequestEntityTooLarge) -> tuple[str, int]:
-        text = "Nothing was changed: the form is too large. Send less at once, or use"
-        return f"{text} `flask waffle set`.", 413
+        limit = min(request.max_content_length or MAX_FORM, MAX_FORM)
+        text = f"Nothing was changed: the form has more than {limit:,} bytes. Send less at once, or"
+        return f"{text} use `flask waffle set`.", 413
 
     @blueprint.errorhandler(CSRFError)
     def csrf_error(error: CSRFError) -> Any:

@@ -182,7 +182,7 @@ class Field:
         """
         if self.is_optional and text == NO_VALUE:
             return self.variable.load(None)
-        if self.is_optional and self.input_type == "text":
+        if self.is_optional and self.input_type in ("text", "decimal"):
             return self.variable.load(text)  # "null" is a text, too
         # A type that takes any text would take broken JSON as a text.
         if self.input_type in ("json", "choices") and text.lstrip()[:1] in ("{", "[", '"'):

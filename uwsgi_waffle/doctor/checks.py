@@ -64,7 +64,7 @@ def check_store(state: WaffleState) -> Iterator[Finding]:
         if not found:
             state.update(changes_for_update(state.schema, {}))
         state.store.probe()
-        names = undeclared(state.schema, state.store.rows())
+        names = undeclared(state.schema, state.store.load().values)
     except WaffleError as error:
         change = "Do what it says, or correct WAFFLE_STORE_URL."
         found.append(Finding("error", "store", str(error), change))

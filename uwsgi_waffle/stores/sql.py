@@ -83,16 +83,22 @@ class SQLStore(Store):
         return identity_of(self._url, self._namespace)
 
     def within(self, namespace: str) -> SQLStore:
+        if self._namespace not in ("", namespace):
+            raise SchemaError(
+                f"WAFFLE_NAMESPACE is {namespace!r}, and SQLStore was given "
+                f"namespace={self._namespace!r}. Leave one of them out."
+            )
         return SQLStore(self._url, timeout=self._timeout, namespace=namespace)
 
     def beside(self, folder: Path) -> SQLStore:
         if self._file is None:
             return self
-        path = resolve(Path(str(absolute(self._given, str(folder)).database)))
+        url = absolute(self._given, str(folder))
+        path = resolve(Path(str(url.database)))
         if path == self._file.path:
             return self
         bound = copy.copy(self)
-        bound._given = bound._url = self._given.set(database=str(path))
+        bound._given = bound._url = url.set(database=str(path))
         bound._file, bound._engine = SQLiteFile(bound._url, self._timeout), None
         return bound
 
