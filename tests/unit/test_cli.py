@@ -124,7 +124,7 @@ class TestStatus:
         assert lines[2:4] == ["server:        pytest, uWSGI", "watch type:    file"]
         assert "errors:        none" in lines
         assert any(
-            re.fullmatch(rf"worker 9       pid {neighbour}, revision 0, for \d+ s", line)
+            re.fullmatch(rf"worker 9       pid {neighbour}, revision 0 \(behind\), for \d+ s", line)
             for line in lines
         )
         assert any(

@@ -63,10 +63,10 @@ def test_a_time_that_no_date_reaches_is_too_long(site: Process, run: Run) -> Non
 def test_the_time_of_the_value_that_counts_already(site: Process, run: Run) -> None:
     """That it changes is said, with `--dry-run` too."""
     run("set", "LIMIT=20", "--for", "30m")
-    for words in (["--for", "2h"], []):
+    for words, end in ((["--for", "2h"], "until when they count changes"), ([], "now for good")):
         dry = run("set", "LIMIT=20", *words, "--dry-run")
-        assert dry.output == "revision 1 (the values stay; until when they count changes)\n"
+        assert dry.output == f"revision 1 (the values stay; {end})\n"
         assert dry.exit_code == 4
-    assert run("set", "LIMIT=20").output.startswith("revision 2 (the values stay; until when")
+    assert run("set", "LIMIT=20").output == "revision 2 (the values stay; now for good)\n"
     assert site.state.current().temporary == {}
     assert "revision 2 (nothing to change)" in run("set", "LIMIT=20").output

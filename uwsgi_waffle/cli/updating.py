@@ -198,7 +198,8 @@ def _print(state: WaffleState, made: Committed, result: UpdateResult, options: O
         _show(state, made)
         hint = "" if made.new else " (nothing to change)"
         if made.retimed and not made.new:
-            hint = " (the values stay; until when they count changes)"
+            end = "until when they count changes" if options.get("expires") else "now for good"
+            hint = f" (the values stay; {end})"
         if options["dry_run"] and made.new:
             hint = " (nothing was changed)"
         print_line(f"revision {result.revision}{hint}")

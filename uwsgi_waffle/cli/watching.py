@@ -85,9 +85,10 @@ def _print(found: Mapping[str, Any], errors: Mapping[str, str]) -> None:
     for process in sorted(found["processes"], key=lambda process: str(process["kind"])):
         ours = " (this command)" if process["pid"] == found["pid"] else ""
         error = f": {process['error']}" if process["error"] else ""
+        behind = " (behind)" if process["behind"] else ""
         print_line(
-            f"{process['kind']:<14} pid {process['pid']}{ours}, revision {process['revision']}, "
-            f"for {process['age']:.0f} s{error}"
+            f"{process['kind']:<14} pid {process['pid']}{ours}, "
+            f"revision {process['revision']}{behind}, for {process['age']:.0f} s{error}"
         )
     if "hosts" in found:
         _print_hosts(found)
