@@ -26,7 +26,7 @@ from ..identity import server_identity
 from ..redis_client import connect, disconnect, error_message, import_redis
 from ..urls import redact_url
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
-from .translation import TRIED_AGAIN
+from .translation import try_again
 
 __all__ = ["RedisStore"]
 
@@ -34,8 +34,6 @@ __all__ = ["RedisStore"]
 # holds `Stored.declared`.
 REVISION, ROWS, DECLARED = "WAFFLE_REVISION", "WAFFLE_ROWS", "WAFFLE_DECLARED"
 PAGE = 50  # history rows fetched at a time, because they may be long
-
-ADVICE = f"Check that Redis answers. {TRIED_AGAIN}"
 
 ADVICE_OF_REFUSALS = {
     "WRONGTYPE": "The key is somebody else's: set WAFFLE_NAMESPACE.",
@@ -291,7 +289,8 @@ def _store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> W
     if isinstance(error, kinds.ResponseError):
         advice = next((text for word, text in ADVICE_OF_REFUSALS.items() if word in message), "")
         return StoreUnavailable(f"{name}: Redis refuses: {message}. {unchanged}{advice}".rstrip())
-    return StoreUnavailable(f"{name}: {message}. {open_files_advice(message) or ADVICE}")
+    advice = open_files_advice(message) or f"Check that Redis answers. {try_again(message)}"
+    return StoreUnavailable(f"{name}: {message}. {advice}")
 
 
 def _is_moved(error: Exception) -> bool:

@@ -19,21 +19,21 @@ from ..errors import (
 from .contract import Store
 
 __all__ = [
-    "ADVICE",
     "CANT_OPEN",
-    "TRIED_AGAIN",
     "TableMissing",
     "TransactionConflict",
     "map_errors",
     "retry",
+    "try_again",
 ]
 
 CANT_OPEN = "unable to open database file"  # SQLite's words
-TRIED_AGAIN = (
-    "Servers try again by themselves. If this was an update, look at the history before you "
-    "repeat it."
+# What drivers say of a server that couldn't be reached, so that nothing was sent.
+NOT_CONNECTED = re.compile(
+    "connection refused|connection failed|connection timeout|can't connect to|connecting to"
+    "|could not translate host",
+    re.IGNORECASE,
 )
-ADVICE = f"Check that the database answers. {TRIED_AGAIN}"
 
 # SQLSTATEs of PostgreSQL and numbers of MySQL and MariaDB.
 CONFLICT = {"40001", "40P01", 1213}  # the database has undone the whole transaction
@@ -152,7 +152,7 @@ def map_errors(
 def _store_error(name: str, error: Exception, *, writing: bool) -> WaffleError:
     message, codes = _driver_message(error), _codes(error)
     if codes & CONFLICT:
-        return TransactionConflict(f"{name}: {message}. {ADVICE}")
+        return TransactionConflict(f"{name}: {message}. Nothing was changed. Try again.")
     if codes & TOO_LARGE:
         return InvalidValue({"": f"{name} can't hold the value: {message}"})
     if codes & NO_TABLE or message.startswith("no such table"):
@@ -170,15 +170,24 @@ def _store_error(name: str, error: Exception, *, writing: bool) -> WaffleError:
     return StoreUnavailable(f"{name}: {message}. {_advice(message, codes)}")
 
 
+def try_again(message: str) -> str:
+    """Say that servers do, and what to do if an update may have been stored all the same."""
+    again = "Servers try again by themselves."
+    if NOT_CONNECTED.search(message):
+        return again
+    return f"{again} If this was an update, look at the history before you repeat it."
+
+
 def _advice(message: str, codes: set[object]) -> str:
     if advice := open_files_advice(message):
         return advice
     for cause, advice in CAUSES.items():
         if re.search(cause, message, re.IGNORECASE):
             return advice
+    advice = f"Check that the database answers. {try_again(message)}"
     if codes & GONE:
-        return f"{ADVICE} If a value is large, raise the server's max_allowed_packet."
-    return ADVICE
+        advice += " If a value is large, raise the server's max_allowed_packet."
+    return advice
 
 
 def _cause(error: Exception) -> Any:
