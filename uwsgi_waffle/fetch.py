@@ -50,7 +50,7 @@ class Fetcher:
             self.conflicts.check(stored)
             if self.served.repairing and self._load_with_misfits(stored, words):
                 return None
-            encoded = self.encode(stored)
+            encoded = self.encode(stored, valid=b"" if raise_errors else snapshot_id_in(words))
             recorded = self._record_external_edits(stored, encoded, published)
             if recorded is not stored:
                 stored, encoded = recorded, self.encode(recorded)
@@ -101,10 +101,16 @@ class Fetcher:
         except StoreReadOnly:  # then nobody here has written either
             return self.store.load()
 
-    def encode(self, stored: Stored) -> Encoded:
-        """Encode what a store holds, if the schema takes it; errors as in `encode_stored`."""
+    def encode(self, stored: Stored, *, valid: bytes = b"") -> Encoded:
+        """Encode what a store holds, if the schema takes it; errors as in `encode_stored`.
+
+        Args:
+            valid: the id of what is published: another release of the application may have done
+                that, and what only this one refuses is no error of the store.
+        """
         encoded = encode_stored(stored)
-        self.served.schema.load(encoded.values)
+        if encoded.id != valid:
+            self.served.schema.load(encoded.values)
         return encoded
 
     def _load_with_misfits(self, stored: Stored, words: bytes) -> bool:

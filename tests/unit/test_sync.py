@@ -271,6 +271,26 @@ def test_a_snapshot_that_this_version_refuses_is_not_served(
     assert site.waffle.status()["error"] == ""
 
 
+def test_what_only_this_version_refuses_is_no_error_of_the_store(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever version compares it: the log would say each time that the store is back."""
+    older = host.start(RECONCILE_INTERVAL=1e-9)
+    newer = host.start(confs={**CONFS, "LIMIT": {"default": "none"}}, RECONCILE_INTERVAL=1e-9)
+    newer.waffle.update({"LIMIT": "many"})
+    for _ in range(2):
+        older.tick()
+        newer.tick()
+        assert newer.waffle.status()["store_error"] == ""
+    host.touch()
+    older.tick()
+    assert newer.waffle.status()["store_error"] == ""
+    (text,) = logged(caplog)
+    assert "revision 1 can't be served here" in text
+    with pytest.raises(InvalidValue, match="Run flask waffle set LIMIT=VALUE"):
+        older.waffle.refresh()
+
+
 def test_the_defaults() -> None:
     """What the tests set to zero, users have."""
     assert sync.CHECK_INTERVAL == 0.01
