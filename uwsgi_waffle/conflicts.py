@@ -89,10 +89,10 @@ def _parse(text: str | None) -> dict[str, tuple[str, str]]:
 def _json_kind(schema: Mapping[str, Any]) -> str:
     """Return what JSON holds a type, such as ``integer or null``; empty if that isn't known."""
     shared = {f"#/$defs/{name}": part for name, part in schema.get("$defs", {}).items()}
-    parts, kinds = [schema], set[Any]()
+    parts, kinds = [schema], list[Any]()
     for part in parts:  # to which those that it consists of are added
         found = shared.get(part.get("$ref", ""), part)
         more = found.get("anyOf") or found.get("oneOf") or []
         parts += [each for each in more if each not in parts]
-        kinds |= set() if more else {found.get("type")}
-    return " or ".join(sorted(kinds)) if all(isinstance(kind, str) for kind in kinds) else ""
+        kinds += [] if more else [found.get("type")]
+    return " or ".join(sorted(set(kinds))) if all(isinstance(kind, str) for kind in kinds) else ""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pytest
 from flask import Flask
-from pydantic import RootModel
+from pydantic import RootModel, WithJsonSchema
 
 from uwsgi_waffle import RedisStore, SchemaError, SQLStore, StoreUnavailable, WaffleConf
 from uwsgi_waffle.stores import Commit, Store
@@ -109,6 +109,13 @@ def test_a_model_of_several_types_contradicts_too(make: Any) -> None:
     make("shop", types={"SIZE": RootModel[int | str] | None}, LIMIT=10).update({"LIMIT": 11})
     with pytest.raises(SchemaError, match="as integer or null or string by"):
         make("blog", SIZE=["S"])
+
+
+def test_a_declaration_may_describe_its_type_by_itself(make: Any) -> None:
+    """JSON Schema knows a list of types."""
+    kind = Annotated[int | None, WithJsonSchema({"type": ["integer", "null"]})]
+    make("shop", types={"LIMIT": kind}).update({"LIMIT": 11})
+    assert make("blog", LIMIT=10).values.LIMIT == 11
 
 
 def test_any_json_contradicts_nothing(make: Any) -> None:
