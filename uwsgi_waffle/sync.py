@@ -175,7 +175,7 @@ class Sync:
         has for ``interval`` seconds.
         """
         before = self._served.current.snapshot
-        if self.sync(ticking=True) is not before:
+        if self.sync(ticking=True) is not before and not self._tick_error:
             return  # the store has just been read; what else is due can wait for the next tick
         errors, due = [_text_of(self._ensure_watched)], self._is_due(interval)
         if due:

@@ -356,6 +356,20 @@ def test_an_error_of_a_tick_stands_and_is_logged_once(
     assert "the store is down" in line
 
 
+def test_an_error_of_a_tick_ends_also_where_each_tick_has_news(
+    host: Host, site: Process, other: Process
+) -> None:
+    """The process that was stopped goes on, and values change every second."""
+    with host.open_files().lock(1) as header:
+        header.set_notes(checked_at=time.monotonic_ns() - 90 * 10**9)
+        site.tick()
+        assert "held this host's lock" in site.waffle.status()["error"]
+    for limit in (20, 21):
+        other.waffle.update({"LIMIT": limit})
+        site.tick()
+    assert site.waffle.status()["error"] == ""
+
+
 def test_an_error_ends_when_the_store_goes_back_to_what_is_served(
     host: Host, site: Process
 ) -> None:
