@@ -280,6 +280,13 @@ class TestLock:
             others.lock(0.0).__enter__()
         assert isinstance(caught.value, TimeoutError)
 
+    def test_where_nothing_is_shared_it_is_a_thread_that_holds_it(self, host: Host) -> None:
+        """No tool of the system lists that lock."""
+        alone = host.start(MULTIPROC=False).state.host
+        with alone.lock(1), pytest.raises(HostBusy, match=r"^Other threads") as caught:
+            alone.lock(0.0).__enter__()
+        assert "lslocks" not in str(caught.value)
+
     def test_waiting_leaves_the_applications_random_numbers_alone(
         self, shared: HostFiles, others: HostFiles
     ) -> None:

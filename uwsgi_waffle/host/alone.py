@@ -38,7 +38,8 @@ class Alone:
             self._lock.release()
 
     def lock(self, timeout: float) -> AbstractContextManager[LockedHeader]:
-        return lock_within(timeout, self.try_lock, "this process")
+        busy = f"Other threads have held this process's lock for more than {timeout:g} s"
+        return lock_within(timeout, self.try_lock, busy)
 
     def words(self) -> bytes:
         return self._read(WORDS_SIZE, 0)

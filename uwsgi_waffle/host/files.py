@@ -107,7 +107,12 @@ class HostFiles:
 
     def lock(self, timeout: float) -> AbstractContextManager[LockedHeader]:
         """Hold the header's lock; errors as above and in `lock_within`."""
-        return lock_within(timeout, self.try_lock, f"{self.folder.path}/header")
+        busy = (
+            f"Another process has held the lock on {self.folder.path}/header for more than "
+            f"{timeout:g} s, or many have in turn; `lslocks` (on macOS `lsof`) names who holds it, "
+            "and may be stopped"
+        )
+        return lock_within(timeout, self.try_lock, busy)
 
     def _bind_store(self, header: LockedHeader, identity: str) -> None:
         known = header.notes().store

@@ -262,9 +262,12 @@ class Header:
 
 @contextmanager
 def lock_within(
-    timeout: float, try_lock: Callable[[], AbstractContextManager[LockedHeader | None]], name: str
+    timeout: float, try_lock: Callable[[], AbstractContextManager[LockedHeader | None]], busy: str
 ) -> Iterator[LockedHeader]:
     """Hold a lock, waiting for it at most ``timeout`` seconds.
+
+    Args:
+        busy: says that others have it.
 
     Raises:
         HostBusy: the time is over.
@@ -277,9 +280,7 @@ def lock_within(
                 return
         if time.monotonic() >= deadline:
             raise HostBusy(
-                f"Another process has held the lock on {name} for more than {timeout:g} s, or many "
-                "have in turn; `lslocks` (on macOS `lsof`) names who holds it. Nothing was read or "
-                "changed. Check that the store responds and that no such process is stopped, then "
-                "try again."
+                f"{busy}. Nothing was read or changed. Check that the store responds, then try "
+                "again."
             )
         time.sleep(LOCK_PAUSE * (0.5 + _random.random()))
