@@ -143,9 +143,11 @@ def _share(entries: dict[str, Temporary], rows: dict[str, Any], families: Famili
     Another release may have set it, or may end it, under a name of its own.
     """
     for source, (name, *formers) in families.items():
-        value = rows.get(source)
-        same = [n for n in (source, name, *formers) if n in entries and rows.get(n) == value]
-        found = entries.get(same[0]) if same else None
+        value, names = rows.get(source), (name, *formers)
+        same = [n for n in names if n in rows and rows[n] == value]
+        same = same or [n for n in names if n in entries]
+        # A release that knows one of them only may have set the value for good.
+        found = entries[same[-1]] if same and entries.keys() >= {*same} else None
         for one in (name, *(f for f in formers if f in entries or f in rows)):
             entries.pop(one, None)
             rows.pop(one, None)

@@ -338,3 +338,13 @@ class TestRenamed:
         new.waffle.update({"LIMIT": 20})
         assert new.waffle.values.TITLE == "Gent"
         assert new.waffle.status()["temporary"] == {}
+
+    def test_also_if_it_is_the_same_value(
+        self, old: Process, new: Process, first: Process, clock: Clock
+    ) -> None:
+        old.waffle.update({"NAME": "Brugge"})
+        new.waffle.update({"TITLE": "Namur"}, expires=HOUR)
+        old.waffle.update({"NAME": "Namur"})
+        assert new.waffle.status()["temporary"] == {}
+        clock.ahead = HOUR
+        assert self.end(first, old, new) == {"Namur"}
