@@ -89,7 +89,8 @@ class Settings(BaseModel):
             entry = error.errors()[0]
             name = str(entry["loc"][0])
             shown = "used" if name.endswith("_URL") else repr(entry["input"])
-            raise SchemaError(f"{name} can't be {shown}: {entry['msg']}.") from None
+            reason = entry["msg"].removeprefix("Value error, ")
+            raise SchemaError(f"{name} can't be {shown}: {reason}.") from None
 
 
 NAMES = [str(field.alias) for field in Settings.model_fields.values()]
