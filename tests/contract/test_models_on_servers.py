@@ -84,6 +84,7 @@ MAKERS = pytest.mark.parametrize("make", [alchemy, of_peewee])
 
 
 @MAKERS
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["postgresql", "mariadb"])
 def test_a_transaction_of_the_applications_own_holds_an_update_off_for_seconds_only(
     request: pytest.FixtureRequest,

@@ -102,6 +102,7 @@ class TestRollCall:
         assert host["errors"] == ["worker 9 (pid 4711): no disk"]
         stuck.processes.leave()
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("text", ["nothing that describes a host", "{}", '{"name": 1}'])
     def test_who_listens_and_does_not_answer_is_counted(
         self, meeting: Meeting, left: Process, text: str

@@ -90,6 +90,7 @@ def cluster(tmp_path: Path) -> Iterator[Cluster]:
     running.end()
 
 
+@pytest.mark.slow
 def test_the_channel_follows_the_master(cluster: Cluster) -> None:
     channel = open_channel("redis", cluster.url, "waffleconf")
     with listening(channel) as heard:

@@ -54,6 +54,7 @@ def stop(server: SQLServer) -> Iterator[Any]:
     server.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.slow
 class TestSilence:
     def test_a_server_that_takes_connections_and_never_answers_is_an_error(
         self, store: SQLStore, server: SQLServer, stop: Any

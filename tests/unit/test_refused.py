@@ -101,6 +101,7 @@ class TestUwsgi:
             assert (done.returncode, done.stderr) == (0, "")
 
 
+@pytest.mark.slow
 class TestNamesOfLibraries:
     """A folder or module of the project's own that is called like a library we need."""
 
