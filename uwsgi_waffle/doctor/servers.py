@@ -142,7 +142,7 @@ def _check_mule(host: HostFiles, processes: Processes) -> Finding:
     if in_worker:
         text = f"no mule listens to {CHANNELS[name].server}, so a thread in a worker does"
         return Finding("warning", "mule", text, f"Add to the ini: mule = {MULE}")
-    return Finding("ok", "mule", f"it is this host's listener to {CHANNELS[name].server}")
+    return Finding("ok", "mule", f"no worker listens to {CHANNELS[name].server} in its place")
 
 
 def check_pins(state: WaffleState, processes: Processes) -> Iterator[Finding]:

@@ -109,8 +109,8 @@ class HostFiles:
         """Hold the header's lock; errors as above and in `lock_within`."""
         busy = (
             f"Another process has held the lock on {self.folder.path}/header for more than "
-            f"{timeout:g} s, or many have in turn; `lslocks` (on macOS `lsof`) names who holds it, "
-            "and may be stopped"
+            f"{timeout:g} s, or many have in turn; `lslocks` (on macOS `lsof`) names who holds it. "
+            "That process may be stopped"
         )
         return lock_within(timeout, self.try_lock, busy)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from ..errors import StoreUnavailable, WaffleError
 from .rows import HISTORY, NAMES, REVISION, Found, RowStore, names_in
-from .translation import try_again
+from .translation import retry_advice
 
 __all__ = ["WaffleMixin", "WaffleStore"]
 
@@ -132,4 +132,4 @@ def _mapped(store: WaffleStore, what: str) -> Iterator[None]:
         raise
     except Exception as error:
         failed = f"failed with {type(error).__name__}"  # its text may hold the values
-        raise StoreUnavailable(f"{store.name}: {what} {failed}. {try_again(failed)}") from error
+        raise StoreUnavailable(f"{store.name}: {what} {failed}. {retry_advice(failed)}") from error

@@ -26,7 +26,7 @@ from ..identity import server_identity
 from ..redis_client import connect, disconnect, error_message, import_redis
 from ..urls import redact_url
 from .contract import Commit, CommitBuilder, HistoryRow, Store, Stored
-from .translation import try_again
+from .translation import retry_advice
 
 __all__ = ["RedisStore"]
 
@@ -289,7 +289,7 @@ def _store_error(redis: Any, name: str, error: Exception, *, writing: bool) -> W
     if isinstance(error, kinds.ResponseError):
         advice = next((text for word, text in ADVICE_OF_REFUSALS.items() if word in message), "")
         return StoreUnavailable(f"{name}: Redis refuses: {message}. {unchanged}{advice}".rstrip())
-    advice = open_files_advice(message) or f"Check that Redis answers. {try_again(message)}"
+    advice = open_files_advice(message) or f"Check that Redis answers. {retry_advice(message)}"
     return StoreUnavailable(f"{name}: {message}. {advice}")
 
 

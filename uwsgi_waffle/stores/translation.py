@@ -24,7 +24,7 @@ __all__ = [
     "TransactionConflict",
     "map_errors",
     "retry",
-    "try_again",
+    "retry_advice",
 ]
 
 CANT_OPEN = "unable to open database file"  # SQLite's words
@@ -170,8 +170,8 @@ def _store_error(name: str, error: Exception, *, writing: bool) -> WaffleError:
     return StoreUnavailable(f"{name}: {message}. {_advice(message, codes)}")
 
 
-def try_again(message: str) -> str:
-    """Say that servers do, and what to do if an update may have been stored all the same."""
+def retry_advice(message: str) -> str:
+    """Say that servers try again, and what to do if an update may be stored all the same."""
     again = "Servers try again by themselves."
     if NOT_CONNECTED.search(message):
         return again
@@ -184,7 +184,7 @@ def _advice(message: str, codes: set[object]) -> str:
     for cause, advice in CAUSES.items():
         if re.search(cause, message, re.IGNORECASE):
             return advice
-    advice = f"Check that the database answers. {try_again(message)}"
+    advice = f"Check that the database answers. {retry_advice(message)}"
     if codes & GONE:
         advice += " If a value is large, raise the server's max_allowed_packet."
     return advice
